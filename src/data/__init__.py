@@ -1,0 +1,1 @@
+"""Records (episode, store, scorer, credit: no torch) and what training makes of them (sample, packing, plan)."""

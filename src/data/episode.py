@@ -1,0 +1,114 @@
+"""The durable record of one match: enough to replay it exactly and to train on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from ..games.base import Finish, Json, Result, Scenario
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request to a language model, in token ids.
+
+    The model saw `stream[:shared] + prompt_ids`, where `stream` is everything that the request `parent` of the same
+    seat saw and sampled, and sampled `sampled_ids`. `logprobs` are raw: temperature 1, before any truncation.
+    `fork` says why the history could not simply be extended (then `shared` ends before the parent's stream does).
+    """
+
+    prompt_ids: tuple[int, ...]
+    sampled_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    policy: str  # version of the snapshot that sampled
+    parent: str | None = None
+    shared: int = 0
+    fork: str | None = None
+    sampling: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One request and its reply, in the order in which the match consumed them. `call` is None for who has no tokens."""
+
+    request: str
+    seat: str
+    kind: str
+    text: str
+    finish: Finish = "stop"
+    call: Call | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """One finished match. `players` and `policies` say who sat in each seat, and with which version."""
+
+    id: str
+    game: str
+    game_version: int
+    scenario: Scenario
+    seed: int
+    players: Mapping[str, str]
+    policies: Mapping[str, str]
+    turns: tuple[Turn, ...]
+    result: Result
+
+    def to_json(self) -> dict[str, Json]:
+        """Plain JSON; `from_json` gives back an equal episode."""
+        return {"schema": SCHEMA, **asdict(self)}
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Episode:
+        """Reads what `to_json` wrote. ValueError for another schema, KeyError or TypeError for a foreign object."""
+        if data.get("schema") != SCHEMA:
+            raise ValueError(f"episode schema {data.get('schema')!r}, this parley reads {SCHEMA}")
+        rest = {key: value for key, value in data.items() if key != "schema"}
+        rest["scenario"] = Scenario(**data["scenario"])
+        rest["turns"] = tuple(_turn(turn) for turn in data["turns"])
+        rest["result"] = Result(**data["result"])
+        return Episode(**rest)
+
+
+def _turn(data: Mapping[str, Any]) -> Turn:
+    call = data["call"]
+    if call is not None:
+        lists = {key: tuple(call[key]) for key in ("prompt_ids", "sampled_ids", "logprobs")}
+        call = Call(**{**call, **lists})
+    return Turn(**{**data, "call": call})
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """What one seat's model saw and said, as token ids [L]; `spans` are the sampled parts: request -> [start, end)."""
+
+    seat: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]  # of the sampled tokens, span after span
+    spans: Mapping[str, tuple[int, int]]
+
+
+def streams(episode: Episode, seat: str) -> list[Stream]:
+    """The token streams of a seat: one when every turn extended the last, one more for each fork.
+
+    A span stands in exactly one stream, the first that holds it, so no token is trained on twice.
+    """
+    done: dict[str, Stream] = {}  # request -> the stream that ends with its sampled ids
+    extended: set[str] = set()
+    for turn in episode.turns:
+        call = turn.call
+        if turn.seat != seat or call is None:
+            continue
+        base = done[call.parent] if call.parent is not None else Stream(seat, (), (), {})
+        whole = call.shared == len(base.token_ids)
+        if whole and call.parent is not None and call.parent not in extended:
+            extended.add(call.parent)
+            spans, logprobs = dict(base.spans), base.logprobs
+        else:  # a fork: the history before `shared` is context here
+            spans, logprobs = {}, ()
+        prompt = base.token_ids[: call.shared] + call.prompt_ids
+        spans[turn.request] = (len(prompt), len(prompt) + len(call.sampled_ids))
+        done[turn.request] = Stream(seat, prompt + call.sampled_ids, logprobs + call.logprobs, spans)
+    return [stream for request, stream in done.items() if request not in extended]

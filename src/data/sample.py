@@ -1,0 +1,37 @@
+"""What a learner is given: streams of token ids with supervised spans and their numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """A supervised span [start, end) of a sample's token ids, and the numbers that credit gave it.
+
+    `kind` tells objectives apart what they treat differently ("act", "sft"); `pair` and `side` (+1 real or chosen,
+    -1 generated or rejected) join the two halves of a preference pair.
+    """
+
+    start: int
+    end: int
+    reward: float = 1.0
+    weight: float = 1.0
+    kind: str = "act"
+    pair: int | None = None
+    side: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One stream of token ids [L]. `group` names samples that must never fall into different micro-batches.
+
+    `logprobs` [sum of span lengths], where known, are the sampler's own raw log-probs, made by the version `policy`.
+    """
+
+    id: str  # match id, seat and the stream's number
+    token_ids: tuple[int, ...]
+    utterances: tuple[Utterance, ...]
+    group: str | None = None
+    policy: str = ""
+    logprobs: tuple[float, ...] | None = None

@@ -1,0 +1,211 @@
+"""The game contract: a Game makes Matches, a Match asks with Requests, is answered with Replies, ends with a Result.
+
+A game written top to bottom (`reply = yield view.ask()`) becomes a Match through `GeneratorMatch`. The conformance
+kit (`parley.games.conformance`) checks any game against everything that this module promises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+
+Json: TypeAlias = Any  # what json.dumps takes: dict with str keys, list, str, int, float, bool, None
+Speaker: TypeAlias = Literal["system", "user", "assistant"]
+Finish: TypeAlias = Literal["stop", "length", "refusal", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """What differs between two matches of a game, as plain JSON.
+
+    `id` is stable across runs and machines. Scenarios that are not independent (mirror images of one context, two
+    seatings of one word) share a `cluster`: splits never separate them, and intervals are clustered by it.
+    """
+
+    id: str
+    data: Mapping[str, Json]
+    cluster: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.cluster:
+            object.__setattr__(self, "cluster", self.id)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One chat message of a seat's private view. The seat's own replies are assistant messages that carry `request`."""
+
+    role: Speaker
+    content: str
+    request: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a reply is to be made: where it stops, its length in tokens (None: the player's own limit), a JSON schema."""
+
+    stop: tuple[str, ...] = ()
+    max_tokens: int | None = None
+    schema: Mapping[str, Json] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A question to one seat: its whole private view as chat messages.
+
+    `id` is unique in the match and the same in every replay. `kind` is act, retry, tool, judge… `observation` is the
+    same view as plain data, for scripted players and people; it holds nothing that `messages` do not tell.
+    """
+
+    id: str
+    seat: str
+    messages: tuple[Message, ...]
+    kind: str = "act"
+    options: Options = Options()
+    observation: Mapping[str, Json] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a player answered to the request `id`. A reply with finish "error" is a lost player, never a bad move."""
+
+    id: str
+    text: str
+    finish: Finish = "stop"
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a match ended.
+
+    returns          payoff of each seat (every role of the game is a key)
+    outcome          one word: agreement, abort, attacker, tie…
+    outcome_by_seat  the same from each seat's side, where it differs
+    blame            the seat whose illegal replies ended the match, else None
+    metrics          name -> number for the match, or name -> {seat: number}
+    marks            request id -> what is noted of that reply (reward, retry reason, forced moves…)
+    """
+
+    returns: Mapping[str, float]
+    outcome: str
+    outcome_by_seat: Mapping[str, str] = field(default_factory=dict)
+    blame: str | None = None
+    metrics: Mapping[str, float | Mapping[str, float]] = field(default_factory=dict)
+    marks: Mapping[str, Mapping[str, Json]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a game declares of itself; the conformance kit holds every match against it."""
+
+    min_return: float
+    max_return: float
+    max_requests: int  # requests of one match, retries included
+    max_retries: int  # consecutive retry requests to one seat
+    zero_sum: bool = False
+
+
+class Match(Protocol):
+    """One play of a game, single use. It never raises because a player wrote nonsense."""
+
+    def start(self) -> Sequence[Request]:
+        """The first requests (several at once are simultaneous moves)."""
+
+    def step(self, replies: Sequence[Reply]) -> Sequence[Request]:
+        """Takes the replies to all open requests; returns the next ones, none when the match is over."""
+
+    def result(self) -> Result:
+        """How it ended; RuntimeError while requests are open."""
+
+
+Script: TypeAlias = "Callable[[Request, Random, Random], str]"
+"""A scripted policy: (request, its own randomness for this request, its persona's for the whole match) -> reply text."""
+
+
+@runtime_checkable
+class Game(Protocol):
+    """The rules. A game is one object, built by Hydra from its YAML, and holds no state of a match."""
+
+    name: str
+    version: int  # goes up when the same replies could lead to another result
+    roles: tuple[str, ...]
+    facts: Facts
+
+    def scenarios(self, split: str) -> Sequence[Scenario]:
+        """All scenarios of a split ("train", "validation", "test"), in an order that only the config decides."""
+
+    def match(self, scenario: Scenario, seed: int) -> Match:
+        """A new match; whatever chance the rules need comes from `seed`."""
+
+    def scripts(self) -> Mapping[str, Script]:
+        """Scripted players by name: demonstrators and yardsticks. May be empty."""
+
+
+Turns: TypeAlias = Generator[Request | Sequence[Request], Any, Result]
+
+
+class GeneratorMatch:
+    """A Match from a generator: `reply = yield request`, or `replies = yield [requests]`; it returns the Result."""
+
+    def __init__(self, turns: Turns) -> None:
+        self._turns = turns
+        self._open: tuple[str, ...] = ()
+        self._single = False
+        self._result: Result | None = None
+
+    def start(self) -> Sequence[Request]:
+        return self._advance(None)
+
+    def step(self, replies: Sequence[Reply]) -> Sequence[Request]:
+        by_id = {reply.id: reply for reply in replies}
+        if len(replies) != len(self._open) or set(by_id) != set(self._open):
+            raise ValueError(f"open requests are {list(self._open)}, got replies to {[r.id for r in replies]}")
+        ordered = [by_id[request] for request in self._open]
+        return self._advance(ordered[0] if self._single else ordered)
+
+    def result(self) -> Result:
+        if self._result is None:
+            raise RuntimeError("the match is not over: it still has open requests")
+        return self._result
+
+    def _advance(self, value: Reply | list[Reply] | None) -> Sequence[Request]:
+        try:
+            asked = self._turns.send(value)
+        except StopIteration as end:
+            self._result, self._open = end.value, ()
+            return ()
+        self._single = isinstance(asked, Request)
+        requests = (asked,) if isinstance(asked, Request) else tuple(asked)
+        self._open = tuple(request.id for request in requests)
+        return requests
+
+
+class View:
+    """One seat's private chat while a match runs: what it was told, and what it replied.
+
+    What is told between two replies becomes one user message, so that every chat template can render the view.
+    """
+
+    def __init__(self, seat: str, system: str = "") -> None:
+        self.seat = seat
+        self._messages: list[Message] = [Message("system", system)] if system else []
+        self._told: list[str] = []
+        self._asked = 0
+
+    def tell(self, text: str) -> None:
+        """Adds `text` to what the seat reads before its next reply."""
+        self._told.append(text)
+
+    def ask(self, kind: str = "act", options: Options = Options(), observation: Mapping[str, Json] | None = None) -> Request:
+        """A request to this seat, with everything it has been told so far."""
+        if self._told:
+            self._messages.append(Message("user", "\n".join(self._told)))
+            self._told = []
+        self._asked += 1
+        return Request(f"{self.seat}.{self._asked}", self.seat, tuple(self._messages), kind, options, observation)
+
+    def hear(self, reply: Reply) -> None:
+        """Adds the seat's own reply, as it wrote it."""
+        self._messages.append(Message("assistant", reply.text, reply.id))

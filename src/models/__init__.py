@@ -1,0 +1,1 @@
+"""Language models: how they are made, loaded, rendered for, sampled from and trained."""
