@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..games.base import Message
+
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
@@ -35,3 +37,12 @@ class Sample:
     group: str | None = None
     policy: str = ""
     logprobs: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstration:
+    """A chat to imitate: one seat's whole view. `weights` [messages] is the loss weight of each message, 0 for context."""
+
+    id: str
+    messages: tuple[Message, ...]
+    weights: tuple[float, ...]

@@ -13,7 +13,9 @@ from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 Json: TypeAlias = Any  # what json.dumps takes: dict with str keys, list, str, int, float, bool, None
 Speaker: TypeAlias = Literal["system", "user", "assistant"]
-Finish: TypeAlias = Literal["stop", "length", "refusal", "error"]
+Finish: TypeAlias = Literal["stop", "length", "refusal", "context", "error"]
+"""How a reply ended: by itself; cut at its length; refused; not made, because the view no longer fits the model's
+context (the match must then end with outcome "context" and blame that seat); or the player is lost (never a move)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a player answered to the request `id`. A reply with finish "error" is a lost player, never a bad move."""
+    """What a player answered to the request `id`. A match never sees finish "error": it is owed again instead."""
 
     id: str
     text: str
