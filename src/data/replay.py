@@ -1,0 +1,66 @@
+"""Plays a recorded match again from its replies, and checks that it is the same match."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from ..games.base import Game, Json, Message, Reply, Request, Result
+from .episode import Episode, Turn
+
+
+class ReplayError(ValueError):
+    """The record and the game tell different stories; the text says where."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """result    as the game gives it now, equal to the record
+    views     seat -> its last view and, at the end, its own last reply (unless there was none: finish "context")
+    requests  what the players were asked, one for each recorded turn
+    """
+
+    result: Result
+    views: Mapping[str, tuple[Message, ...]]
+    requests: tuple[Request, ...]
+
+
+def replay(game: Game, episode: Episode) -> Replayed:
+    """Plays `episode` again. ReplayError names the first difference: game, version, a request, its seat or kind, the result."""
+    if (game.name, game.version) != (episode.game, episode.game_version):
+        recorded = f"{episode.game} version {episode.game_version}"
+        raise ReplayError(f"match {episode.id} was played by {recorded}; this game is {game.name} version {game.version}")
+    match = game.match(episode.scenario, episode.seed)
+    views: dict[str, tuple[Message, ...]] = {}
+    asked: list[Request] = []
+    requests = match.start()
+    while requests:
+        turns = episode.turns[len(asked) : len(asked) + len(requests)]
+        _compare(episode, len(asked), requests, turns)
+        for request, turn in zip(requests, turns, strict=True):
+            own = () if turn.finish == "context" else (Message("assistant", turn.text, turn.request),)
+            views[turn.seat] = (*request.messages, *own)
+        asked.extend(requests)
+        requests = match.step([Reply(turn.request, turn.text, turn.finish) for turn in turns])
+    if len(asked) < len(episode.turns):
+        raise ReplayError(f"match {episode.id} is over after {len(asked)} turns; the record has {len(episode.turns)}")
+    result = match.result()
+    for name, now, then in _differences(_plain(result), _plain(episode.result)):
+        raise ReplayError(f"match {episode.id} ends with {name} {now!r}; the record says {then!r}")
+    return Replayed(result, views, tuple(asked))
+
+
+def _compare(episode: Episode, start: int, requests: Sequence[Request], turns: Sequence[Turn]) -> None:
+    now = [(request.id, request.seat, request.kind) for request in requests]
+    then = [(turn.request, turn.seat, turn.kind) for turn in turns]
+    if now != then:
+        raise ReplayError(f"match {episode.id}, turn {start}: the game asks (id, seat, kind) {now}; the record has {then}")
+
+
+def _plain(result: Result) -> dict[str, Json]:
+    return json.loads(json.dumps(asdict(result)))
+
+
+def _differences(now: dict[str, Json], then: dict[str, Json]) -> list[tuple[str, Json, Json]]:
+    return [(name, now[name], then[name]) for name in now if now[name] != then[name]]

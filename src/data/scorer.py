@@ -1,0 +1,67 @@
+"""Scorers: an episode in, named scores per seat out. They can be run again at any time and never touch the episode."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, TypeAlias
+
+from ..files import read_jsonl, replacing
+from .episode import Episode
+from .store import EpisodeStore
+
+Scores: TypeAlias = Mapping[str, Mapping[str, float]]  # name -> {seat: score}, every seat present
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """An episode with its scores."""
+
+    episode: Episode
+    scores: Scores
+
+
+class Scorer(Protocol):
+    """Judges a finished match."""
+
+    def __call__(self, episode: Episode) -> Scores:
+        """Named scores for each seat."""
+
+
+class RuleScorer:
+    """What the game's own rules say: `return`, and every metric (one for the whole match counts for each seat)."""
+
+    def __call__(self, episode: Episode) -> Scores:
+        result, seats = episode.result, tuple(episode.result.returns)
+        scores: dict[str, Mapping[str, float]] = {"return": dict(result.returns)}
+        for name, value in result.metrics.items():
+            scores[name] = dict(value) if isinstance(value, Mapping) else dict.fromkeys(seats, value)
+        return scores
+
+
+def write_scores(path: str | Path, scorer: Scorer, store: EpisodeStore) -> None:
+    """Scores every stored episode, sorted by match id, into one file (whole or not at all)."""
+    with replacing(path) as file:
+        for episode in store.read(ordered=True):
+            row = {"id": episode.id, "scores": scorer(episode)}
+            file.write(json.dumps(row, separators=(",", ":"), allow_nan=False) + "\n")
+
+
+def read_scores(path: str | Path) -> Iterator[tuple[str, Scores]]:
+    """(match id, scores), sorted by match id. ValueError names file and line."""
+    return read_jsonl(path, lambda row: (row["id"], row["scores"]))
+
+
+def read_scored(path: str | Path, store: EpisodeStore) -> Iterator[Scored]:
+    """Every stored episode with its scores, sorted by match id. ValueError when the two files do not belong together."""
+    scores = read_scores(path)
+    for episode in store.read(ordered=True):
+        match, found = next(scores, ("nothing", {}))
+        if match != episode.id:
+            raise ValueError(f"{path} has the scores of {match} where {episode.id} is stored: run the scorer again")
+        yield Scored(episode, found)
+    extra = next(scores, None)
+    if extra is not None:
+        raise ValueError(f"{path} has scores of {extra[0]}, which is not stored: run the scorer again")

@@ -1,0 +1,178 @@
+"""Where episodes live: shards `<folder>/<rank>.jsonl`, one line of JSON each, appended whole and never rewritten."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from io import FileIO
+from pathlib import Path
+from typing import Any
+
+from ..files import parse_line, sync_folder
+from .episode import SCHEMA, Call, Episode, Result, Scenario, Turn
+
+SYNC_S = 5.0  # at most this many seconds of play are lost with the machine's power; with the process, nothing is
+_HEAD = re.compile(rb'\{"schema":%d,"id":("(?:[^"\\]|\\.)*"),"game":.*\}\n\Z' % SCHEMA)
+
+
+class EpisodeStore:
+    """The episodes of one stage. A writer owns one shard; whoever reads, reads them all.
+
+    Opening with a `shard` repairs it: a last line that was torn by a kill is cut off (`torn` counts it), so its match is
+    owed again. With `shard=None` the store is read only. Readers skip the torn tail of a shard that they do not own,
+    and a second line with the same match id (a shard that was copied, say): the first stands, `duplicates` counts.
+    """
+
+    def __init__(self, folder: str | Path, shard: int | None = 0) -> None:
+        self.folder = Path(folder)
+        self.torn = 0
+        self.duplicates = 0
+        self._file: FileIO | None = None
+        if shard is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._path = self.folder / f"{shard}.jsonl"
+            self.torn = _repair(self._path)
+            self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115 - the store closes it
+            self._size = self._path.stat().st_size
+            self._synced = time.monotonic()
+            sync_folder(self.folder)
+
+    def __enter__(self) -> EpisodeStore:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def append(self, episode: Episode) -> None:
+        """Stores one episode. ValueError for one that is not plain JSON; OSError (a full disk) leaves the shard whole or repairable."""
+        if self._file is None:
+            raise ValueError(f"the episode store {self.folder} is closed or was opened for reading only")
+        line = encode(episode)
+        try:
+            written = 0
+            while written < len(line):
+                written += self._file.write(line[written:])
+            if time.monotonic() - self._synced > SYNC_S:
+                self._sync()
+        except OSError as error:
+            self._give_up(error)
+        self._size += len(line)
+
+    def close(self) -> None:
+        """Makes everything durable. A closed store can still be read."""
+        if self._file is not None:
+            self._sync()
+            self._file.close()
+            self._file = None
+
+    def ids(self) -> set[str]:
+        """The ids of all stored matches. ValueError names the file and line of what is no episode of this schema."""
+        return {match for _, _, _, match in self._lines()}
+
+    def read(self, ordered: bool = False) -> Iterator[Episode]:
+        """All episodes, one at a time; sorted by match id if `ordered` (shards otherwise, each in the order of play)."""
+        if ordered:
+            yield from self._read_ordered()
+            return
+        seen: set[str] = set()
+        self.duplicates = 0
+        for path, number, line, match in self._lines():
+            if match in seen:
+                self.duplicates += 1
+                continue
+            seen.add(match)
+            yield parse_line(line, path, number, Episode.from_json)
+
+    def _read_ordered(self) -> Iterator[Episode]:
+        shards = {path: rank for rank, path in enumerate(self.shards())}
+        index: list[tuple[str, int, int, int]] = []
+        offsets = dict.fromkeys(shards, 0)
+        for path, number, line, match in self._lines():
+            index.append((match, shards[path], number, offsets[path]))
+            offsets[path] += len(line)
+        index.sort()
+        self.duplicates = 0
+        last = None
+        with ExitStack() as stack:
+            files = {rank: stack.enter_context(open(path, "rb")) for path, rank in shards.items()}
+            for match, rank, number, offset in index:
+                if match == last:
+                    self.duplicates += 1
+                    continue
+                last = match
+                files[rank].seek(offset)
+                yield parse_line(files[rank].readline(), files[rank].name, number, Episode.from_json)
+
+    def shards(self) -> list[Path]:
+        """The shard files, by rank."""
+        return sorted((path for path in self.folder.glob("*.jsonl") if path.stem.isdecimal()), key=lambda path: int(path.stem))
+
+    def _lines(self) -> Iterator[tuple[Path, int, bytes, str]]:
+        """Every whole line as (shard, line number, line, match id)."""
+        for path in self.shards():
+            with open(path, "rb") as file:
+                for number, line in enumerate(file, 1):
+                    if line.endswith(b"\n"):
+                        yield path, number, line, _match_id(line, path, number)
+
+    def _sync(self) -> None:
+        assert self._file is not None
+        os.fsync(self._file.fileno())
+        self._synced = time.monotonic()
+
+    def _give_up(self, error: OSError) -> None:
+        assert self._file is not None
+        try:
+            self._file.truncate(self._size)  # on a full disk this works; where it does not, the next opening repairs
+        finally:
+            self._file.close()
+            self._file = None
+        text = f"cannot append to the episodes ({error.strerror}); the matches before are stored: make room, then resume"
+        raise OSError(error.errno, text, str(self._path)) from error
+
+
+def encode(episode: Episode) -> bytes:
+    """The line of an episode: the JSON of `to_json`, without the deep copies that `asdict` makes of every token id."""
+    data = {"schema": SCHEMA, **_fields(episode)}
+    try:
+        return json.dumps(data, separators=(",", ":"), allow_nan=False, default=_fields).encode() + b"\n"
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"match {episode.id} cannot be stored as JSON: {error}") from error
+
+
+def _fields(part: Any) -> dict[str, Any]:
+    if not isinstance(part, (Episode, Scenario, Turn, Call, Result)):
+        raise TypeError(f"{type(part).__name__} is not plain JSON")
+    return {name: getattr(part, name) for name in part.__slots__}
+
+
+def _match_id(line: bytes, path: Path, number: int) -> str:
+    """The match id at the head of a line, without the cost of reading all its token ids."""
+    head = _HEAD.match(line)
+    if head is not None:
+        return json.loads(head[1])
+    return parse_line(line, path, number, Episode.from_json).id
+
+
+def _repair(path: Path) -> int:
+    """Cuts a last line that lacks its newline off; returns how many (0 or 1) were torn."""
+    if not path.exists():
+        return 0
+    with open(path, "rb+") as file:
+        end = start = file.seek(0, os.SEEK_END)
+        while start > 0:
+            step = min(start, 1 << 16)
+            file.seek(start - step)
+            newline = file.read(step).rfind(b"\n")
+            if newline >= 0:
+                start = start - step + newline + 1
+                break
+            start -= step
+        if start < end:
+            file.truncate(start)
+            os.fsync(file.fileno())
+    return int(start < end)

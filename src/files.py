@@ -1,0 +1,122 @@
+"""Files that survive a crash: written whole or not at all, appended line by line, digested, locked."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any, TypeVar, overload
+
+T = TypeVar("T")
+
+
+class Locked(RuntimeError):
+    """Another process works in this folder."""
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[IO[str]]:
+    """A text file that takes the place of `path` when the block ends well; otherwise `path` stays as it was."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # the same folder: a rename is atomic within one file system only
+    try:
+        with open(draft, "w", encoding="utf-8", newline="\n") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    finally:
+        with suppress(FileNotFoundError):
+            draft.unlink()
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes the names in `folder` durable."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Writes `text` to `path`, whole or not at all."""
+    with replacing(path) as file:
+        file.write(text)
+
+
+def write_json(path: str | Path, data: Any) -> None:
+    """Writes `data` as indented JSON to `path`, whole or not at all. ValueError for NaN and infinity."""
+    write_text(path, json.dumps(data, indent=2, allow_nan=False) + "\n")
+
+
+def append_lines(path: str | Path, lines: Iterable[str]) -> None:
+    """Appends lines (without their newlines) to `path` and makes them durable."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "ab") as file:
+        file.write("".join(f"{line}\n" for line in lines).encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@overload
+def read_jsonl(path: str | Path) -> Iterator[Any]: ...
+@overload
+def read_jsonl(path: str | Path, read: Callable[[Any], T]) -> Iterator[T]: ...
+def read_jsonl(path: str | Path, read: Callable[[Any], Any] | None = None) -> Iterator[Any]:
+    """The objects of a file with one line of JSON each, passed through `read`. ValueError names file and line."""
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            yield parse_line(line, path, number, read)
+
+
+def parse_line(line: bytes, path: str | Path, number: int, read: Callable[[Any], Any] | None = None) -> Any:
+    """The object in one line of JSON. ValueError names file and line when it is no JSON, or `read` refuses it."""
+    try:
+        data = json.loads(line)
+        return data if read is None else read(data)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        reason = f"lacks the key {error}" if isinstance(error, KeyError) else str(error)
+        raise ValueError(f"{path}, line {number}: {reason}") from error
+
+
+def digest(source: Any) -> str:
+    """32 hex digits that stand for a value (as JSON, whatever its keys' order), a file's bytes, or a folder's files (a `Path`)."""
+    hashed = hashlib.blake2b(digest_size=16)
+    if not isinstance(source, Path):
+        hashed.update(json.dumps(source, sort_keys=True, separators=(",", ":"), allow_nan=False).encode())
+    elif source.is_dir():
+        for file in sorted(path for path in source.rglob("*") if path.is_file()):
+            hashed.update(f"{file.relative_to(source).as_posix()}\0{digest(file)}\n".encode())
+    else:
+        with open(source, "rb") as stream:
+            while block := stream.read(1 << 20):
+                hashed.update(block)
+    return hashed.hexdigest()
+
+
+@contextmanager
+def lock(folder: str | Path) -> Iterator[None]:
+    """Holds `folder` for this process. `Locked` names the process that has it; a killed process holds nothing."""
+    path = Path(folder) / ".lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.read(handle, 200).decode(errors="replace").strip() or "another process"
+            raise Locked(f"{folder} is in use by {owner}: wait for it to end or choose another run directory") from None
+        os.ftruncate(handle, 0)
+        os.write(handle, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        yield
+        os.ftruncate(handle, 0)
+    finally:
+        os.close(handle)  # which also gives the lock back

@@ -1,0 +1,274 @@
+"""The arena: many matches in flight, their requests batched per player, nobody waiting for the slowest."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from ..data.episode import Episode, Turn
+from ..data.store import EpisodeStore
+from ..games.base import Game, Match, Reply, Request
+from ..models.backend import Completion, Player, Prompt
+from ..seeds import derive
+from .pairing import Seating
+
+WAIT_S = 0.05  # how long one poll may wait when nobody at the table has local work
+
+
+@runtime_checkable
+class Remembers(Protocol):
+    """A player that keeps something of each stream (its tokens, a cache) and wants to know when it can let go."""
+
+    def forget(self, streams: Sequence[str]) -> None:
+        """The matches of these streams ("<match id>/<seat>") are over; unknown ones are ignored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A match that a lost player (finish "error") ended without a result. It stays owed."""
+
+    match: str
+    seat: str
+    player: str
+    request: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was played so far: finished matches, failed ones, turns, sampled tokens, matches still open, wall seconds."""
+
+    matches: int
+    failures: tuple[Failure, ...]
+    turns: int
+    tokens: int
+    open: int
+    seconds: float
+
+
+class TooManyFailures(RuntimeError):
+    """Players are lost more often than the arena tolerates. `report` has the failures."""
+
+    def __init__(self, report: Report) -> None:
+        reasons = Counter(f"{failure.player}: {failure.reason}" for failure in report.failures).most_common(3)
+        listed = "; ".join(f"{count} x {reason}" for reason, count in reasons)
+        failed, ended = len(report.failures), report.matches + len(report.failures)
+        super().__init__(f"{failed} of {ended} matches lost a player ({listed}); they stay owed: mend the player, then resume")
+        self.report = report
+
+
+class _Table:
+    """One match in flight."""
+
+    __slots__ = ("match", "missing", "policies", "replies", "requests", "seating", "turns")
+
+    def __init__(self, seating: Seating, match: Match) -> None:
+        self.seating, self.match = seating, match
+        self.requests: Sequence[Request] = ()
+        self.replies: dict[str, Completion] = {}  # prompt id -> answer, until all open requests are answered
+        self.missing = 0
+        self.turns: list[Turn] = []
+        self.policies = dict.fromkeys(seating.players, "")
+
+
+class Arena:
+    """Plays seatings of one game among named players. It decides neither who meets whom nor how anything is sampled.
+
+    in_flight     matches that are open at once
+    max_failures  share of the ended matches that may lose a player before the run stops, once `min_failures` have
+    """
+
+    def __init__(
+        self, game: Game, players: Mapping[str, Player], in_flight: int = 1024, max_failures: float = 0.1, min_failures: int = 10
+    ) -> None:
+        if in_flight < 1:
+            raise ValueError(f"in_flight is {in_flight}: at least one match must be open")
+        self.game, self.players = game, dict(players)
+        self.in_flight, self.max_failures, self.min_failures = in_flight, max_failures, min_failures
+
+    def play(
+        self, seatings: Iterable[Seating], sink: Callable[[Episode], None], progress: Callable[[Report], None] | None = None
+    ) -> Report:
+        """Plays every seating; `sink` gets each episode once, in the order in which the matches end.
+
+        `progress` is called after every round of polls that brought something. TooManyFailures stops the run; KeyError
+        names a player that is not at the table; RuntimeError a player that answers what it was not asked. Whatever
+        stops it, open prompts are cancelled, so the players can play on.
+        """
+        return _Session(self, sink).play(seatings, progress)
+
+
+def owed(seatings: Iterable[Seating], store: EpisodeStore) -> list[Seating]:
+    """The seatings without a stored episode, in their order."""
+    done = store.ids()
+    return [seating for seating in seatings if seating.match not in done]
+
+
+class _Session:
+    """One call of `Arena.play`."""
+
+    def __init__(self, arena: Arena, sink: Callable[[Episode], None]) -> None:
+        self.arena, self.sink = arena, sink
+        self.game, self.players = arena.game, arena.players
+        self.tables: dict[str, _Table] = {}  # match id -> match in flight
+        self.open: dict[str, dict[str, _Table]] = {name: {} for name in self.players}  # player -> prompt id -> its match
+        self.outbox: dict[str, list[Prompt]] = {name: [] for name in self.players}
+        self.remembering = {name: player for name, player in self.players.items() if isinstance(player, Remembers)}
+        self.lost: set[str] = set()  # ids of the failed matches
+        self.started = time.monotonic()
+        self.matches = self.turns = self.tokens = 0
+        self.failures: list[Failure] = []
+
+    def play(self, seatings: Iterable[Seating], progress: Callable[[Report], None] | None) -> Report:
+        waiting = iter(seatings)
+        try:
+            while self.fill(waiting):
+                self.submit()
+                answered = self.poll()
+                if answered and progress is not None:
+                    progress(self.report())
+            if self.failures and not self.matches:
+                raise TooManyFailures(self.report())
+            return self.report()
+        finally:
+            self.cancel_all()
+
+    def fill(self, waiting: Iterator[Seating]) -> bool:
+        """Opens matches up to the limit; whether any is open."""
+        while len(self.tables) < self.arena.in_flight:
+            seating = next(waiting, None)
+            if seating is None:
+                break
+            self.seat(seating)
+        return bool(self.tables)
+
+    def seat(self, seating: Seating) -> None:
+        if seating.match in self.tables:
+            raise ValueError(f"match {seating.match} is planned twice")
+        if set(seating.players) != set(self.game.roles):
+            raise ValueError(f"match {seating.match} seats {list(seating.players)}; {self.game.name} has {list(self.game.roles)}")
+        if unknown := sorted(set(seating.players.values()) - set(self.players)):
+            raise KeyError(f"match {seating.match} needs the players {unknown}; at the table are {sorted(self.players)}")
+        table = _Table(seating, self.game.match(seating.scenario, seating.seed))
+        self.tables[seating.match] = table
+        self.ask(table, table.match.start())
+
+    def ask(self, table: _Table, requests: Sequence[Request]) -> None:
+        """Puts requests into their players' outboxes; none means that the match is over."""
+        if not requests:
+            self.finish(table)
+            return
+        seating = table.seating
+        table.requests, table.missing = requests, len(requests)
+        for request in requests:
+            prompt = Prompt(
+                f"{seating.match}/{request.id}",
+                f"{seating.match}/{request.seat}",
+                request.messages,
+                derive(seating.seed, request.id),
+                request.kind,
+                request.options,
+                request.observation,
+            )
+            name = seating.players[request.seat]
+            if "/" in request.id or prompt.id in self.open[name]:
+                raise ValueError(f"{self.game.name} asks {request.id!r}: request ids have no '/' and are unique in their match")
+            self.open[name][prompt.id] = table
+            self.outbox[name].append(prompt)
+
+    def submit(self) -> None:
+        for name, prompts in self.outbox.items():
+            if prompts:
+                self.outbox[name] = []
+                self.players[name].submit(prompts)
+
+    def poll(self) -> int:
+        """One round over the players who owe an answer; waits only when none of them has local work."""
+        asked = [name for name, prompts in self.open.items() if prompts]
+        idle = not any(self.players[name].busy for name in asked)
+        answered = 0
+        for name in asked:
+            wait_s = WAIT_S / len(asked) if idle and not answered else 0.0
+            for completion in self.players[name].poll(wait_s):
+                answered += 1
+                self.take(name, completion)
+        return answered
+
+    def take(self, name: str, completion: Completion) -> None:
+        table = self.open[name].pop(completion.id, None)
+        if table is None:
+            if completion.id.rpartition("/")[0] in self.lost:
+                return  # it was under way when its match failed
+            raise RuntimeError(f"player {name} answered {completion.id}, which is not an open question to it")
+        if completion.finish == "error":
+            self.fail(table, name, completion)
+            return
+        table.replies[completion.id] = completion
+        table.missing -= 1
+        if not table.missing:
+            self.step(table)
+
+    def step(self, table: _Table) -> None:
+        """Hands a match the replies to all its open requests, in the order of the requests."""
+        seating, replies = table.seating, []
+        for request in table.requests:
+            completion = table.replies[f"{seating.match}/{request.id}"]
+            table.turns.append(Turn(request.id, request.seat, request.kind, completion.text, completion.finish, completion.call))
+            replies.append(Reply(request.id, completion.text, completion.finish))
+            table.policies[request.seat] = completion.policy
+            self.tokens += len(completion.token_ids or ())
+        self.turns += len(replies)
+        table.replies = {}
+        try:
+            requests = table.match.step(replies)
+        except Exception as error:
+            error.add_note(f"in match {seating.match} of {self.game.name}, after {replies}")
+            raise
+        self.ask(table, requests)
+
+    def finish(self, table: _Table) -> None:
+        seating, game = table.seating, self.game
+        players, turns, result = dict(seating.players), tuple(table.turns), table.match.result()
+        self.leave(table)
+        self.sink(Episode(seating.match, game.name, game.version, seating.scenario, seating.seed, players, table.policies, turns, result))
+        self.matches += 1
+
+    def fail(self, table: _Table, name: str, lost: Completion) -> None:
+        """Gives a match up because `name` cannot answer; what else it had asked is cancelled."""
+        seating = table.seating
+        request = next(request for request in table.requests if f"{seating.match}/{request.id}" == lost.id)
+        self.failures.append(Failure(seating.match, request.seat, name, request.id, lost.text or "no reason given"))
+        self.lost.add(seating.match)
+        for other, prompts in self.open.items():
+            if ids := [prompt for prompt, asker in prompts.items() if asker is table]:
+                self.players[other].cancel(ids)
+                for prompt in ids:
+                    del prompts[prompt]
+        self.leave(table)
+        failed = len(self.failures)
+        if failed >= self.arena.min_failures and failed > self.arena.max_failures * (failed + self.matches):
+            raise TooManyFailures(self.report())
+
+    def leave(self, table: _Table) -> None:
+        """Takes a match off the tables and tells the players that remember its streams."""
+        match = table.seating.match
+        del self.tables[match]
+        for seat, name in table.seating.players.items():
+            if name in self.remembering:
+                self.remembering[name].forget([f"{match}/{seat}"])
+
+    def cancel_all(self) -> None:
+        """Leaves no question open, whatever ended the session."""
+        for name, prompts in self.open.items():
+            if prompts:
+                self.players[name].cancel(list(prompts))
+                prompts.clear()
+        for table in list(self.tables.values()):
+            self.leave(table)
+
+    def report(self) -> Report:
+        seconds = time.monotonic() - self.started
+        return Report(self.matches, tuple(self.failures), self.turns, self.tokens, len(self.tables), seconds)

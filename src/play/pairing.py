@@ -1,0 +1,49 @@
+"""Who meets whom: seatings are planned here, in full, before anything is played.
+
+A match's id is "<stage>/<scenario id>/<number>", the same on every machine and in every order; its seed derives from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from ..games.base import Game, Scenario
+from ..seeds import derive
+
+
+@dataclass(frozen=True, slots=True)
+class Seating:
+    """One planned match: its stable id, what is played, and the player's name in each role."""
+
+    match: str
+    scenario: Scenario
+    seed: int
+    players: Mapping[str, str]
+
+
+def fixed(game: Game, scenarios: Iterable[Scenario], players: Mapping[str, str], seed: int, stage: str, k: int = 1) -> Iterator[Seating]:
+    """`k` matches of every scenario, the same player in each role throughout. ValueError for roles the game lacks."""
+    if set(players) != set(game.roles):
+        raise ValueError(f"{game.name} has the roles {list(game.roles)}, got players for {list(players)}")
+    return (_seating(scenario, number, players, seed, stage) for scenario in scenarios for number in range(k))
+
+
+def self_play(game: Game, scenarios: Iterable[Scenario], name: str, seed: int, stage: str, k: int = 1) -> Iterator[Seating]:
+    """`k` matches of every scenario with the player `name` in every seat."""
+    return fixed(game, scenarios, dict.fromkeys(game.roles, name), seed, stage, k)
+
+
+def both_seatings(game: Game, scenarios: Iterable[Scenario], a: str, b: str, seed: int, stage: str, k: int = 1) -> Iterator[Seating]:
+    """Every scenario with `a` in each role in turn and `b` in all others, `k` times: 2k matches of a game for two."""
+    seatings = [{role: a if role == own else b for role in game.roles} for own in game.roles]
+    return (
+        _seating(scenario, number, seatings[number % len(seatings)], seed, stage)
+        for scenario in scenarios
+        for number in range(k * len(seatings))
+    )
+
+
+def _seating(scenario: Scenario, number: int, players: Mapping[str, str], seed: int, stage: str) -> Seating:
+    match = f"{stage}/{scenario.id}/{number}"
+    return Seating(match, scenario, derive(seed, "match", match), players)

@@ -1,0 +1,281 @@
+"""Who sits at the table: a script, a person, a language model."""
+
+from __future__ import annotations
+
+import os
+import select
+import sys
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from random import Random
+from typing import TYPE_CHECKING, TextIO
+
+from rich.console import Console
+from rich.text import Text
+
+from ..data.episode import Call
+from ..games.base import Request, Script
+from ..models.backend import Completion, Player, Prompt, Sampling
+from ..seeds import derive
+
+if TYPE_CHECKING:  # scripts and people play without a model library
+    from ..models.renderer import Extension, Renderer, TokenStream
+
+
+class ScriptedPlayer:
+    """Answers with a game's script. The persona's randomness is the same at every turn of one stream.
+
+    `seed` lets two players with the same script be two different persons.
+    """
+
+    busy = True
+
+    def __init__(self, script: Script, name: str, seed: int = 0) -> None:
+        self.script, self.name, self.seed = script, name, seed
+        self._waiting: dict[str, Prompt] = {}
+
+    def submit(self, prompts: Sequence[Prompt]) -> None:
+        self._waiting.update((prompt.id, prompt) for prompt in prompts)
+
+    def poll(self, wait_s: float = 0.0) -> list[Completion]:
+        """Everything that was asked."""
+        prompts, self._waiting = self._waiting, {}
+        return [Completion(prompt.id, self._reply(prompt), policy=self.name) for prompt in prompts.values()]
+
+    def cancel(self, ids: Sequence[str]) -> None:
+        for prompt in ids:
+            self._waiting.pop(prompt, None)
+
+    def close(self) -> None:
+        self._waiting.clear()
+
+    def _reply(self, prompt: Prompt) -> str:
+        request = Request(prompt.request, prompt.seat, prompt.messages, prompt.kind, prompt.options, prompt.observation)
+        return self.script(request, Random(prompt.seed), Random(derive(self.seed, "persona", prompt.stream)))
+
+
+class HumanPlayer:
+    """A person at a terminal: sees what is new since the last turn, answers with one line.
+
+    End of input or Ctrl-C while it is this player's turn loses the player: its open matches fail (and stay owed).
+    """
+
+    busy = False
+
+    def __init__(self, name: str = "human", source: TextIO | None = None, console: Console | None = None) -> None:
+        self.name = name
+        self._source, self._console = source or sys.stdin, console or Console()
+        self._waiting: deque[Prompt] = deque()
+        self._shown: dict[str, int] = {}  # stream -> messages already on the screen
+        self._asked = ""  # id of the prompt on the screen
+        self._typed = b""
+        self._lost = ""
+
+    def submit(self, prompts: Sequence[Prompt]) -> None:
+        self._waiting.extend(prompts)
+
+    def poll(self, wait_s: float = 0.0) -> list[Completion]:
+        """Shows the first open question, and waits at most `wait_s` for a whole line."""
+        try:
+            if self._waiting and not self._lost:
+                self._show(self._waiting[0])
+                line = self._line(wait_s)
+                if line is not None:
+                    return [Completion(self._waiting.popleft().id, line, policy=self.name)]
+        except KeyboardInterrupt:
+            self._lost = "the person left (Ctrl-C)"
+        if not self._lost:
+            return []
+        gone = [Completion(prompt.id, self._lost, "error", policy=self.name) for prompt in self._waiting]
+        self._waiting.clear()
+        return gone
+
+    def cancel(self, ids: Sequence[str]) -> None:
+        self._waiting = deque(prompt for prompt in self._waiting if prompt.id not in set(ids))
+
+    def forget(self, streams: Sequence[str]) -> None:
+        for stream in streams:
+            self._shown.pop(stream, None)
+
+    def close(self) -> None:
+        self._waiting.clear()
+
+    def _show(self, prompt: Prompt) -> None:
+        if self._asked == prompt.id:
+            return
+        self._asked = prompt.id
+        start = self._shown.get(prompt.stream, 0)
+        if not start:
+            self._console.rule(Text(printable(f"you are {prompt.seat}")))
+        for message in prompt.messages[start:]:
+            if message.request is None:  # the person's own replies are on the screen already
+                self._console.print(Text(printable(message.content)))
+        self._shown[prompt.stream] = len(prompt.messages)
+        self._console.print(Text(f"{prompt.seat}> "), end="")
+
+    def _line(self, wait_s: float) -> str | None:
+        """The next whole line, None while there is none."""
+        handle = self._source.fileno()  # past Python's own buffer: select would not see lines that wait there
+        while b"\n" not in self._typed:
+            if not select.select([handle], [], [], wait_s)[0]:
+                return None
+            block = os.read(handle, 1 << 16)
+            if not block:
+                self._lost = "the person left (end of input)"
+                return None
+            self._typed += block
+        line, _, self._typed = self._typed.partition(b"\n")
+        return line.decode(errors="replace").rstrip("\r")
+
+
+def printable(text: str) -> str:
+    """`text` without the control characters by which a model could write to the terminal's state."""
+    return "".join(char if char.isprintable() or char in "\n\t" else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What a language-model player must remember of a prompt that its backend works on."""
+
+    stream: str
+    request: str
+    extension: Extension
+    sampling: Sampling
+
+
+class LanguagePlayer:
+    """A snapshot that plays: renders each view as an extension of its stream's tokens and has the backend sample.
+
+    `forks` counts, by reason, how often a view did not extend its stream. The backend belongs to who built it: `close`
+    leaves it open. Several players of one backend each get a `line` of one `Switchboard`.
+    """
+
+    def __init__(self, backend: Player, renderer: Renderer, version: str, sampling: Sampling, name: str) -> None:
+        self.backend, self.renderer, self.version, self.sampling, self.name = backend, renderer, version, sampling, name
+        self.forks: Counter[str] = Counter()
+        self._streams: dict[str, TokenStream] = {}
+        self._asked: dict[str, _Asked] = {}
+        self._ready: list[Completion] = []  # answers that need no backend
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._ready) or (bool(self._asked) and self.backend.busy)
+
+    def submit(self, prompts: Sequence[Prompt]) -> None:
+        if rendered := [ready for prompt in prompts if (ready := self._render(prompt)) is not None]:
+            self.backend.submit(rendered)
+
+    def poll(self, wait_s: float = 0.0) -> list[Completion]:
+        ready, self._ready = self._ready, []
+        if self._asked:
+            ready += [self._record(done) for done in self.backend.poll(0.0 if ready else wait_s)]
+        return ready
+
+    def cancel(self, ids: Sequence[str]) -> None:
+        gone = set(ids)
+        self._ready = [done for done in self._ready if done.id not in gone]
+        if asked := [prompt for prompt in ids if self._asked.pop(prompt, None) is not None]:
+            self.backend.cancel(asked)
+
+    def forget(self, streams: Sequence[str]) -> None:
+        for stream in streams:
+            self._streams.pop(stream, None)
+
+    def close(self) -> None:
+        self.cancel([*self._asked, *(done.id for done in self._ready)])
+        self._streams.clear()
+
+    def _render(self, prompt: Prompt) -> Prompt | None:
+        """The prompt as the backend needs it; None when the view leaves no room for a single token."""
+        extension = self.renderer.extend(self._streams.get(prompt.stream), prompt.messages)
+        if extension.fork is not None:
+            self.forks[extension.fork] += 1
+        room = self.renderer.context - len(extension.token_ids)
+        if room < 1:
+            self._ready.append(Completion(prompt.id, "", "context", policy=self.version))
+            return None
+        wanted = self.sampling.max_tokens if prompt.options.max_tokens is None else prompt.options.max_tokens
+        sampling = replace(self.sampling, max_tokens=min(wanted, room))
+        self._asked[prompt.id] = _Asked(prompt.stream, prompt.request, extension, sampling)
+        return replace(prompt, token_ids=tuple(extension.token_ids), sampling=sampling, policy=self.version)
+
+    def _record(self, done: Completion) -> Completion:
+        """The completion with its `Call`. One without ids or log-probs has none, and its stream starts anew."""
+        asked = self._asked.pop(done.id, None)
+        if asked is None:
+            raise RuntimeError(f"the backend of {self.name} answered {done.id}, which {self.name} did not ask; share it by a Switchboard")
+        if done.policy not in ("", self.version):
+            raise RuntimeError(f"{done.id} was answered by policy {done.policy!r}; {self.name} asked {self.version!r}")
+        done = replace(done, policy=self.version)
+        if done.token_ids is None or done.logprobs is None or done.finish == "error":
+            self._streams.pop(asked.stream, None)
+            return done
+        part, sampling = asked.extension, {name: float(value) for name, value in asdict(asked.sampling).items()}
+        self._streams[asked.stream] = part.reply(asked.request, done.text, done.token_ids, done.finish)
+        call = Call(tuple(part.prompt_ids), done.token_ids, done.logprobs, self.version, part.parent, part.shared, part.fork, sampling)
+        return replace(done, call=call)
+
+
+class Switchboard:
+    """One backend for several players: every `line` is a Player of its own, and completions go to the line that asked."""
+
+    def __init__(self, backend: Player) -> None:
+        self.backend = backend
+        self._asker: dict[str, Line] = {}  # prompt id -> the line that submitted it
+
+    def line(self) -> Line:
+        """A new line to the backend. Closing it cancels what it asked and leaves the backend open."""
+        return Line(self)
+
+    def submit(self, line: Line, prompts: Sequence[Prompt]) -> None:
+        self._asker.update((prompt.id, line) for prompt in prompts)
+        self.backend.submit(prompts)
+
+    def poll(self, wait_s: float) -> None:
+        """One unit of the backend's work; RuntimeError when it answers what nobody asked."""
+        for done in self.backend.poll(wait_s):
+            line = self._asker.pop(done.id, None)
+            if line is None:
+                raise RuntimeError(f"the backend answered {done.id}, which is not an open prompt")
+            line.inbox.append(done)
+
+    def cancel(self, line: Line, ids: Sequence[str]) -> None:
+        if asked := [prompt for prompt in ids if self._asker.get(prompt) is line]:
+            for prompt in asked:
+                del self._asker[prompt]
+            self.backend.cancel(asked)
+
+    def open(self, line: Line) -> list[str]:
+        """The prompts that the backend still owes to `line`."""
+        return [prompt for prompt, asker in self._asker.items() if asker is line]
+
+
+class Line:
+    """One player's connection to a shared backend."""
+
+    def __init__(self, board: Switchboard) -> None:
+        self.inbox: list[Completion] = []
+        self._board = board
+
+    @property
+    def busy(self) -> bool:
+        return bool(self.inbox) or self._board.backend.busy
+
+    def submit(self, prompts: Sequence[Prompt]) -> None:
+        self._board.submit(self, prompts)
+
+    def poll(self, wait_s: float = 0.0) -> list[Completion]:
+        """What has come for this line; if nothing has, one unit of the backend's work."""
+        if not self.inbox:
+            self._board.poll(wait_s)
+        ready, self.inbox = self.inbox, []
+        return ready
+
+    def cancel(self, ids: Sequence[str]) -> None:
+        gone = set(ids)
+        self.inbox = [done for done in self.inbox if done.id not in gone]
+        self._board.cancel(self, ids)
+
+    def close(self) -> None:
+        self.cancel([*self._board.open(self), *(done.id for done in self.inbox)])
