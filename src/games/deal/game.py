@@ -1,0 +1,193 @@
+"""Deal or No Deal in the modified rules of lm-selfplay (arXiv 2406.18872, after Lewis et al. 2017).
+
+Two seats see the same books, hats and balls, and each its own values. `first` opens; they act in turn. An action is a
+message (`[message] text`) or a private proposal of what the seat wants for itself (`[propose] books 2 hats 0 balls 1`).
+After one seat has proposed, the other is told so, not what, and must propose; then the match is over. There is a deal
+if the two proposals share out every item exactly; otherwise both seats get nothing. The first action cannot be a
+proposal. An illegal reply is answered by up to `retries` retry requests that quote the error; failed attempts stay in
+the seat's view, so a model is trained on the very context in which it acted. After `max_actions` actions nobody gets
+anything.
+
+Outcomes: agreement, mismatch, abort (illegal replies; blames), cap, context (the view outgrew the model; blames).
+The published fair coin for who opens is the draw of a scenario: the mirror image of each context is a scenario too.
+
+Version history: 1 first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from functools import cached_property
+from typing import Any, Literal
+
+from ...seeds import derive
+from ..base import Facts, GeneratorMatch, Match, Reply, Request, Result, Scenario, Script, Turns, View
+from . import contexts as tables
+from .contexts import FULL_VALUE, ITEMS, Context
+from .grammar import Fault, Proposed, Said, parse
+from .prompts import FORMS, Form
+from .scoring import ROLES, Tally, result
+from .scripts import SCRIPTS
+
+PAYOFFS: Mapping[str, float] = {"self": 0.0, "coop": 1.0, "comp": -1.0}
+SPLITS = ("train", "validation", "test")
+
+
+class Deal:
+    """The game. All contexts are made here, unless `contexts` names a file like the published selfplay.txt.
+
+    payoff      self (own points), coop (both players' points), comp (own less the other's), or lambda in [-1, 1]
+    prompt      compact (few words, for tiny models), full (instructions), published (the published sections)
+    counts      all 28 count vectors, or the 20 of the published file
+    contexts    path of a file of contexts; both openers of each are played
+    retries     retry requests that an illegal reply is given before the match is aborted
+    max_actions accepted messages and proposals after which the match is over
+    split_seed  decides which pairs of contexts are held out (80 % train, 10 % validation, 10 % test)
+    """
+
+    name = "deal"
+    version = 1
+    roles = ROLES
+
+    def __init__(
+        self,
+        payoff: Literal["self", "coop", "comp"] | float = "coop",
+        prompt: Literal["compact", "full", "published"] = "compact",
+        counts: Literal["all", "published"] = "all",
+        contexts: str | None = None,
+        retries: int = 4,
+        max_actions: int = 50,
+        split_seed: int = 0,
+    ) -> None:
+        _refuse(payoff, prompt, counts, retries, max_actions)
+        self.weight = PAYOFFS[payoff] if isinstance(payoff, str) else float(payoff)
+        self.form: Form = FORMS[prompt](self.weight)
+        self.counts, self.contexts, self.split_seed = counts, contexts, split_seed
+        self.retries, self.max_actions = retries, max_actions
+        self.facts = Facts(
+            min_return=FULL_VALUE * min(self.weight, 0.0),
+            max_return=FULL_VALUE + (FULL_VALUE - 1) * max(self.weight, 0.0),  # an item is wanted by both: 10 to one is 9 to the other
+            max_requests=max_actions * (1 + retries),
+            max_retries=retries,
+            zero_sum=self.weight == -1.0,
+        )
+        if contexts is not None:
+            self._splits  # noqa: B018  (a bad file is reported now, not in the middle of a run)
+
+    def scenarios(self, split: str) -> Sequence[Scenario]:
+        """The ordered contexts of a split, shuffled by the split seed. A pair's place depends on nothing but itself and
+        that seed, so what is held out of one set of contexts is held out of every other."""
+        if split not in SPLITS:
+            raise ValueError(f"unknown split {split!r}, expected one of {', '.join(SPLITS)}")
+        found = self._splits[split]
+        if not found:
+            raise ValueError(f"no context falls into the split {split!r}: {self.contexts} has too few, give more or another split_seed")
+        return found
+
+    def match(self, scenario: Scenario, seed: int) -> Match:
+        """A new match. The rules need no chance, so `seed` changes nothing."""
+        return GeneratorMatch(_Table(self, Context.of(scenario)).turns())
+
+    def scripts(self) -> Mapping[str, Script]:
+        """Negotiators of rising skill (naive, fair, skilled), and the demonstrator that tiny models learn from (demo)."""
+        return SCRIPTS
+
+    @cached_property
+    def _splits(self) -> Mapping[str, tuple[Scenario, ...]]:
+        given = tables.generate() if self.contexts is None else tables.read(self.contexts)
+        kept = [context for context in given if self.counts == "all" or tables.published_counts(context.counts)]
+        both = {order.scenario().id: order for context in kept for order in (context, context.mirror())}
+        splits: dict[str, list[Scenario]] = {split: [] for split in SPLITS}
+        for key in sorted(both, key=lambda key: derive(self.split_seed, "order", key)):
+            scenario = both[key].scenario()
+            tenth = derive(self.split_seed, "split", scenario.cluster) % 10
+            splits["test" if tenth == 0 else "validation" if tenth == 1 else "train"].append(scenario)
+        return {split: tuple(found) for split, found in splits.items()}
+
+
+def _refuse(payoff: object, prompt: object, counts: object, retries: object, max_actions: object) -> None:
+    """ValueError that names every argument that is wrong."""
+    faults = []
+    number = isinstance(payoff, int | float) and not isinstance(payoff, bool) and -1 <= payoff <= 1
+    if not number and not (isinstance(payoff, str) and payoff in PAYOFFS):
+        faults.append(f"payoff={payoff!r}, expected self, coop, comp or a number from -1 to 1")
+    if prompt not in FORMS:
+        faults.append(f"prompt={prompt!r}, expected {', '.join(FORMS)}")
+    if counts not in ("all", "published"):
+        faults.append(f"counts={counts!r}, expected all or published")
+    for name, value, least in (("retries", retries, 0), ("max_actions", max_actions, 3)):
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            faults.append(f"{name}={value!r}, expected a whole number of at least {least}")
+    if faults:
+        raise ValueError("Deal: " + "; ".join(faults))
+
+
+class _Table:
+    """One match while it is played."""
+
+    def __init__(self, game: Deal, context: Context) -> None:
+        self.game, self.context, self.tally = game, context, Tally()
+        self.views = {}
+        self.known: dict[str, dict[str, Any]] = {}
+        for role, values in zip(ROLES, context.values):
+            self.views[role] = View(role, game.form.system(context.counts, values))
+            self.known[role] = {"items": list(ITEMS), "counts": list(context.counts), "values": list(values)}
+        self.history: dict[str, list[list[str]]] = {role: [] for role in ROLES}
+        if game.form.opening:
+            self.views[ROLES[0]].tell(game.form.opening)
+
+    def turns(self) -> Turns:
+        """The whole match, as `GeneratorMatch` runs it."""
+        for action in range(self.game.max_actions):
+            seat, other = ROLES[action % 2], ROLES[1 - action % 2]
+            move = yield from self._move(seat)
+            if isinstance(move, str):
+                return self._end(move, blame=seat)
+            self.tally.actions += 1
+            if isinstance(move, Proposed):
+                self.tally.shares[seat] = move.share
+                if other in self.tally.shares:
+                    return self._end("settled")
+                self.views[other].tell(self.game.form.proposed)
+            else:
+                self.views[other].tell(self.game.form.said(move.text))
+                self.history[seat].append(["you", move.text])
+                self.history[other].append(["partner", move.text])
+        return self._end("cap")
+
+    def _move(self, seat: str) -> Generator[Request, Reply, Said | Proposed | Literal["abort", "context"]]:
+        """A legal action of `seat`, or how its illegal replies end the match."""
+        view, form = self.views[seat], self.game.form
+        error = None
+        for attempt in range(1 + self.game.retries):
+            reply = yield view.ask("retry" if attempt else "act", form.options, self._observation(seat, error))
+            if reply.finish == "context":
+                return "context"
+            view.hear(reply)
+            move = self._judge(reply)
+            if not isinstance(move, Fault):
+                return move
+            error = move.reason
+            self.tally.illegal.append((seat, reply.id, error))
+            view.tell(form.error(error, self.context.counts))
+        return "abort"
+
+    def _judge(self, reply: Reply) -> Said | Proposed | Fault:
+        if reply.finish == "length":
+            return Fault("length")
+        if reply.finish == "refusal":
+            return Fault("refusal")
+        return parse(reply.text, self.context.counts, opened=bool(self.tally.actions), must_propose=bool(self.tally.shares))
+
+    def _observation(self, seat: str, error: str | None) -> dict[str, Any]:
+        history = self.history[seat]
+        return {
+            **self.known[seat],
+            "history": list(history),  # [who, text], who is you or partner; proposals are not in it
+            "partner_proposed": bool(self.tally.shares),
+            "own_actions": self.tally.actions // 2,
+            "error": error,
+        }
+
+    def _end(self, outcome: str, blame: str | None = None) -> Result:
+        return result(self.context, self.game.weight, self.tally, outcome, blame)

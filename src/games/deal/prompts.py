@@ -1,0 +1,173 @@
+"""What the seats are told, in three forms of the same facts.
+
+`compact` is for tiny models: every text is a few words set apart by blanks. `full` is a plain instruction for models
+that can read. `published` keeps the sections and the order of lm-selfplay's prompts, in our words and without the
+pasted second copy that corrupted one of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from ..base import Options
+from .contexts import ITEMS, Triple
+from .grammar import Reason
+
+
+class Form(Protocol):
+    """The texts of one form. `opening` is the first thing the opener reads after the system message, or empty."""
+
+    opening: str
+    proposed: str
+    options: Options
+
+    def system(self, counts: Triple, values: Triple) -> str:
+        """The system message: the rules, what is on the table, and the seat's own values."""
+
+    def said(self, text: str) -> str:
+        """The partner's message `text`."""
+
+    def error(self, reason: Reason, counts: Triple) -> str:
+        """The answer to an illegal reply: what was wrong, and to try again."""
+
+
+class Compact:
+    """Bare words. The system message is each item with its count and its own value: `books 2 1 hats 1 4 balls 2 2`."""
+
+    opening = ""
+    proposed = "they proposed"
+    options = Options()
+
+    def __init__(self, weight: float) -> None:
+        del weight  # a tiny model learns its objective from its reward
+
+    def system(self, counts: Triple, values: Triple) -> str:
+        return " ".join(f"{item} {count} {value}" for item, count, value in zip(ITEMS, counts, values))
+
+    def said(self, text: str) -> str:
+        return " ".join(text.split())
+
+    def error(self, reason: Reason, counts: Triple) -> str:
+        return f"error {reason}"
+
+
+ERRORS: Mapping[Reason, str] = {
+    "prefix": "it must begin with [message] or [propose]",
+    "tags": "it must contain one tag only, at its beginning: send one message or one proposal",
+    "empty": "there is no text after [message]",
+    "must_propose": "your partner has proposed, so you must answer with your own [propose]",
+    "too_early": "you cannot propose before anything has been said; begin with a [message]",
+    "items": "a proposal must give one whole number for each of books, hats and balls, and nothing else, as in"
+    " [propose] (1 books, 0 hats, 2 balls)",
+    "range": "the number of each item must lie between 0 and what is on the table: {table}",
+    "length": "it was cut off because it was too long; be brief",
+    "refusal": "it did not take part in the game; answer with [message] or [propose]",
+}
+
+
+class Full:
+    """A complete instruction."""
+
+    opening = "You speak first."
+    proposed = (
+        "Your partner has made a private proposal. Now make yours with [propose], so that the two together take every item. "
+        "No more messages are possible."
+    )
+    options = Options()
+
+    def __init__(self, weight: float) -> None:
+        self.aim = objective(weight)
+
+    def system(self, counts: Triple, values: Triple) -> str:
+        return FULL.format(aim=self.aim, table=table(counts), worth=worth(values))
+
+    def said(self, text: str) -> str:
+        return f"[message] {text}"
+
+    def error(self, reason: Reason, counts: Triple) -> str:
+        fault = ERRORS[reason].format(table=table(counts))
+        return f"There was an error in your last reply: {fault}. Send the corrected reply only, without mentioning the error."
+
+
+class Published(Full):
+    """The sections of lm-selfplay's prompts, [END] included."""
+
+    options = Options(max_tokens=200)
+
+    def system(self, counts: Triple, values: Triple) -> str:
+        return PUBLISHED.format(aim=self.aim, table=table(counts), worth=worth(values))
+
+
+FORMS: Mapping[str, Callable[[float], Form]] = {"compact": Compact, "full": Full, "published": Published}
+
+
+def objective(weight: float) -> str:
+    """What a seat is after, in words."""
+    if weight == 0:
+        return "get as many points as you can for yourself; your partner's points do not matter to you"
+    if weight == 1:
+        return "make the sum of both players' points as large as you can"
+    if weight == -1:
+        return "get as many more points than your partner as you can"
+    share = f"{abs(weight):g} times your partner's points"
+    return f"make your own points {'plus' if weight > 0 else 'minus'} {share} as large as you can"
+
+
+def table(counts: Triple) -> str:
+    """`2 books, 1 hats, 2 balls`."""
+    return ", ".join(f"{count} {item}" for item, count in zip(ITEMS, counts))
+
+
+def worth(values: Triple) -> str:
+    """`each of the books 1, each of the hats 4, each of the balls 2`."""
+    return ", ".join(f"each of the {item} {value}" for item, value in zip(ITEMS, values))
+
+
+FULL = """\
+You and a partner divide some books, hats and balls. You both see the same items, but each of you has private values for them. \
+Your aim: {aim}.
+
+In every turn you do one of two things:
+- talk, by writing [message] and then a short text to your partner;
+- finish, by writing [propose] and then what you want to keep for yourself, for example [propose] (1 books, 0 hats, 2 balls).
+
+Your first turn cannot be a proposal if nothing has been said yet. Proposals are private. As soon as one of you has proposed, the other \
+must propose too, and the game ends. The deal holds only if the two proposals together take every item exactly once over; otherwise both \
+of you get 0 points. So agree on a division before you propose, and leave no item out.
+
+On the table: {table}.
+Your values: {worth}. You do not know your partner's values.
+
+Begin each reply with [message] or [propose] and write nothing else."""
+
+PUBLISHED = """\
+You are a skilled negotiator in a game for two players. There are books, hats and balls to be shared out between you and your partner. \
+Each of you has private point values for the items, and all items together are worth 10 points to each of you.
+
+Your goal is to {aim}.
+
+In each turn you can either send a message to your partner or make a private proposal. Once one player has made a proposal, the other \
+player must make one as well, without having seen the first. If the two proposals do not fit together, because an item is claimed twice \
+or by nobody, both players score 0.
+
+To send a message, write [message] followed by your text:
+[message] Hello, which of the items do you like best? [END]
+
+To propose, write [propose] followed by the numbers of items that you want for yourself. If there are 3 books, 2 hats and 1 balls and \
+you have agreed to take all the books and one hat, write
+[propose] (3 books, 1 hats, 0 balls) [END]
+and your partner has to write
+[propose] (0 books, 1 hats, 1 balls) [END]
+
+Every item must go to somebody: between you, claim all of the books, hats and balls.
+
+Every reply must begin with [message] or [propose], and must contain only one of them.
+Every reply must end with [END].
+
+This is the game that you play now.
+On the table: {table}.
+Your values: {worth}.
+Your partner's values are not known to you.
+
+Remember: your goal is to {aim}."""
