@@ -1,0 +1,33 @@
+# make demo: from an empty machine to a model that learned to negotiate.  make test: lint, types, tests.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/installed
+
+export OMP_NUM_THREADS = 1
+export TOKENIZERS_PARALLELISM = false
+
+.PHONY: demo test setup clean
+
+demo: setup
+	$(BIN)/parley
+
+test: export HF_HUB_OFFLINE = 1
+test: export HF_DATASETS_OFFLINE = 1
+test: export WANDB_MODE = offline
+test: setup
+	@$(BIN)/ruff check --quiet src tests conf
+	@$(BIN)/mypy -p parley --no-error-summary
+	@$(BIN)/pytest
+
+setup: $(STAMP)
+
+# torch first and alone: the index then decides between the CPU and the CUDA build, and nothing else may change it.
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,wandb,qlora]'
+	@touch $@
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	find src tests conf -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,484 @@
+"""The shape of a composed config, and the validation that lists all its faults at once.
+
+Dataclasses type the root and the hardware profile. A node with a `_target_` is typed by its target's own signature, so
+a stranger adds a game, an objective or a tracker with one file and one YAML and edits nothing of ours. No value is set
+here: `conf/` holds them all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import inspect
+import os
+import pkgutil
+import re
+import secrets
+import typing
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType, UnionType
+from typing import Any, Literal, Union
+
+from hydra.core.config_store import ConfigStore
+from hydra.errors import CompactHydraException
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+
+class ConfigError(CompactHydraException):
+    """What a user got wrong: shown as a message, without a traceback."""
+
+
+def one_of(*options: str) -> Any:
+    """A text field that takes one of `options`."""
+    return field(metadata={"one_of": options})
+
+
+def at_least(number: float) -> Any:
+    """A number that may not be smaller."""
+    return field(metadata={"least": number})
+
+
+@dataclass
+class Sampling:
+    temperature: float = at_least(0)  # 0 is greedy
+    top_p: float = at_least(0)  # 1 truncates nothing
+    top_k: int = at_least(0)  # 0 truncates nothing
+    max_tokens: int = at_least(1)  # of one reply, where the game does not say
+
+
+@dataclass
+class Play:
+    scenarios: int = at_least(1)  # drawn anew for each iteration
+    group: int = at_least(1)  # matches of one scenario
+    in_flight: int = at_least(1)  # matches at a time
+    sampling: Sampling
+
+
+@dataclass
+class Eval:
+    scenarios: int = at_least(1)  # of the test split
+    validation: int = at_least(1)  # of the validation split, on which the kept snapshot is chosen
+    in_flight: int = at_least(1)
+    sampling: Sampling
+    opponents: list[str]  # scripts, besides the start
+    transcripts: int = at_least(0)  # of each iteration, in the report
+
+
+@dataclass
+class Imitate:
+    matches: int = at_least(0)  # demonstrations that the scripts play
+    validation: int = at_least(0)  # more of them, held out
+    players: list[str]  # scripts that demonstrate
+    partner_weight: float = at_least(0)  # loss weight of the other seat's words
+    learner: dict[str, Any] = field(default_factory=dict)  # laid over the learner node
+
+
+@dataclass
+class Hardware:
+    name: str
+    accelerator: str = one_of("cpu", "gpu")
+    devices: int = at_least(1)  # of one node
+    nodes: int = at_least(1)
+    strategy: str = one_of("single")
+    precision: str = one_of("32-true", "bf16-true", "bf16-mixed")
+    threads: int = at_least(1)  # of one process
+    micro_tokens: int = at_least(1)  # tokens of a micro-batch
+    row_tokens: int = at_least(1)  # tokens of a packed row
+    head_chunk: int = at_least(1)  # supervised tokens whose logits exist at a time
+    activation_checkpointing: bool
+    memory_gib: float = at_least(0)  # of one device
+
+
+@dataclass
+class Config:
+    """The root. Nodes typed Any are built from their `_target_`."""
+
+    name: str
+    seed: int
+    iterations: int = at_least(0)
+    start: str = one_of("previous", "base")
+    replay: int = at_least(0)
+    resume: str
+    run: str | None
+    match: str | None
+    runs: list[str]
+    metric: str
+    task: Any
+    game: Any
+    model: Any
+    backend: Any
+    objective: Any
+    learner: Any
+    play: Play
+    eval: Eval
+    imitate: Imitate
+    hardware: Hardware
+    players: dict[str, str] = field(default_factory=dict)
+    adapter: Any = None  # null or {} for none
+    data: Any = None
+    logger: Any = None
+
+
+def register() -> None:
+    """Makes the schema and the resolvers known to Hydra."""
+    schema = OmegaConf.structured(Config)
+    schema.imitate = OmegaConf.structured(Imitate)
+    for free in (schema.players, schema.imitate.learner):  # any key, as in players.first=human
+        OmegaConf.set_struct(free, False)
+    ConfigStore.instance().store("schema", schema)
+    OmegaConf.register_new_resolver("parley.run", run_directory, replace=True, use_cache=True)
+    OmegaConf.register_new_resolver("parley.sweep", sweep_directory, replace=True, use_cache=True)
+
+
+# --- run directories -------------------------------------------------------------------------------------------------
+
+SAVED, SUMMARY = "config.yaml", "summary.json"  # what the loop writes first and last
+
+
+def run_directory(name: str, resume: str = "none", task: str | None = None, root: str = "outputs") -> str:
+    """Where a single run lives: a new directory, or with `resume` the old one.
+
+    auto takes the newest unfinished run of this experiment and task, and a new directory where there is none.
+    """
+    if resume not in ("none", "auto"):
+        return resume
+    runs = sorted(Path(root, name).glob(f"*/{SAVED}"), reverse=True) if resume == "auto" else []
+    mine = (run.parent for run in runs if not (run.parent / SUMMARY).exists() and _task_of(run) == task)
+    return str(next(mine, Path(root, name, _stamp())))
+
+
+def sweep_directory(name: str, resume: str = "none", root: str = "multirun") -> str:
+    """Where a sweep lives: as `run_directory`, a sweep being unfinished while one of its jobs is."""
+    if resume not in ("none", "auto"):
+        return resume
+    sweeps = sorted({run.parent.parent for run in Path(root, name).glob(f"*/*/{SAVED}")}, reverse=True) if resume == "auto" else []
+    mine = (sweep for sweep in sweeps if any(not (run.parent / SUMMARY).exists() for run in sweep.glob(f"*/{SAVED}")))
+    return str(next(mine, Path(root, name, _stamp())))
+
+
+def _stamp() -> str:
+    return f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{secrets.token_hex(3)}"
+
+
+def _task_of(saved: Path) -> str | None:
+    return OmegaConf.select(OmegaConf.load(saved), "task._target_")
+
+
+UNCOUNTED = ("resume", "run", "runs", "match", "logger", "hardware")
+"""Keys that a resumed run may change: they decide where and how fast, not what. (Of hardware, precision does count.)"""
+
+
+def changed_keys(old: Mapping[str, Any] | DictConfig, new: Mapping[str, Any] | DictConfig) -> list[str]:
+    """The keys, as game.payoff, in which two composed configs differ so that one run cannot continue the other."""
+    before, after = dict(_leaves(_container(old))), dict(_leaves(_container(new)))
+    keys = sorted(before.keys() | after.keys())
+    return [key for key in keys if _counts(key) and before.get(key, _ABSENT) != after.get(key, _ABSENT)]
+
+
+_ABSENT = object()
+
+
+def _counts(key: str) -> bool:
+    return key.split(".")[0] not in UNCOUNTED or key == "hardware.precision"
+
+
+def _container(config: Mapping[str, Any] | DictConfig) -> Any:
+    return OmegaConf.to_container(config, resolve=True) if isinstance(config, DictConfig) else config
+
+
+def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and value:
+        for name, part in value.items():
+            yield from _leaves(part, f"{key}.{name}" if key else str(name))
+    else:
+        yield key, value
+
+
+# --- reading the config ----------------------------------------------------------------------------------------------
+
+
+def imitation_learner(config: DictConfig) -> DictConfig:
+    """The learner node as imitation uses it: `imitate.learner` laid over it."""
+    base, over = (OmegaConf.to_container(node, resolve=True) for node in (config.learner, config.imitate.learner))
+    return OmegaConf.create(overlaid(base, over))
+
+
+def overlaid(base: Any, over: Any) -> Any:
+    """`over` laid over `base`, key by key; a node that names its own `_target_` replaces the other whole."""
+    if not isinstance(base, Mapping) or not isinstance(over, Mapping) or "_target_" in over:
+        return over
+    return {**base, **{key: overlaid(base.get(key), value) for key, value in over.items()}}
+
+
+def use_threads(config: DictConfig) -> None:
+    """Sets the number of threads, for libraries that are imported from now on."""
+    os.environ["OMP_NUM_THREADS"] = str(config.hardware.threads)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+# --- validation ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong: the dotted key, and what is the matter with it."""
+
+    key: str
+    text: str
+
+
+class _Unknown:
+    """Stands for a value that is missing or cannot be computed, which has been reported: nothing more is said of it."""
+
+    def __repr__(self) -> str:
+        return "?"
+
+
+UNKNOWN = _Unknown()
+
+
+def validate(config: DictConfig, choices: Mapping[str, str], out: Path | None = None) -> list[str]:
+    """All faults of a composed config, each as one line; none when it can be run. Imports the targets, builds nothing.
+
+    `choices` tells which option each group has (Hydra's runtime.choices), `out` where the run is to live.
+    """
+    faults: list[Fault] = []
+    plain = _plain(config, "", faults)
+    faults += _shape(plain, Config, "")
+    for key, value in plain.items():
+        faults += _targets(value, key)
+    faults += _imitation(plain, faults)
+    lines = [f"{_source(fault.key, config)}: {fault.text}{_where(fault.key, choices)}" for fault in faults]
+    return list(dict.fromkeys([*lines, *_resumes(config, out)]))
+
+
+def _where(key: str, choices: Mapping[str, str]) -> str:
+    group = key.split(".")[0]
+    return f" [{group}/{choices[group]}.yaml]" if choices.get(group) else ""
+
+
+def _source(key: str, config: DictConfig) -> str:
+    """The key that gives `key` its value: another one where the config says `${…}`."""
+    above, _, last = key.rpartition(".")
+    node = OmegaConf.select(config, above) if above else config
+    if not isinstance(node, DictConfig) or last not in node or not OmegaConf.is_interpolation(node, last):
+        return key
+    plain = re.fullmatch(r"\$\{([\w.]+)\}", str(OmegaConf.to_container(node)[last]))  # type: ignore[call-overload]
+    return plain.group(1) if plain else key
+
+
+def _plain(node: DictConfig | ListConfig, key: str, faults: list[Fault]) -> Any:
+    """The node as plain Python; what has no value is reported and stands as UNKNOWN."""
+    items = list(node) if isinstance(node, DictConfig) else list(range(len(node)))
+    values = {item: _value(node, item, f"{key}.{item}" if key else str(item), faults) for item in items}
+    return values if isinstance(node, DictConfig) else list(values.values())
+
+
+def _value(node: Any, item: Any, key: str, faults: list[Fault]) -> Any:
+    if OmegaConf.is_missing(node, item):
+        faults.append(Fault(key, f"needs a value: say {key}=…"))
+        return UNKNOWN
+    try:
+        value = node[item]
+    except OmegaConfBaseException as error:
+        faults.append(Fault(key, str(error).splitlines()[0]))
+        return UNKNOWN
+    return _plain(value, key, faults) if OmegaConf.is_config(value) else value
+
+
+def _shape(values: Mapping[str, Any], schema: Any, key: str) -> Iterator[Fault]:
+    """Faults against a dataclass: keys that +key=… brought in or ~key took away, values out of range."""
+    fields, hints = {part.name: part for part in dataclasses.fields(schema)}, typing.get_type_hints(schema)
+    prefix = f"{key}." if key else ""
+    for name in sorted(values.keys() - fields.keys()):
+        yield Fault(f"{prefix}{name}", f"there is no such key{nearest(name, fields)}")
+    for name, part in fields.items():
+        value, optional = values.get(name), type(None) in typing.get_args(hints[name])
+        if name not in values or (value is None and part.default is dataclasses.MISSING and not optional):
+            if part.default is dataclasses.MISSING and part.default_factory is dataclasses.MISSING:
+                yield Fault(f"{prefix}{name}", "is required, and was taken away")
+        elif isinstance(value, Mapping) and dataclasses.is_dataclass(hints[name]):
+            yield from _shape(value, hints[name], f"{prefix}{name}")
+        elif value is not UNKNOWN:
+            yield from _range(value, part.metadata, f"{prefix}{name}")
+
+
+def _range(value: Any, metadata: Mapping[str, Any], key: str) -> Iterator[Fault]:
+    options, least = metadata.get("one_of"), metadata.get("least")
+    if options is not None and value not in options:
+        yield Fault(key, f"must be one of {', '.join(options)}, got {value!r}")
+    if least is not None and value < least:
+        yield Fault(key, f"must be at least {least}, got {value}")
+
+
+def _imitation(plain: Mapping[str, Any], known: Sequence[Fault]) -> Iterator[Fault]:
+    """Faults that the learner has only as imitation uses it."""
+    over = plain.get("imitate", {}).get("learner") if isinstance(plain.get("imitate"), Mapping) else None
+    if over and isinstance(plain.get("learner"), Mapping):
+        texts = {fault.text for fault in known}
+        yield from (fault for fault in _targets(overlaid(plain["learner"], over), "imitate.learner") if fault.text not in texts)
+
+
+def _resumes(config: DictConfig, out: Path | None) -> Iterator[str]:
+    if out is None or config.resume == "none":
+        return
+    saved = out / SAVED
+    if saved.exists():
+        old = OmegaConf.load(saved)
+        assert isinstance(old, DictConfig)
+        for key in changed_keys(old, config):
+            before, after = (OmegaConf.select(side, key, default="absent") for side in (old, config))
+            yield f"resume: {key} was {before!r} when {out} was started, and is {after!r} now: put it back, or start a new run"
+    elif config.resume != "auto" and not Path(config.resume).is_dir():
+        yield f"resume: there is no directory {config.resume}; say none, auto, or the directory of a run"
+
+
+# --- nodes with a _target_ -------------------------------------------------------------------------------------------
+
+RESERVED = ("_target_", "_partial_", "_recursive_", "_convert_")
+GIVEN = {"task": ("config", "out")}  # what a node's target gets without being told
+
+
+def _targets(value: Any, key: str) -> Iterator[Fault]:
+    """Faults of all nodes with a `_target_` in `value`, at any depth."""
+    if isinstance(value, Mapping):
+        if "_target_" in value and value["_target_"] is not UNKNOWN:
+            yield from _target(value, key)
+        if key != "imitate":  # its learner is looked at together with the learner
+            for name, part in value.items():
+                yield from _targets(part, f"{key}.{name}")
+        else:
+            yield from _targets({name: part for name, part in value.items() if name != "learner"}, "imitate.")
+    elif isinstance(value, list):
+        for number, part in enumerate(value):
+            yield from _targets(part, f"{key}.{number}")
+
+
+def _target(node: Mapping[str, Any], key: str) -> Iterator[Fault]:
+    path = node["_target_"]
+    try:
+        target = locate(path)
+    except LookupError as error:
+        yield Fault(f"{key}._target_", str(error.args[0]))
+        return
+    if not callable(target):
+        yield Fault(f"{key}._target_", f"{path} is no class or function")
+        return
+    name = path.rpartition(".")[2]
+    parameters, hints = dict(inspect.signature(target).parameters), _hints(target)
+    given = GIVEN.get(key, ())
+    free = any(part.kind is part.VAR_KEYWORD for part in parameters.values())
+    named = {item: part for item, part in parameters.items() if part.kind in (part.POSITIONAL_OR_KEYWORD, part.KEYWORD_ONLY)}
+    arguments = {str(item): value for item, value in node.items() if item not in RESERVED}
+    for item, value in arguments.items():
+        if item in given or (item not in named and not free):
+            yield Fault(f"{key}.{item}", f"{name} takes no such argument{nearest(item, named.keys() - set(given))}")
+        elif value is not UNKNOWN and not fits(value, hints.get(item, Any)):
+            yield Fault(f"{key}.{item}", f"must be {told(hints[item])}, got {_shown(value)}")
+    for item, part in named.items():
+        if part.default is part.empty and item not in arguments and item not in given and not node.get("_partial_"):
+            yield Fault(f"{key}.{item}", f"{name} needs this argument")
+
+
+def _shown(value: Any) -> str:
+    return "nothing (null)" if value is None else repr(value)
+
+
+def _hints(target: Any) -> dict[str, Any]:
+    function = target.__init__ if inspect.isclass(target) else target
+    try:
+        return typing.get_type_hints(function)
+    except (NameError, TypeError):  # names that only a type checker imports, or a callable without annotations
+        return {}
+
+
+def locate(path: Any) -> Any:
+    """The object with the dotted name `path`. LookupError says which part does not exist, and the nearest that does."""
+    if not isinstance(path, str) or not all(part.isidentifier() for part in path.split(".")):
+        raise LookupError(f"must be a dotted name such as parley.games.deal.Deal, got {path!r}")
+    parts = path.split(".")
+    for cut in range(len(parts), 0, -1):
+        found = _module(".".join(parts[:cut]))
+        if found is not None:
+            return _attribute(found, parts[:cut], parts[cut:])
+    raise LookupError(f"there is no module {parts[0]}{nearest(parts[0], ('parley',))}")
+
+
+def _module(name: str) -> ModuleType | None:
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(error.name + ".") or error.name.startswith(name + ".")):
+            return None
+        raise LookupError(f"{name} needs the module {error.name}, which is not installed") from error
+    except ImportError as error:
+        raise LookupError(f"{name} cannot be imported: {error}") from error
+
+
+def _attribute(found: Any, done: Sequence[str], rest: Sequence[str]) -> Any:
+    for number, part in enumerate(rest):
+        if not hasattr(found, part):
+            modules = [module.name for module in pkgutil.iter_modules(getattr(found, "__path__", []))]
+            names = [name for name in dir(found) if not name.startswith("_")] + modules
+            raise LookupError(f"{'.'.join([*done, *rest[:number]])} has no {part}{nearest(part, names)}")
+        found = getattr(found, part)
+    return found
+
+
+def fits(value: Any, wanted: Any) -> bool:
+    """Whether a plain value may stand where an argument is annotated `wanted`; anything fits what we cannot check."""
+    origin, parts = typing.get_origin(wanted), typing.get_args(wanted)
+    if isinstance(value, _Unknown) or wanted is Any:
+        return True
+    if origin in (Union, UnionType):
+        return any(fits(value, part) for part in parts)
+    if origin is Literal:
+        return any(value == part and type(value) is type(part) for part in parts)
+    if wanted in (bool, int, float, str, type(None), None):
+        return _is_plain(value, wanted)
+    if wanted is Path:
+        return isinstance(value, str)
+    kind = origin or wanted
+    if inspect.isclass(kind) and issubclass(kind, Mapping):
+        return isinstance(value, Mapping) and (len(parts) != 2 or all(fits(part, parts[1]) for part in value.values()))
+    if inspect.isclass(kind) and issubclass(kind, (Collection, Iterable)) and kind.__module__ in ("builtins", "collections.abc"):
+        return isinstance(value, list) and all(fits(part, parts[0]) for part in value if parts)
+    return isinstance(value, Mapping) or not inspect.isclass(kind)  # an object of ours is a node of its own
+
+
+def _is_plain(value: Any, wanted: Any) -> bool:
+    if wanted is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return type(value) is (type(None) if wanted is None else wanted)
+
+
+WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null", Path: "a path", Any: "anything"}
+
+
+def told(wanted: Any) -> str:
+    """An annotation in words."""
+    origin, parts = typing.get_origin(wanted), typing.get_args(wanted)
+    if origin is Literal:
+        return "one of " + ", ".join(map(str, parts)) if len(parts) > 1 else str(parts[0])
+    if origin in (Union, UnionType):
+        return " or ".join(told(part) for part in parts)
+    if parts and inspect.isclass(origin) and issubclass(origin, Collection):
+        return f"a {'mapping' if issubclass(origin, Mapping) else 'list'} of {told(parts[-1] if issubclass(origin, Mapping) else parts[0])}"
+    return WORDS.get(wanted) or f"a {getattr(wanted, '__name__', wanted)}"
+
+
+def nearest(name: Any, names: Iterable[str]) -> str:
+    """"; did you mean …?", or the whole list where that is short, or nothing."""
+    names = sorted(set(names))
+    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean {close[0]}?"
+    return f"; there is {', '.join(names)}" if 0 < len(names) <= 12 else ""
+
+
+register()

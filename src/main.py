@@ -1,0 +1,220 @@
+"""The entry point: compose -> validate -> run. Nothing heavy is imported before the config is known to compose."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.singleton import Singleton
+from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from yaml import YAMLError
+
+from .config import ConfigError, nearest, use_threads, validate
+
+CONF, NAME = "parley.conf", "config"
+
+
+@hydra.main(version_base="1.3", config_path=f"pkg://{CONF}", config_name=NAME)
+def run(config: DictConfig) -> float | None:
+    """One job: validates the config, runs its task, returns the task's figure (for sweepers)."""
+    job = HydraConfig.get()
+    out = Path(job.runtime.output_dir)
+    try:
+        use_threads(config)
+        _raise(validate(config, job.runtime.choices, out))
+        task = {key: value for key, value in OmegaConf.to_container(config.task, resolve=True).items() if not key.startswith("_")}  # type: ignore[union-attr]
+        return hydra.utils.get_method(config.task._target_)(config, out, **task)
+    except (ConfigError, InstantiationException) as error:
+        if job.mode is RunMode.MULTIRUN:
+            raise
+        sys.exit(_say(error))
+
+
+def main() -> None:
+    """The console script `parley`."""
+    try:
+        check(sys.argv[1:])
+        run()
+    except ConfigError as error:
+        sys.exit(_say(error))
+    except KeyboardInterrupt:
+        print("\nparley: stopped; the same command with resume=auto goes on from here", file=sys.stderr)
+        sys.exit(130)
+
+
+def _say(error: Exception) -> int:
+    print(f"parley: {error}", file=sys.stderr)
+    return 2
+
+
+def _raise(faults: Sequence[str]) -> None:
+    if faults:
+        many = "one fault" if len(faults) == 1 else f"{len(faults)} faults"
+        raise ConfigError(f"{many}, nothing was run (parley --help lists groups, keys and examples)\n" + "\n".join(f"  - {line}" for line in faults))
+
+
+def check(arguments: Sequence[str]) -> None:
+    """Finds all faults of a command line, of every job of a sweep, before anything is built. ConfigError lists them."""
+    args, unknown = get_args_parser().parse_known_args(list(arguments))
+    flags = [word for word in unknown if word.startswith("-")]
+    if args.help or args.hydra_help or args.shell_completion or args.info or args.config_path or args.experimental_rerun:
+        return
+    _raise([f"{flag}: there is no such flag; options are written key=value" for flag in flags])
+    with _composer(args.config_dir):
+        commands, faults = _jobs(args.overrides) if args.multirun else ([list(args.overrides)], [])
+        for number, overrides in enumerate(commands):
+            faults += _job_faults(args.config_name or NAME, overrides, number if args.multirun else None, bool(args.cfg))
+    _raise(list(dict.fromkeys(faults)))
+
+
+def _job_faults(name: str, overrides: list[str], number: int | None, compose_only: bool) -> list[str]:
+    config, faults = composed(name, overrides)
+    if config is None or compose_only:
+        return faults
+    settings, choices = config.hydra, config.hydra.runtime.choices
+    OmegaConf.set_struct(config, False)
+    del config["hydra"]
+    out = None
+    if not faults:
+        use_threads(config)
+        out = Path(settings.run.dir if number is None else f"{settings.sweep.dir}/{number}")
+    return faults + validate(config, choices, out)
+
+
+@contextmanager
+def _composer(config_dir: str | None) -> Iterator[None]:
+    """Hydra's compose for this package's `conf/`, and `config_dir` where given; global state is put back."""
+    before = Singleton.get_state()
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_module(CONF, version_base="1.3"):
+            loader = GlobalHydra.instance().config_loader()
+            if config_dir is not None:
+                if not Path(config_dir).is_dir():
+                    _raise([f"--config-dir: there is no directory {config_dir}"])
+                loader.get_search_path().prepend("command-line", f"file://{Path(config_dir).absolute()}", anchor="schema")
+            yield
+    finally:
+        Singleton.set_state(before)
+
+
+# --- what is wrong with a command line that does not compose ---------------------------------------------------------
+
+WRONG = (HydraException, OmegaConfBaseException, YAMLError)
+
+
+def composed(name: str, overrides: Sequence[str]) -> tuple[DictConfig | None, list[str]]:
+    """(the config, no faults), or where that fails: the config of the overrides that work, and what is wrong with each other."""
+    try:
+        return _compose(name, overrides), []
+    except WRONG as error:
+        try:
+            base = _compose(name, [])
+        except WRONG:
+            return None, [_told(error)]
+    good: list[str] = []
+    faults: list[str] = []
+    doubtful: set[str] = set()  # nodes whose group could not be chosen: nothing is said of their keys
+    groups = set(GlobalHydra.instance().config_loader().list_groups(""))
+    for override in sorted(overrides, key=lambda text: _key(text) not in groups):
+        try:
+            base = _compose(name, [*good, override])
+            good.append(override)
+        except WRONG as error:
+            if _key(override) in groups:
+                doubtful |= {_key(override)} if _key(override) != "experiment" else groups
+                faults.append(_explain(override, error, base, groups))
+            elif _key(override).split(".")[0] not in doubtful:
+                faults.append(_explain(override, error, base, groups))
+    return base, faults
+
+
+def _compose(name: str, overrides: Sequence[str]) -> DictConfig:
+    return hydra.compose(name, list(overrides), return_hydra_config=True)
+
+
+def _key(override: str) -> str:
+    return override.split("=")[0].lstrip("+~").split("@")[0]
+
+
+def _explain(override: str, error: Exception, base: DictConfig, groups: set[str]) -> str:
+    key, cause = _key(override), error.__cause__
+    if isinstance(error, OverrideParseException):
+        return f"{override}: cannot be read; write key=value, lists as key=[a,b], and quote text that holds commas or brackets"
+    if isinstance(error, MissingConfigException) and key in groups:
+        return f"{override}: the group {key} has no such option{_options(override, error)}"
+    if isinstance(cause, (ConfigAttributeError, ConfigKeyError)):
+        return f"{override}: there is no key {key}{_nearest_key(key, base, groups)}"
+    return f"{override}: {_told(error)}"
+
+
+def _options(override: str, error: MissingConfigException) -> str:
+    options, wanted = list(error.options or ()), override.partition("=")[2]
+    close = get_close_matches(wanted, options, n=1)
+    return (f"; did you mean {close[0]}?" if close else "") + f" It has: {', '.join(options)}"
+
+
+def _nearest_key(key: str, base: DictConfig, groups: set[str]) -> str:
+    """The nearest whole key; else the keys whose last part is the nearest; else the neighbours."""
+    names = [name for name in _names(base) if not name.startswith("hydra")] + sorted(groups)
+    close = get_close_matches(key, names, n=1, cutoff=0.75)
+    if close:
+        return f"; did you mean {close[0]}?"
+    parent, _, last = key.rpartition(".")
+    ends = get_close_matches(last, {name.rpartition(".")[2] for name in names}, n=1, cutoff=0.75)
+    if ends:
+        return f"; did you mean {' or '.join(name for name in names if name.rpartition('.')[2] == ends[0])}?"
+    return nearest(last, [name.rpartition(".")[2] for name in names if name.rpartition(".")[0] == parent and "." in name])
+
+
+def _names(node: Any, prefix: str = "") -> Iterator[str]:
+    if isinstance(node, DictConfig):
+        for name in node:
+            yield f"{prefix}{name}"
+            if not OmegaConf.is_missing(node, name) and not OmegaConf.is_interpolation(node, str(name)):
+                yield from _names(node[name], f"{prefix}{name}.")
+
+
+def _told(error: BaseException) -> str:
+    """An error of Hydra or OmegaConf in one line, its cause included."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if isinstance(error.__cause__, OmegaConfBaseException):
+        lines = ([] if lines[0].startswith("Error merging override") else lines) + str(error.__cause__).splitlines()[:1]
+    return "; ".join(lines)
+
+
+def _jobs(overrides: Sequence[str]) -> tuple[list[list[str]], list[str]]:
+    """The command line of each job of a sweep, and the faults of overrides that cannot be read. A range without steps
+    (for an optimising sweeper) is left out: its values are not known yet."""
+    parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+    readable: list[list[str]] = []
+    faults: list[str] = []
+    for text in overrides:
+        try:
+            parsed = parser.parse_override(text)
+            readable.append(_values(parsed, text))
+        except WRONG as error:
+            faults.append(_explain(text, error, DictConfig({}), set()))
+    return [list(job) for job in product(*[values for values in readable if values])], faults
+
+
+def _values(override: Override, text: str) -> list[str]:
+    if not override.is_sweep_override():
+        return [text]
+    return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()] if override.is_discrete_sweep() else []
+
+
