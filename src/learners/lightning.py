@@ -1,0 +1,258 @@
+"""The learner that trains in this process: Lightning's trainer around the policy module, an objective and an optimiser."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from ..data.packing import Batch, Budget, collate, supervised
+from ..data.plan import Plan, efficiency, once, plan
+from ..data.sample import Sample, Utterance
+from ..files import digest, write_json
+from ..models import snapshot as snapshots
+from ..models.backend import Snapshot
+from ..models.load import load_policy, load_tokenizer
+from ..models.policy import Policy, check_packable
+from ..objectives.base import Numbers, Objective
+from .optim import OptimizerConfig, Schedule, factor
+from .reference import data_digest, reference
+
+Report = Callable[[Mapping[str, float]], None]
+MASK_MULTIPLE = 128  # rows with an explicit mask are padded to this on a GPU, so that kernels meet few shapes
+
+
+class Hardware(Protocol):
+    """What the learner reads of a hardware profile."""
+
+    accelerator: str
+    devices: int
+    precision: str
+    threads: int
+    micro_tokens: int
+    row_tokens: int
+    head_chunk: int
+    activation_checkpointing: bool
+
+
+@dataclass(frozen=True)
+class LightningLearner:
+    """Trains a snapshot's policy on samples and writes the next one.
+
+    loss               the objective; `epochs` passes over the samples, in global batches of about `batch_utterances`
+    optimizer          AdamW, Muon or RMSProp of `parley.learners.optim`
+    schedule, warmup   of the learning rate over the optimiser steps; warmup is a fraction of them
+    clip               largest norm of the gradient of a global batch, 0 for no limit
+    """
+
+    loss: Objective
+    hardware: Hardware
+    optimizer: OptimizerConfig
+    epochs: int = 1
+    batch_utterances: int = 32
+    schedule: Schedule = "linear"
+    warmup: float = 0.0
+    clip: float = 1.0
+
+    def learn(
+        self, samples: Sequence[Sample], snapshot: Snapshot, folder: Path, *, seed: int, name: str, progress: Report | None = None
+    ) -> tuple[Snapshot, dict[str, Any]]:
+        """The snapshot after training `snapshot` (read from disk) on `samples`, and what happened on the way.
+
+        `folder` receives `snapshot/`, `learn.json` (the metrics) and, where the objective needs one, the reference's
+        log-probs. A folder in which the same call was finished gives back what it holds; ValueError when another was.
+        `progress` is called after each optimiser step with its figures. FloatingPointError when loss or gradient stop
+        being finite; nothing is written then.
+        """
+        inputs = digest([snapshot.version, data_digest(samples), seed, name, repr(self._recipe())])
+        record, out = folder / "learn.json", folder / "snapshot"
+        if out.exists():
+            return self._finished(inputs, record, out, name, snapshot.base)
+        with _quiet(), _threads(self.hardware.threads):
+            training = self._training(samples, snapshot, folder, seed, progress)
+            self._fit(training, folder)
+        metrics = training.metrics()
+        write_json(record, {"inputs": inputs, "metrics": metrics})
+        model: Any = training.policy.model
+        new = snapshots.save(model, load_tokenizer(snapshot.base or snapshot.path), out, name, snapshot.base)
+        return new, metrics
+
+    def _recipe(self) -> tuple[Any, ...]:
+        return (self.loss, self.optimizer, self.epochs, self.batch_utterances, self.schedule, self.warmup, self.clip)
+
+    def _finished(self, inputs: str, record: Path, out: Path, name: str, base: str | None) -> tuple[Snapshot, dict[str, Any]]:
+        stored: dict[str, Any] = json.loads(record.read_text()) if record.exists() else {"inputs": None}
+        if stored["inputs"] != inputs:
+            raise ValueError(f"{out} was trained from other inputs: give an empty folder, or remove it to train again")
+        return snapshots.of(out, name, base), stored["metrics"]
+
+    def _training(self, samples: Sequence[Sample], snapshot: Snapshot, folder: Path, seed: int, progress: Report | None) -> _Training:
+        hardware = self.hardware
+        model: Any = load_policy(snapshot, "bfloat16" if hardware.precision == "bf16-true" else "float32")
+        if hardware.activation_checkpointing:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        policy = Policy(model, hardware.head_chunk).train()
+        check_packable(policy)
+        budget = Budget(hardware.row_tokens, hardware.micro_tokens, policy.packable)
+        steps = plan(samples, budget, seed=seed, epochs=self.epochs, batch_utterances=self.batch_utterances)
+        return _Training(self, policy, steps, folder / "reference.safetensors", snapshot.version, progress)
+
+    def _fit(self, training: _Training, folder: Path) -> None:
+        trainer = pl.Trainer(
+            accelerator=self.hardware.accelerator, devices=self.hardware.devices, precision=self.hardware.precision,  # type: ignore[arg-type]
+            max_epochs=1, default_root_dir=folder, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+            enable_model_summary=False, use_distributed_sampler=False, num_sanity_val_steps=0,
+        )  # fmt: skip
+        trainer.fit(training)
+
+
+def numbers(utterances: Sequence[Utterance], device: torch.device | str = "cpu") -> Numbers:
+    """The numbers of a micro-batch's utterances as tensors [U]; its pairs are numbered from 0."""
+    pairs: dict[int, int] = {}
+    pair_U = [-1 if each.pair is None else pairs.setdefault(each.pair, len(pairs)) for each in utterances]
+    return Numbers(
+        reward_U=torch.tensor([float(each.reward) for each in utterances], device=device),
+        weight_U=torch.tensor([float(each.weight) for each in utterances], device=device),
+        sft_U=torch.tensor([each.kind == "sft" for each in utterances], dtype=torch.bool, device=device),
+        pair_U=torch.tensor(pair_U, dtype=torch.long, device=device),
+        side_U=torch.tensor([float(each.side) for each in utterances], device=device),
+    )
+
+
+class _Training(pl.LightningModule):
+    """One iteration's optimisation: the n-th training step is the n-th optimiser step of the plan."""
+
+    def __init__(self, learner: LightningLearner, policy: Policy, steps: Plan, kept: Path, version: str, progress: Report | None) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.learner, self.policy, self.plan, self.kept, self.version, self.progress = learner, policy, steps, kept, version, progress
+        self.before = supervised(steps.samples)
+        self.ref_M: Tensor | None = None
+        self.curve: list[dict[str, float]] = []
+        self.reference_seconds = 0.0
+
+    def train_dataloader(self) -> range:
+        """The optimiser steps that are still to do; a step finds its data in the plan."""
+        return range(len(self.curve), len(self.plan))
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        optimizers = self.learner.optimizer.build(self.policy.named_parameters())
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["initial_lr"] = group["lr"]
+        return optimizers
+
+    def on_train_start(self) -> None:
+        """The reference pass, while the policy is still the one that the iteration started from."""
+        if self.learner.loss.needs_reference:
+            started = time.perf_counter()
+            with self.trainer.precision_plugin.forward_context():
+                self.ref_M = reference(self.policy, self.plan.samples, self.plan.budget, self.kept, model=self.version, device=self.device)
+            self.reference_seconds = time.perf_counter() - started
+
+    def training_step(self, number: int, _index: int) -> None:
+        started = time.perf_counter()
+        step, world = self.plan[number], self.trainer.world_size
+        totals = self.learner.loss.totals(step.utterances)
+        micros = step.micro(self.global_rank, world)
+        sums: dict[str, Tensor] = {}
+        for at, micro in enumerate(micros):
+            multiple = MASK_MULTIPLE if self.device.type == "cuda" else 1
+            batch = collate(self.plan.samples, micro, self.before, multiple)
+            with self._unsynced(at + 1 < len(micros)):
+                loss, metrics = self._loss(batch, totals)
+                self.manual_backward(loss * world)  # data-parallel strategies average over ranks; the loss is a sum
+            for name, value in {"loss": loss, **metrics}.items():
+                sums[name] = sums.get(name, 0.0) + value.detach()
+        norm = self._update(factor(self.learner.schedule, self.learner.warmup, number, len(self.plan)))
+        self._note(number, sums, norm, sum(sum(micro.sizes) for micro in micros), time.perf_counter() - started)
+
+    def _loss(self, batch: Batch, totals: Mapping[str, float]) -> tuple[Tensor, dict[str, Tensor]]:
+        ref_N = None if self.ref_M is None else self.ref_M[batch.token_N].to(self.device)
+        batch = batch.to(self.device)
+        return self.learner.loss(self.policy(batch), ref_N, batch.utterance_N, numbers(batch.utterances, self.device), totals)
+
+    def _unsynced(self, more: bool) -> Any:
+        """While more micro-batches of this step follow, ranks need not add up their gradients."""
+        strategy: Any = self.trainer.strategy
+        return strategy.block_backward_sync() if more and hasattr(strategy, "block_backward_sync") else nullcontext()
+
+    def _update(self, scale: float) -> Tensor:
+        """One optimiser step at `scale` times the learning rate; returns the gradient's norm before clipping."""
+        optimizers: Any = self.optimizers()
+        optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
+        trained = [each for each in self.policy.parameters() if each.grad is not None]
+        norm = torch.nn.utils.clip_grad_norm_(trained, self.learner.clip or float("inf"))
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * scale
+            optimizer.step()
+            optimizer.zero_grad()
+        return norm
+
+    def _note(self, number: int, sums: Mapping[str, Tensor], norm: Tensor, tokens: int, seconds: float) -> None:
+        names = [*sums, "grad_norm"]
+        values = torch.stack([*(value.float() for value in sums.values()), norm.detach().float()]).tolist()
+        row = dict(zip(names, values))
+        optimizer: Any = self.trainer.optimizers[0]
+        row |= {"step": number, "steps": len(self.plan), "lr": optimizer.param_groups[0]["lr"], "tokens": tokens}
+        if not all(map(math.isfinite, values)):
+            raise FloatingPointError(f"step {number}: loss {row['loss']}, gradient norm {row['grad_norm']}; lower the learning rate")
+        self.curve.append(row | {"tokens_per_second": tokens / seconds})
+        if self.progress is not None:
+            self.progress(self.curve[-1])
+
+    def metrics(self) -> dict[str, Any]:
+        """Means over the last epoch's steps, counts, speed and packing, and the `curve` of all steps."""
+        last = self.curve[-max(len(self.curve) // self.learner.epochs, 1) :]
+        packed = efficiency(once(self.plan.samples, self.plan.budget), self.plan.samples)
+        names = [name for name in last[0] if name not in ("step", "steps", "lr", "tokens", "tokens_per_second")]
+        tokens = sum(row["tokens"] for row in self.curve)
+        return {
+            **{name: sum(row[name] for row in last) / len(last) for name in names},
+            "steps": len(self.curve),
+            "samples": packed.samples,
+            "utterances": packed.utterances,
+            "tokens": tokens,
+            "tokens_per_second": tokens / sum(row["tokens"] / row["tokens_per_second"] for row in self.curve),
+            "packing": packed.tokens_per_utterance / packed.tokens_packed,
+            "padding": packed.padding,
+            "reference_seconds": self.reference_seconds,
+            "curve": self.curve,
+        }
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """PyTorch's threads inside an operator, while the block runs."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Lightning's banner and its advice about data loader workers."""
+    logger = logging.getLogger("pytorch_lightning")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="pytorch_lightning")
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,180 @@
+"""The policy module: the one module that is wrapped, sharded and adapted, and only ever called through `forward`.
+
+Legend: B rows, T tokens of a row, N supervised tokens, D hidden width, V vocabulary, K tokens of a chunk.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ..data.packing import Batch, Budget, MicroBatch, collate, pack, supervised
+from ..data.sample import Sample, Utterance
+from ..seeds import rng
+
+WINDOWED = ("sliding_attention",)
+KNOWN_LAYERS = ("full_attention", *WINDOWED)
+
+
+class Policy(nn.Module):
+    """A causal language model of transformers (or one inside a PEFT model) that gives log-probs of supervised tokens.
+
+    `head_chunk` is the number of tokens whose logits exist at one time, backward included. `packable` says that the
+    model was seen to take rows which hold trees; without it a batch must hold one stream per row. All dropout is off.
+    """
+
+    def __init__(self, model: nn.Module, head_chunk: int = 1024, packable: bool = True) -> None:
+        super().__init__()
+        self.model = model
+        self.head_chunk = head_chunk
+        self.packable = packable
+        without_dropout(model)
+
+    @property
+    def causal_lm(self) -> Any:
+        """The transformers model itself, inside whatever adapts it."""
+        model: Any = self.model
+        return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Log-probs [N], float32, of `batch.target_N` given the tokens before them in their own stream."""
+        inner = self.causal_lm
+        mask, positions_BT = None, None
+        if not batch.causal:
+            if not self.packable:
+                raise ValueError("this model cannot take packed rows: plan with Budget(trees=False)")
+            positions_BT, mask = batch.positions_BT, attention_masks(inner.config.get_text_config(), batch, inner.dtype)
+        hidden_BTD = inner.base_model(
+            input_ids=batch.tokens_BT, attention_mask=mask, position_ids=positions_BT, use_cache=False
+        ).last_hidden_state
+        hidden_ND = hidden_BTD.flatten(0, 1).index_select(0, batch.source_N)
+        if len(batch.target_N) <= self.head_chunk:
+            return self._logprob(hidden_ND, batch.target_N)
+        chunks = zip(hidden_ND.split(self.head_chunk), batch.target_N.split(self.head_chunk))
+        return torch.cat([checkpoint(self._logprob, *chunk, use_reentrant=False) for chunk in chunks])  # type: ignore[misc]
+
+    def _logprob(self, hidden_KD: Tensor, target_K: Tensor) -> Tensor:
+        inner = self.causal_lm
+        config = inner.config.get_text_config()
+        logits_KV = inner.get_output_embeddings()(hidden_KD).float()
+        logits_KV = logits_KV * getattr(config, "logit_scale", 1.0) / getattr(config, "logits_scaling", 1.0)
+        cap = getattr(config, "final_logit_softcapping", None)
+        if cap is not None:
+            logits_KV = torch.tanh(logits_KV / cap) * cap
+        return -F.cross_entropy(logits_KV, target_K, reduction="none")
+
+
+def without_dropout(model: nn.Module) -> None:
+    """Turns all dropout of `model` off, whatever mode it is in; its config stays as it is."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name, value in list(vars(module).items()):
+            if "dropout" in name and isinstance(value, float):
+                setattr(module, name, 0.0)
+
+
+def attention_masks(config: Any, batch: Batch, dtype: torch.dtype) -> Any:
+    """What a transformers trunk takes as `attention_mask` for packed rows: one mask, or one for each type of layer.
+
+    The window of a sliding layer counts positions in the stream, not indices in the row. ValueError for a type of
+    layer that has no such mask (chunked or recurrent layers).
+    """
+    window = getattr(config, "sliding_window", None)
+    kinds = getattr(config, "layer_types", None)
+    if kinds is None:
+        return _mask(config, batch, dtype, window)
+    unknown = sorted(set(kinds) - set(KNOWN_LAYERS))
+    if unknown:
+        raise ValueError(f"layers of type {unknown} cannot take packed rows, only {list(KNOWN_LAYERS)}")
+    return {kind: _mask(config, batch, dtype, window if kind in WINDOWED else None) for kind in set(kinds)}
+
+
+def _mask(config: Any, batch: Batch, dtype: torch.dtype, window: int | None) -> Any:
+    """Block-sparse for flex attention; else additive [B, 1, T, T], which every other implementation takes alike."""
+    if config._attn_implementation == "flex_attention":
+        return _block_mask(batch, window)
+    index_T = torch.arange(batch.tokens_BT.shape[1], device=batch.tokens_BT.device)
+    seen_BTT: Tensor = (index_T[:, None] >= index_T) & (index_T[:, None] <= batch.last_BT[:, None, :])
+    if window is not None:
+        distance_BTT = batch.positions_BT[:, :, None] - batch.positions_BT[:, None, :]
+        seen_BTT = seen_BTT & distance_BTT.lt(window)
+    mask_BTT = torch.zeros(seen_BTT.shape, dtype=dtype, device=seen_BTT.device).masked_fill_(~seen_BTT, torch.finfo(dtype).min)
+    return mask_BTT[:, None]
+
+
+def _block_mask(batch: Batch, window: int | None) -> Any:
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    last_BT, positions_BT = batch.last_BT, batch.positions_BT
+    rows, width = last_BT.shape
+    reach = width if window is None else window
+
+    def seen(row: Tensor, _head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        near = positions_BT[row, query] - positions_BT[row, key] < reach
+        return (key <= query) & (query <= last_BT[row, key]) & near
+
+    return create_block_mask(seen, rows, None, width, width, device=str(last_BT.device))
+
+
+def check_packable(policy: Policy, tolerance: float | None = None) -> None:
+    """Compares `policy` with the model's own whole forward on a small random tree, and decides `policy.packable`.
+
+    Where only packed rows differ, the policy is left unpacked, with a warning: right, but slower. Where single streams
+    differ as well, ValueError: the head or the trunk does something that this module does not know. The tolerance is
+    on log-probs: 1e-4 in float32, 0.05 in half precision, unless given.
+    """
+    inner = policy.causal_lm
+    config = inner.config.get_text_config()
+    device = inner.get_input_embeddings().weight.device
+    limit = tolerance or (1e-4 if inner.dtype == torch.float32 else 0.05)
+    samples = _random_tree(config)
+    with torch.no_grad():
+        expected = [_whole(inner, sample, device) for sample in samples]
+        alone = _largest(policy, samples, expected, trees=False, device=device)
+        if alone > limit:
+            raise ValueError(
+                f"log-probs of {type(inner).__name__} differ by {alone:.2g} from its own logits (limit {limit:g}): its head or its "
+                "trunk does something that the policy module does not know"
+            )
+        try:
+            together, reason = _largest(policy, samples, expected, trees=True, device=device), "log-probs differ"
+        except (TypeError, ValueError, RuntimeError) as error:  # what a trunk raises at a mask or positions that it does not take
+            together, reason = float("inf"), str(error)
+    policy.packable = together <= limit
+    if not policy.packable:
+        warnings.warn(f"{type(inner).__name__} is trained with one sample per row: {reason} ({together:.2g})", stacklevel=2)
+
+
+def _random_tree(config: Any) -> list[Sample]:
+    """A trunk with two branches, one of which branches again, and a stranger; long enough to pass a short window."""
+    window = getattr(config, "sliding_window", None) or 0
+    room = getattr(config, "max_position_embeddings", None) or 64
+    unit = max(2, min(12 + (window if window <= 256 else 0), room) // 4)
+    draw = rng(0, "packable")
+    a, b, c, d, e = ([draw.randrange(config.vocab_size) for _ in range(unit)] for _ in range(5))
+    streams = [a + b + c, a + b + d, a + e, e + a + d]
+    return [Sample(str(at), tuple(ids), (Utterance(1, len(ids)),)) for at, ids in enumerate(streams)]
+
+
+def _whole(model: Any, sample: Sample, device: torch.device) -> Tensor:
+    """Log-probs of a sample's supervised tokens from the model's own logits."""
+    ids_T = torch.tensor(sample.token_ids, device=device)
+    logits_TV = model(input_ids=ids_T[None], use_cache=False).logits[0].float()
+    return logits_TV[:-1].log_softmax(-1).gather(1, ids_T[1:, None])[:, 0]
+
+
+def _largest(policy: Policy, samples: Sequence[Sample], expected: Sequence[Tensor], *, trees: bool, device: torch.device) -> float:
+    if trees:
+        (micro,) = pack(samples, [[at] for at in range(len(samples))], Budget(10**9, 10**9))
+    else:
+        micro = MicroBatch(tuple((at,) for at in range(len(samples))), tuple(len(sample.token_ids) - 1 for sample in samples))
+    batch = collate(samples, micro, supervised(samples)).to(device)
+    values = policy(batch)
+    return (values - torch.cat(list(expected))[batch.token_N]).abs().max().item()
