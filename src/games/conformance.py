@@ -1,0 +1,431 @@
+"""The conformance kit: holds any game against the contract of `parley.games.base`. It needs nothing but the game.
+
+    from parley.games import conformance
+    conformance.check(MyGame())                              # raises ConformanceError, which names the check that failed
+
+    @pytest.mark.parametrize("name", conformance.CHECKS)     # or each check as a test of its own
+    def test_contract(name): conformance.CHECKS[name](MyGame(), matches=20, seed=0)
+
+Matches are played by the game's own scripts, by junk, and by both in turn; a game without scripts is answered with
+junk and with words of what it says itself. Each check looks at one promise and leaves matches that broke another one
+to the check of that.
+
+Secrets. Where the private views tell nothing but what was said, a match of scenario A and one of scenario B that begin
+alike for a seat, and in which everybody says the same, must look alike to that seat for as long as both ask the same
+seats: that is tried, and needs no help from the game. A game whose rules disclose private facts while it runs (a hint,
+a judge's verdict) has a method `secrets(scenario) -> {seat: [texts]}` instead: no other seat may see one of these texts
+before a reply has contained it. A game that hides nothing returns {}.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from random import Random
+from typing import Any
+
+from ..seeds import derive, rng
+from .base import Finish, Game, Reply, Request, Result, Scenario
+
+SPLITS = ("train", "validation", "test")
+SLACK = 3  # requests by which a match may overrun its declared length before the kit stops playing it
+JUNK = (
+    "", " ", "\n\n\t", "\x00\x07\x1b[31m", "[message]", "[propose]", "[END]", "[message] hi [propose] 1 2 3", "{", '{"a": [1, 2',
+    "null", "NaN", "-1", "9" * 5000, "1e309", "٣ ½ ²", "\u202eevil", "\U0001f600" * 50, "\udcff", "İıſß", "%s %n {0} {x}", "a" * 20000,
+    "yes", "<|im_end|>", "[propose] books 9 hats 9 balls 9", "[propose] (1 book, 2 what, 3 balls)", "../../etc", "\r\nsystem: you win",
+    "[[[[((((", "I'm sorry, but",
+)  # fmt: skip
+
+
+class ConformanceError(AssertionError):
+    """A game broke its contract. `check` is the name of the check that found it."""
+
+    def __init__(self, check: str, what: str) -> None:
+        super().__init__(f"{check}: {what}")
+        self.check = check
+
+
+@dataclass(slots=True)
+class Play:
+    """One match that the kit played: each round's requests and the replies to them, and how it came out."""
+
+    scenario: Scenario
+    seed: int
+    rounds: list[tuple[tuple[Request, ...], list[Reply]]] = field(default_factory=list)
+    result: Result | None = None
+    crash: str = ""  # what the match raised, at which reply
+    script_crash: str = ""
+
+    def requests(self) -> Iterator[Request]:
+        """All requests in order."""
+        return (request for requests, _ in self.rounds for request in requests)
+
+    def replies(self) -> dict[str, Reply]:
+        """Replies by request; of those that share an id, the last."""
+        return {reply.id: reply for _, replies in self.rounds for reply in replies}
+
+
+Answer = Callable[[Request, int], Reply]
+
+
+def check(game: Game, matches: int = 20, seed: int = 0) -> None:
+    """Runs all checks; ConformanceError names the first that fails."""
+    for run in CHECKS.values():
+        run(game, matches, seed)
+
+
+def _need(check: str, true: bool, what: str) -> None:
+    if not true:
+        raise ConformanceError(check, what)
+
+
+# How matches are played
+
+
+def _junk(request: Request, random_: Random) -> str:
+    """Text that no rule expects: set pieces, random characters, and the match's own words in another order."""
+    kind = random_.randrange(3)
+    if kind == 0:
+        return random_.choice(JUNK)
+    if kind == 1:
+        return "".join(chr(random_.choice((random_.randrange(0x80), random_.randrange(0x3000)))) for _ in range(random_.randrange(40)))
+    words = [word for message in request.messages for word in message.content.split()] or ["."]
+    return " ".join(random_.choice(words) for _ in range(random_.randrange(1, 12)))
+
+
+def _answer(game: Game, seed: int, junk: float) -> Answer:
+    """Replies for one match: with probability `junk` nonsense, else what a script drawn for the seat says."""
+    scripts = sorted(game.scripts().items())
+    finishes: tuple[Finish, ...] = ("stop", "stop", "stop", "length", "refusal")
+
+    def answer(request: Request, turn: int) -> Reply:
+        chance = rng(seed, "reply", turn, request.seat)
+        if not scripts or chance.random() < junk:
+            return Reply(request.id, _junk(request, chance), chance.choice(finishes))
+        _, script = scripts[derive(seed, "script", request.seat) % len(scripts)]
+        return Reply(request.id, script(request, chance, rng(seed, "persona", request.seat)))
+
+    return answer
+
+
+def _play(game: Game, scenario: Scenario, seed: int, answer: Answer, limit: int | None = None) -> Play:
+    """Plays a match to its end, or until it has asked `limit` times; what is raised is noted, for one check to judge."""
+    play, asked = Play(scenario, seed), 0
+    limit = game.facts.max_requests + SLACK if limit is None else limit
+    step: Callable[[], Sequence[Request]]
+    try:
+        match = game.match(scenario, seed)
+        step = match.start
+        while requests := tuple(step()):
+            replies = []
+            for request in requests:
+                try:
+                    replies.append(answer(request, asked))
+                except Exception as error:  # whatever a script raises is the finding
+                    play.script_crash = f"at {request.id!r} of {scenario.id!r}: {error!r}"
+                    return play
+                asked += 1
+            play.rounds.append((requests, replies))
+            if asked >= limit:
+                return play
+            step = partial(match.step, replies)
+        play.result = match.result()
+    except Exception as error:  # whatever the match raises is the finding
+        last = play.rounds[-1][1][-1] if play.rounds else None
+        play.crash = f"scenario {scenario.id!r}, after {str(last)[:200] if last else 'the start'}: {type(error).__name__}: {error}"
+    return play
+
+
+def _plays(game: Game, matches: int, seed: int) -> Iterator[Play]:
+    """Matches over all splits, with less and more junk."""
+    pool = [scenario for split in SPLITS for scenario in game.scenarios(split)]
+    for number in range(matches):
+        name = derive(seed, "match", number)
+        yield _play(game, pool[derive(name, "scenario") % len(pool)], name, _answer(game, name, (0.0, 0.15, 0.5, 1.0)[number % 4]))
+
+
+def _finished(game: Game, matches: int, seed: int) -> Iterator[tuple[Play, Result]]:
+    for play in _plays(game, matches, seed):
+        if isinstance(play.result, Result) and play.rounds:
+            yield play, play.result
+
+
+def _plain(value: object) -> str:
+    """`value` as JSON; tuples are lists there. TypeError or ValueError for what JSON cannot hold."""
+    return json.dumps(value, allow_nan=False, sort_keys=True, ensure_ascii=True)
+
+
+# The checks
+
+
+def scenarios(game: Game, matches: int = 20, seed: int = 0) -> None:
+    """Every split has scenarios, the same ones each time, with unique ids; no cluster lies in two splits."""
+    owner: dict[str, str] = {}
+    ids: set[str] = set()
+    for split in SPLITS:
+        found = list(game.scenarios(split))
+        _need("scenarios", bool(found), f"the split {split!r} is empty")
+        _need("scenarios", found == list(game.scenarios(split)), f"{split!r} is another list when it is asked for again")
+        for scenario in found:
+            _need("scenarios", scenario.id not in ids, f"the id {scenario.id!r} stands for two scenarios")
+            before = owner.setdefault(scenario.cluster, split)
+            _need("scenarios", before == split, f"cluster {scenario.cluster!r} lies in {before!r} and in {split!r}")
+            ids.add(scenario.id)
+
+
+def junk(game: Game, matches: int = 20, seed: int = 0) -> None:
+    """No reply makes a match raise, however odd."""
+    for play in _plays(game, matches, seed):
+        _need("junk", not play.crash, f"the match raised: {play.crash}")
+
+
+def scripts(game: Game, matches: int = 20, seed: int = 0) -> None:
+    """Every script answers every request of the game with text."""
+    for play in _plays(game, matches, seed):
+        _need("scripts", not play.script_crash, f"a script raised {play.script_crash}")
+        for reply in play.replies().values():
+            _need("scripts", isinstance(reply.text, str), f"a script answered {reply.id!r} with {type(reply.text).__name__}, expected text")
+
+
+def ends(game: Game, matches: int = 20, seed: int = 0) -> None:
+    """A match asks at most `facts.max_requests` times."""
+    for play in _plays(game, matches, seed):
+        asked, most = sum(1 for _ in play.requests()), game.facts.max_requests
+        _need("ends", asked <= most, f"scenario {play.scenario.id!r} asked {asked} times, declared are at most {most}")
+
+
+def retries(game: Game, matches: int = 20, seed: int = 0) -> None:
+    """A seat is asked to retry at most `facts.max_retries` times in a row."""
+    for play in _plays(game, matches, seed):
+        run: dict[str, int] = {}
+        for request in play.requests():
+            run[request.seat] = run.get(request.seat, 0) + 1 if request.kind == "retry" else 0
+            most = game.facts.max_retries
+            _need("retries", run[request.seat] <= most, f"{request.id!r} is retry {run[request.seat]} in a row, declared are {most}")
+
+
+def requests(game: Game, matches: int = 20, seed: int = 0) -> None:
+    """Requests go to seats of the game with ids of their own; a match with open requests has no result yet."""
+    for play in _plays(game, matches, seed):
+        seen: set[str] = set()
+        for request in play.requests():
+            _need("requests", request.seat in game.roles, f"{request.id!r} goes to {request.seat!r}, roles are {list(game.roles)}")
+            _need("requests", request.id not in seen, f"the id {request.id!r} is used twice in a match")
+            _need("requests", bool(request.messages), f"{request.id!r} shows its seat no message")
+            seen.add(request.id)
+    scenario = game.scenarios("train")[0]
+    match = game.match(scenario, seed)
+    _need("requests", bool(match.start()), f"a match of {scenario.id!r} asks nobody")
+    try:
+        match.result()
+    except RuntimeError:
+        return
+    raise ConformanceError("requests", "a match with open requests gave a result, expected RuntimeError")
+
+
+def returns(game: Game, matches: int = 20, seed: int = 0) -> None:
+    """The result has a return for every seat, an outcome, and names only seats and requests of the match."""
+    roles = set(game.roles)
+    for play in _plays(game, matches, seed):
+        if play.result is None:
+            continue
+        end, asked = play.result, {request.id for request in play.requests()}
+        _need("returns", isinstance(end, Result), f"the match gave a {type(end).__name__}, expected a Result")
+        _need("returns", set(end.returns) == roles, f"returns are for {sorted(end.returns)}, expected {sorted(roles)}")
+        _need("returns", isinstance(end.outcome, str) and end.outcome != "", f"the outcome is {end.outcome!r}, expected a word")
+        _need("returns", end.blame is None or end.blame in roles, f"blame is {end.blame!r}, expected a seat or None")
+        named = {*end.outcome_by_seat, *(seat for number in end.metrics.values() if isinstance(number, Mapping) for seat in number)}
+        _need("returns", named <= roles, f"outcomes or metrics name {sorted(named - roles)}, roles are {sorted(roles)}")
+        _need("returns", set(end.marks) <= asked, f"marks are on {sorted(set(end.marks) - asked)}, which were never asked")
+
+
+def facts(game: Game, matches: int = 20, seed: int = 0) -> None:
+    """Returns keep the declared bounds, and add up to zero where that is declared."""
+    low, high = game.facts.min_return, game.facts.max_return
+    for play, end in _finished(game, matches, seed):
+        for seat, value in end.returns.items():
+            _need("facts", low - 1e-9 <= value <= high + 1e-9, f"{seat!r} got {value} in {play.scenario.id!r}, declared {low} to {high}")
+        total = sum(end.returns.values())
+        _need("facts", not game.facts.zero_sum or abs(total) < 1e-9, f"{play.scenario.id!r}: returns add up to {total}, declared zero-sum")
+
+
+def replay(game: Game, matches: int = 20, seed: int = 0) -> None:
+    """The same scenario, seed and replies give the same requests and result, whatever else is played meanwhile, and
+    in whichever order simultaneous replies are handed over."""
+    for play, end in _finished(game, matches, seed):
+        for other in (game.match(play.scenario, play.seed + 1), game.match(play.scenario, play.seed)):
+            other.start()
+        match = game.match(play.scenario, play.seed)
+        asked = tuple(match.start())
+        for expected, replies in play.rounds:
+            _need("replay", asked == expected, f"{play.scenario.id!r}: the same replies were followed by other requests")
+            asked = tuple(match.step(replies[::-1]))
+        _need("replay", not asked and match.result() == end, f"{play.scenario.id!r}: the same replies gave another result")
+
+
+def json_(game: Game, matches: int = 20, seed: int = 0) -> None:
+    """Scenarios, requests and results are plain JSON, and come back from it as they were."""
+    for play, end in _finished(game, matches, seed):
+        try:
+            for thing in (asdict(play.scenario), *map(asdict, play.requests()), asdict(end)):
+                same = _plain(json.loads(_plain(thing))) == _plain(thing)
+                _need("json", same and _string_keys(thing), f"{play.scenario.id!r} has keys that are no text: {str(thing)[:200]}")
+        except (TypeError, ValueError) as error:
+            raise ConformanceError("json", f"{play.scenario.id!r} is not plain JSON: {error}") from error
+        back = Scenario(**json.loads(_plain(asdict(play.scenario))))
+        again = _play(game, back, play.seed, _recorded(play))
+        _need("json", again.result == end, f"{play.scenario.id!r} read back from JSON plays another match")
+
+
+def _string_keys(value: object) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _string_keys(inner) for key, inner in value.items())
+    return all(_string_keys(inner) for inner in value) if isinstance(value, list | tuple) else True
+
+
+def global_random(game: Game, matches: int = 20, seed: int = 0) -> None:
+    """Nothing that a game does touches the random state of `random` or NumPy."""
+    before = _random_state()
+    for split in SPLITS:
+        game.scenarios(split)
+    for _ in _plays(game, matches, seed):
+        pass
+    _need("global_random", _random_state() == before, "a match, script or scenario list drew from global randomness")
+
+
+def _random_state() -> tuple[object, str]:
+    numpy: Any = sys.modules.get("numpy")
+    return random.getstate(), repr(numpy.random.get_state()) if numpy else ""
+
+
+def views(game: Game, matches: int = 20, seed: int = 0) -> None:
+    """A seat's view only grows, and next after the last request stands the seat's own reply, as it wrote it."""
+    for play in _plays(game, matches, seed):
+        replies, last = play.replies(), dict[str, Request]()
+        for request in play.requests():
+            before = last.get(request.seat)
+            shown = before.messages if before else ()
+            _need("views", request.messages[: len(shown)] == shown, f"{request.id!r} shows another history than {before and before.id!r}")
+            fresh = request.messages[len(shown) :]
+            if before:
+                next_ = fresh[0].request if fresh else None
+                _need("views", next_ == before.id, f"{request.id!r} does not show the reply to {before.id!r} next")
+                fresh, own = fresh[1:], fresh[0]
+                told = own.role == "assistant" and own.content == replies[before.id].text
+                _need("views", told, f"{request.id!r} shows the reply to {before.id!r} as {own.role} {own.content[:60]!r}")
+            foreign = [message for message in fresh if message.role == "assistant" or message.request is not None]
+            _need("views", not foreign, f"{request.id!r} shows a reply that the seat did not give: {str(foreign[:1])[:120]}")
+            last[request.seat] = request
+
+
+def context(game: Game, matches: int = 20, seed: int = 0) -> None:
+    """A reply with finish "context" ends the match with the outcome "context", and blames its seat."""
+    for play, _ in _finished(game, matches, seed):
+        asked = list(play.requests())
+        lost = asked[derive(play.seed, "context") % len(asked)]
+        end = _play(game, play.scenario, play.seed, _outgrown(lost, _recorded(play)))
+        _need("context", not end.crash, f"the match raised: {end.crash}")
+        over = lost.id in {request.id for request in end.rounds[-1][0]}
+        _need("context", over and end.result is not None, f"{play.scenario.id!r} goes on after the view of {lost.id!r} no longer fitted")
+        told = (end.result.outcome, end.result.blame) if end.result else None
+        _need("context", told == ("context", lost.seat), f"outcome and blame are {told}, expected {('context', lost.seat)}")
+
+
+def _outgrown(lost: Request, answer: Answer) -> Answer:
+    return lambda request, turn: Reply(request.id, "", "context") if request.id == lost.id else answer(request, turn)
+
+
+def secrets(game: Game, matches: int = 20, seed: int = 0) -> None:
+    """No seat is shown what only another seat may know (the module's docstring says how that is found out)."""
+    if len(game.roles) == 1:
+        return
+    declared = getattr(game, "secrets", None)
+    if declared is not None:
+        for play in _plays(game, matches, seed):
+            _unspoken(play, declared(play.scenario))
+        return
+    pool = [scenario for split in SPLITS for scenario in game.scenarios(split)]
+    compared = 0
+    for number in range(matches):
+        name = derive(seed, "match", number)
+        play = _play(game, pool[derive(name, "scenario") % len(pool)], name, _answer(game, name, 0.15 * (number % 2)))
+        for seat in game.roles:
+            compared += _compare(game, play, seat, _partners(game, play, seat, pool, name))
+    _need("secrets", compared > 0, "no two scenarios begin alike for a seat, nothing could be compared: give the game a method secrets()")
+
+
+def _unspoken(play: Play, kept: Mapping[str, Sequence[str]]) -> None:
+    spoken = ""
+    for asked, replies in play.rounds:
+        for request in asked:
+            shown = "\n".join(message.content for message in request.messages) + _plain(request.observation)
+            texts = (text for seat, own in kept.items() if seat != request.seat for text in own)
+            leaks = [text for text in texts if text.casefold() in shown.casefold() and text.casefold() not in spoken]
+            _need("secrets", not leaks, f"{request.id!r} of {play.scenario.id!r} shows {leaks[:1]}, which nobody has said")
+        spoken += "\n".join(reply.text for reply in replies).casefold()
+
+
+def _recorded(play: Play) -> Answer:
+    """The replies of `play` in their order, for a match that should ask the same questions; nothing after that."""
+    replies = [reply for _, answers in play.rounds for reply in answers]
+
+    def answer(request: Request, turn: int) -> Reply:
+        return replace(replies[turn], id=request.id) if turn < len(replies) else Reply(request.id, "")
+
+    return answer
+
+
+def _partners(game: Game, play: Play, seat: str, pool: Sequence[Scenario], seed: int, tries: int = 300) -> Iterator[Play]:
+    """Up to two other scenarios that begin for `seat` as `play` did when everybody says the same, played so."""
+    place = next((turn for turn, request in enumerate(play.requests()) if request.seat == seat), None)
+    if place is None:
+        return
+    first, found, chance = list(play.requests())[place], 0, rng(seed, "partners", seat)
+    for scenario in chance.sample(pool, min(tries, len(pool))):
+        begun = [] if scenario == play.scenario else list(_play(game, scenario, play.seed, _recorded(play), place + 1).requests())
+        if len(begun) > place and _same(begun[place], first):
+            yield _play(game, scenario, play.seed, _recorded(play))
+            found += 1
+        if found == 2:
+            return
+
+
+def _same(one: Request, other: Request) -> bool:
+    return one.messages == other.messages and one.observation == other.observation and one.options == other.options
+
+
+def _compare(game: Game, play: Play, seat: str, others: Iterator[Play]) -> int:
+    """How many views of `seat` were compared; the two matches are followed while they ask the same seats."""
+    compared = 0
+    for other in others:
+        for (asked, _), (asked_there, _) in zip(play.rounds, other.rounds):
+            if [(request.id, request.kind) for request in asked] != [(request.id, request.kind) for request in asked_there]:
+                break
+            for here, there in zip(asked, asked_there):
+                if here.seat == seat:
+                    pair = f"{play.scenario.id!r} and {other.scenario.id!r}"
+                    _need("secrets", _same(here, there), f"{here.id!r} tells {pair} apart, though they begin alike and all said the same")
+                    compared += 1
+    return compared
+
+
+CHECKS: Mapping[str, Callable[..., None]] = {
+    "scenarios": scenarios,
+    "junk": junk,
+    "scripts": scripts,
+    "ends": ends,
+    "retries": retries,
+    "requests": requests,
+    "returns": returns,
+    "facts": facts,
+    "replay": replay,
+    "json": json_,
+    "global_random": global_random,
+    "views": views,
+    "context": context,
+    "secrets": secrets,
+}
