@@ -55,8 +55,8 @@ class TooManyFailures(RuntimeError):
     def __init__(self, report: Report) -> None:
         reasons = Counter(f"{failure.player}: {failure.reason}" for failure in report.failures).most_common(3)
         listed = "; ".join(f"{count} x {reason}" for reason, count in reasons)
-        failed, ended = len(report.failures), report.matches + len(report.failures)
-        super().__init__(f"{failed} of {ended} matches lost a player ({listed}); they stay owed: mend the player, then resume")
+        failed, begun = len(report.failures), len(report.failures) + report.matches + report.open
+        super().__init__(f"{failed} of {begun} matches lost a player ({listed}); they stay owed: mend the player, then resume")
         self.report = report
 
 
@@ -78,7 +78,8 @@ class Arena:
     """Plays seatings of one game among named players. It decides neither who meets whom nor how anything is sampled.
 
     in_flight     matches that are open at once
-    max_failures  share of the ended matches that may lose a player before the run stops, once `min_failures` have
+    max_failures  share of the matches (ended or open: lost ones end first) that may lose a player before the run stops,
+                  once `min_failures` of them have
     """
 
     def __init__(
@@ -249,7 +250,8 @@ class _Session:
                     del prompts[prompt]
         self.leave(table)
         failed = len(self.failures)
-        if failed >= self.arena.min_failures and failed > self.arena.max_failures * (failed + self.matches):
+        begun = failed + self.matches + len(self.tables)
+        if failed >= self.arena.min_failures and failed > self.arena.max_failures * begun:
             raise TooManyFailures(self.report())
 
     def leave(self, table: _Table) -> None:

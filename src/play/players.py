@@ -191,12 +191,13 @@ class LanguagePlayer:
         extension = self.renderer.extend(self._streams.get(prompt.stream), prompt.messages)
         if extension.fork is not None:
             self.forks[extension.fork] += 1
-        room = self.renderer.context - len(extension.token_ids)
-        if room < 1:
+        length = self.sampling.max_tokens if prompt.options.max_tokens is None else prompt.options.max_tokens
+        if self.renderer.context is not None:
+            length = min(length, self.renderer.context - len(extension.token_ids))
+        if length < 1:
             self._ready.append(Completion(prompt.id, "", "context", policy=self.version))
             return None
-        wanted = self.sampling.max_tokens if prompt.options.max_tokens is None else prompt.options.max_tokens
-        sampling = replace(self.sampling, max_tokens=min(wanted, room))
+        sampling = replace(self.sampling, max_tokens=length)
         self._asked[prompt.id] = _Asked(prompt.stream, prompt.request, extension, sampling)
         return replace(prompt, token_ids=tuple(extension.token_ids), sampling=sampling, policy=self.version)
 
