@@ -32,7 +32,9 @@ class Objective(Protocol):
     The sum of the losses of all micro-batches of a global batch, on all ranks, is the loss of that batch.
     """
 
-    needs_reference: bool
+    @property
+    def needs_reference(self) -> bool:
+        """Whether `ref_N` must be given, so that the reference pass is run."""
 
     def totals(self, utterances: Sequence[Utterance]) -> Mapping[str, float]:
         """The denominators of a global batch, from all its utterances."""

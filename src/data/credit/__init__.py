@@ -1,0 +1,8 @@
+"""Credit: finished matches in, samples out: who is trained on what, with which reward and weight. No torch here."""
+
+from .base import Credit, Credited, Log, NothingKept, Verdict, decayed, logs
+from .filtered_bc import FilteredBC
+from .spag import SpagCredit
+from .spin import SpinPairs
+
+__all__ = ["Credit", "Credited", "FilteredBC", "Log", "NothingKept", "SpagCredit", "SpinPairs", "Verdict", "decayed", "logs"]

@@ -1,0 +1,157 @@
+"""What every credit is given and gives back, and the log: how one seat of one match becomes samples.
+
+Only what the policy under training sampled itself is ever supervised.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from ..episode import Episode, Stream, Turn, streams
+from ..sample import Sample, Utterance
+
+Numbers: TypeAlias = Mapping[str, tuple[float, float]]  # request -> (reward, weight)
+
+
+class NothingKept(ValueError):
+    """A credit kept no log at all; the message holds the table of scores."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of one log: its score, the bar that it had to pass (None where the rule has none), and why."""
+
+    match: str
+    scenario: str
+    seat: str
+    score: float
+    bar: float | None
+    kept: bool
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Credited:
+    """Samples sorted by match id, seat and stream (mixed-in demonstrations last), and one verdict for each log."""
+
+    samples: list[Sample]
+    table: tuple[Verdict, ...]
+
+    @property
+    def kept(self) -> int:
+        """Logs that are trained on."""
+        return sum(verdict.kept for verdict in self.table)
+
+    def text(self, rows: int = 20) -> str:
+        """The table for people: how many logs for each reason, then the `rows` best scores."""
+        reasons = Counter(verdict.why for verdict in self.table)
+        best = sorted(self.table, key=lambda verdict: -verdict.score)[:rows]
+        lines = [f"{self.kept} of {len(self.table)} logs kept", *(f"  {count:6d} {why}" for why, count in reasons.most_common())]
+        lines += [f"{'score':>9} {'bar':>9}  match, seat"] if best else []
+        for verdict in best:
+            bar = "-" if verdict.bar is None else f"{verdict.bar:.4f}"
+            lines.append(f"{verdict.score:9.4f} {bar:>9}  {verdict.match}, {verdict.seat}: {verdict.why}")
+        return "\n".join([*lines, f"… and {len(self.table) - rows} more"] if len(self.table) > rows else lines)
+
+
+class Credit(Protocol):
+    """Decides who is trained on what."""
+
+    def __call__(self, episodes: Sequence[Episode], version: str, demonstrations: Sequence[Sample] = ()) -> Credited:
+        """Samples of the replies that the policy `version` made in `episodes`, the matches of one round.
+
+        `demonstrations` are rendered texts to mix in (or to pair with). NothingKept where no log is trained on.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """One seat of one match, played by the policy `version`."""
+
+    episode: Episode
+    seat: str
+    version: str
+
+    @property
+    def score(self) -> float:
+        """The seat's payoff."""
+        return self.episode.result.returns[self.seat]
+
+    def metric(self, name: str) -> float | None:
+        """The match's metric, or the seat's share of it; None where the result has no such metric."""
+        value = self.episode.result.metrics.get(name)
+        return value.get(self.seat) if isinstance(value, Mapping) else value
+
+    def replies(self, breach: bool = False) -> list[str]:
+        """Requests whose replies may be trained on, in order: sampled by this policy, and legal.
+
+        Illegal are replies that a retry answered (their mark has "retry") and, since it ended the match, the last reply
+        of the seat to blame. `breach` lets that last one in, for a credit that punishes it.
+        """
+        result = self.episode.result
+        own = [turn for turn in self.episode.turns if turn.seat == self.seat]
+        last = own[-1].request if own and result.blame == self.seat else None
+        illegal = {request for request, mark in result.marks.items() if "retry" in mark} | {last}
+        return [turn.request for turn in own if self._sampled(turn) and (turn.request not in illegal or (breach and turn.request == last))]
+
+    def _sampled(self, turn: Turn) -> bool:
+        return turn.call is not None and turn.call.policy == self.version and len(turn.call.sampled_ids) > 0
+
+    def samples(self, numbers: Numbers) -> list[Sample]:
+        """One sample for each token stream that holds a reply named in `numbers`; each reply stands in one of them."""
+        found = []
+        for index, stream in enumerate(streams(self.episode, self.seat)):
+            spans = {request: span for request, span in stream.spans.items() if request in numbers}
+            if spans:
+                utterances = tuple(Utterance(*span, *numbers[request]) for request, span in spans.items())
+                name = f"{self.episode.id}/{self.seat}/{index}"
+                found.append(Sample(name, stream.token_ids, utterances, policy=self.version, logprobs=_recorded(stream, spans)))
+        return found
+
+    def verdict(self, why: str, kept: bool = False, score: float | None = None, bar: float | None = None) -> Verdict:
+        score = self.score if score is None else score
+        return Verdict(self.episode.id, self.episode.scenario.id, self.seat, score, bar, kept, why)
+
+
+def _recorded(stream: Stream, spans: Mapping[str, tuple[int, int]]) -> tuple[float, ...] | None:
+    """The sampler's log-probs of `spans`; None unless every sampled token of the stream has one."""
+    if len(stream.logprobs) != sum(end - start for start, end in stream.spans.values()):
+        return None
+    chosen: tuple[float, ...] = ()
+    at = 0
+    for request, (start, end) in stream.spans.items():
+        chosen += stream.logprobs[at : at + end - start] if request in spans else ()
+        at += end - start
+    return chosen
+
+
+def logs(episodes: Sequence[Episode], version: str) -> list[Log]:
+    """The logs of the policy under training, sorted by match id and seat. Opponents, scripts and people have none."""
+    found = [Log(episode, seat, version) for episode in episodes for seat, policy in episode.policies.items() if policy == version]
+    return sorted(found, key=lambda log: (log.episode.id, log.seat))
+
+
+def credited(samples: list[Sample], table: Sequence[Verdict], mixed: Sequence[Sample] = ()) -> Credited:
+    """The hand-over; NothingKept, with the table of scores, when self-play gave no sample."""
+    result = Credited([*samples, *mixed], tuple(table))
+    if not samples:
+        hint = "no seat was played by the policy under training" if not table else "loosen the rule, or play more matches"
+        raise NothingKept(f"credit kept nothing to train on: {hint}\n{result.text()}")
+    return result
+
+
+def decayed(replies: int, gamma: float) -> list[float]:
+    """Shares of one reward for the 1st to the last reply, the last the largest; they sum to 1.
+
+    R_j = gamma^(n-j) (1 - gamma) / (1 - gamma^n) (SPAG, arXiv:2404.10642, and its assign_rewards). With gamma = 0.8 and
+    n = 3: 0.262, 0.328, 0.410.
+    """
+    powers = [gamma ** (replies - j) for j in range(1, replies + 1)]
+    return [power / sum(powers) for power in powers]
+
+
+def mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,95 @@
+"""SPAG's credit: the winner's replies, with decayed rewards and balanced roles; and what it leaves out, as switches."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from ..episode import Episode
+from ..sample import Sample
+from .base import Credited, Log, Verdict, credited, decayed, logs, mean
+
+
+@dataclass(frozen=True, slots=True)
+class SpagCredit:
+    """Decayed rewards of the winner, balanced over the roles (SPAG, arXiv:2404.10642, assign_rewards in its code).
+
+    The winner of a match (`outcome_by_seat[seat] == "win"`) shares the reward 1 out over its n replies (`decayed`).
+    Published: losers ("loss"), ties (any other word) and matches that a rule break ended (`blame`) give no samples.
+
+    gamma         decay towards earlier replies
+    role_weights  utterance weight N / (R N_r): N winners, N_r of them in role r, R roles; so every role has the same
+                  total of weight times reward. Losers and breakers are balanced among themselves in the same way.
+    losers        total reward of a loser, at most 0 (0: none, as published; the author reports that training with
+                  negative rewards did not converge)
+    breakers      the same for the seat to blame. Its opponent never has a sample: it did not earn that win.
+    baseline      role: from every total (win 1, loss, break, tie 0) the mean over the role's logs is taken off, so
+                  that ties and unpunished losses become negative (REINFORCE with a baseline for each role)
+
+    `demonstrations` are mixed in as kind "sft", with weights of their own.
+    """
+
+    gamma: float = 0.8
+    role_weights: bool = True
+    losers: float = 0.0
+    breakers: float = 0.0
+    baseline: Literal["none", "role"] = "none"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.gamma <= 1 or self.losers > 0 or self.breakers > 0 or self.baseline not in ("none", "role"):
+            raise ValueError(f"{self}: expected 0 < gamma <= 1, losers and breakers <= 0, baseline none or role")
+        if self.baseline == "role" and self.breakers > self.losers:
+            raise ValueError(
+                f"{self}: with a baseline breakers must not exceed losers, or breaking the rules would pay for who mostly loses"
+            )
+
+    def __call__(self, episodes: Sequence[Episode], version: str, demonstrations: Sequence[Sample] = ()) -> Credited:
+        found = logs(episodes, version)
+        endings = [_ending(log) for log in found]
+        totals = self._totals(found, endings)
+        replies = [log.replies(breach=True) if total else [] for log, total in zip(found, totals)]
+        weights = self._weights(found, endings, replies)
+        samples: list[Sample] = []
+        table: list[Verdict] = []
+        for log, ending, total, own, weight in zip(found, endings, totals, replies, weights):
+            shares = decayed(len(own), self.gamma)
+            samples += log.samples({request: (total * share, weight) for request, share in zip(own, shares)})
+            table.append(log.verdict(ending if own else f"{ending}, left out", bool(own), score=total))
+        return credited(samples, table, [_as_sft(sample) for sample in demonstrations])
+
+    def _totals(self, found: Sequence[Log], endings: Sequence[str]) -> list[float]:
+        worth = {"win": 1.0, "loss": self.losers, "break": self.breakers, "tie": 0.0}
+        if self.baseline == "none":
+            return [worth.get(ending, 0.0) for ending in endings]
+        roles: dict[str, list[float]] = defaultdict(list)
+        for log, ending in zip(found, endings):
+            roles[log.seat] += [worth[ending]] if ending in worth else []
+        return [worth[ending] - mean(roles[log.seat]) if ending in worth else 0.0 for log, ending in zip(found, endings)]
+
+    def _weights(self, found: Sequence[Log], endings: Sequence[str], replies: Sequence[list[str]]) -> list[float]:
+        if not self.role_weights:
+            return [1.0] * len(found)
+        kinds = ["all" if self.baseline == "role" else ending for ending in endings]
+        of_kind = Counter(kind for kind, own in zip(kinds, replies) if own)
+        of_role = Counter((kind, log.seat) for log, kind, own in zip(found, kinds, replies) if own)
+        roles = len({log.seat for log in found})
+        return [of_kind[kind] / (roles * of_role[kind, log.seat]) if own else 0.0 for log, kind, own in zip(found, kinds, replies)]
+
+
+def _ending(log: Log) -> str:
+    """win, loss, tie, break (this seat is to blame) or void (another seat is)."""
+    result = log.episode.result
+    if result.blame is not None:
+        return "break" if result.blame == log.seat else "void"
+    if log.seat not in result.outcome_by_seat:
+        raise ValueError(
+            f"match {log.episode.id}: outcome_by_seat says nothing of {log.seat!r}, expected win, loss or another word (a tie)"
+        )
+    word = result.outcome_by_seat[log.seat]
+    return word if word in ("win", "loss") else "tie"
+
+
+def _as_sft(sample: Sample) -> Sample:
+    return replace(sample, utterances=tuple(replace(utterance, kind="sft") for utterance in sample.utterances))

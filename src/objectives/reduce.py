@@ -1,0 +1,88 @@
+"""What the objectives share: the unit that is averaged (a token or an utterance), its counts, and the two forms.
+
+Legend: N supervised tokens of a micro-batch, U utterances of it, K units of it: its tokens or its utterances.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor
+
+from ..data.sample import Utterance
+from .base import Numbers, per_utterance
+
+Form: TypeAlias = Literal["corrected", "faithful"]
+Unit: TypeAlias = Literal["token", "utterance"]
+Scope: TypeAlias = Literal["batch", "micro"]
+"""What a sum is divided by: the count of the whole global batch, or (as published) that of the micro-batch alone."""
+
+
+def settle(objective: object, form: str, **forms: tuple[str, str]) -> None:
+    """Gives every switch of a frozen `objective` that was left None its value under `form`: name=(corrected, faithful)."""
+    if form not in ("corrected", "faithful"):
+        raise ValueError(f"form is {form!r}, expected corrected or faithful")
+    for name, (corrected, faithful) in forms.items():
+        value = getattr(objective, name)
+        if value is None:
+            object.__setattr__(objective, name, corrected if form == "corrected" else faithful)
+        elif value not in (corrected, faithful):
+            raise ValueError(f"{name} is {value!r}, expected {corrected} or {faithful}")
+
+
+@dataclass(frozen=True, slots=True)
+class Units:
+    """A micro-batch in units [K]: each token with its utterance's numbers, or each utterance with its mean log-probs."""
+
+    logprob_K: Tensor
+    ref_K: Tensor  # zeros where there is no reference
+    reward_K: Tensor
+    weight_K: Tensor
+    sft_K: Tensor  # bool
+
+    @property
+    def live_K(self) -> Tensor:
+        """1 for what counts, 0 for padding."""
+        return (self.weight_K != 0).to(self.weight_K.dtype)
+
+
+def units(logprob_N: Tensor, ref_N: Tensor | None, utterance_N: Tensor, numbers: Numbers, unit: Unit | None) -> Units:
+    """The micro-batch seen as tokens (K = N) or as utterances (K = U, log-probs averaged over an utterance's tokens)."""
+    ref_N = torch.zeros_like(logprob_N) if ref_N is None else ref_N
+    values = numbers.reward_U.to(logprob_N.dtype), numbers.weight_U.to(logprob_N.dtype), numbers.sft_U
+    if unit != "utterance":
+        return Units(logprob_N, ref_N, *(value_U[utterance_N] for value_U in values))
+    count = len(numbers.weight_U)
+    return Units(per_utterance(logprob_N, utterance_N, count, mean=True), per_utterance(ref_N, utterance_N, count, mean=True), *values)
+
+
+def reference(ref_N: Tensor | None, name: str) -> Tensor:
+    """`ref_N` without gradient; ValueError where the reference pass was left out."""
+    if ref_N is None:
+        raise ValueError(f"{name} needs the reference's log-probs: run the reference pass before learning")
+    return ref_N.detach()
+
+
+def count(utterances: Sequence[Utterance], unit: Unit | None) -> float:
+    """Units of those utterances that count (weight not 0)."""
+    return float(sum(1 if unit == "utterance" else u.end - u.start for u in utterances if u.weight != 0))
+
+
+def over(total: Tensor, denominator: Tensor | float) -> Tensor:
+    """`total` / `denominator`, and 0 where a global batch holds nothing of the kind (its total is then 0 as well)."""
+    return total / (denominator if isinstance(denominator, Tensor) else denominator or 1.0)
+
+
+def divisor(total: float, counted_K: Tensor, scope: Scope | None, numbers: Numbers, utterances: float) -> Tensor | float:
+    """What a micro-batch's sum over the units `counted_K` (1 or 0) is divided by.
+
+    scope=batch: `total`, their count in the global batch. scope=micro: their own count, divided by the micro-batch's share of
+    the batch's `utterances`: with M micro-batches of equal size that is the mean over the micro-batches.
+    """
+    if scope != "micro":
+        return total
+    share = (numbers.weight_U != 0).sum() / (utterances or 1.0)
+    return counted_K.sum().clamp(min=1.0) / share.clamp(min=1e-30)
