@@ -1,0 +1,357 @@
+"""The transformers backend: its own decode loop over a pool of rows that come and go.
+
+`generate()` has no seed per request and gives back no row before the last is done. Here a finished row leaves at once,
+a new prompt joins at once, a stream's keys and values are kept between its turns, and the ids of a reply depend on its
+prompt and its seed alone (float32 on a CPU), because every choice that is close is settled by one forward of that
+stream by itself.
+
+Legend: B rows of the pool, n rows of a call, q tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from ..games.base import Finish
+from .backend import Completion, Prompt, Snapshot
+from .load import load_policy
+from .renderer import Renderer, common
+from .sampling import Draw, choose
+from .slots import Slots
+
+STATE = ("length", "token", "count", "limit", "seed", "top_k", "temperature", "top_p")
+
+
+class HFBackend:
+    """Answers prompts with `token_ids` from any number of loaded snapshots, each with a pool of its own.
+
+    max_batch  rows that decode together, per policy; `keep` streams more have their keys and values kept between turns
+    settle     how close two scores may be before the choice is settled alone; used in float32 only, 0 turns it off
+
+    `sampled` and `settled` count tokens and settled choices.
+    """
+
+    def __init__(
+        self, *, device: str = "cpu", dtype: str = "float32", max_batch: int = 256, settle: float = 1e-4, keep: int | None = None
+    ) -> None:
+        if max_batch < 1:
+            raise ValueError(f"max_batch {max_batch} must be at least 1")
+        self.device, self.dtype, self.max_batch = device, dtype, max_batch
+        self.settle = settle if dtype == "float32" else 0.0
+        self.keep = 2 * max_batch if keep is None else keep
+        self._pools: dict[str, Pool] = {}
+        self._turn: deque[str] = deque()
+
+    @property
+    def sampled(self) -> int:
+        return sum(pool.sampled for pool in self._pools.values())
+
+    @property
+    def settled(self) -> int:
+        return sum(pool.settled for pool in self._pools.values())
+
+    @property
+    def busy(self) -> bool:
+        return any(pool.busy for pool in self._pools.values())
+
+    def load(self, snapshot: Snapshot) -> None:
+        """Reads a snapshot into memory; nothing happens when its version is loaded already."""
+        if snapshot.version in self._pools:
+            return
+        model = load_policy(snapshot, self.dtype, self.device)
+        renderer = Renderer.load(snapshot.base or snapshot.path)
+        self._pools[snapshot.version] = Pool(model, renderer, snapshot.version, self.max_batch, self.keep, self.settle)
+        self._turn.append(snapshot.version)
+
+    def unload(self, version: str) -> None:
+        """Frees a snapshot; what it was asked is forgotten. Nothing happens when it is not loaded."""
+        if self._pools.pop(version, None) is not None:
+            self._turn.remove(version)
+
+    def submit(self, prompts: Sequence[Prompt]) -> None:
+        """ValueError for a prompt that is not rendered, asks for a schema, or names a policy that is not loaded."""
+        for prompt in prompts:
+            self._pool(prompt).submit(prompt)
+
+    def poll(self, wait_s: float = 0.0) -> list[Completion]:
+        """One decode step of the next policy that has work (and the prefill of prompts that wait for it)."""
+        for _ in range(len(self._turn)):
+            self._turn.rotate(-1)
+            pool = self._pools[self._turn[-1]]
+            if pool.busy:
+                return pool.step()
+        return []
+
+    def cancel(self, ids: Sequence[str]) -> None:
+        for pool in self._pools.values():
+            pool.cancel(frozenset(ids))
+
+    def close(self) -> None:
+        """Frees every snapshot."""
+        self._pools.clear()
+        self._turn.clear()
+
+    def _pool(self, prompt: Prompt) -> Pool:
+        version = prompt.policy or (self._turn[0] if len(self._turn) == 1 else "")
+        if version not in self._pools:
+            loaded = ", ".join(self._pools) or "none"
+            raise ValueError(f"prompt {prompt.id} asks policy {version!r}, loaded are {loaded}: call load() with its snapshot first")
+        return self._pools[version]
+
+
+@dataclass(slots=True)
+class Row:
+    """One reply in the making. `ids` is its prompt, of which the stream's kept row `slot` holds the first `held` already;
+    `born` is the pool's clock when its first token was sampled."""
+
+    prompt: Prompt
+    ids: tuple[int, ...]
+    slot: int | None = None
+    held: int = 0
+    born: int = 0
+
+
+class Pool:
+    """The rows of one policy, as tensors with a line for each row, and the streams that are between two turns."""
+
+    def __init__(self, model: PreTrainedModel, renderer: Renderer, version: str, max_batch: int, keep: int, settle: float) -> None:
+        self.model, self.renderer, self.version = model, renderer, version
+        self.max_batch, self.keep, self.settle = max_batch, keep, settle
+        self.sampled = self.settled = self.clock = 0
+        self.rows: list[Row] = []
+        self.waiting: deque[Row] = deque()
+        self.kept: OrderedDict[str, tuple[int, tuple[int, ...]]] = OrderedDict()  # stream -> (slot, its ids), oldest first
+        self.free: list[int] = []  # slots that were used and hold nothing now
+        self.device = model.device
+        self.slots = Slots(model.config)
+        self._state = {name: self._zeros(torch.float64 if name in ("temperature", "top_p") else torch.long) for name in STATE}
+        self._ids = self._zeros(torch.long, 64)
+        self._logprobs = self._zeros(torch.float32, 64)
+        vocab = model.config.get_text_config(decoder=True).vocab_size
+        self._stop_V = torch.zeros(vocab, dtype=torch.bool, device=self.device)
+        self._stop_V[[id for id in renderer.stop_ids if id < vocab]] = True
+        never = getattr(model.generation_config, "suppress_tokens", None) or []
+        self._never_V = torch.zeros_like(self._stop_V).index_fill(0, self._long(never), True) if never else None
+
+    @property
+    def busy(self) -> bool:
+        return bool(self.rows or self.waiting)
+
+    def submit(self, prompt: Prompt) -> None:
+        if not prompt.token_ids:
+            raise ValueError(f"prompt {prompt.id} has no token_ids: a language-model player must render it first")
+        if prompt.options.schema is not None:
+            raise ValueError(f"prompt {prompt.id} asks for a JSON schema, which this backend cannot enforce: use backend=vllm")
+        self.waiting.append(Row(prompt, prompt.token_ids))
+
+    def cancel(self, ids: frozenset[str]) -> None:
+        self.waiting = deque(row for row in self.waiting if row.prompt.id not in ids)
+        self._leave([i for i, row in enumerate(self.rows) if row.prompt.id in ids])
+
+    @torch.inference_mode()
+    def step(self) -> list[Completion]:
+        """Prefills what waits, or else decodes one token for every row; returns the replies that are done."""
+        lost: list[Completion] = []
+        if self.waiting and len(self.rows) < self.max_batch:
+            lost = self._admit()
+        else:
+            self._decode()
+        return lost + self._finished()
+
+    # --- forward passes ---
+
+    def _admit(self) -> list[Completion]:
+        """Prefills waiting prompts, those of like length together; returns those that do not fit the context."""
+        room = min(self.max_batch - len(self.rows), len(self.waiting))
+        taken = [self.waiting.popleft() for _ in range(room)]
+        context = self.renderer.context
+        lost = [row for row in taken if context is not None and len(row.ids) >= context]
+        taken = [row for row in taken if context is None or len(row.ids) < context]
+        for row in taken:
+            self._resume(row)
+        taken.sort(key=lambda row: len(row.ids) - row.held)
+        while taken:
+            longest = len(taken[-1].ids) - taken[-1].held
+            first = next(i for i, row in enumerate(taken) if 4 * (len(row.ids) - row.held) >= 3 * longest - 16)
+            self._prefill(taken[first:])
+            del taken[first:]
+        return [Completion(row.prompt.id, "", "context", (), (), self.version) for row in lost]
+
+    def _resume(self, row: Row) -> None:
+        """Takes over the stream's kept slot, and finds how much of the prompt it holds."""
+        kept = self.kept.pop(row.prompt.stream, None)
+        if kept is not None:
+            row.slot, ids = kept
+            row.held = min(common(ids, row.ids), len(row.ids) - 1)  # one token at least must be read, for its logits
+
+    def _prefill(self, group: list[Row]) -> None:
+        start, n = len(self.rows), len(group)
+        width = max(len(row.ids) for row in group)
+        self.slots.reserve(start + n, 0, width)
+        old = [(row.slot, start + i) for i, row in enumerate(group) if row.slot is not None]
+        if old:
+            slots, rows = zip(*old)
+            self.slots.fetch(self._long(slots), self._long(rows), max(row.held for row in group))
+            self.free += slots
+        fresh = [len(row.ids) - row.held for row in group]
+        q = max(fresh)
+        ids_nq = self._long([(0,) * (q - new) + row.ids[row.held :] for new, row in zip(fresh, group)])
+        self._seat(start, group)
+        position_nq, mask = self.slots.aim(start, self._long([row.held for row in group]), q, self._long(fresh), width, self.model.dtype)
+        self.rows += group
+        self._choose(start, start + n, self._logits(ids_nq, position_nq, mask))
+
+    def _decode(self) -> None:
+        n = len(self.rows)
+        length_B = self._state["length"][:n]
+        width = max(len(row.ids) + self._count(row) for row in self.rows)
+        self.slots.reserve(n, 0, width)
+        position_nq, mask = self.slots.aim(0, length_B, 1, None, width, self.model.dtype)
+        logits_BV = self._logits(self._state["token"][:n, None], position_nq, mask)
+        length_B += 1
+        self.clock += 1
+        self._choose(0, n, logits_BV)
+
+    def _logits(self, ids_nq: Tensor, position_nq: Tensor, mask: object) -> Tensor:
+        out = self.model(
+            input_ids=ids_nq, position_ids=position_nq, attention_mask=mask, past_key_values=self.slots, use_cache=True, logits_to_keep=1
+        )
+        return out.logits[:, -1].float()
+
+    # --- choosing ---
+
+    def _choose(self, start: int, end: int, logits_BV: Tensor) -> None:
+        state = {name: value[start:end] for name, value in self._state.items()}
+        draw = Draw(state["temperature"], state["top_k"], state["top_p"], state["seed"], state["count"])
+        settings = [row.prompt.sampling for row in self.rows[start:end]]
+        truncated = any(sampling.top_k or sampling.top_p < 1 for sampling in settings)
+        sampled = any(sampling.temperature for sampling in settings)
+        token_B, close_B = choose(logits_BV, draw, self._never_V, self.settle, truncated, sampled)
+        if self.settle:
+            for i in close_B.nonzero()[:, 0].tolist():
+                token_B[i] = self._settle(start + i, draw.at(i), truncated, sampled)
+                self.settled += 1
+        logprob_B = logits_BV.gather(1, token_B[:, None])[:, 0] - logits_BV.logsumexp(dim=1)
+        at_B1 = state["count"][:, None]
+        self._ids[start:end].scatter_(1, at_B1, token_B[:, None])
+        self._logprobs[start:end].scatter_(1, at_B1, logprob_B[:, None])
+        state["token"].copy_(token_B)
+        state["count"] += 1
+        self.sampled += end - start
+
+    def _settle(self, i: int, draw: Draw, truncated: bool, sampled: bool) -> Tensor:
+        """The choice from one forward of the row's stream alone, without any cache: the same whatever the batch."""
+        done = self._ids[i : i + 1, : int(draw.position)]
+        ids = torch.cat([self._long([self.rows[i].ids]), done], dim=1)
+        logits_BV = self.model(input_ids=ids, use_cache=False, logits_to_keep=1).logits[:, -1].float()
+        return choose(logits_BV, draw, self._never_V, 0.0, truncated, sampled)[0][0]
+
+    # --- coming and going ---
+
+    def _seat(self, start: int, group: list[Row]) -> None:
+        """Fills in the state of rows that are about to be prefilled."""
+        limits = [self._limit(row) for row in group]
+        if max(limits) > self._ids.shape[1]:
+            self._ids, self._logprobs = (_wider(tensor, max(limits)) for tensor in (self._ids, self._logprobs))
+        values: dict[str, Sequence[float]] = {
+            "length": [len(row.ids) for row in group],
+            "count": [0] * len(group),
+            "limit": limits,
+            "seed": [row.prompt.seed for row in group],
+            "top_k": [row.prompt.sampling.top_k for row in group],
+            "temperature": [row.prompt.sampling.temperature for row in group],
+            "top_p": [row.prompt.sampling.top_p for row in group],
+        }
+        for name, value in values.items():
+            state = self._state[name]
+            state[start : start + len(group)] = torch.tensor(value, dtype=state.dtype, device=self.device)
+        for row in group:
+            row.born = self.clock
+
+    def _limit(self, row: Row) -> int:
+        limits = [row.prompt.sampling.max_tokens, row.prompt.options.max_tokens]
+        limits.append(None if self.renderer.context is None else self.renderer.context - len(row.ids))
+        return max(1, min(limit for limit in limits if limit is not None))
+
+    def _count(self, row: Row) -> int:
+        """How many tokens of the reply have been sampled."""
+        return 1 + self.clock - row.born
+
+    def _sampled(self, i: int) -> list[int]:
+        return self._ids[i, : self._count(self.rows[i])].tolist()
+
+    def _finished(self) -> list[Completion]:
+        state = {name: value[: len(self.rows)] for name, value in self._state.items()}
+        done_B = self._stop_V[state["token"]] | (state["count"] >= state["limit"])
+        done = set(done_B.nonzero()[:, 0].tolist())
+        done |= {i for i, row in enumerate(self.rows) if row.prompt.options.stop and self._stopped(i)}
+        replies = [self._completion(i) for i in sorted(done)]
+        self._leave(sorted(done))
+        return replies
+
+    def _stopped(self, i: int) -> bool:
+        text = self.renderer.text(self._sampled(i))
+        return any(stop in text for stop in self.rows[i].prompt.options.stop)
+
+    def _completion(self, i: int) -> Completion:
+        prompt, ids = self.rows[i].prompt, self._sampled(i)
+        ended = ids[-1] in self.renderer.stop_ids
+        text = self.renderer.text(ids[:-1] if ended else ids)
+        cuts = [text.index(stop) for stop in prompt.options.stop if stop in text]
+        finish: Finish = "stop" if ended or cuts else "length"
+        logprobs = tuple(round(value, 7) for value in self._logprobs[i, : len(ids)].tolist())
+        return Completion(prompt.id, text[: min(cuts, default=len(text))], finish, tuple(ids), logprobs, self.version)
+
+    def _leave(self, gone: list[int]) -> None:
+        """Takes rows out: their streams are kept for the next turn, and the last rows move into the gaps."""
+        if not gone:
+            return
+        self._keep(list({self.rows[i].prompt.stream: i for i in gone}.values())[: self.keep])
+        n = len(self.rows) - len(gone)
+        holes = [i for i in gone if i < n]
+        movers = sorted(set(range(n, len(self.rows))) - set(gone))
+        if holes:
+            source, target = self._long(movers), self._long(holes)
+            self.slots.move(source, target, max(len(self.rows[i].ids) + self._count(self.rows[i]) for i in movers))
+            for tensor in (*self._state.values(), self._ids, self._logprobs):
+                tensor[target] = tensor[source]
+            for i, j in zip(movers, holes):
+                self.rows[j] = self.rows[i]
+        del self.rows[n:]
+
+    def _keep(self, gone: list[int]) -> None:
+        """Sets finished rows aside; the oldest streams make room for them."""
+        slots, width = [], 0
+        for i in gone:
+            row = self.rows[i]
+            ids = row.ids + tuple(self._sampled(i)[:-1])  # the last token was sampled but never read
+            again = self.kept.pop(row.prompt.stream, None)
+            if again is not None:
+                self.free.append(again[0])
+            elif not self.free and len(self.kept) >= self.keep:
+                self.free.append(self.kept.popitem(last=False)[1][0])
+            slot = self.free.pop() if self.free else len(self.kept)
+            self.kept[row.prompt.stream] = (slot, ids)
+            slots.append(slot)
+            width = max(width, len(ids))
+        if slots:
+            self.slots.reserve(0, max(slots) + 1, 0)
+            self.slots.stash(self._long(gone), self._long(slots), width)
+
+    def _zeros(self, dtype: torch.dtype, *shape: int) -> Tensor:
+        return torch.zeros(self.max_batch, *shape, dtype=dtype, device=self.device)
+
+    def _long(self, values: Sequence[object]) -> Tensor:
+        return torch.tensor(values, dtype=torch.long, device=self.device)
+
+
+def _wider(tensor: Tensor, columns: int) -> Tensor:
+    wider = tensor.new_zeros(tensor.shape[0], columns)
+    wider[:, : tensor.shape[1]] = tensor
+    return wider

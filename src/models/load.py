@@ -1,0 +1,102 @@
+"""Loads a local causal language model, refusing what is unsafe or incomplete with a message that says what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..games.base import Message
+from . import snapshot
+from .backend import Snapshot
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+def load_model(path: str | Path, dtype: str = "float32", device: str | torch.device = "cpu") -> PreTrainedModel:
+    """The causal model in the local folder `path`, in eval mode, from safetensors only and without any code of the folder.
+
+    FileNotFoundError or ValueError when the folder is missing, has no config, or has pickled weights only.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
+
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype {dtype!r}: expected one of {', '.join(DTYPES)}")
+    folder = _folder(path)
+    _needs_weights(folder)
+    disable_progress_bar()  # one line per load would tear the live display
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=getattr(torch, dtype), local_files_only=True, trust_remote_code=False, use_safetensors=True
+    )
+    return model.to(torch.device(device)).eval()  # type: ignore[arg-type]  # its annotations lose `self`
+
+
+def load_policy(policy: Snapshot, dtype: str = "float32", device: str | torch.device = "cpu") -> PreTrainedModel:
+    """The model of a snapshot: its folder, or its adapter on the folder `base` (unmerged, as it was trained)."""
+    if policy.base is None:
+        return load_model(policy.path, dtype, device)
+    from peft import PeftModel
+
+    adapter = Path(policy.path)
+    if not (adapter / "adapter_model.safetensors").is_file():
+        raise FileNotFoundError(f"{adapter} has no adapter_model.safetensors: a snapshot with a base is a LoRA adapter folder")
+    adapted = PeftModel.from_pretrained(load_model(policy.base, dtype, device), str(adapter), local_files_only=True)
+    return adapted.to(device).eval()  # type: ignore[return-value]  # PeftModel forwards everything to the model it wraps
+
+
+def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
+    """The tokenizer in the local folder `path`; ValueError when it is missing or has no chat template."""
+    from transformers import AutoTokenizer
+
+    folder = _folder(path)
+    if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")):
+        raise FileNotFoundError(f"{folder} has no tokenizer (tokenizer.json): save the model's tokenizer into the same folder")
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    if not tokenizer.chat_template:
+        raise ValueError(
+            f"the tokenizer in {folder} has no chat template, so conversations cannot be rendered: "
+            "put the model's template beside it as chat_template.jinja"
+        )
+    return tokenizer
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A model source: the local Hugging Face folder `path`, as it is."""
+
+    path: str
+
+    def create(self, folder: Path, conversations: Iterable[Sequence[Message]], seed: int) -> Snapshot:
+        """The snapshot in `path`, after a look at its parts; nothing is written to `folder` and nothing is drawn."""
+        load_tokenizer(self.path)
+        _needs_weights(_folder(self.path))
+        return snapshot.of(self.path, Path(self.path).resolve().name)
+
+
+def _folder(path: str | Path) -> Path:
+    folder = Path(path).expanduser()
+    if not folder.is_dir():
+        raise FileNotFoundError(f"model folder {folder} does not exist: give a local Hugging Face folder (nothing is downloaded)")
+    if not (folder / "config.json").is_file():
+        hint = "an adapter folder needs its base" if (folder / "adapter_config.json").is_file() else "is it a Hugging Face folder?"
+        raise FileNotFoundError(f"{folder} has no config.json: {hint}")
+    return folder
+
+
+def _needs_weights(folder: Path) -> None:
+    if any(folder.glob("*.safetensors")):
+        return
+    pickled = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern))
+    if pickled:
+        raise ValueError(
+            f"{folder} has pickled weights only ({', '.join(pickled[:3])}), which can run code when they are opened: "
+            "convert them to safetensors"
+        )
+    raise FileNotFoundError(f"{folder} has no weights: expected model.safetensors or its shards")

@@ -1,0 +1,167 @@
+"""Keys and values of many streams, one row each, that start at column 0 and grow at their own pace.
+
+Because a row's column is its position, rows of any length share a forward pass without padding in front, rows are moved
+by copying them, and a stream that was set aside goes on where it stopped.
+
+Legend: n rows of a call, q tokens of each, T columns, H heads, D size of a head.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PretrainedConfig
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+STEP = 64  # columns are added in steps of this many
+
+
+class SlotLayer(CacheLayerMixin):
+    """One layer's keys and values [rows, H, T, D]: of the rows that decode, and of the streams that are set aside."""
+
+    is_sliding = False
+
+    def __init__(self, slots: Slots) -> None:
+        super().__init__()
+        self.slots = slots
+        self.live: list[Tensor] = []  # keys, values
+        self.aside: list[Tensor] = []
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        def room(states: Tensor, rows: int) -> Tensor:  # zeros, because what a mask hides must still be finite
+            return states.new_zeros(rows, states.shape[1], self.slots.columns, states.shape[3])
+
+        self.live = [room(states, self.slots.rows) for states in (key_states, value_states)]
+        self.aside = [room(states, self.slots.kept) for states in (key_states, value_states)]
+        self.is_initialized = True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        place = self.slots.place
+        for buffer, states in zip(self.live, (key_states, value_states)):
+            states_N = states.transpose(1, 2).flatten(0, 1)  # [n * q, H, D]
+            buffer[place.row_N, :, place.column_N] = states_N if place.source_N is None else states_N[place.source_N]
+        keys, values = (buffer[place.start : place.end, :, : place.width] for buffer in self.live)
+        return keys, values
+
+    def resize(self) -> None:
+        self.live = [_grown(buffer, self.slots.rows, self.slots.columns) for buffer in self.live]
+        self.aside = [_grown(buffer, self.slots.kept, self.slots.columns) for buffer in self.aside]
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.slots.place.width, 0
+
+    def get_seq_length(self) -> int:
+        return 0
+
+    def get_max_length(self) -> int:
+        return -1
+
+
+def _grown(buffer: Tensor, rows: int, columns: int) -> Tensor:
+    if buffer.shape[0] == rows and buffer.shape[2] == columns:
+        return buffer
+    larger = buffer.new_zeros(rows, buffer.shape[1], columns, buffer.shape[3])
+    larger[: buffer.shape[0], :, : buffer.shape[2]] = buffer
+    return larger
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where the next call writes: rows and columns of its N real tokens, their index among all n * q (None: all of
+    them), and the rows and columns that it then reads."""
+
+    row_N: Tensor
+    column_N: Tensor
+    source_N: Tensor | None
+    start: int
+    end: int
+    width: int
+
+
+class Slots(Cache):
+    """The cache that a model's `forward` is given.
+
+    A call takes rows start..end (neighbours, so that attention reads a view). `aim` tells where its tokens go, and
+    returns the positions and the mask for it. Rows and columns are added when they are needed.
+    """
+
+    place: _Place
+
+    def __init__(self, config: PretrainedConfig) -> None:
+        config = config.get_text_config(decoder=True)
+        self.own = [SlotLayer(self) for _ in range(config.num_hidden_layers)]
+        super().__init__(layers=[*self.own])
+        self.rows, self.kept, self.columns = 0, 0, 0
+        self._window: int = getattr(config, "sliding_window", None) or 0
+        self._kinds = _kinds(config)
+
+    def reserve(self, rows: int, kept: int, columns: int) -> None:
+        """Makes room for at least this many rows, kept streams and columns; what is stored stays."""
+        if rows > self.rows or kept > self.kept or columns > self.columns:
+            self.rows = max(self.rows, rows) if rows <= self.rows else max(rows, 3 * self.rows // 2)
+            self.kept = max(self.kept, kept) if kept <= self.kept else max(kept, 3 * self.kept // 2)
+            if columns > self.columns:
+                self.columns = -(-max(columns, 3 * self.columns // 2) // STEP) * STEP
+            for layer in self.own:
+                layer.resize()
+
+    def move(self, source_N: Tensor, target_N: Tensor, width: int) -> None:
+        """Copies the first `width` columns of rows to other rows."""
+        for layer in self.own:
+            for buffer in layer.live:
+                buffer[target_N, :, :width] = buffer[source_N, :, :width]
+
+    def stash(self, row_N: Tensor, kept_N: Tensor, width: int) -> None:
+        """Sets rows aside under the numbers `kept_N`."""
+        for layer in self.own:
+            for live, aside in zip(layer.live, layer.aside):
+                aside[kept_N, :, :width] = live[row_N, :, :width]
+
+    def fetch(self, kept_N: Tensor, row_N: Tensor, width: int) -> None:
+        """Copies what was set aside back to rows."""
+        for layer in self.own:
+            for live, aside in zip(layer.live, layer.aside):
+                live[row_N, :, :width] = aside[kept_N, :, :width]
+
+    def aim(self, start: int, length_n: Tensor, q: int, fresh_n: Tensor | None, width: int, dtype: torch.dtype) -> tuple[Tensor, Any]:
+        """Points the next forward at rows start..start+n, each of which holds `length_n` tokens already.
+
+        Row i brings its last `fresh_n[i]` of q tokens (None: all rows bring q = 1). `width` is the longest row afterwards.
+        Returns position_ids [n, q] and the mask [n, 1, q, T] (a dict of them for models that mix kinds of layers).
+        """
+        n, device = length_n.shape[0], length_n.device
+        rows_n = torch.arange(start, start + n, device=device)
+        if fresh_n is None:
+            position_nq, source_N = length_n[:, None], None
+            row_N, column_N = rows_n, length_n
+        else:
+            position_nq = torch.arange(q, device=device) - (q - fresh_n[:, None]) + length_n[:, None]
+            real_nq = torch.arange(q, device=device) >= (q - fresh_n[:, None])
+            source_N = real_nq.flatten().nonzero()[:, 0]
+            row_N, column_N = rows_n[:, None].expand(n, q)[real_nq], position_nq[real_nq]
+            position_nq = position_nq.clamp(min=0)
+        self.place = _Place(row_N, column_N, source_N, start, start + n, width)
+        masks = {kind: self._mask(kind, position_nq, width, dtype) for kind in self._kinds}
+        return position_nq, masks if len(masks) > 1 else next(iter(masks.values()))
+
+    def _mask(self, kind: str, position_nq: Tensor, width: int, dtype: torch.dtype) -> Tensor:
+        column_T = torch.arange(width, device=position_nq.device)
+        hidden = column_T > position_nq[..., None]
+        if kind == "sliding_attention":
+            hidden |= column_T <= position_nq[..., None] - self._window
+        return torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill_(hidden, torch.finfo(dtype).min)[:, None]
+
+
+def _kinds(config: PretrainedConfig) -> tuple[str, ...]:
+    """The kinds of attention layers that a model has; ValueError for one that a row of keys and values cannot serve."""
+    window = getattr(config, "sliding_window", None)
+    kinds = sorted(set(getattr(config, "layer_types", None) or ["sliding_attention" if window else "full_attention"]))
+    unknown = [kind for kind in kinds if kind not in ("full_attention", "sliding_attention")]
+    if unknown:
+        raise ValueError(f"{config.model_type} has layers of kind {', '.join(unknown)}, which this backend cannot decode: use backend=vllm")
+    return tuple(kinds)

@@ -1,0 +1,82 @@
+"""Snapshots on disk: a Hugging Face folder whose version is a digest of what is in it, written once and never changed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from functools import lru_cache
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import TYPE_CHECKING
+
+from .backend import Snapshot
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+PARTS = (
+    "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "adapter_config.json", "tokenizer.json",
+    "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "*.jinja",
+)  # fmt: skip
+
+
+def digest(folder: str | Path) -> str:
+    """Hex SHA-256 over the names and contents of a folder's weights, configs and tokenizer files.
+
+    Other files (a training log, a README) do not change it. FileNotFoundError when the folder has none of them.
+    """
+    files = sorted({path for part in PARTS for path in Path(folder).glob(part)})
+    if not files:
+        raise FileNotFoundError(f"{folder} is no model folder: it holds no weights, config or tokenizer")
+    whole = hashlib.sha256()
+    for path in files:
+        state = path.stat()
+        whole.update(f"{path.name}\x1f{_file(str(path), state.st_size, state.st_mtime_ns, state.st_ino)}\n".encode())
+    return whole.hexdigest()
+
+
+@lru_cache(maxsize=4096)
+def _file(path: str, size: int, changed: int, inode: int) -> str:
+    """A file's SHA-256, read again only when its size, time or inode has changed (weights can be many gigabytes)."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def of(folder: str | Path, name: str = "", base: str | None = None) -> Snapshot:
+    """The snapshot that lies in `folder`; its version is `name` and the first 12 digits of the digest.
+
+    The version of an adapter (`base` given) names the weights it stands on, too.
+    """
+    code = digest(folder)
+    if base is not None:
+        code = hashlib.sha256(f"{code} on {digest(base)}".encode()).hexdigest()
+    return Snapshot(f"{name}-{code[:12]}" if name else code[:12], str(folder), base)
+
+
+def save(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str | Path, name: str = "", base: str | None = None
+) -> Snapshot:
+    """Writes model and tokenizer to `folder`, whole or not at all, as safetensors that AutoModelForCausalLM loads.
+
+    FileExistsError when `folder` already holds something: a snapshot is never overwritten.
+    """
+    from transformers.utils.logging import disable_progress_bar
+
+    folder = Path(folder)
+    if folder.exists() and any(folder.iterdir()):
+        raise FileExistsError(f"{folder} is not empty, and a snapshot is never overwritten: give another folder or remove it")
+    disable_progress_bar()
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    part = Path(mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        model.save_pretrained(part)
+        tokenizer.save_pretrained(part)
+        for path in part.iterdir():
+            path.chmod(0o644)  # transformers leaves weights readable to their owner alone
+        part.chmod(0o755)
+        os.replace(part, folder)
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    return of(folder, name, base)
