@@ -64,9 +64,9 @@ class Play:
         """All requests in order."""
         return (request for requests, _ in self.rounds for request in requests)
 
-    def replies(self) -> dict[str, Reply]:
-        """Replies by request; of those that share an id, the last."""
-        return {reply.id: reply for _, replies in self.rounds for reply in replies}
+    def replies(self) -> list[Reply]:
+        """All replies, in the order of the requests."""
+        return [reply for _, replies in self.rounds for reply in replies]
 
 
 Answer = Callable[[Request, int], Reply]
@@ -187,7 +187,7 @@ def scripts(game: Game, matches: int = 20, seed: int = 0) -> None:
     """Every script answers every request of the game with text."""
     for play in _plays(game, matches, seed):
         _need("scripts", not play.script_crash, f"a script raised {play.script_crash}")
-        for reply in play.replies().values():
+        for reply in play.replies():
             _need("scripts", isinstance(reply.text, str), f"a script answered {reply.id!r} with {type(reply.text).__name__}, expected text")
 
 
@@ -305,9 +305,9 @@ def _random_state() -> tuple[object, str]:
 def views(game: Game, matches: int = 20, seed: int = 0) -> None:
     """A seat's view only grows, and next after the last request stands the seat's own reply, as it wrote it."""
     for play in _plays(game, matches, seed):
-        replies, last = play.replies(), dict[str, Request]()
-        for request in play.requests():
-            before = last.get(request.seat)
+        last: dict[str, tuple[Request, Reply]] = {}
+        for request, reply in zip(play.requests(), play.replies()):
+            before, said = last.get(request.seat, (None, reply))
             shown = before.messages if before else ()
             _need("views", request.messages[: len(shown)] == shown, f"{request.id!r} shows another history than {before and before.id!r}")
             fresh = request.messages[len(shown) :]
@@ -315,28 +315,29 @@ def views(game: Game, matches: int = 20, seed: int = 0) -> None:
                 next_ = fresh[0].request if fresh else None
                 _need("views", next_ == before.id, f"{request.id!r} does not show the reply to {before.id!r} next")
                 fresh, own = fresh[1:], fresh[0]
-                told = own.role == "assistant" and own.content == replies[before.id].text
+                told = own.role == "assistant" and own.content == said.text
                 _need("views", told, f"{request.id!r} shows the reply to {before.id!r} as {own.role} {own.content[:60]!r}")
             foreign = [message for message in fresh if message.role == "assistant" or message.request is not None]
             _need("views", not foreign, f"{request.id!r} shows a reply that the seat did not give: {str(foreign[:1])[:120]}")
-            last[request.seat] = request
+            last[request.seat] = request, reply
 
 
 def context(game: Game, matches: int = 20, seed: int = 0) -> None:
     """A reply with finish "context" ends the match with the outcome "context", and blames its seat."""
     for play, _ in _finished(game, matches, seed):
         asked = list(play.requests())
-        lost = asked[derive(play.seed, "context") % len(asked)]
-        end = _play(game, play.scenario, play.seed, _outgrown(lost, _recorded(play)))
+        place = derive(play.seed, "context") % len(asked)
+        lost = asked[place]
+        end = _play(game, play.scenario, play.seed, _outgrown(place, _recorded(play)))
         _need("context", not end.crash, f"the match raised: {end.crash}")
-        over = lost.id in {request.id for request in end.rounds[-1][0]}
+        over = len(list(end.requests())) - len(end.rounds[-1][0]) <= place
         _need("context", over and end.result is not None, f"{play.scenario.id!r} goes on after the view of {lost.id!r} no longer fitted")
         told = (end.result.outcome, end.result.blame) if end.result else None
         _need("context", told == ("context", lost.seat), f"outcome and blame are {told}, expected {('context', lost.seat)}")
 
 
-def _outgrown(lost: Request, answer: Answer) -> Answer:
-    return lambda request, turn: Reply(request.id, "", "context") if request.id == lost.id else answer(request, turn)
+def _outgrown(place: int, answer: Answer) -> Answer:
+    return lambda request, turn: Reply(request.id, "", "context") if turn == place else answer(request, turn)
 
 
 def secrets(game: Game, matches: int = 20, seed: int = 0) -> None:
@@ -371,7 +372,7 @@ def _unspoken(play: Play, kept: Mapping[str, Sequence[str]]) -> None:
 
 def _recorded(play: Play) -> Answer:
     """The replies of `play` in their order, for a match that should ask the same questions; nothing after that."""
-    replies = [reply for _, answers in play.rounds for reply in answers]
+    replies = play.replies()
 
     def answer(request: Request, turn: int) -> Reply:
         return replace(replies[turn], id=request.id) if turn < len(replies) else Reply(request.id, "")
