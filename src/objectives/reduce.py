@@ -84,5 +84,5 @@ def divisor(total: float, counted_K: Tensor, scope: Scope | None, numbers: Numbe
     """
     if scope != "micro":
         return total
-    share = (numbers.weight_U != 0).sum() / (utterances or 1.0)
+    share = (numbers.weight_U != 0).to(counted_K.dtype).sum() / (utterances or 1.0)
     return counted_K.sum().clamp(min=1.0) / share.clamp(min=1e-30)

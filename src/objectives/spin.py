@@ -17,7 +17,7 @@ from .reduce import Form, Scope, divisor, over, reference, settle
 
 @dataclass(frozen=True, slots=True)
 class Spin:
-    """SPIN (arXiv:2401.01335, eq. 4.7) and, on given pairs, DPO (arXiv:2305.18290, eq. 7): the same loss.
+    """SPIN (arXiv:2401.01335, its L_SPIN) and, on given pairs, DPO (arXiv:2305.18290, eq. 7): the same loss.
 
     h = [l(real) - r(real)] - [l(generated) - r(generated)]    l, r: log-probs of model and reference, *summed* over a side
     kind=sigmoid: -log sigmoid(beta h)      kind=hinge: max(0, 1 - beta h)      L: the mean over pairs
