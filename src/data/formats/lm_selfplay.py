@@ -1,0 +1,123 @@
+"""Reads what the lm-selfplay code (Deal or No Deal by self-play, arXiv:2406.18872) leaves on disk.
+
+A folder of its logs holds `results/NNN.json` (the context, both allocations and scores) and `json_logs/NNN_p0.json`
+and `NNN_p1.json` (each player's clean chat). NNN keeps three digits only, so games beyond a thousand collide there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...games.base import Json, Message
+from .messages import Log, Meta, read_messages
+
+ITEMS = ("book", "hat", "ball")
+ABORT = "[ABORT]"
+
+Items = tuple[int, int, int]  # books, hats, balls
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One game of theirs. Pairs stand for player 0 and player 1; an allocation is None where there was no valid proposal."""
+
+    name: str  # NNN
+    counts: Items
+    values: tuple[Items, Items]
+    allocations: tuple[Items | None, Items | None]
+    scores: tuple[int, int]
+    is_valid_deal: bool
+    message_count: int
+    token_count: int  # GPT-2 tokens of the accepted actions
+    chats: tuple[tuple[Message, ...], tuple[Message, ...]]
+
+    @property
+    def outcome(self) -> str:
+        """deal, mismatch, abort (a fifth illegal try) or unfinished (the cap on actions)."""
+        if self.is_valid_deal:
+            return "deal"
+        if any(ABORT in message.content for chat in self.chats for message in chat if message.role == "assistant"):
+            return "abort"
+        return "unfinished" if self.allocations == (None, None) else "mismatch"
+
+    def log(self, player: int) -> Log:
+        """The chat of player 0 or 1. An `[ABORT]`, which their trainer could take for speech, is marked as rejected."""
+        scenario = "/".join(",".join(map(str, items)) for items in (self.counts, *self.values))
+        meta = Meta("deal", scenario, f"p{player}", "", self.outcome, self.name, float(self.scores[player]))
+        chat = self.chats[player]
+        aborted = (index for index, message in enumerate(chat) if message.role == "assistant" and ABORT in message.content)
+        return Log(chat, meta, tuple(aborted))
+
+
+def read(folder: Path) -> Iterator[Record]:
+    """All games of a folder in the order of their names. ValueError names the file that is missing or wrong, and how."""
+    found = sorted((folder / "results").glob("*.json"))
+    if not found:
+        raise ValueError(f"{folder}: no results/*.json; expected a folder of lm-selfplay logs, with results/ and json_logs/")
+    for path in found:
+        yield _record(path, folder / "json_logs")
+
+
+def _record(path: Path, logs: Path) -> Record:
+    data = _load(path)
+    if not isinstance(data, dict):
+        raise ValueError(f"{path}: expected an object, got {type(data).__name__}")
+    chats = tuple(_chat(logs / f"{path.stem}_p{player}.json") for player in (0, 1))
+    try:
+        return Record(
+            name=path.stem,
+            counts=_items(data, "counts"),
+            values=(_items(data, "p0_values"), _items(data, "p1_values")),
+            allocations=(_allocation(data, "p0_allocation"), _allocation(data, "p1_allocation")),
+            scores=(_number(data, "p0_score"), _number(data, "p1_score")),
+            is_valid_deal=_field(data, "is_valid_deal", bool),
+            message_count=_number(data, "message_count"),
+            token_count=_number(data, "token_count"),
+            chats=(chats[0], chats[1]),
+        )
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _chat(path: Path) -> tuple[Message, ...]:
+    data = _load(path)
+    try:
+        return read_messages(data)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _load(path: Path) -> Json:
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise ValueError(f"{path}: missing; every game of results/ needs both players' logs in json_logs/") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: not JSON ({error})") from None
+
+
+def _field(data: dict[str, Any], key: str, kind: type) -> Any:
+    value = data.get(key)
+    if type(value) is not kind:
+        raise ValueError(f"{key} is {value!r}, expected {kind.__name__}")
+    return value
+
+
+def _number(data: dict[str, Any], key: str) -> int:
+    number: int = _field(data, key, int)
+    return number
+
+
+def _items(data: dict[str, Any], key: str) -> Items:
+    items = _field(data, key, dict)
+    if set(items) != set(ITEMS) or not all(type(value) is int for value in items.values()):
+        raise ValueError(f"{key} is {items!r}, expected a whole number for each of {', '.join(ITEMS)}")
+    return items["book"], items["hat"], items["ball"]
+
+
+def _allocation(data: dict[str, Any], key: str) -> Items | None:
+    return None if data.get(key) is None else _items(data, key)

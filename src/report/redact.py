@@ -1,0 +1,38 @@
+"""What must not leave the machine: keys and passwords in configs and command lines."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_WORDS = "api_?key|access_?key|private_?key|secret_?key|auth|authorization|token|secret|password|passwd|credentials?"
+_NAME = re.compile(rf"(^|[_\-.])({_WORDS})$", re.I)
+_VALUE = re.compile(r"^(sk-|hf_|gh[opsu]_|github_pat_|xox[abp]-|AKIA)\w[\w\-]{10,}$|^Bearer\s")
+_LOGIN = re.compile(r"(\w+://)[^/\s@]+@")
+
+
+def secret(name: str, value: object = None) -> bool:
+    """Whether a key of that name, or a value of that look, is kept out of every record (`max_tokens` is none)."""
+    return bool(_NAME.search(name)) or (isinstance(value, str) and bool(_VALUE.match(value)))
+
+
+def public(value: Any) -> Any:
+    """A copy of a config as plain dicts and lists without the keys that look like secrets; logins are cut from URLs."""
+    if isinstance(value, Mapping):
+        return {str(key): public(entry) for key, entry in value.items() if not secret(str(key), entry)}
+    if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
+        return [public(entry) for entry in value if not secret("", entry)]
+    return _LOGIN.sub(r"\1", value) if isinstance(value, str) else value
+
+
+def command(words: Sequence[str]) -> list[str]:
+    """A command line with the values of secret-looking options replaced by `***`."""
+    return [_word(word) for word in words]
+
+
+def _word(word: str) -> str:
+    name, equals, value = word.partition("=")
+    if equals and secret(name.lstrip("+~-"), value):
+        return f"{name}=***"
+    return "***" if secret("", word) else _LOGIN.sub(r"\1", word)

@@ -1,0 +1,82 @@
+"""What a run directory tells: its summary, the words of its command, its stored matches; and how figures are written."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..data.episode import Episode
+from ..data.store import EpisodeStore
+
+Figure = Mapping[str, Any]  # mean, low, high at 95 %; low and high are null where nothing is known of the spread
+Figures = Mapping[str, Figure]  # metric -> figure
+
+
+def summary(run: Path) -> dict[str, Any]:
+    """`summary.json` of a run. FileNotFoundError or ValueError says what is missing and what to do."""
+    path = run / "summary.json"
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{run} has no summary.json: it is no run directory, or its run is not finished (resume={run})") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON ({error}); resume={run} writes it anew") from None
+    if not isinstance(data, dict) or not isinstance(data.get("iterations"), list) or not data["iterations"]:
+        raise ValueError(f"{path} lists no iterations; resume={run} writes it anew")
+    return data
+
+
+def entry(data: Mapping[str, Any], iteration: int) -> dict[str, Any]:
+    """The figures of one iteration of a summary. ValueError lists those that there are."""
+    for found in data["iterations"]:
+        if found["iteration"] == iteration:
+            return dict(found)
+    raise ValueError(f"no iteration {iteration}; there are {', '.join(str(found['iteration']) for found in data['iterations'])}")
+
+
+def overrides(run: Path) -> tuple[str, ...]:
+    """The `key=value` words that Hydra composed the run from; none where it kept no record."""
+    path = run / ".hydra" / "overrides.yaml"
+    words = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else None
+    return tuple(str(word) for word in words or ())
+
+
+def episodes(run: Path, iteration: int, what: str) -> Iterator[Episode]:
+    """The stored matches `iter_XXX/eval/<what>` of an iteration; none where that was not played, or was pruned."""
+    folder = run / f"iter_{iteration:03d}" / "eval" / what
+    if folder.is_dir():
+        yield from EpisodeStore(folder, shard=None).read()
+
+
+def metric_names(tables: Sequence[Figures]) -> list[str]:
+    """Every metric of the tables, in the order of first appearance."""
+    return list(dict.fromkeys(name for table in tables for name in table))
+
+
+def number(value: Any) -> str:
+    """A number in a table: whole ones in full, others with three decimals at most; a dash for none."""
+    if value is None or isinstance(value, str):
+        return value or "–"
+    if isinstance(value, bool) or not math.isfinite(value):
+        return str(value)
+    if value == int(value) and abs(value) < 1e15:
+        return f"{int(value):,}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3f}" if abs(value) < 10 else f"{value:.2f}"
+
+
+def figure(value: Figure | None) -> str:
+    """`mean ±half` of a figure; `mean [low, high]` where the interval is lopsided, the mean alone where it is unknown."""
+    if not value:
+        return "–"
+    mean, low, high = value["mean"], value["low"], value["high"]
+    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
+        return f"{mean:.3f}"
+    places = 3 if max(abs(mean), high - low) < 2 else 2
+    if abs((high - mean) - (mean - low)) > 0.02 * (high - low) + 1e-5:
+        return f"{mean:.{places}f} [{low:.{places}f}, {high:.{places}f}]"
+    return f"{mean:.{places}f} ±{(high - low) / 2:.{places}f}"

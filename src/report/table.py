@@ -1,0 +1,110 @@
+"""The closing tables: one run by iteration, and the jobs of a sweep by setting."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from .progress import duration
+from .run import Figures, entry, figure, overrides, summary
+
+SHOWN_RATES = 4
+
+
+def run_table(data: Mapping[str, Any], metrics: Sequence[str] | None = None) -> Table:
+    """One row per iteration of a summary: the main metric sampled, greedy and against each opponent, rates, time.
+
+    `metrics` names the further columns; the default are the first rates (names in `_rate`) that the summary holds.
+    """
+    main, rows = data["metric"], data["iterations"]
+    further = list(metrics) if metrics is not None else rates(rows[-1]["sampled"], main)
+    opponents = list(dict.fromkeys(name for row in rows for name in row.get("versus") or {}))
+    headers = ["iteration", f"{main}\nsampled", "\ngreedy", *(f"\nversus {name}" for name in opponents)]
+    table = _table(f"{data['experiment']}, seed {data['seed']}", [*headers, *(f"{name}\nsampled" for name in further), "time"])
+    for row in rows:
+        best = row["iteration"] == data.get("best")
+        sampled, versus = row.get("sampled") or {}, row.get("versus") or {}
+        cells = [figure(sampled.get(main)), figure((row.get("greedy") or {}).get(main))]
+        cells += [figure((versus.get(name) or {}).get(main)) for name in opponents]
+        cells += [figure(sampled.get(name)) for name in further]
+        took = duration(sum((row.get("seconds") or {}).values()))
+        _row(table, [f"{row['iteration']}{' *' if best else ''}", *cells, took], "bold green" if best else "")
+    if data.get("demonstrators"):
+        shown: Figures = data["demonstrators"]
+        gap = [""] * (1 + len(opponents))
+        _row(table, ["demonstrators", figure(shown.get(main)), *gap, *(figure(shown.get(name)) for name in further), ""], "dim")
+    table.caption = Text(f"* kept, chosen on validation; intervals at 95 %; {duration(data['seconds'])}, {data['cpu_seconds']:.0f} CPU-s")
+    return table
+
+
+def rates(figures: Figures, main: str) -> list[str]:
+    """The first metrics that are rates by name, other than the main one."""
+    return [name for name in figures if name.endswith("_rate") and name != main][:SHOWN_RATES]
+
+
+def sweep_table(jobs: Iterable[Path]) -> Table:
+    """One row per setting of a multirun: mean and spread over its seeds, of the kept iteration and of the start.
+
+    Jobs without a summary (failed or unfinished) are counted in the caption, never left out in silence.
+    """
+    jobs = sorted(jobs)
+    finished = {job: summary(job) for job in jobs if (job / "summary.json").exists()}
+    if not finished:
+        raise FileNotFoundError(f"none of the {len(jobs)} jobs has a summary.json; see their logs for why they failed")
+    groups = by_setting(finished)
+    main = next(iter(finished.values()))["metric"]
+    further = rates(_kept(next(iter(finished.values())))["sampled"], main)
+    headers = ["setting", "seeds", f"{main}\nstart", "\nkept", "\nkept, greedy", *(f"{name}\nkept" for name in further), "time"]
+    table = _table("sweep", headers)
+    for label, members in groups.items():
+        runs = [finished[job] for job in members]
+        cells = [_spread(runs, "sampled", main, start=True), _spread(runs, "sampled", main), _spread(runs, "greedy", main)]
+        cells += [_spread(runs, "sampled", name) for name in further]
+        seeds = ", ".join(str(run["seed"]) for run in runs)
+        _row(table, [label, seeds, *cells, duration(fmean(run["seconds"] for run in runs))])
+    lost = [str(job) for job in jobs if job not in finished]
+    caption = "mean ± standard deviation over seeds [least, most]; kept iteration, chosen on validation; mean time of a job"
+    table.caption = Text(caption + (f"; {len(lost)} of {len(jobs)} jobs have no summary: {', '.join(lost)}" if lost else ""))
+    return table
+
+
+def by_setting(runs: Iterable[Path]) -> dict[str, list[Path]]:
+    """Runs that differ in nothing but the seed, under a label of the words in which the settings differ."""
+    words = {run: tuple(word for word in overrides(run) if word.lstrip("+").partition("=")[0] != "seed") for run in runs}
+    shared = set.intersection(*(set(found) for found in words.values()))
+    groups: dict[str, list[Path]] = defaultdict(list)
+    for run, found in words.items():
+        own = " ".join(word for word in found if word not in shared)
+        groups[own or " ".join(found) or str(summary(run)["experiment"])].append(run)
+    return dict(groups)
+
+
+def _kept(data: Mapping[str, Any]) -> dict[str, Any]:
+    return entry(data, data["best"])
+
+
+def _spread(runs: Sequence[Mapping[str, Any]], mode: str, metric: str, start: bool = False) -> str:
+    rows = [run["iterations"][0] if start else _kept(run) for run in runs]
+    means = [row[mode][metric]["mean"] for row in rows if metric in (row.get(mode) or {})]
+    if not means:
+        return "–"
+    if len(means) == 1:
+        return f"{means[0]:.3f}"
+    return f"{fmean(means):.3f} ±{stdev(means):.3f} [{min(means):.2f}, {max(means):.2f}]"
+
+
+def _table(title: str, headers: Sequence[str]) -> Table:
+    table = Table(title=Text(title), title_justify="left", caption_justify="left", header_style="bold")
+    for index, header in enumerate(headers):
+        table.add_column(Text(header), justify="left" if index == 0 else "right", overflow="fold", vertical="bottom")
+    return table
+
+
+def _row(table: Table, cells: Sequence[str], style: str = "") -> None:
+    table.add_row(*(Text(cell) for cell in cells), style=style)

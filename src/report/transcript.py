@@ -1,0 +1,105 @@
+"""One match as a person reads it: who sat where, what each seat saw and said, how it ended."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+from rich.console import Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from ..data.episode import Episode
+from ..evaluate import values
+from ..games.base import Json, Message
+from .run import number
+
+Views = Mapping[str, Sequence[Message]]  # seat -> its private view, as a replay gives it
+
+# What a terminal or a page would obey instead of print: control characters (escape sequences begin with one), lone
+# surrogates, and the marks that turn the direction of writing around.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> str:
+    """Model text with everything that is not text, line breaks or tabs replaced by �."""
+    return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n"))
+
+
+def notes(episode: Episode) -> dict[str, str]:
+    """Request -> what is to be said of its reply: kind, an ending other than a stop, refused, the game's marks."""
+    told: dict[str, str] = {}
+    following: dict[str, str] = {}  # request -> kind of the same seat's next request
+    for seat in episode.players:
+        own = [turn for turn in episode.turns if turn.seat == seat]
+        following.update({turn.request: after.kind for turn, after in pairwise(own)})
+    for turn in episode.turns:
+        parts = [turn.kind] if turn.kind != "act" else []
+        parts += [f"ended by {turn.finish}"] if turn.finish != "stop" else []
+        parts += ["refused"] if following.get(turn.request) == "retry" else []
+        parts += [f"{key} {_plain(value)}" for key, value in episode.result.marks.get(turn.request, {}).items()]
+        told[turn.request] = printable(", ".join(parts))
+    return told
+
+
+def spoken(episode: Episode) -> Views:
+    """The views without a replay: each seat's own replies only."""
+    return {
+        seat: tuple(Message("assistant", turn.text, turn.request) for turn in episode.turns if turn.seat == seat)
+        for seat in episode.players
+    }
+
+
+def facts(episode: Episode, seat: str) -> str:
+    """Who sat in `seat`, and what it got."""
+    player, result = episode.players[seat], episode.result
+    version = episode.policies.get(seat)
+    sat = f"{player} ({version})" if version and version != player else player
+    outcome = result.outcome_by_seat.get(seat)
+    return ", ".join([sat, f"payoff {number(result.returns.get(seat))}", *([outcome] if outcome else [])])
+
+
+def ending(episode: Episode) -> str:
+    """The outcome, and whose fault it was."""
+    blame = episode.result.blame
+    return episode.result.outcome + (f" (blamed: {blame})" if blame else "")
+
+
+def text(episode: Episode, views: Views, definitions: Mapping[str, str] | None = None) -> RenderableType:
+    """The match for a terminal: the private views side by side, then every metric with its definition."""
+    remarks = notes(episode)
+    sides = Table.grid(expand=True, padding=(0, 1))
+    for _ in views:
+        sides.add_column(ratio=1)
+    panels = [
+        Panel(_view(view, remarks), title=Text(printable(seat), "bold"), subtitle=Text(printable(facts(episode, seat)), "dim"))
+        for seat, view in views.items()
+    ]
+    sides.add_row(*panels)
+    head = Text(printable(f"match {episode.id}: {episode.game}, scenario {episode.scenario.id}, seed {episode.seed}"), "bold")
+    return Group(head, sides, Text(printable(f"outcome: {ending(episode)}"), "bold"), _metrics(episode, definitions or {}))
+
+
+def _view(view: Sequence[Message], remarks: Mapping[str, str]) -> RenderableType:
+    styles = {"system": "dim", "user": "", "assistant": "cyan"}
+    parts: list[Text] = []
+    for message in view:
+        remark = remarks.get(message.request or "", "")
+        parts.append(Text(f"{message.role}{f' [{remark}]' if remark else ''}", "bold dim"))
+        parts.append(Text(printable(message.content) + "\n", styles[message.role]))
+    return Group(*parts)
+
+
+def _metrics(episode: Episode, definitions: Mapping[str, str]) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for name, value in values(episode).items():
+        raw = episode.result.metrics[name]
+        each = " ".join(f"{seat} {number(own)}" for seat, own in raw.items()) if isinstance(raw, Mapping) else ""
+        table.add_row(Text(name), Text(number(value)), Text(printable(each)), Text(definitions.get(name, ""), "dim"))
+    return table
+
+
+def _plain(value: Json) -> str:
+    return number(value) if value is None or isinstance(value, (str, int, float)) else str(value)
