@@ -7,7 +7,7 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from io import FileIO
 from pathlib import Path
 from typing import Any
@@ -126,11 +126,11 @@ class EpisodeStore:
 
     def _give_up(self, error: OSError) -> None:
         assert self._file is not None
-        try:
-            self._file.truncate(self._size)  # on a full disk this works; where it does not, the next opening repairs
-        finally:
+        with suppress(OSError):  # a full disk can still cut; where it cannot, the next opening repairs
+            self._file.truncate(self._size)
+        with suppress(OSError):
             self._file.close()
-            self._file = None
+        self._file = None
         text = f"cannot append to the episodes ({error.strerror}); the matches before are stored: make room, then resume"
         raise OSError(error.errno, text, str(self._path)) from error
 

@@ -4,8 +4,6 @@ import time
 from pathlib import Path
 
 import pytest
-from tables import Bids, Late
-
 from parley.data.episode import Episode, Turn
 from parley.data.replay import replay
 from parley.data.store import EpisodeStore, encode
@@ -14,6 +12,7 @@ from parley.models.backend import Completion
 from parley.play.arena import Arena, Failure, TooManyFailures, owed
 from parley.play.pairing import Seating, both_seatings, self_play
 from parley.play.players import ScriptedPlayer
+from tables import Bids, Late
 
 GAME = Bids()
 
@@ -153,7 +152,7 @@ def test_what_a_failed_match_asked_elsewhere_is_cancelled():
     first, second = Late(0, lambda prompt: True), Late(0)
     second.poll = lambda wait_s=0.0: []  # type: ignore[method-assign]
     scenario = Scenario("s", {"rounds": 2})
-    with pytest.raises(TooManyFailures, match="1 of 1 matches.*x: connection reset"):
+    with pytest.raises(TooManyFailures, match=r"1 of 1 matches.*x: connection reset"):
         play({"x": first, "y": second}, [Seating("play/s/0", scenario, 1, {"ann": "x", "bob": "y"})])
     assert second.cancelled == ["play/s/0/bob.1"]
     assert not second.open
@@ -210,7 +209,7 @@ def test_an_answer_that_nobody_asked_for_is_an_error(ids):
 
 def test_an_answer_from_the_wrong_player_is_an_error():
     seating = Seating("m", Scenario("s", {"rounds": 1}), 1, {"ann": "x", "bob": "y"})
-    with pytest.raises(RuntimeError, match="player x answered m/bob.1"):
+    with pytest.raises(RuntimeError, match=r"player x answered m/bob\.1"):
         play({"x": Answers("m/bob.1"), "y": Late(0)}, [seating])
 
 
