@@ -1,0 +1,41 @@
+"""Where measured figures go: docs/results/<name>.json, with the revision, the command and the machine's processor."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from parley.files import write_json
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def record(name: str, figures: dict[str, Any]) -> Path:
+    """Writes `figures` and what they were measured on; returns the file."""
+    path = ROOT / "docs" / "results" / f"{name}.json"
+    command = " ".join(["python", str(Path(sys.argv[0]).resolve().relative_to(ROOT)), *sys.argv[1:]])
+    write_json(path, {"revision": revision(), "date": date.today().isoformat(), "command": command, "processor": processor(), **figures})
+    print(f"written: {path.relative_to(ROOT)}")
+    return path
+
+
+def revision() -> str:
+    """The git revision of the checkout, with + where tracked files differ from it."""
+    head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+    dirty = subprocess.run(["git", "status", "--porcelain", "-uno", "--", "src", "conf"], cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    return (head or "unknown") + ("+" if dirty.strip() else "")
+
+
+def processor() -> str:
+    """Processor and cores, without the machine's name."""
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        model = names[0] if names else model
+    return f"{model}, {os.cpu_count()} cores"

@@ -1,0 +1,345 @@
+"""The loop: imitate, then play -> credit -> learn -> evaluate, again and again, in resumable stages.
+
+It holds no algorithm's formula: who is trained on what is credit's, how is the objective's and the learner's.
+
+    iter_000/  demonstrations/ base/ start/ (snapshot 0) eval/
+    iter_001/  play/ learn/ (samples and the next snapshot) eval/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from .data.credit import Credit
+from .data.credit.base import logs
+from .data.episode import Episode
+from .data.replay import replay
+from .data.sample import Demonstration, Sample
+from .data.store import EpisodeStore
+from .evaluate import language, paired, summarise
+from .games.base import Game, Scenario
+from .learners.lightning import LightningLearner
+from .learners.likelihood import mean_logprob
+from .models.backend import Player, Sampling, Snapshot
+from .models.renderer import Renderer
+from .play.arena import Arena, Report, owed
+from .play.pairing import Seating, both_seatings, fixed, self_play
+from .play.players import HumanPlayer, LanguagePlayer, ScriptedPlayer, Switchboard
+from .report.progress import Progress
+from .seeds import derive, rng
+from .stages import Done, stage
+
+LEARNER, START, HUMAN = "learner", "start", "human"
+Who = Mapping[str, Snapshot]  # the language models that may sit at a table, by name
+DRIFT_SAMPLES = 256  # matches whose words are scored under the start
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What an experiment is composed of, built from its config by `tasks.build`."""
+
+    config: Any  # parley.config.Config, composed
+    game: Game
+    model: Any  # a model source: create(folder, conversations, seed) -> Snapshot
+    backend: Any  # backend() -> Backend
+    credit: Credit
+    learner: LightningLearner
+    imitator: LightningLearner  # the learner as imitation uses it
+    data: Any  # demonstrations(game, split) -> Iterable[Demonstration]; None: the game's scripts demonstrate
+
+
+class Loop:
+    """The stages of one run directory. Each may be called again: what is finished is skipped."""
+
+    def __init__(self, parts: Parts, out: Path, progress: Progress) -> None:
+        self.parts, self.config, self.game = parts, parts.config, parts.game
+        self.out, self.progress = out, progress
+        self.seed = int(parts.config.seed)
+        self.done: dict[str, Done] = {}
+
+    # --- stages ------------------------------------------------------------------------------------------------------
+
+    def start(self) -> Snapshot:
+        """Snapshot 0: the model as it comes, after it has imitated the demonstrations where there are any."""
+        imitate = self.config.imitate
+
+        def create() -> dict[str, Any]:
+            chats = (demo.messages for demo in self.demonstrations("train"))
+            return asdict(self.parts.model.create(self.out / "iter_000/base/model", chats, derive(self.seed, "model")))
+
+        base = Snapshot(**self._stage("iter_000/base", {"model": _plain(self.config.model), **self._demonstrated("train")}, create))
+        if self.parts.data is None and not imitate.matches:
+            return base
+
+        def learn() -> dict[str, Any]:
+            renderer = Renderer.load(base.base or base.path)
+            samples = [renderer.demonstration(demo) for demo in self.demonstrations("train")]
+            learned = self._learn(self.parts.imitator, samples, base, "iter_000/start", "start")
+            if held_out := [renderer.demonstration(demo) for demo in self.demonstrations("validation")]:
+                made = Snapshot(**learned["snapshot"])
+                learned["learn"]["validation_logprob"] = mean_logprob(held_out, made, self.parts.imitator.hardware)
+            return learned
+
+        inputs = {"base": base.version, "imitate": _plain(imitate), "learner": _plain(self.config.learner)}
+        return Snapshot(**self._stage("iter_000/start", inputs, learn)["snapshot"])
+
+    def demonstrations(self, split: str) -> list[Demonstration]:
+        """The chats to imitate: from the data node, or matches that the game's scripts play (a stage of its own)."""
+        if self.parts.data is not None:
+            return list(self.parts.data.demonstrations(self.game, split))
+        name, inputs = f"iter_000/demonstrations/{split}", self._demonstrated(split)
+        if not inputs["matches"]:
+            return []
+        self._stage(name, inputs, lambda: _figures(self.play(name, self._demonstrators(split, inputs["matches"]))))
+        weight = self.config.imitate.partner_weight
+        return [demo for episode in self._episodes(name) for demo in demonstrate(self.game, episode, weight)]
+
+    def _demonstrated(self, split: str) -> dict[str, Any]:
+        imitate = self.config.imitate
+        matches = imitate.matches if split == "train" else imitate.validation
+        nodes = {"game": _plain(self.config.game), "data": _plain(self.config.data)}
+        return {"matches": matches, "players": list(imitate.players), "seed": self.seed, **nodes}
+
+    def iterate(self, number: int, snapshot: Snapshot) -> Snapshot:
+        """One iteration: `snapshot` plays, credit chooses, the learner trains the next snapshot."""
+        play, learn = f"iter_{number:03d}/play", f"iter_{number:03d}/learn"
+        inputs = {"snapshot": snapshot.version, "play": _plain(self.config.play), "game": _plain(self.config.game), "seed": self.seed}
+
+        def work() -> dict[str, Any]:
+            sampling = Sampling(**_plain(self.config.play.sampling))
+            self.play(play, self._self_play(number), sampling, {LEARNER: snapshot})
+            episodes = self._episodes(play)
+            return {"matches": len(episodes), **language(episodes, [LEARNER]), "figures": _figures(episodes, [LEARNER])}
+
+        self._stage(play, inputs, work)
+
+        def train() -> dict[str, Any]:
+            samples, kept = self._samples(number)
+            begin = snapshot if self.config.start == "previous" else self.start()
+            learned = self._learn(self.parts.learner, samples, begin, learn, f"iter_{number:03d}")
+            return {**learned, "credit": kept}
+
+        inputs = {"snapshot": snapshot.version, "objective": _plain(self.config.objective), "learner": _plain(self.config.learner)}
+        return Snapshot(**self._stage(learn, {**inputs, "replay": self.config.replay, "start": self.config.start}, train)["snapshot"])
+
+    def evaluate(self, number: int, snapshot: Snapshot, start: Snapshot) -> dict[str, Any]:
+        """The figures of a snapshot: self-play on validation and test, and matches against the frozen start."""
+        sampling = Sampling(**_plain(self.config.eval.sampling))
+        greedy = replace(sampling, temperature=0.0)
+        both = {LEARNER: snapshot, START: start}
+        test = self._held_out("test", self.config.eval.scenarios)
+        everything = self.game.scenarios("test")
+        validation = self._held_out("validation", self.config.eval.validation)
+        figures: dict[str, Any] = {
+            "validation": self._self_match(number, "validation", validation, sampling, both),
+            "sampled": self._self_match(number, "sampled", test, sampling, both),
+            "greedy": self._self_match(number, "greedy", everything, greedy, both),
+            "versus": {},
+            "versus_greedy": {},
+            "language": self._language(number, start),
+        }
+        if snapshot.version != start.version:
+            figures["versus"][START] = self._versus(number, "versus", START, test, sampling, both)
+            figures["versus_greedy"][START] = self._versus(number, "versus_greedy", START, test, greedy, both)
+        return figures
+
+    def yardsticks(self, number: int, snapshot: Snapshot) -> dict[str, Any]:
+        """The figures of a snapshot against the game's scripts."""
+        sampling, test = Sampling(**_plain(self.config.eval.sampling)), self._held_out("test", self.config.eval.scenarios)
+        greedy, who = replace(sampling, temperature=0.0), {LEARNER: snapshot}
+        names = list(self.config.eval.opponents)
+        return {
+            "versus": {name: self._versus(number, "versus", name, test, sampling, who) for name in names},
+            "versus_greedy": {name: self._versus(number, "versus_greedy", name, test, greedy, who) for name in names},
+        }
+
+    def improvement(self, number: int, metric: str) -> dict[str, float]:
+        """The paired difference in greedy self-play between a snapshot and the start, over every held-out scenario."""
+        before, after = (self._episodes(f"iter_{each:03d}/eval/greedy") for each in (0, number))
+        return paired(before, after, metric).to_json()
+
+    # --- who plays whom ----------------------------------------------------------------------------------------------
+
+    def _demonstrators(self, split: str, matches: int) -> Iterator[Seating]:
+        scenarios, scripts = self.game.scenarios(split), list(self.config.imitate.players)
+        drawn = rng(self.seed, "demonstrations", split)
+        for number in range(matches):
+            match = f"demonstrations/{split}/{number:06d}"
+            players = {role: scripts[(number + seat) % len(scripts)] for seat, role in enumerate(self.game.roles)}
+            yield Seating(match, drawn.choice(scenarios), derive(self.seed, "match", match), players)
+
+    def _self_play(self, number: int) -> Iterator[Seating]:
+        """This iteration's matches: each role is played by whom `players` names, by the learner unless it says otherwise."""
+        named = dict(_plain(self.config.players))
+        default = named.pop("default", LEARNER)
+        players = {role: str(named.get(role, default)) for role in self.game.roles}
+        scenarios = self._drawn("train", self.config.play.scenarios, number)
+        return fixed(self.game, scenarios, players, self.seed, f"iter_{number:03d}/play", self.config.play.group)
+
+    def _drawn(self, split: str, count: int, number: int) -> list[Scenario]:
+        every = self.game.scenarios(split)
+        drawn = rng(self.seed, "scenarios", number)
+        return drawn.sample(every, count) if count <= len(every) else drawn.choices(every, k=count)
+
+    def _held_out(self, split: str, count: int) -> Sequence[Scenario]:
+        """The first scenarios of a split: the same for every iteration and seed, so that differences can be paired."""
+        return self.game.scenarios(split)[:count]
+
+    # --- playing -----------------------------------------------------------------------------------------------------
+
+    def play(
+        self, name: str, seatings: Iterable[Seating], sampling: Sampling | None = None, snapshots: Who | None = None
+    ) -> list[Episode]:
+        """Plays what is owed of `seatings` into the folder `name` and gives back all of its episodes.
+
+        Players are the game's scripts, a person, or the language models of `snapshots`, by name.
+        """
+        with EpisodeStore(self.out / name) as store:
+            waiting = owed(seatings, store)
+            names = {player for seating in waiting for player in seating.players.values()}
+            if waiting:
+                bar = self.progress.stage(name, len(waiting), "games")
+                with self._table(names, sampling or Sampling(), snapshots or {}) as players, bar:
+                    Arena(self.game, players, self.config.play.in_flight).play(waiting, store.append, _advance(bar))
+        return self._episodes(name)
+
+    @contextmanager
+    def _table(self, names: set[str], sampling: Sampling, snapshots: Who) -> Iterator[dict[str, Player]]:
+        """The players of a stage. Their backend is built here and frees its memory at the end."""
+        scripts = self.game.scripts()
+        players: dict[str, Player] = {name: ScriptedPlayer(scripts[name], name) for name in names & scripts.keys()}
+        if HUMAN in names:
+            players[HUMAN] = HumanPlayer()
+        models = sorted(names & snapshots.keys())
+        backend = self.parts.backend() if models else None
+        board = Switchboard(backend) if backend is not None else None
+        for name in models:
+            assert backend is not None and board is not None
+            snapshot = snapshots[name]
+            backend.load(snapshot)
+            renderer = Renderer.load(snapshot.base or snapshot.path)
+            players[name] = LanguagePlayer(board.line(), renderer, snapshot.version, sampling, name)
+        try:
+            yield players
+        finally:
+            for player in [*players.values(), *([backend] if backend is not None else [])]:
+                player.close()
+
+    def _self_match(self, number: int, what: str, scenarios: Sequence[Scenario], sampling: Sampling, who: Who) -> dict[str, Any]:
+        seatings = self_play(self.game, scenarios, LEARNER, self.seed, f"eval/{what}")
+        return self._measured(number, what, seatings, sampling, who)
+
+    def _versus(
+        self, number: int, what: str, other: str, scenarios: Sequence[Scenario], sampling: Sampling, who: Who
+    ) -> dict[str, Any]:
+        seatings = both_seatings(self.game, scenarios, LEARNER, other, self.seed, f"eval/{what}/{other}")
+        return self._measured(number, f"{what}/{other}", seatings, sampling, who)
+
+    def _measured(self, number: int, what: str, seatings: Iterable[Seating], sampling: Sampling, who: Who) -> dict[str, Any]:
+        name = f"iter_{number:03d}/eval/{what}"
+        versions = {key: snapshot.version for key, snapshot in who.items()}
+        inputs = {"players": versions, "sampling": asdict(sampling), "game": _plain(self.config.game)}
+        return self._stage(name, inputs, lambda: _figures(self.play(name, seatings, sampling, who), [LEARNER]))
+
+    # --- learning ----------------------------------------------------------------------------------------------------
+
+    def _samples(self, number: int) -> tuple[list[Sample], dict[str, Any]]:
+        """The samples of this round and of the `replay` rounds before it, and what credit kept of this one."""
+        samples: list[Sample] = []
+        kept: dict[str, Any] = {}
+        for each in range(max(1, number - self.config.replay), number + 1):
+            episodes = self._episodes(f"iter_{each:03d}/play")
+            versions = {episode.policies[seat] for episode in episodes for seat, player in episode.players.items() if player == LEARNER}
+            for version in sorted(versions):
+                given = self.parts.credit(episodes, version)
+                samples += given.samples
+                kept = {"logs": len(given.table), "kept": given.kept, "utterances": sum(len(sample.utterances) for sample in given.samples)}
+        return samples, kept
+
+    def _learn(self, learner: LightningLearner, samples: Sequence[Sample], begin: Snapshot, name: str, version: str) -> dict[str, Any]:
+        bar = self.progress.stage(name, None, "steps")
+        with bar:
+            made, metrics = learner.learn(
+                samples, begin, self.out / name, seed=derive(self.seed, "learn", name), name=version,
+                progress=lambda row: _step(bar, row),
+            )  # fmt: skip
+        return {"snapshot": asdict(made), "learn": {key: value for key, value in metrics.items() if key != "curve"}}
+
+    def _language(self, number: int, start: Snapshot) -> dict[str, Any]:
+        """How the snapshot's sampled words read, and how likely the start finds them (language drift)."""
+        name = f"iter_{number:03d}/eval/language"
+
+        def work() -> dict[str, Any]:
+            episodes = self._episodes(f"iter_{number:03d}/eval/sampled")
+            samples = everything_said(episodes[:DRIFT_SAMPLES])
+            drift = {"start_logprob": mean_logprob(samples, start, self.parts.learner.hardware)} if samples else {}
+            return {**language(episodes, [LEARNER]), **drift}
+
+        return self._stage(name, {"start": start.version}, work)
+
+    # --- bookkeeping -------------------------------------------------------------------------------------------------
+
+    def _stage(self, name: str, inputs: Mapping[str, Any], work: Any) -> Any:
+        done = stage(self.out / name, inputs, work)
+        self.done.setdefault(name, done)
+        return done.outputs
+
+    def _episodes(self, name: str) -> list[Episode]:
+        return list(EpisodeStore(self.out / name, shard=None).read(ordered=True))
+
+    def outputs(self, name: str) -> Any:
+        """What the finished stage `name` gave."""
+        return self.done[name].outputs
+
+    def seconds(self, prefix: str) -> dict[str, float]:
+        """Wall seconds of the finished stages below the folder `prefix`, by the stage's name."""
+        mine = {name: done for name, done in self.done.items() if name.startswith(f"{prefix}/")}
+        return {name.removeprefix(f"{prefix}/"): round(done.seconds, 2) for name, done in mine.items()}
+
+
+def demonstrate(game: Game, episode: Episode, partner_weight: float) -> list[Demonstration]:
+    """Every seat's whole chat of a match, to imitate: its legal replies at weight 1, what it was told at `partner_weight`."""
+    illegal = {request for request, mark in episode.result.marks.items() if "retry" in mark}
+    weight = {"system": 0.0, "user": partner_weight, "assistant": 1.0}
+    return [
+        Demonstration(f"{episode.id}/{seat}", messages, tuple(0.0 if each.request in illegal else weight[each.role] for each in messages))
+        for seat, messages in replay(game, episode).views.items()
+    ]
+
+
+def everything_said(episodes: Sequence[Episode]) -> list[Sample]:
+    """All that language models said in `episodes`, legal or not, for scoring only."""
+    versions = sorted({version for episode in episodes for version in episode.policies.values()})
+    found = [log for version in versions for log in logs(episodes, version)]
+    return [sample for log in found for sample in log.samples({turn.request: (1.0, 1.0) for turn in log.episode.turns if turn.call})]
+
+
+def _figures(episodes: Iterable[Episode], players: Iterable[str] | None = None) -> dict[str, Any]:
+    return {name: found.to_json() for name, found in summarise(episodes, players).items()}
+
+
+def _plain(node: Any) -> Any:
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+
+
+def _advance(bar: Any) -> Any:
+    """Turns the arena's running totals into a progress bar's increments."""
+    last = [0, 0]
+
+    def advance(report: Report) -> None:
+        if report.matches > last[0] or report.tokens > last[1]:
+            bar.advance(report.matches - last[0], tokens=report.tokens - last[1])
+            last[:] = [report.matches, report.tokens]
+
+    return advance
+
+
+def _step(bar: Any, row: Mapping[str, float]) -> None:
+    bar.total = int(row["steps"])
+    bar.advance(1, loss=float(row["loss"]), tokens=int(row["tokens"]))

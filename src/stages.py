@@ -1,0 +1,52 @@
+"""Resumable stages: each writes its outputs into its folder and then a manifest; a stage whose manifest matches is skipped.
+
+Killing the process at any moment loses no finished stage. A stage that was cut off is called again on the same folder
+and goes on from what it finds there (play: from the episodes that are stored) or starts its own part anew (learn).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .files import digest, write_json
+
+MANIFEST = "stage.json"
+
+
+class StageChanged(RuntimeError):
+    """A stage was finished with other inputs: its outputs are not overwritten."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A finished stage: what `work` returned, and what it cost (over all processes that worked on it)."""
+
+    outputs: Any
+    seconds: float
+    cpu_seconds: float
+    skipped: bool
+
+
+def stage(folder: Path, inputs: Any, work: Callable[[], Any]) -> Done:
+    """Runs `work` once: its return value (plain JSON) stands in `folder`'s manifest, beside the digest of `inputs`.
+
+    StageChanged when the folder was finished with other inputs.
+    """
+    path, wanted = folder / MANIFEST, digest(inputs)
+    if path.exists():
+        manifest = json.loads(path.read_text())
+        if manifest["inputs"] != wanted:
+            raise StageChanged(f"{folder} was made from other inputs; start a new run, or remove that folder to make it again")
+        return Done(manifest["outputs"], manifest["seconds"], manifest["cpu_seconds"], True)
+    folder.mkdir(parents=True, exist_ok=True)
+    wall, cpu = time.perf_counter(), time.process_time()
+    outputs = work()
+    seconds, cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
+    manifest = {"inputs": wanted, "outputs": outputs, "seconds": round(seconds, 3), "cpu_seconds": round(cpu_seconds, 3)}
+    write_json(path, manifest)
+    return Done(json.loads(json.dumps(outputs)), seconds, cpu_seconds, False)
