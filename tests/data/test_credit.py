@@ -79,6 +79,14 @@ def test_strictly_above_the_bar() -> None:
         FilteredBC("above_avg")([episode("m1", {"a": 3, "b": 3})], ME)
 
 
+@pytest.mark.parametrize("keep", ["above_avg", "above_group"])
+def test_equal_scores_are_a_tie_whatever_their_rounding(keep: Any) -> None:
+    for score in (0.1, 0.7, 1 / 3, 5 / 7):
+        for matches in range(1, 9):
+            with pytest.raises(NothingKept):
+                FilteredBC(keep)([episode(f"m{number}", {"a": score, "b": score}) for number in range(matches)], ME)
+
+
 def test_scores_as_shares_of_what_the_context_allowed() -> None:
     """8 of 10 is luck of the context, 4 of 4 is skill."""
     matches = [

@@ -151,7 +151,3 @@ def decayed(replies: int, gamma: float) -> list[float]:
     """
     powers = [gamma ** (replies - j) for j in range(1, replies + 1)]
     return [power / sum(powers) for power in powers]
-
-
-def mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

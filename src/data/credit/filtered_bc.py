@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import mean  # exact, so that equal scores have exactly their mean
 from typing import Literal, TypeAlias
 
 from ..episode import Episode
 from ..sample import Sample
-from .base import Credited, Log, Numbers, Verdict, credited, decayed, logs, mean
+from .base import Credited, Log, Numbers, Verdict, credited, decayed, logs
 
 Keep: TypeAlias = Literal["above_avg", "nonzero", "all", "above_group"]
 

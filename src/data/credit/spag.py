@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from statistics import mean
 from typing import Literal
 
 from ..episode import Episode
 from ..sample import Sample
-from .base import Credited, Log, Verdict, credited, decayed, logs, mean
+from .base import Credited, Log, Verdict, credited, decayed, logs
 
 
 @dataclass(frozen=True, slots=True)
