@@ -76,7 +76,7 @@ def _proposal(body: str, counts: Triple) -> Action:
     if len(words) != 6 or {_ITEM.get(name) for name in names} != {0, 1, 2}:
         return Fault("items")
     for name, number in zip(names, numbers):
-        if not number.lstrip("-").isdecimal():
+        if not (number.isascii() and number.lstrip("-").isdigit()):
             return Fault("items")
         share[_ITEM[name]] = int(number) if len(number) < 4 else -1  # no count has four digits
     if not all(0 <= claimed <= count for claimed, count in zip(share, counts)):
