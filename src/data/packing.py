@@ -20,6 +20,7 @@ from torch import Tensor
 from .sample import Sample, Utterance
 
 Tokens = tuple[int, ...]
+TRIES = 8  # limits between the longest tree and a row's budget that packing tries, until padding is 2 %
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,15 +95,20 @@ def check(samples: Iterable[Sample]) -> None:
 
 
 def pack(samples: Sequence[Sample], units: Iterable[Sequence[int]], budget: Budget) -> list[MicroBatch]:
-    """Micro-batches that hold every sample of `units` once, largest first. A unit is never split over two of them."""
-    bundles = _bundles([computed(sample) for sample in samples], units, budget)
-    bundles.sort(key=lambda bundle: -max(row.size for row in bundle))
+    """Micro-batches that hold every sample of `units` once, longest rows first. A unit is never split over two of them.
+
+    Rows share a micro-batch when they are of like length, none shorter than three quarters of the longest.
+    """
+    bundles = [sorted(each, key=lambda row: -row.size) for each in _bundles([computed(each) for each in samples], units, budget)]
+    bundles.sort(key=lambda rows: -rows[0].size)
     micros: list[list[_Row]] = []
-    for bundle in bundles:
-        width = max(row.size for row in bundle)
-        if not micros or (len(micros[-1]) + len(bundle)) * max(width, micros[-1][0].size) > budget.micro_tokens:
-            micros.append([])
-        micros[-1] += sorted(bundle, key=lambda row: -row.size)
+    for rows in bundles:
+        open_rows = micros[-1] if micros else []
+        width = open_rows[0].size if open_rows else 0
+        if not micros or (len(open_rows) + len(rows)) * width > budget.micro_tokens or rows[0].size * 4 < width * 3:
+            micros.append(list(rows))
+        else:
+            open_rows += rows
     return [MicroBatch(tuple(tuple(row.members) for row in rows), tuple(row.size for row in rows)) for rows in micros]
 
 
@@ -114,27 +120,37 @@ class _Row:
         self.members: list[int] = []
         self.size = 0
 
-    def cost(self, stream: Tokens) -> int:
-        """Tokens that `stream` would add. Its longest common prefix is with a neighbour in sorted order."""
-        at = bisect_left(self.streams, stream)
-        return len(stream) - max((common(stream, other) for other in self.streams[max(at - 1, 0) : at + 1]), default=0)
-
     def add(self, member: int, stream: Tokens) -> None:
-        self.size += self.cost(stream)
+        """Places a stream. Its longest common prefix with the row is with a neighbour in sorted order."""
+        self.size += len(stream) - _shared(stream, self.streams)
         insort(self.streams, stream)
         self.members.append(member)
 
+    def cost(self, other: _Row) -> int:
+        """Tokens that the streams of `other` would add to this row."""
+        if len(other.streams) == 1:
+            return other.size - _shared(other.streams[0], self.streams)
+        both = _Row()
+        both.streams, both.size = list(self.streams), self.size
+        for member, stream in zip(other.members, other.streams):
+            both.add(member, stream)
+        return both.size - self.size
+
+
+def _shared(stream: Tokens, ordered: list[Tokens]) -> int:
+    at = bisect_left(ordered, stream)
+    return max((common(stream, other) for other in ordered[max(at - 1, 0) : at + 1]), default=0)
+
 
 def _bundles(streams: list[Tokens], units: Iterable[Sequence[int]], budget: Budget) -> list[list[_Row]]:
-    """Rows that must share a micro-batch, for each unit or for several units that share a row."""
-    trees: list[_Row] = []
-    bundles: list[list[_Row]] = []
-    for unit in units:
-        if not budget.trees or (len(unit) > 1 and _tree(streams, unit).size > budget.row_tokens):
-            bundles.append(_fill([[member] for member in unit], streams, budget))
-        else:
-            trees.append(_tree(streams, unit))
-    return bundles + [[row] for row in _fill([row.members for row in trees], streams, budget)]
+    """Rows that must share a micro-batch: those of a unit that is longer than a row; else a row alone."""
+    trees = [_tree(streams, unit) for unit in units]
+    if not budget.trees:
+        return [[_tree(streams, [member]) for member in tree.members] for tree in trees]
+    long = [tree for tree in trees if tree.size > budget.row_tokens]
+    short = [tree for tree in trees if tree.size <= budget.row_tokens]
+    alone = [_level([_tree(streams, [member]) for member in tree.members], streams, budget.row_tokens) for tree in long]
+    return alone + [[row] for row in _level(short, streams, budget.row_tokens)]
 
 
 def _tree(streams: list[Tokens], unit: Sequence[int]) -> _Row:
@@ -144,30 +160,51 @@ def _tree(streams: list[Tokens], unit: Sequence[int]) -> _Row:
     return row
 
 
-def _fill(units: list[list[int]], streams: list[Tokens], budget: Budget) -> list[_Row]:
-    """Best fit, longest unit first: into the row where it adds the fewest tokens, among those the fullest."""
+def _level(trees: list[_Row], streams: list[Tokens], row_tokens: int) -> list[_Row]:
+    """Rows of at most `row_tokens` that cost the fewest tokens when all are padded to the longest.
+
+    Best fit leaves its last row short; a somewhat smaller limit often gives rows of like length instead.
+    """
+    least = max((tree.size for tree in trees), default=0)
+    slack = max(row_tokens - least, 0)
+    best: list[_Row] = []
+    best_padded = None
+    for step in range(TRIES + 1):
+        rows = _fill(trees, streams, least + slack - step * slack // TRIES)
+        padded = len(rows) * max((row.size for row in rows), default=0)
+        if best_padded is None or padded < best_padded:
+            best, best_padded = rows, padded
+        if padded - sum(row.size for row in rows) <= padded // 50:
+            break
+    return best
+
+
+def _fill(trees: list[_Row], streams: list[Tokens], row_tokens: int) -> list[_Row]:
+    """Best fit, largest tree first: into the row where it adds the fewest tokens, among those the fullest."""
+    most = _most_shared([stream for tree in trees for stream in tree.streams])
     rows: list[_Row] = []
-    for unit in sorted(units, key=lambda unit: (-sum(len(streams[member]) for member in unit), streams[unit[0]])):
-        best, best_key = None, (0, 0)
-        for row in rows if budget.trees else ():
-            cost = sum(row.cost(streams[member]) for member in unit) if len(unit) == 1 else _joint(row, unit, streams)
-            key = (cost, -row.size)
-            if row.size + cost <= budget.row_tokens and (best is None or key < best_key):
-                best, best_key = row, key
-        if best is None:
-            rows.append(best := _Row())
-        for member in unit:
-            best.add(member, streams[member])
+    for tree in sorted(trees, key=lambda tree: (-tree.size, tree.streams)):
+        least = tree.size - sum(most[stream] for stream in tree.streams)  # what it adds to any row, at the least
+        fits: list[tuple[int, int, int]] = []
+        for number, row in enumerate(rows):
+            if row.size + least <= row_tokens and row.size + (cost := row.cost(tree)) <= row_tokens:
+                fits.append((cost, -row.size, number))
+        if not fits:
+            rows.append(_Row())
+        row = rows[min(fits)[2] if fits else -1]
+        for member in tree.members:
+            row.add(member, streams[member])
     return rows
 
 
-def _joint(row: _Row, unit: list[int], streams: list[Tokens]) -> int:
-    """Tokens that a unit of several samples would add to `row`."""
-    copy = _Row()
-    copy.streams, copy.size = list(row.streams), row.size
-    for member in unit:
-        copy.add(member, streams[member])
-    return copy.size - row.size
+def _most_shared(streams: list[Tokens]) -> dict[Tokens, int]:
+    """For each stream the longest prefix that any other shares with it."""
+    ordered = sorted(streams)
+    shared = [0, *map(common, ordered, ordered[1:]), 0]
+    most: dict[Tokens, int] = {}
+    for at, stream in enumerate(ordered):
+        most[stream] = max(shared[at], shared[at + 1], most.get(stream, 0))
+    return most
 
 
 def common(one: Tokens, other: Tokens) -> int:

@@ -17,8 +17,8 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from ..data.packing import Batch, Budget, collate, supervised
-from ..data.plan import Plan, efficiency, once, plan
+from ..data.packing import Batch, Budget, MicroBatch, collate, supervised
+from ..data.plan import Plan, efficiency, plan
 from ..data.sample import Sample, Utterance
 from ..files import digest, write_json
 from ..models import snapshot as snapshots
@@ -140,6 +140,7 @@ class _Training(pl.LightningModule):
         self.before = supervised(steps.samples)
         self.ref_M: Tensor | None = None
         self.curve: list[dict[str, float]] = []
+        self.seen: list[MicroBatch] = []
         self.reference_seconds = 0.0
 
     def train_dataloader(self) -> range:
@@ -175,6 +176,7 @@ class _Training(pl.LightningModule):
                 self.manual_backward(loss * world)  # data-parallel strategies average over ranks; the loss is a sum
             for name, value in {"loss": loss, **metrics}.items():
                 sums[name] = sums.get(name, 0.0) + value.detach()
+        self.seen += micros
         norm = self._update(factor(self.learner.schedule, self.learner.warmup, number, len(self.plan)))
         self._note(number, sums, norm, sum(sum(micro.sizes) for micro in micros), time.perf_counter() - started)
 
@@ -216,7 +218,7 @@ class _Training(pl.LightningModule):
     def metrics(self) -> dict[str, Any]:
         """Means over the last epoch's steps, counts, speed and packing, and the `curve` of all steps."""
         last = self.curve[-max(len(self.curve) // self.learner.epochs, 1) :]
-        packed = efficiency(once(self.plan.samples, self.plan.budget), self.plan.samples)
+        packed = efficiency(self.seen, self.plan.samples)
         names = [name for name in last[0] if name not in ("step", "steps", "lr", "tokens", "tokens_per_second")]
         tokens = sum(row["tokens"] for row in self.curve)
         return {

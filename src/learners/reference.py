@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import fields
+from operator import attrgetter
 from pathlib import Path
 
 import torch
@@ -17,15 +18,16 @@ from torch import Tensor, nn
 
 from ..data.packing import Budget, collate, supervised
 from ..data.plan import once
-from ..data.sample import Sample
+from ..data.sample import Sample, Utterance
 from ..files import digest
 
 NAME = "logprob"
+_NUMBERS = attrgetter(*(field.name for field in fields(Utterance)))
 
 
 def data_digest(samples: Iterable[Sample]) -> str:
     """Stands for the samples with everything that a learner uses of them."""
-    return digest([[sample.token_ids, sample.group, [asdict(each) for each in sample.utterances]] for sample in samples])
+    return digest([[sample.token_ids, sample.group, [_NUMBERS(each) for each in sample.utterances]] for sample in samples])
 
 
 def reference(policy: nn.Module, samples: Sequence[Sample], budget: Budget, file: Path, *, model: str, device: torch.device) -> Tensor:
