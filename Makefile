@@ -22,10 +22,12 @@ test: setup
 setup: $(STAMP)
 
 # torch first and alone: the index then decides between the CPU and the CUDA build, and nothing else may change it.
+# Without build isolation nothing is fetched when all is there already.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,wandb,qlora]'
+	@$(PIP) torch==2.13.0 setuptools
+	@$(PIP) --no-build-isolation -e '.[dev,wandb,qlora]'
 	@touch $@
 
 clean:

@@ -21,7 +21,7 @@ from datetime import datetime
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType, UnionType
-from typing import Any, Literal, Union
+from typing import Annotated, Any, Literal, Union
 
 from hydra.core.config_store import ConfigStore
 from hydra.errors import CompactHydraException
@@ -33,65 +33,74 @@ class ConfigError(CompactHydraException):
     """What a user got wrong: shown as a message, without a traceback."""
 
 
-def one_of(*options: str) -> Any:
-    """A text field that takes one of `options`."""
-    return field(metadata={"one_of": options})
+@dataclass(frozen=True)
+class Least:
+    """A bound for a number."""
+
+    number: float
 
 
-def at_least(number: float) -> Any:
-    """A number that may not be smaller."""
-    return field(metadata={"least": number})
+@dataclass(frozen=True)
+class OneOf:
+    """The words that a text may be."""
+
+    options: tuple[str, ...]
+
+
+Whole = Annotated[int, Least(0)]
+Count = Annotated[int, Least(1)]
+Amount = Annotated[float, Least(0)]
 
 
 @dataclass
 class Sampling:
-    temperature: float = at_least(0)  # 0 is greedy
-    top_p: float = at_least(0)  # 1 truncates nothing
-    top_k: int = at_least(0)  # 0 truncates nothing
-    max_tokens: int = at_least(1)  # of one reply, where the game does not say
+    temperature: Amount  # 0 is greedy
+    top_p: Amount  # 1 truncates nothing
+    top_k: Whole  # 0 truncates nothing
+    max_tokens: Count  # of one reply, where the game does not say
 
 
 @dataclass
 class Play:
-    scenarios: int = at_least(1)  # drawn anew for each iteration
-    group: int = at_least(1)  # matches of one scenario
-    in_flight: int = at_least(1)  # matches at a time
+    scenarios: Count  # drawn anew for each iteration
+    group: Count  # matches of one scenario
+    in_flight: Count  # matches at a time
     sampling: Sampling
 
 
 @dataclass
 class Eval:
-    scenarios: int = at_least(1)  # of the test split
-    validation: int = at_least(1)  # of the validation split, on which the kept snapshot is chosen
-    in_flight: int = at_least(1)
+    scenarios: Count  # of the test split
+    validation: Count  # of the validation split, on which the kept snapshot is chosen
+    in_flight: Count
     sampling: Sampling
     opponents: list[str]  # scripts, besides the start
-    transcripts: int = at_least(0)  # of each iteration, in the report
+    transcripts: Whole  # of each iteration, in the report
 
 
 @dataclass
 class Imitate:
-    matches: int = at_least(0)  # demonstrations that the scripts play
-    validation: int = at_least(0)  # more of them, held out
+    matches: Whole  # demonstrations that the scripts play
+    validation: Whole  # more of them, held out
     players: list[str]  # scripts that demonstrate
-    partner_weight: float = at_least(0)  # loss weight of the other seat's words
+    partner_weight: Amount  # loss weight of the other seat's words
     learner: dict[str, Any] = field(default_factory=dict)  # laid over the learner node
 
 
 @dataclass
 class Hardware:
     name: str
-    accelerator: str = one_of("cpu", "gpu")
-    devices: int = at_least(1)  # of one node
-    nodes: int = at_least(1)
-    strategy: str = one_of("single")
-    precision: str = one_of("32-true", "bf16-true", "bf16-mixed")
-    threads: int = at_least(1)  # of one process
-    micro_tokens: int = at_least(1)  # tokens of a micro-batch
-    row_tokens: int = at_least(1)  # tokens of a packed row
-    head_chunk: int = at_least(1)  # supervised tokens whose logits exist at a time
+    accelerator: Annotated[str, OneOf(("cpu", "gpu"))]
+    devices: Count  # of one node
+    nodes: Count
+    strategy: Annotated[str, OneOf(("single",))]
+    precision: Annotated[str, OneOf(("32-true", "bf16-true", "bf16-mixed"))]
+    threads: Count  # of one process
+    micro_tokens: Count  # tokens of a micro-batch
+    row_tokens: Count  # tokens of a packed row
+    head_chunk: Count  # supervised tokens whose logits exist at a time
     activation_checkpointing: bool
-    memory_gib: float = at_least(0)  # of one device
+    memory_gib: Amount  # of one device
 
 
 @dataclass
@@ -100,9 +109,9 @@ class Config:
 
     name: str
     seed: int
-    iterations: int = at_least(0)
-    start: str = one_of("previous", "base")
-    replay: int = at_least(0)
+    iterations: Whole
+    start: Annotated[str, OneOf(("previous", "base"))]
+    replay: Whole
     resume: str
     run: str | None
     match: str | None
@@ -264,12 +273,22 @@ def _where(key: str, choices: Mapping[str, str]) -> str:
 
 def _source(key: str, config: DictConfig) -> str:
     """The key that gives `key` its value: another one where the config says `${…}`."""
+    node, last = _above(key, config)
+    if node is None or not OmegaConf.is_interpolation(node, last):
+        return key
+    plain = re.fullmatch(r"\$\{([\w.]+)\}", str(_raw(node)[last]))
+    return plain.group(1) if plain and _above(plain.group(1), config)[0] is not None else key
+
+
+def _above(key: str, config: DictConfig) -> tuple[DictConfig | None, str]:
+    """(the node that holds `key`, or None; the last part of the key)."""
     above, _, last = key.rpartition(".")
     node = OmegaConf.select(config, above) if above else config
-    if not isinstance(node, DictConfig) or last not in node or not OmegaConf.is_interpolation(node, last):
-        return key
-    plain = re.fullmatch(r"\$\{([\w.]+)\}", str(OmegaConf.to_container(node)[last]))  # type: ignore[call-overload]
-    return plain.group(1) if plain else key
+    return node if isinstance(node, DictConfig) and last in node else None, last
+
+
+def _raw(node: DictConfig) -> dict[str, Any]:
+    return typing.cast("dict[str, Any]", OmegaConf.to_container(node))
 
 
 def _plain(node: DictConfig | ListConfig, key: str, faults: list[Fault]) -> Any:
@@ -293,27 +312,28 @@ def _value(node: Any, item: Any, key: str, faults: list[Fault]) -> Any:
 
 def _shape(values: Mapping[str, Any], schema: Any, key: str) -> Iterator[Fault]:
     """Faults against a dataclass: keys that +key=… brought in or ~key took away, values out of range."""
-    fields, hints = {part.name: part for part in dataclasses.fields(schema)}, typing.get_type_hints(schema)
+    fields, hints = {part.name: part for part in dataclasses.fields(schema)}, typing.get_type_hints(schema, include_extras=True)
     prefix = f"{key}." if key else ""
     for name in sorted(values.keys() - fields.keys()):
         yield Fault(f"{prefix}{name}", f"there is no such key{nearest(name, fields)}")
     for name, part in fields.items():
-        value, optional = values.get(name), type(None) in typing.get_args(hints[name])
-        if name not in values or (value is None and part.default is dataclasses.MISSING and not optional):
-            if part.default is dataclasses.MISSING and part.default_factory is dataclasses.MISSING:
+        value, hint = values.get(name), hints[name]
+        if value is None:
+            free = part.default is None or part.default_factory is not dataclasses.MISSING
+            if not free and (name not in values or not fits(None, hint) or hint is Any):
                 yield Fault(f"{prefix}{name}", "is required, and was taken away")
-        elif isinstance(value, Mapping) and dataclasses.is_dataclass(hints[name]):
-            yield from _shape(value, hints[name], f"{prefix}{name}")
+        elif isinstance(value, Mapping) and dataclasses.is_dataclass(hint):
+            yield from _shape(value, hint, f"{prefix}{name}")
         elif value is not UNKNOWN:
-            yield from _range(value, part.metadata, f"{prefix}{name}")
+            yield from _range(value, getattr(hint, "__metadata__", ()), f"{prefix}{name}")
 
 
-def _range(value: Any, metadata: Mapping[str, Any], key: str) -> Iterator[Fault]:
-    options, least = metadata.get("one_of"), metadata.get("least")
-    if options is not None and value not in options:
-        yield Fault(key, f"must be one of {', '.join(options)}, got {value!r}")
-    if least is not None and value < least:
-        yield Fault(key, f"must be at least {least}, got {value}")
+def _range(value: Any, bounds: Sequence[Any], key: str) -> Iterator[Fault]:
+    for bound in bounds:
+        if isinstance(bound, OneOf) and value not in bound.options:
+            yield Fault(key, f"must be one of {', '.join(bound.options)}, got {value!r}")
+        if isinstance(bound, Least) and value < bound.number:
+            yield Fault(key, f"must be at least {bound.number}, got {value}")
 
 
 def _imitation(plain: Mapping[str, Any], known: Sequence[Fault]) -> Iterator[Fault]:
@@ -402,18 +422,20 @@ def locate(path: Any) -> Any:
     if not isinstance(path, str) or not all(part.isidentifier() for part in path.split(".")):
         raise LookupError(f"must be a dotted name such as parley.games.deal.Deal, got {path!r}")
     parts = path.split(".")
-    for cut in range(len(parts), 0, -1):
-        found = _module(".".join(parts[:cut]))
-        if found is not None:
-            return _attribute(found, parts[:cut], parts[cut:])
-    raise LookupError(f"there is no module {parts[0]}{nearest(parts[0], ('parley',))}")
+    found, known = None, 0
+    while known < len(parts) and (module := _module(".".join(parts[: known + 1]))) is not None:
+        found, known = module, known + 1
+    if found is None:
+        raise LookupError(f"there is no module {parts[0]}{nearest(parts[0], ('parley',))}")
+    return _attribute(found, parts[:known], parts[known:])
 
 
 def _module(name: str) -> ModuleType | None:
+    """The module `name`; None where there is none. LookupError when it is there and cannot be imported."""
     try:
         return import_module(name)
     except ModuleNotFoundError as error:
-        if error.name is not None and (name == error.name or name.startswith(error.name + ".") or error.name.startswith(name + ".")):
+        if error.name == name:
             return None
         raise LookupError(f"{name} needs the module {error.name}, which is not installed") from error
     except ImportError as error:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra._internal.utils import get_args_parser
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -23,7 +24,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
-from .config import ConfigError, nearest, use_threads, validate
+from .config import RESERVED, ConfigError, nearest, use_threads, validate
 
 CONF, NAME = "parley.conf", "config"
 
@@ -36,7 +37,7 @@ def run(config: DictConfig) -> float | None:
     try:
         use_threads(config)
         _raise(validate(config, job.runtime.choices, out))
-        task = {key: value for key, value in OmegaConf.to_container(config.task, resolve=True).items() if not key.startswith("_")}  # type: ignore[union-attr]
+        task = {str(key): value for key, value in config.task.items() if key not in RESERVED}
         return hydra.utils.get_method(config.task._target_)(config, out, **task)
     except (ConfigError, InstantiationException) as error:
         if job.mode is RunMode.MULTIRUN:
@@ -64,7 +65,8 @@ def _say(error: Exception) -> int:
 def _raise(faults: Sequence[str]) -> None:
     if faults:
         many = "one fault" if len(faults) == 1 else f"{len(faults)} faults"
-        raise ConfigError(f"{many}, nothing was run (parley --help lists groups, keys and examples)\n" + "\n".join(f"  - {line}" for line in faults))
+        head = f"{many}, nothing was run (parley --help lists groups, keys and examples)"
+        raise ConfigError("\n  - ".join([head, *faults]))
 
 
 def check(arguments: Sequence[str]) -> None:
@@ -100,14 +102,14 @@ def _composer(config_dir: str | None) -> Iterator[None]:
     """Hydra's compose for this package's `conf/`, and `config_dir` where given; global state is put back."""
     before = Singleton.get_state()
     GlobalHydra.instance().clear()
+    path = create_config_search_path(f"pkg://{CONF}")
+    if config_dir is not None:
+        if not Path(config_dir).is_dir():
+            _raise([f"--config-dir: there is no directory {config_dir}"])
+        path.prepend("command-line", f"file://{Path(config_dir).absolute()}", anchor="schema")
     try:
-        with hydra.initialize_config_module(CONF, version_base="1.3"):
-            loader = GlobalHydra.instance().config_loader()
-            if config_dir is not None:
-                if not Path(config_dir).is_dir():
-                    _raise([f"--config-dir: there is no directory {config_dir}"])
-                loader.get_search_path().prepend("command-line", f"file://{Path(config_dir).absolute()}", anchor="schema")
-            yield
+        Hydra.create_main_hydra2("parley", path)
+        yield
     finally:
         Singleton.set_state(before)
 
@@ -165,7 +167,7 @@ def _explain(override: str, error: Exception, base: DictConfig, groups: set[str]
 def _options(override: str, error: MissingConfigException) -> str:
     options, wanted = list(error.options or ()), override.partition("=")[2]
     close = get_close_matches(wanted, options, n=1)
-    return (f"; did you mean {close[0]}?" if close else "") + f" It has: {', '.join(options)}"
+    return (f"; did you mean {close[0]}?" if close else ".") + f" It has {', '.join(options)}"
 
 
 def _nearest_key(key: str, base: DictConfig, groups: set[str]) -> str:
@@ -183,9 +185,9 @@ def _nearest_key(key: str, base: DictConfig, groups: set[str]) -> str:
 
 def _names(node: Any, prefix: str = "") -> Iterator[str]:
     if isinstance(node, DictConfig):
-        for name in node:
+        for name in map(str, node):
             yield f"{prefix}{name}"
-            if not OmegaConf.is_missing(node, name) and not OmegaConf.is_interpolation(node, str(name)):
+            if not OmegaConf.is_missing(node, name) and not OmegaConf.is_interpolation(node, name):
                 yield from _names(node[name], f"{prefix}{name}.")
 
 

@@ -1,0 +1,230 @@
+"""The command line: every config composes, and whatever is wrong is said at once, before anything is built."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
+from parley.config import ConfigError, changed_keys, fits, imitation_learner, locate, overlaid, run_directory, sweep_directory
+from parley.main import check
+
+CONF = Path(__file__).parents[1] / "conf"
+GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name not in ("hydra", "__pycache__"))
+OPTIONS = [f"{group}={file.stem}" for group in GROUPS for file in sorted((CONF / group).glob("*.yaml"))]
+NEEDS = {"model=hf": ["model.path=folder"], "task=show": ["run=a", "match=b"], "task=replay": ["run=a", "match=b"]}
+NEEDS |= {f"task={task}": ["run=a"] for task in ("learn", "evaluate", "export")}
+
+
+def faults(command: str) -> list[str]:
+    """The faults of a command line, without the head line; none when it can be run."""
+    try:
+        check(shlex.split(command))
+    except ConfigError as error:
+        return str(error).split("\n  - ")[1:]
+    return []
+
+
+def config(*overrides: str):
+    with initialize_config_module("parley.conf", version_base="1.3"):
+        return compose("config", list(overrides))
+
+
+# Each line of a table cell is a fault: the words that its message must hold.
+WRONG = {
+    "sed=1": ["sed=1 | no key sed | did you mean seed"],
+    "seed=one": ["seed=one | 'one' | Integer"],
+    "seed 3": ["seed: | cannot be read | key=value", "3: | cannot be read"],
+    "play.sampling.temprature=1": ["did you mean play.sampling.temperature?"],
+    "temperature=1": ["did you mean play.sampling.temperature or eval.sampling.temperature?"],
+    "task=shwo": ["task=shwo | no such option | did you mean show? | selfplay"],
+    "gmae=deal": ["no key gmae | did you mean game?"],
+    "model=hf": ["model.path: needs a value | model.path=… | [model/hf.yaml]"],
+    "task=show": ["run: must be text, got nothing | [task/show.yaml]", "match: must be text"],
+    "game.payofff=self": ["no key game.payofff | did you mean game.payoff?"],
+    "+game.payofff=self": ["game.payofff: Deal takes no such argument | did you mean payoff? | [game/deal.yaml]"],
+    "game.payoff=selfish": ["game.payoff: must be one of self, coop, comp or a number, got 'selfish'"],
+    "game.retries=four": ["game.retries: must be a whole number, got 'four'"],
+    "game.retries=true": ["game.retries: must be a whole number, got True"],
+    "~game._target_ '+game._target_=parley.games.deal.Dael'": ["game._target_: parley.games.deal has no Dael | did you mean Deal?"],
+    "game._target_=parley.gmaes.deal.Deal": ["parley has no gmaes | did you mean games?"],
+    "game._target_=nowhere.Deal": ["there is no module nowhere"],
+    "objective.loss._target_=parley.objectives.filtered_bc": ["is no class or function"],
+    "learner.optimizer._target_=parley.learners.optim.AdamX": ["learner.optimizer._target_ | parley.learners.optim has no AdamX | AdamW"],
+    "learner.optimizer.lr=fast": ["learner.optimizer.lr: must be a number, got 'fast' | [learner/lightning.yaml]"],
+    "~learner.optimizer.lr": ["learner.optimizer.lr: AdamW needs this argument"],
+    "imitate.learner.optimizer.lr=null": ["imitate.learner.optimizer.lr: must be a number, got nothing (null)"],
+    "imitate.learner.epoch=3": ["imitate.learner.epoch: LightningLearner takes no such argument | did you mean epochs?"],
+    "objective.credit.keep=best": ["objective.credit.keep: must be one of above_avg, nonzero, all, above_group"],
+    "+task.speed=3": ["task.speed: selfplay takes no such argument"],
+    "start=prevoius": ["start: must be one of previous, base, got 'prevoius'"],
+    "play.group=0 play.sampling.top_p=-1": ["play.group: must be at least 1, got 0", "play.sampling.top_p: must be at least 0"],
+    "hardware.precision=16": ["hardware.precision: must be one of 32-true, bf16-true, bf16-mixed | [hardware/cpu.yaml]"],
+    "+foo=1 +play.grup=2 ~eval": ["foo: there is no such key", "play.grup | did you mean group?", "eval: is required"],
+    "run='${nowhere}'": ["run: Interpolation key 'nowhere' not found"],
+    "resume=nowhere": ["resume: there is no directory nowhere"],
+    "seed=1,2": ["Ambiguous value | --multirun"],
+    "-m seed=1,x,y experiment=deal_tiny,deal_tinny": ["seed=x", "seed=y", "deal_tinny | did you mean deal_tiny"],
+    "--sweep": ["--sweep: there is no such flag"],
+    "--config-dir nowhere": ["--config-dir: there is no directory nowhere"],
+    "model=hff model.path=x seed=a game.payoff=x": ["model=hff | did you mean hf?", "seed=a", "game.payoff: must be one of"],
+}
+
+
+@pytest.mark.parametrize("command", WRONG)
+def test_every_fault_is_told_and_nothing_else(command):
+    found = faults(command)
+    assert len(found) == len(WRONG[command]), found
+    for wanted in WRONG[command]:
+        assert any(all(part in line for part in wanted.split(" | ")) for line in found), (wanted, found)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_of_every_group_can_be_run(option):
+    assert faults(" ".join([option, *NEEDS.get(option, [])])) == []
+
+
+def test_the_default_and_free_player_roles():
+    assert faults("") == []
+    assert faults("players.first=human players.second=fair imitate.learner.clip=0.5") == []
+    assert config("players.first=human").players == {"default": "learner", "first": "human"}
+
+
+def test_experiments_tell_their_purpose_and_command():
+    for file in (CONF / "experiment").glob("*.yaml"):
+        head = "".join(line for line in file.read_text().splitlines(keepends=True) if line.startswith("#"))
+        command = re.search(r"^# Command: parley *(.*)$", head, re.M)
+        assert re.search(r"^# Purpose: .{20}", head, re.M) and command, file
+        with initialize_config_module("parley.conf", version_base="1.3"):
+            chosen = compose("config", shlex.split(command.group(1)), return_hydra_config=True)
+        assert chosen.hydra.runtime.choices.experiment == chosen.name == file.stem
+
+
+@pytest.mark.parametrize("yaml", ["play: {grup: 3}", "defaults: [{override /game: dael}]", "seed: [1", "play: {group: a}"])
+def test_a_wrong_file_is_named_with_what_is_wrong_in_it(tmp_path, yaml):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text(f"# @package _global_\n{yaml}\nname: mine\n")
+    found = faults(f"--config-dir {tmp_path} experiment=mine seed=x")
+    assert len(found) == 2 and any(line.startswith("seed=x") for line in found), found
+    [told] = [line for line in found if line.startswith("experiment=mine")]
+    assert "mine" in told and any(word in told for word in ("grup", "dael", "group", "line")), told
+
+
+def test_a_strangers_game_is_checked_against_its_own_signature(tmp_path, monkeypatch):
+    (tmp_path / "game").mkdir()
+    (tmp_path / "coins.py").write_text("class Coins:\n    def __init__(self, coins: int, names: list[str] = []): ...\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "game" / "coins.yaml").write_text("_target_: coins.Coins\ncoins: 3\nnames: [a, b]\n")
+    assert faults(f"--config-dir {tmp_path} game=coins") == []
+    wrong = faults(f"--config-dir {tmp_path} game=coins game.coins=three game.names=[1]")
+    assert len(wrong) == 2 and all("[game/coins.yaml]" in line for line in wrong), wrong
+
+
+# --- resuming --------------------------------------------------------------------------------------------------------
+
+
+def stored(folder: Path, done: bool = False, *overrides: str) -> Path:
+    folder.mkdir(parents=True)
+    OmegaConf.save(config(*overrides), folder / "config.yaml")
+    if done:
+        (folder / "summary.json").write_text("{}")
+    return folder
+
+
+def test_run_directories_are_new_or_the_newest_unfinished(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    task = "parley.tasks.selfplay"
+    assert len({run_directory("x") for _ in range(20)}) == 20
+    assert re.fullmatch(r"outputs/x/\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_[0-9a-f]{6}", run_directory("x", "auto", task))
+    stored(Path("outputs/x/2026-01-01"))
+    stored(Path("outputs/x/2026-01-02"))
+    stored(Path("outputs/x/2026-01-03"), True)
+    stored(Path("outputs/x/2026-01-04"), False, "task=play")
+    assert run_directory("x", "auto", task) == "outputs/x/2026-01-02"
+    assert run_directory("x", "outputs/x/2026-01-01", task) == "outputs/x/2026-01-01"
+    assert not Path(run_directory("y", "auto", task)).exists()
+    stored(Path("multirun/x/2026-01-01/0"), True)
+    stored(Path("multirun/x/2026-01-01/1"))
+    stored(Path("multirun/x/2026-01-02/0"), True)
+    assert sweep_directory("x", "auto") == "multirun/x/2026-01-01"
+
+
+def test_changed_keys_are_those_that_decide_what_a_run_is():
+    old = config()
+    assert changed_keys(old, config("resume=auto", "hardware.threads=2", "hardware.micro_tokens=99", "logger=wandb")) == []
+    new = config("game.payoff=self", "hardware.precision=bf16-mixed", "learner.optimizer.lr=0.1", "+learner.optimizer.eps=1e-8")
+    assert changed_keys(old, new) == ["game.payoff", "hardware.precision", "learner.optimizer.eps", "learner.optimizer.lr"]
+
+
+def test_resuming_with_another_config_names_the_keys_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    old = stored(tmp_path / "outputs" / "deal_tiny" / "2026-01-01")
+    for resume in ("auto", str(old)):
+        assert faults(f"resume={resume} hardware.threads=2") == []
+        [told] = faults(f"resume={resume} play.group=8")
+        assert all(part in told for part in ("play.group", "was 4", "is 8", old.name)), told
+    assert [path.name for path in old.iterdir()] == ["config.yaml"]
+
+
+# --- the pieces ------------------------------------------------------------------------------------------------------
+
+
+def test_imitation_lays_its_learner_over_the_learner():
+    learner = imitation_learner(config("imitate.learner.epochs=7", "learner.batch_utterances=5"))
+    assert (learner.epochs, learner.batch_utterances) == (7, 5)
+    assert learner.optimizer._target_.endswith("Muon") and learner._partial_ is True
+    assert overlaid({"a": {"b": 1, "c": 2}}, {"a": {"c": 3}}) == {"a": {"b": 1, "c": 3}}
+    assert overlaid({"a": {"_target_": "x", "b": 1}}, {"a": {"_target_": "y"}}) == {"a": {"_target_": "y"}}
+
+
+def test_annotations_decide_what_fits():
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+    from typing import Literal
+
+    good = [(1, int), (1, float), (None, int | None), ("a", Literal["a", 1]), ([1, 2], Sequence[int]), ([], list), ("x", Path)]
+    good += [({"a": 1}, Mapping[str, int]), ([1.0, 2], tuple[float, float]), ({"_target_": "x"}, Path | Mapping), (3, "unknown")]
+    bad = [(True, int), (1.0, int), ("1", float), (None, int), (1, bool), (True, Literal[1]), (["a"], Sequence[int]), ("ab", Sequence[str])]
+    bad += [({"a": "b"}, dict[str, int]), ([1], Mapping[str, int]), (1, str)]
+    assert [case for case in good if not fits(*case)] == [] and [case for case in bad if fits(*case)] == []
+
+
+def test_a_target_whose_library_is_missing_says_which(tmp_path, monkeypatch):
+    (tmp_path / "needy.py").write_text("import a_library_that_nobody_has\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(LookupError, match="needy needs the module a_library_that_nobody_has"):
+        locate("needy.Thing")
+
+
+# --- as a person meets it --------------------------------------------------------------------------------------------
+
+
+def parley(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "parley", *arguments], cwd=cwd, capture_output=True, text=True, env=os.environ, timeout=60)
+
+
+def test_faults_exit_with_2_and_without_a_traceback(tmp_path):
+    done = parley("sed=1", "task=shwo", cwd=tmp_path)
+    assert done.returncode == 2 and done.stdout == "" and "Traceback" not in done.stderr
+    assert done.stderr.startswith("parley: 2 faults, nothing was run") and list(tmp_path.iterdir()) == []
+
+
+def test_cfg_shows_the_composed_config_from_any_directory(tmp_path):
+    done = parley("--cfg", "job", "experiment=deal_tiny_self", "seed=7", cwd=tmp_path)
+    assert done.returncode == 0 and OmegaConf.create(done.stdout) == config("experiment=deal_tiny_self", "seed=7")
+
+
+def test_help_lists_groups_options_and_examples_that_work(tmp_path):
+    done = parley("--help", cwd=tmp_path)
+    assert done.returncode == 0 and done.stderr == ""
+    for group in GROUPS:
+        assert re.search(rf"^{group}: {', '.join(sorted(file.stem for file in (CONF / group).glob('*.yaml')))}$", done.stdout, re.M), group
+    examples = re.findall(r"^parley(.*)\n    \S", done.stdout.partition("== Examples ==")[2], re.M)
+    assert len(examples) >= 6
+    for example in examples:
+        if "my_game" not in example:
+            assert faults(example.replace(" --cfg job", "")) == [], example
