@@ -83,6 +83,7 @@ class Stage:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if self._bars is not None and self._task is not None:
             self._bars.remove_task(self._task)
+            self._bars.refresh()
         took = duration(self._elapsed())
         state = f"{self.done:,} {self.unit} in {took}" if kind is None else f"stopped after {self._count()} {self.unit}, {took}"
         self._progress.note(f"{self.name}: {state}{self._tail(self._facts())}")

@@ -6,8 +6,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_WORDS = "api_?key|access_?key|private_?key|secret_?key|auth|authorization|token|secret|password|passwd|credentials?"
-_NAME = re.compile(rf"(^|[_\-.])({_WORDS})$", re.I)
+_WORDS = "(api|access|private|secret)[_-]?key|auth|authorization|token|secret|password|passwd|credentials?"
+_NAME = re.compile(rf"(?:^|[_\-.])(?:{_WORDS})$", re.I)
 _VALUE = re.compile(r"^(sk-|hf_|gh[opsu]_|github_pat_|xox[abp]-|AKIA)\w[\w\-]{10,}$|^Bearer\s")
 _LOGIN = re.compile(r"(\w+://)[^/\s@]+@")
 

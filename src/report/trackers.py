@@ -123,7 +123,8 @@ class Wandb:
             raise ModuleNotFoundError("logger=wandb needs wandb: pip install 'parley-lm[wandb]'", name=error.name) from None
 
         run.mkdir(parents=True, exist_ok=True)
-        settings = wandb.Settings(console="off", silent=True, disable_code=True, disable_git=True, x_disable_machine_info=True)
+        # no metadata: it holds the command line as typed, host name and paths; the redacted manifest says what matters
+        settings = wandb.Settings(console="off", silent=True, disable_code=True, disable_git=True, x_disable_meta=True, host="")
         self._run = wandb.init(
             project=self.project, entity=self.entity, name=self.name or run.name, tags=list(self.tags), mode=self.mode,
             id=_id(run / "wandb_id"), resume="allow", dir=str(run), settings=settings,

@@ -1,7 +1,7 @@
 """OpenAI's chat fine-tuning JSONL: {"messages": [{"role", "content"[, "weight"]}, …]}, one line per kept log.
 
 The service trains every assistant message whose `weight` is not 0, and wants the last message to be the assistant's.
-So what a seat was told after its last reply is left out, and a reply that the game refused carries weight 0.
+So a log ends with its last accepted reply, and replies before it that the game refused carry weight 0.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ def write(path: Path, logs: Iterable[Log]) -> int:
 
 def line(entry: Log) -> dict[str, Json] | None:
     """One log as the service takes it; None where the seat never said anything that the game accepted."""
-    replies = [index for index, message in enumerate(entry.messages) if message.role == "assistant"]
-    if not set(replies) - set(entry.rejected):
+    accepted = [index for index, message in enumerate(entry.messages) if message.role == "assistant" and index not in entry.rejected]
+    if not accepted:
         return None
     told: list[dict[str, Json]] = []
-    for index, message in enumerate(entry.messages[: replies[-1] + 1]):
+    for index, message in enumerate(entry.messages[: accepted[-1] + 1]):
         told.append({"role": message.role, "content": message.content})
         if index in entry.rejected:
             told[-1]["weight"] = 0

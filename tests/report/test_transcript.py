@@ -1,0 +1,47 @@
+"""One match on a terminal: everything that was said and noted, and no escape sequence of a model's."""
+
+from __future__ import annotations
+
+import io
+
+from market import NASTY, episode, views
+from parley.report.transcript import notes, printable, spoken, text
+from rich.console import Console
+
+
+def shown(found, sides) -> str:
+    out = io.StringIO()
+    Console(file=out, width=160, force_terminal=True, color_system=None).print(text(found, sides, {"joint": "points of both"}))
+    return out.getvalue()
+
+
+def test_both_views_the_outcome_and_the_scores_are_shown():
+    found = episode("m1", "s1", 4.0, "one [bold] price")
+    seen = shown(found, views(found))
+    for words in ("match m1: market, scenario s1, seed 5", "buyer", "seller", "you buy <cheap>", "say it again", "payoff 4", "payoff 2"):
+        assert words in seen, words
+    assert seen.count("one [bold] price") == 2  # said by the buyer, read by the seller
+    assert "assistant [refused, reason no tag]" in seen and "assistant [retry]" in seen and "assistant [ended by length]" in seen
+    assert "outcome: deal" in seen and "points of both" in seen and "buyer 4 seller 2" in seen
+
+
+def test_a_model_cannot_write_to_the_terminal():
+    found = episode("m1", "s1", 0.0, NASTY + "\x07\x9b\u202e\ud800 end")
+    seen = shown(found, views(found))
+    assert "\x1b" not in seen and "\x9b" not in seen and "\x07" not in seen and "\u202e" not in seen
+    seen.encode("utf-8")
+    assert "<script>alert('model')</script>" in seen
+
+
+def test_without_a_replay_each_seat_shows_what_it_said():
+    found = episode("m1", "s1", 1.0)
+    assert {seat: [message.content for message in view] for seat, view in spoken(found).items()} == {
+        "buyer": ["garbage", "hello"],
+        "seller": ["fine"],
+    }
+    assert notes(found) == {"buyer.1": "refused, reason no tag", "buyer.2": "retry", "seller.1": "ended by length"}
+
+
+def test_printable_keeps_what_is_text():
+    assert printable("tab\t line\n naïve 日本 🙂 é\r\n") == "tab\t line\n naïve 日本 🙂 é\n"
+    assert printable("a\x00b\rc\x7fd") == "a\ufffdb\ufffdc\ufffdd"
