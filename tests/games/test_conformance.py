@@ -281,6 +281,11 @@ class ScriptFails(Sums):
         return {"broken": lambda request, rng, persona: str(request.observation["missing"])}
 
 
+class ScriptSaysNothing(Sums):
+    def scripts(self):
+        return {"mute": lambda request, rng, persona: None}
+
+
 BROKEN = {
     Raises: "junk",
     RetriesForEver: "retries",
@@ -306,6 +311,7 @@ BROKEN = {
     SplitCluster: "scenarios",
     Reshuffles: "scenarios",
     ScriptFails: "scripts",
+    ScriptSaysNothing: "scripts",
 }
 
 
