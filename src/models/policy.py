@@ -135,6 +135,7 @@ def check_packable(policy: Policy, tolerance: float | None = None) -> None:
     device = inner.get_input_embeddings().weight.device
     limit = tolerance or (1e-4 if inner.dtype == torch.float32 else 0.05)
     samples = _random_tree(config)
+    policy.packable = True
     with torch.no_grad():
         expected = [_whole(inner, sample, device) for sample in samples]
         alone = _largest(policy, samples, expected, trees=False, device=device)
