@@ -79,9 +79,11 @@ HOLD = "import sys, time; from parley.files import lock\nwith lock(sys.argv[1]):
 def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path):
     with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdout.readline() == "held\n"
-        with pytest.raises(Locked, match=f"in use by process {process.pid} on {socket.gethostname()}"), lock(tmp_path):
-            pass
-        process.kill()
+        try:
+            with pytest.raises(Locked, match=f"in use by process {process.pid} on {socket.gethostname()}"), lock(tmp_path):
+                pass
+        finally:
+            process.kill()
     with lock(tmp_path):
         assert Path(tmp_path, ".lock").read_text().startswith(f"process {os.getpid()} on ")
         with pytest.raises(Locked), lock(tmp_path):

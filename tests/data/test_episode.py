@@ -23,10 +23,11 @@ def episode(turns=(), **fields):
     return Episode(**{**plain, **fields})
 
 
+NASTY = 'a "quoted"\nline \u2028 \U0001f600 \udc80'
 TURNS = (
-    Turn("a.1", "a", "act", 'a "quoted"\nline \u2028 \U0001f600 \udc80', "length", Call((1, 2), (3,), (-0.1234567890123456,), "v1", sampling={"top_p": 1.0})),
+    Turn("a.1", "a", "act", NASTY, "length", Call((1, 2), (3,), (-0.1234567890123456,), "v1", sampling={"top_p": 1.0})),
     Turn("b.1", "b", "judge", "", "context"),
-)  # fmt: skip
+)
 
 
 def test_json_gives_back_an_equal_episode():
