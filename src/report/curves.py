@@ -27,11 +27,17 @@ def chart(name: str, curves: Sequence[Curve], level: Figure | None = None, level
     """One metric by iteration. `level` is a line across, with its band (the demonstrators' figure)."""
     xs = sorted({x for curve in curves for x in curve.points})
     spans = [_span(point) for curve in curves for point in curve.points.values()] + ([_span(level)] if level else [])
-    low, high, step = scale(min(low for low, _ in spans), max(high for _, high in spans))
+    means = [point["mean"] for curve in curves for point in curve.points.values()] + ([level["mean"]] if level else [])
+    least, most = min(low for low, _ in spans), max(high for _, high in spans)
+    if min(means) >= 0:  # an interval may reach below 0 where no value can: the axis does not follow it
+        least = max(least, 0.0)
+    if name.endswith("_rate") and max(means) <= 1:
+        most = min(most, 1.0)
+    low, high, step = scale(least, most)
 
     def at(x: float, y: float) -> tuple[float, float]:
         across = (x - xs[0]) / (xs[-1] - xs[0]) if len(xs) > 1 else 0.5
-        up = (y - low) / (high - low)
+        up = (min(max(y, low), high) - low) / (high - low)
         return LEFT + across * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM)
 
     parts = [f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(name)} by iteration">']
@@ -46,8 +52,8 @@ def chart(name: str, curves: Sequence[Curve], level: Figure | None = None, level
 def scale(low: float, high: float, ticks: int = 5) -> tuple[float, float, float]:
     """Ends and step of an axis that holds [low, high] at round numbers (1, 2 or 5 times a power of ten)."""
     if not high > low:
-        pad = abs(low) * 0.1 or 1.0
-        low, high = low - pad, high + pad
+        pad = abs(low) * 0.1
+        low, high = (low - pad, high + pad) if pad else (0.0, 1.0)
     raw = (high - low) / ticks
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * (1 - 1e-9))

@@ -16,17 +16,16 @@ from ..data.episode import Episode
 from ..evaluate import values
 from ..files import write_text
 from ..games.base import Message
-from ..seeds import rng
+from .choice import choose, worth
 from .curves import Curve, chart
 from .progress import duration
-from .run import Figures, entry, episodes, figure, metric_names, number, summary
+from .run import Figures, entry, figure, metric_names, number, summary
 from .transcript import Views, ending, facts, notes, printable, spoken
 
 START = "start"  # the opponent whose curve is drawn beside the player's own
-SHOWN = ("sampled", "greedy")  # where the transcripts come from: the first of these that was stored
+SHOWN = ("sampled", "greedy")
 FIRST_CHARTS = 9
-
-Kinds = Sequence[tuple[str, Episode]]  # best, worst or random, and the match
+SHORT = 600  # characters of a system message that need no folding
 
 
 def write(
@@ -86,6 +85,8 @@ def _tiles(data: Mapping[str, Any]) -> str:
         before, after = ((row.get(mode) or {}).get(main) for row in (start, kept))
         if before and after:
             tiles.append((f"{main}, {mode}: start → kept", f"{before['mean']:.2f} → {after['mean']:.2f}"))
+    if gain := data.get("improvement_greedy"):
+        tiles.append((f"{main}, greedy: paired gain over the start", figure(gain)))
     if shown := (data.get("demonstrators") or {}).get(main):
         tiles.append((f"{main}, demonstrators", figure(shown)))
     tiles.append(("time", f"{duration(data['seconds'])}, {data['cpu_seconds']:,.0f} CPU-s"))
@@ -233,40 +234,6 @@ def _transcripts(run: Path, data: Mapping[str, Any], views: Callable[[Episode], 
     return _bar(iterations) + "".join(articles)
 
 
-def choose(run: Path, iteration: int, metric: str, count: int, seed: int) -> Kinds:
-    """Matches to show of an iteration: best, worst and random, no match and (while there are enough) no scenario twice."""
-    for what in SHOWN:
-        ranked = sorted((_worth(episode, metric), episode.id, episode.scenario.id) for episode in episodes(run, iteration, what))
-        if ranked:
-            break
-    else:
-        return []
-    shuffled = rng(seed, "transcripts", iteration).sample(ranked, len(ranked))
-    third = count // 3
-    kinds: dict[str, str] = {}
-    taken: set[str] = set()
-    for kind, order, wanted in (("best", ranked[::-1], third), ("worst", ranked, third), ("random", shuffled, count - 2 * third)):
-        fresh = [entry for entry in order if entry[1] not in kinds]
-        fresh.sort(key=lambda entry: entry[2] in taken)  # a stable sort: scenarios that were not shown yet come first
-        for _, match, scenario in _distinct(fresh)[:wanted]:
-            kinds[match] = kind
-            taken.add(scenario)
-    found = {episode.id: episode for episode in episodes(run, iteration, what) if episode.id in kinds}
-    return [(kind, found[match]) for match, kind in kinds.items()]
-
-
-def _distinct(entries: Sequence[tuple[float, str, str]]) -> list[tuple[float, str, str]]:
-    """The first entry of each scenario, then the others."""
-    first = {entry[2]: entry for entry in reversed(entries)}
-    return [entry for entry in entries if first[entry[2]] is entry] + [entry for entry in entries if first[entry[2]] is not entry]
-
-
-def _worth(episode: Episode, metric: str) -> float:
-    """What the match is ranked by: the run's metric, or the mean payoff where the match has no such metric."""
-    returns = episode.result.returns
-    return values(episode).get(metric, sum(returns.values()) / max(len(returns), 1))
-
-
 def _bar(iterations: Sequence[int]) -> str:
     def pick(name: str, every: str, options: Iterable[object]) -> str:
         entries = "".join(f'<option value="{_text(option)}">{_text(option)}</option>' for option in options)
@@ -286,10 +253,10 @@ def _match(iteration: int, kind: str, episode: Episode, views: Views, metric: st
         f"{''.join(_said(message, remarks) for message in view)}</div>"
         for seat, view in views.items()
     )
-    shown = "".join(f"<span>{_text(name)} <b>{_text(number(value))}</b></span>" for name, value in values(episode).items())
+    shown = "".join(f"<span>{_text(name)} <b>{_text(number(value))}</b></span>" for name, value in values(episode).items() if value)
     return (
         f'<article class="match" data-iteration="{iteration}" data-kind="{kind}">'
-        f"<h3>iteration {iteration}, {kind}: {_text(metric)} {_text(number(_worth(episode, metric)))}, {_text(ending(episode))}</h3>"
+        f"<h3>iteration {iteration}, {kind}: {_text(metric)} {_text(number(worth(episode, metric)))}, {_text(ending(episode))}</h3>"
         f'<p class="soft">match {_text(episode.id)}, scenario {_text(episode.scenario.id)}</p>'
         f'<div class="numbers">{shown}</div><div class="seats">{seats}</div></article>\n'
     )
@@ -300,5 +267,6 @@ def _said(message: Message, remarks: Mapping[str, str]) -> str:
     mark = f' <span class="mark">{_text(remark)}</span>' if remark else ""
     words = f'<pre dir="auto">{_text(message.content)}</pre>'
     if message.role == "system":
-        words = f"<details><summary>what the seat was told at the start</summary>{words}</details>"
+        unfolded = " open" if len(message.content) <= SHORT else ""
+        words = f"<details{unfolded}><summary>what the seat was told at the start</summary>{words}</details>"
     return f'<div class="said {message.role}"><span class="who">{message.role}{mark}</span>{words}</div>'

@@ -47,7 +47,10 @@ class Progress:
 
 
 class Stage:
-    """One running piece of work. Facts given to `advance`: whole numbers are counted and shown per second, the rest as last given."""
+    """One running piece of work. `total` may be set once it is known.
+
+    Facts given to `advance`: whole numbers are counted and shown per second, the rest is shown as last given.
+    """
 
     def __init__(
         self, progress: Progress, name: str, total: int | None, unit: str, clock: Callable[[], float], bars: Bars | None
@@ -75,7 +78,7 @@ class Stage:
             else:
                 self._latest[key] = value
         if self._bars is not None and self._task is not None:
-            self._bars.update(self._task, completed=self.done, facts=self._facts())
+            self._bars.update(self._task, completed=self.done, total=self.total, facts=self._facts())
         elif self._due():
             self._said, self._tenth = self._clock(), self._tenths()
             self._progress.note(f"{self.name}: {self._count()} {self.unit}{self._tail(self._facts(), self._left())}")

@@ -108,3 +108,20 @@ def _table(title: str, headers: Sequence[str]) -> Table:
 
 def _row(table: Table, cells: Sequence[str], style: str = "") -> None:
     table.add_row(*(Text(cell) for cell in cells), style=style)
+
+
+def figures_table(title: str, figures: Figures) -> Table:
+    """One row per metric."""
+    table = _table(title, ["metric", "mean, 95 %"])
+    for name, value in figures.items():
+        _row(table, [name, figure(value)], "")
+    return table
+
+
+def tournament_table(figures: Mapping[str, Mapping[str, Figures]], metric: str) -> Table:
+    """Who plays (rows) against whom (columns): the row player's `metric`."""
+    opponents = list(dict.fromkeys(name for row in figures.values() for name in row))
+    table = _table(f"{metric} of the row's player against the column's", ["", *opponents])
+    for name, row in figures.items():
+        _row(table, [name, *(figure(row.get(other, {}).get(metric)) for other in opponents)], "")
+    return table

@@ -39,7 +39,7 @@ def notes(episode: Episode) -> dict[str, str]:
         parts = [turn.kind] if turn.kind != "act" else []
         parts += [f"ended by {turn.finish}"] if turn.finish != "stop" else []
         parts += ["refused"] if following.get(turn.request) == "retry" else []
-        parts += [f"{key} {_plain(value)}" for key, value in episode.result.marks.get(turn.request, {}).items()]
+        parts += [f"{key} {_mark(value)}" for key, value in episode.result.marks.get(turn.request, {}).items()]
         told[turn.request] = printable(", ".join(parts))
     return told
 
@@ -82,6 +82,19 @@ def text(episode: Episode, views: Views, definitions: Mapping[str, str] | None =
     return Group(head, sides, Text(printable(f"outcome: {ending(episode)}"), "bold"), _metrics(episode, definitions or {}))
 
 
+def plain(episode: Episode, views: Views) -> str:
+    """The private views one after the other, as plain text."""
+    remarks = notes(episode)
+    parts = []
+    for seat, view in views.items():
+        lines = [f"{seat}: {facts(episode, seat)}"]
+        for message in view:
+            remark = remarks.get(message.request or "", "")
+            lines.append(f"[{message.role}{f': {remark}' if remark else ''}] {message.content}")
+        parts.append("\n".join(lines))
+    return printable("\n\n".join(parts))
+
+
 def _view(view: Sequence[Message], remarks: Mapping[str, str]) -> RenderableType:
     styles = {"system": "dim", "user": "", "assistant": "cyan"}
     parts: list[Text] = []
@@ -101,5 +114,5 @@ def _metrics(episode: Episode, definitions: Mapping[str, str]) -> Table:
     return table
 
 
-def _plain(value: Json) -> str:
+def _mark(value: Json) -> str:
     return number(value) if value is None or isinstance(value, (str, int, float)) else str(value)

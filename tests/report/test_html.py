@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from market import NASTY, views
 from parley.report import html
+from parley.report.choice import COLUMNS, choose, rows
 from parley.report.curves import Curve, chart, scale
 
 VOID = {"meta", "link", "br", "img", "input"}
@@ -103,12 +104,21 @@ def test_transcripts_are_best_worst_and_random(page):
 
 def test_chosen_matches_are_distinct_in_match_and_scenario(make_run):
     run = make_run()
-    chosen = html.choose(run, 1, "joint", 7, seed=3)
+    chosen = choose(run, 1, "joint", 7, seed=3)
     assert [kind for kind, _ in chosen] == ["best"] * 2 + ["worst"] * 2 + ["random"] * 3
     assert len({episode.id for _, episode in chosen}) == len({episode.scenario.id for _, episode in chosen}) == 7
-    assert chosen == html.choose(run, 1, "joint", 7, seed=3)
-    assert len(html.choose(run, 1, "joint", 100, seed=3)) == 9
-    assert html.choose(run, 7, "joint", 6, seed=3) == []
+    assert chosen == choose(run, 1, "joint", 7, seed=3)
+    assert len(choose(run, 1, "joint", 100, seed=3)) == 9
+    assert choose(run, 7, "joint", 6, seed=3) == []
+
+
+def test_the_chosen_matches_make_a_table_for_trackers(make_run):
+    run = make_run()
+    made = rows(choose(run, 0, "joint", 3, seed=1), views, "joint")
+    assert [len(row) for row in made] == [len(COLUMNS)] * 3
+    kind, _, scenario, outcome, value, told = made[0]
+    assert (kind, scenario, outcome, value) == ("best", "s4", "deal", 6.0)
+    assert "seller: iter_000, payoff 2" in told and "[system] you sell" in told and "[assistant: refused, reason no tag] garbage" in told
 
 
 def test_a_run_without_matches_or_demonstrators_still_has_its_page(make_run):
@@ -142,7 +152,7 @@ def test_an_unfinished_run_is_refused_with_what_to_do(tmp_path: Path):
         (4.1, 12.9, (4.0, 14.0, 2.0)),
         (-3.0, 2.0, (-3.0, 2.0, 1.0)),
         (5.0, 5.0, (4.4, 5.6, 0.2)),
-        (0.0, 0.0, (-1.0, 1.0, 0.5)),
+        (0.0, 0.0, (0.0, 1.0, 0.2)),
     ],
 )
 def test_axes_end_at_round_numbers(low, high, expected):
@@ -157,6 +167,13 @@ def test_a_chart_stays_inside_its_frame():
     for x, y in re.findall(r"(-?[\d.]+),(-?[\d.]+)", drawn):
         assert 52 <= float(x) <= 408 and 14 <= float(y) <= 208
     assert "nan" not in drawn and "inf" not in drawn
+
+
+def test_the_axis_of_a_rate_does_not_follow_an_interval_beyond_what_a_rate_can_be():
+    points = {0: {"mean": 0.01, "low": -0.1, "high": 0.12}, 1: {"mean": 0.9, "low": 0.7, "high": 1.1}}
+    drawn = chart("deal_rate", [Curve("sampled", "sampled", points)])
+    ticks = re.findall(r'text-anchor="end">([^<]+)<', drawn)
+    assert ticks == ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"]
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not here")
