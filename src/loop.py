@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from itertools import combinations, product
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,7 @@ class Loop:
             return []
         self._stage(name, inputs, lambda: _figures(self.play(name, self._demonstrators(split, inputs["matches"]))))
         weight = self.config.imitate.partner_weight
-        return [demo for episode in self._episodes(name) for demo in demonstrate(self.game, episode, weight)]
+        return [demo for episode in self.episodes(name) for demo in demonstrate(self.game, episode, weight)]
 
     def _demonstrated(self, split: str) -> dict[str, Any]:
         imitate = self.config.imitate
@@ -104,27 +105,28 @@ class Loop:
         nodes = {"game": _plain(self.config.game), "data": _plain(self.config.data)}
         return {"matches": matches, "players": list(imitate.players), "seed": self.seed, **nodes}
 
-    def iterate(self, number: int, snapshot: Snapshot) -> Snapshot:
-        """One iteration: `snapshot` plays, credit chooses, the learner trains the next snapshot."""
-        play, learn = f"iter_{number:03d}/play", f"iter_{number:03d}/learn"
+    def self_play(self, number: int, snapshot: Snapshot) -> dict[str, Any]:
+        """The matches of round `number`, in which `snapshot` is the learner; returns their figures."""
+        name = f"iter_{number:03d}/play"
         inputs = {"snapshot": snapshot.version, "play": _plain(self.config.play), "game": _plain(self.config.game), "seed": self.seed}
 
         def work() -> dict[str, Any]:
-            sampling = Sampling(**_plain(self.config.play.sampling))
-            self.play(play, self._self_play(number), sampling, {LEARNER: snapshot})
-            episodes = self._episodes(play)
+            episodes = self.play(name, self._self_play(number), Sampling(**_plain(self.config.play.sampling)), {LEARNER: snapshot})
             return {"matches": len(episodes), **language(episodes, [LEARNER]), "figures": _figures(episodes, [LEARNER])}
 
-        self._stage(play, inputs, work)
+        return self._stage(name, inputs, work)
 
-        def train() -> dict[str, Any]:
-            samples, kept = self._samples(number)
+    def learn(self, number: int, snapshot: Snapshot, source: Loop | None = None) -> Snapshot:
+        """The next snapshot: credit chooses from the round that `snapshot` played (in the run of `source`), the learner trains."""
+        name, nodes = f"iter_{number:03d}/learn", ("objective", "learner", "start", "replay")
+        inputs = {"snapshot": snapshot.version, "seed": self.seed, **{node: _plain(self.config[node]) for node in nodes}}
+
+        def work() -> dict[str, Any]:
+            samples, kept = (source or self)._samples(number)
             begin = snapshot if self.config.start == "previous" else self.start()
-            learned = self._learn(self.parts.learner, samples, begin, learn, f"iter_{number:03d}")
-            return {**learned, "credit": kept}
+            return {**self._learn(self.parts.learner, samples, begin, name, f"iter_{number:03d}"), "credit": kept}
 
-        inputs = {"snapshot": snapshot.version, "objective": _plain(self.config.objective), "learner": _plain(self.config.learner)}
-        return Snapshot(**self._stage(learn, {**inputs, "replay": self.config.replay, "start": self.config.start}, train)["snapshot"])
+        return Snapshot(**self._stage(name, inputs, work)["snapshot"])
 
     def evaluate(self, number: int, snapshot: Snapshot, start: Snapshot) -> dict[str, Any]:
         """The figures of a snapshot: self-play on validation and test, and matches against the frozen start."""
@@ -159,8 +161,28 @@ class Loop:
 
     def improvement(self, number: int, metric: str) -> dict[str, float]:
         """The paired difference in greedy self-play between a snapshot and the start, over every held-out scenario."""
-        before, after = (self._episodes(f"iter_{each:03d}/eval/greedy") for each in (0, number))
+        before, after = (self.episodes(f"iter_{each:03d}/eval/greedy") for each in (0, number))
         return paired(before, after, metric).to_json()
+
+    def tournament(self, snapshots: Mapping[str, Snapshot]) -> dict[str, dict[str, Any]]:
+        """Every snapshot against every other and the game's scripts, both seatings: [player][opponent] -> figures."""
+        sampling, test = Sampling(**_plain(self.config.eval.sampling)), self._held_out("test", self.config.eval.scenarios)
+        versions = {name: snapshot.version for name, snapshot in snapshots.items()}
+        table: dict[str, dict[str, Any]] = {name: {} for name in snapshots}
+        pairs = [*combinations(snapshots, 2), *product(snapshots, self.config.eval.opponents)]
+        for one, other in pairs:
+            name = f"tournament/{one}/{other}"
+            seatings = both_seatings(self.game, test, one, other, self.seed, name)
+            who = {key: snapshots[key] for key in (one, other) if key in snapshots}
+
+            def work(name: str = name, seatings: Any = seatings, who: Who = who, one: str = one, other: str = other) -> dict[str, Any]:
+                episodes = self.play(name, seatings, sampling, who)
+                return {player: _figures(episodes, [player]) for player in (one, other)}
+
+            found = self._stage(name, {"players": versions, "sampling": asdict(sampling)}, work)
+            for player, opponent in ((one, other), (other, one)):
+                table.setdefault(player, {})[opponent] = found[player]
+        return table
 
     # --- who plays whom ----------------------------------------------------------------------------------------------
 
@@ -205,7 +227,7 @@ class Loop:
                 bar = self.progress.stage(name, len(waiting), "games")
                 with self._table(names, sampling or Sampling(), snapshots or {}) as players, bar:
                     Arena(self.game, players, self.config.play.in_flight).play(waiting, store.append, _advance(bar))
-        return self._episodes(name)
+        return self.episodes(name)
 
     @contextmanager
     def _table(self, names: set[str], sampling: Sampling, snapshots: Who) -> Iterator[dict[str, Player]]:
@@ -252,7 +274,7 @@ class Loop:
         samples: list[Sample] = []
         kept: dict[str, Any] = {}
         for each in range(max(1, number - self.config.replay), number + 1):
-            episodes = self._episodes(f"iter_{each:03d}/play")
+            episodes = self.episodes(f"iter_{each:03d}/play")
             versions = {episode.policies[seat] for episode in episodes for seat, player in episode.players.items() if player == LEARNER}
             for version in sorted(versions):
                 given = self.parts.credit(episodes, version)
@@ -274,7 +296,7 @@ class Loop:
         name = f"iter_{number:03d}/eval/language"
 
         def work() -> dict[str, Any]:
-            episodes = self._episodes(f"iter_{number:03d}/eval/sampled")
+            episodes = self.episodes(f"iter_{number:03d}/eval/sampled")
             samples = everything_said(episodes[:DRIFT_SAMPLES])
             drift = {"start_logprob": mean_logprob(samples, start, self.parts.learner.hardware)} if samples else {}
             return {**language(episodes, [LEARNER]), **drift}
@@ -288,7 +310,8 @@ class Loop:
         self.done.setdefault(name, done)
         return done.outputs
 
-    def _episodes(self, name: str) -> list[Episode]:
+    def episodes(self, name: str) -> list[Episode]:
+        """The stored matches of the stage `name`, by id."""
         return list(EpisodeStore(self.out / name, shard=None).read(ordered=True))
 
     def outputs(self, name: str) -> Any:

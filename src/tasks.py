@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,15 +16,22 @@ from rich.console import Console
 
 from .config import SAVED, SUMMARY, ConfigError, changed_keys, imitation_learner
 from .data.credit import NothingKept
+from .data.episode import Episode
+from .data.formats import messages, openai_chat
+from .data.replay import replay as replayed
+from .data.store import EpisodeStore
 from .files import Locked, lock, write_json, write_text
+from .games.base import Game
 from .loop import Loop, Parts
+from .models.backend import Snapshot
 from .objectives.filtered_bc import FilteredBC
 from .play.arena import TooManyFailures
-from .report import manifest
+from .report import compare as comparison
+from .report import html, manifest, transcript
 from .report.progress import Progress
-from .report.table import run_table
+from .report.table import figures_table, run_table, tournament_table
 from .report.trackers import Jsonl, Tracker, tracking
-from .stages import StageChanged
+from .stages import MANIFEST, StageChanged
 
 BEGAN = time.perf_counter()
 EXPECTED = (Locked, StageChanged, NothingKept, TooManyFailures)  # what is told without a traceback
@@ -36,6 +44,9 @@ def selfplay(config: DictConfig, out: Path) -> float | None:
             tracker.config(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
         summary = _iterations(loop, logs)
         write_json(out / SUMMARY, summary)
+        _report(loop)
+        for tracker in logs:
+            tracker.table("transcripts", *_transcripts(loop, summary), summary["best"])
     _closing(out, summary)
     which, name = config.metric.split(".", 1)
     return float(summary["iterations"][summary["best"]][which][name]["mean"])
@@ -47,7 +58,8 @@ def _iterations(loop: Loop, logs: Sequence[Tracker]) -> dict[str, Any]:
     snapshots = [start := loop.start()]
     for number in range(config.iterations + 1):
         if number:
-            snapshots.append(loop.iterate(number, snapshots[-1]))
+            loop.self_play(number, snapshots[-1])
+            snapshots.append(loop.learn(number, snapshots[-1]))
         row = {"iteration": number, "snapshot": snapshots[-1].version, **loop.evaluate(number, snapshots[-1], start)}
         if number == 0:
             _merge(row, loop.yardsticks(0, start))
@@ -111,10 +123,125 @@ def _flat(value: Any, key: str) -> Iterator[tuple[str, Any]]:
         yield key, value
 
 
+def _report(loop: Loop) -> None:
+    html.write(loop.out, loop.game.facts.metrics, lambda episode: replayed(loop.game, episode).views, loop.config.eval.transcripts)
+
+
+def _transcripts(loop: Loop, summary: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
+    """A table of the kept snapshot's first matches, for trackers: (columns, rows)."""
+    found = loop.episodes(f"iter_{summary['best']:03d}/eval/sampled")[: loop.config.eval.transcripts]
+    said = ("\n".join(f"{turn.seat}: {turn.text}" for turn in each.turns) for each in found)
+    rows = [[each.id, each.result.outcome, str(dict(each.result.returns)), text] for each, text in zip(found, said)]
+    return ["match", "outcome", "returns", "transcript"], rows
+
+
 def _closing(out: Path, summary: Mapping[str, Any]) -> None:
     console = Console()
     console.print(run_table(summary))
-    console.print(f"run directory: {out}")
+    console.print(f"report: {out / 'report' / 'index.html'}", soft_wrap=True)
+
+
+# --- the parts alone, and looking at runs ------------------------------------------------------------------------------
+
+
+def imitate(config: DictConfig, out: Path) -> float | None:
+    """Imitation alone: makes snapshot 0."""
+    with running(config, out) as loop:
+        made = loop.start()
+    Console().print(f"snapshot {made.version}: {made.path}", soft_wrap=True)
+    return None
+
+
+def play(config: DictConfig, out: Path, run: str | None) -> float | None:
+    """One round of self-play: of the kept snapshot of `run`, or of a start that is made here."""
+    with running(config, out) as loop:
+        snapshot = kept(Path(run)) if run else loop.start()
+        figures = loop.self_play(1, snapshot)["figures"]
+    Console().print(figures_table(f"self-play of {snapshot.version}", figures))
+    return float(figures[_metric(config)]["mean"]) if _metric(config) in figures else None
+
+
+def learn(config: DictConfig, out: Path, run: str) -> float | None:
+    """One round of learning, from the newest round that is stored in `run`."""
+    number = max(history(Path(run), "play"), default=0)
+    if not number:
+        raise ConfigError(f"{run} has no finished round of self-play: make one with task=play")
+    with running(config, out) as loop:
+        source = Loop(loop.parts, Path(run), loop.progress)
+        made = loop.learn(number, player_of(Path(run), number), source)
+    Console().print(f"snapshot {made.version}: {made.path}", soft_wrap=True)
+    return None
+
+
+def evaluate(config: DictConfig, out: Path, run: str) -> float | None:
+    """A tournament between all snapshots of `run` and the game's scripts, on the test split, in the game of that run."""
+    old = saved(Path(run))
+    for node in ("game", "backend", "model"):
+        config[node] = old[node]
+    with running(config, out) as loop:
+        table = loop.tournament(all_snapshots(Path(run)))
+        write_json(out / "tournament.json", table)
+    Console().print(tournament_table(table, _metric(config)))
+    return None
+
+
+def show(config: DictConfig, out: Path, run: str, match: str) -> float | None:
+    """Prints one match of a run: both private views, retries, the result."""
+    game, episode = _found(Path(run), match)
+    Console().print(transcript.text(episode, replayed(game, episode).views, game.facts.metrics))
+    return None
+
+
+def replay(config: DictConfig, out: Path, run: str, match: str) -> float | None:
+    """Plays the stored replies of a match again and checks that the result is the same."""
+    game, episode = _found(Path(run), match)
+    replayed(game, episode)
+    Console().print(f"{match}: {len(episode.turns)} turns replayed, the same requests and the same result ({episode.result.outcome})")
+    return None
+
+
+def export(config: DictConfig, out: Path, run: str) -> float | None:
+    """Writes the self-play of `run` as chats: `messages.jsonl` (with meta) and `openai.jsonl` (for a fine-tuning service)."""
+    game = instantiate(saved(Path(run)).game)
+    logs = [
+        messages.log(episode, seat, view)
+        for number in history(Path(run), "play")
+        for episode in EpisodeStore(Path(run) / f"iter_{number:03d}/play", shard=None).read(ordered=True)
+        for seat, view in replayed(game, episode).views.items()
+    ]
+    if not logs:
+        raise ConfigError(f"{run} has no finished round of self-play to export")
+    count = messages.write(out / "messages.jsonl", logs), openai_chat.write(out / "openai.jsonl", logs)
+    Console().print(f"{count[0]} logs in {out}/messages.jsonl, {count[1]} in {out}/openai.jsonl", soft_wrap=True)
+    return None
+
+
+def compare(config: DictConfig, out: Path, runs: list[str]) -> float | None:
+    """Paired differences between runs, as a table here and as CSV and LaTeX in the run directory."""
+    try:
+        rows = comparison.compare(runs)
+    except (ValueError, FileNotFoundError) as error:
+        raise ConfigError(f"runs: {error}") from error
+    write_text(out / "comparison.csv", comparison.as_csv(rows))
+    write_text(out / "comparison.tex", comparison.as_latex(rows))
+    Console().print(comparison.as_table(rows))
+    return None
+
+
+def _metric(config: DictConfig) -> str:
+    return str(config.metric).split(".", 1)[1]
+
+
+def _found(run: Path, match: str) -> tuple[Game, Episode]:
+    """A match of a run by its id, and the game it was played in. ConfigError names a few ids where there is none."""
+    game = instantiate(saved(run).game)
+    seen: list[str] = []
+    for folder in sorted({path.parent for path in run.rglob("*.jsonl") if path.stem.isdecimal()}):
+        for episode in EpisodeStore(folder, shard=None).read():
+            if episode.id == match:
+                return game, episode
+            seen += [episode.id] if len(seen) < 3 else []
+    raise ConfigError(f"match={match}: {run} has no such match; ids look like {', '.join(seen) or '(none is stored)'}")
 
 
 # --- building and guarding a run ---------------------------------------------------------------------------------------
@@ -166,6 +293,46 @@ def _claim(config: DictConfig, out: Path) -> None:
         raise ConfigError(f"{out} is not empty (it holds {', '.join(foreign[:3])}): choose another directory")
     write_json(out / "manifest.json", manifest.manifest(sys.argv, config.seed, dict(config.hardware)))
     write_text(saved, OmegaConf.to_yaml(config, resolve=True))
+
+
+def saved(run: Path) -> DictConfig:
+    """The config that a run was begun with."""
+    if not (run / SAVED).exists():
+        raise ConfigError(f"{run} is no run directory: it has no {SAVED}")
+    return OmegaConf.load(run / SAVED)  # type: ignore[return-value]
+
+
+def history(run: Path, what: str) -> list[int]:
+    """The numbers of the iterations whose stage `what` (play, learn, start) is finished in `run`."""
+    saved(run)
+    return sorted(int(path.parts[-3].removeprefix("iter_")) for path in run.glob(f"iter_*/{what}/{MANIFEST}"))
+
+
+def all_snapshots(run: Path) -> dict[str, Snapshot]:
+    """The snapshots of a run by name: start, iter_001, …"""
+    found = {"start": "start", **{f"iter_{number:03d}": "learn" for number in history(run, "learn")}}
+    paths = {name: run / (name if what == "learn" else "iter_000") / what / MANIFEST for name, what in found.items()}
+    paths |= {} if paths["start"].exists() else {"start": run / "iter_000/base" / MANIFEST}
+    outputs = {name: json.loads(path.read_text())["outputs"] for name, path in paths.items() if path.exists()}
+    return {name: Snapshot(**each.get("snapshot", each)) for name, each in outputs.items()}
+
+
+def kept(run: Path) -> Snapshot:
+    """The snapshot that a finished run kept; of an unfinished one the newest."""
+    found = list(all_snapshots(run).values())
+    if not found:
+        raise ConfigError(f"{run} has no snapshot yet")
+    return found[json.loads((run / SUMMARY).read_text())["best"]] if (run / SUMMARY).exists() else found[-1]
+
+
+def player_of(run: Path, number: int) -> Snapshot:
+    """The snapshot that played round `number` of `run`."""
+    episode = next(iter(EpisodeStore(run / f"iter_{number:03d}/play", shard=None).read()))
+    versions = set(episode.policies.values())
+    match = [snapshot for snapshot in all_snapshots(run).values() if snapshot.version in versions]
+    if not match:
+        raise ConfigError(f"round {number} of {run} was played by {', '.join(sorted(versions))}, of which {run} has no snapshot")
+    return match[0]
 
 
 def trackers(config: DictConfig) -> list[Tracker]:
