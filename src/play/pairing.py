@@ -5,7 +5,8 @@ A match's id is "<stage>/<scenario id>/<number>", the same on every machine and 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..games.base import Game, Scenario
@@ -26,7 +27,7 @@ def fixed(game: Game, scenarios: Iterable[Scenario], players: Mapping[str, str],
     """`k` matches of every scenario, the same player in each role throughout. ValueError for roles the game lacks."""
     if set(players) != set(game.roles):
         raise ValueError(f"{game.name} has the roles {list(game.roles)}, got players for {list(players)}")
-    return (_seating(scenario, number, players, seed, stage) for scenario in scenarios for number in range(k))
+    return _plan(scenarios, [players], seed, stage, k)
 
 
 def self_play(game: Game, scenarios: Iterable[Scenario], name: str, seed: int, stage: str, k: int = 1) -> Iterator[Seating]:
@@ -36,14 +37,14 @@ def self_play(game: Game, scenarios: Iterable[Scenario], name: str, seed: int, s
 
 def both_seatings(game: Game, scenarios: Iterable[Scenario], a: str, b: str, seed: int, stage: str, k: int = 1) -> Iterator[Seating]:
     """Every scenario with `a` in each role in turn and `b` in all others, `k` times: 2k matches of a game for two."""
-    seatings = [{role: a if role == own else b for role in game.roles} for own in game.roles]
-    return (
-        _seating(scenario, number, seatings[number % len(seatings)], seed, stage)
-        for scenario in scenarios
-        for number in range(k * len(seatings))
-    )
+    return _plan(scenarios, [{role: a if role == own else b for role in game.roles} for own in game.roles], seed, stage, k)
 
 
-def _seating(scenario: Scenario, number: int, players: Mapping[str, str], seed: int, stage: str) -> Seating:
-    match = f"{stage}/{scenario.id}/{number}"
-    return Seating(match, scenario, derive(seed, "match", match), players)
+def _plan(scenarios: Iterable[Scenario], tables: Sequence[Mapping[str, str]], seed: int, stage: str, k: int) -> Iterator[Seating]:
+    """Seats every scenario at all `tables`, `k` times. One that is drawn again goes on with its numbers."""
+    played: Counter[str] = Counter()
+    for scenario in scenarios:
+        for players in [*tables] * k:
+            match = f"{stage}/{scenario.id}/{played[scenario.id]}"
+            played[scenario.id] += 1
+            yield Seating(match, scenario, derive(seed, "match", match), players)

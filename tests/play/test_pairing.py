@@ -27,6 +27,12 @@ def test_both_seatings_seat_each_in_every_role():
     )
 
 
+def test_a_scenario_drawn_again_goes_on_with_its_numbers():
+    seatings = list(both_seatings(GAME, [SCENARIOS[0], SCENARIOS[1], SCENARIOS[0]], "new", "old", 7, "e"))
+    assert [seating.match for seating in seatings] == [f"e/{part}" for part in ("s-0/0", "s-0/1", "s/1/0", "s/1/1", "s-0/2", "s-0/3")]
+    assert [seating.players["ann"] for seating in seatings] == ["new", "old"] * 3
+
+
 def test_one_against_all_others_at_a_larger_table():
     class Three(Bids):
         roles = ("a", "b", "c")
