@@ -194,10 +194,10 @@ class Pool:
         start, n = len(self.rows), len(group)
         width = max(len(row.ids) for row in group)
         self.slots.reserve(start + n, 0, width)
-        old = [(row.slot, start + i) for i, row in enumerate(group) if row.slot is not None]
+        old = [(row.slot, start + i, row.held) for i, row in enumerate(group) if row.slot is not None]
         if old:
-            slots, rows = zip(*old)
-            self.slots.fetch(self._long(slots), self._long(rows), max(row.held for row in group))
+            slots, rows, lengths = zip(*old)
+            self.slots.fetch(slots, rows, lengths)
             self.free += slots
         fresh = [len(row.ids) - row.held for row in group]
         q = max(fresh)
@@ -317,8 +317,8 @@ class Pool:
         holes = [i for i in gone if i < n]
         movers = sorted(set(range(n, len(self.rows))) - set(gone))
         if holes:
+            self.slots.move(movers, holes, [len(self.rows[i].ids) + self._count(self.rows[i]) for i in movers])
             source, target = self._long(movers), self._long(holes)
-            self.slots.move(source, target, max(len(self.rows[i].ids) + self._count(self.rows[i]) for i in movers))
             for tensor in (*self._state.values(), self._ids, self._logprobs):
                 tensor[target] = tensor[source]
             for i, j in zip(movers, holes):
@@ -327,7 +327,7 @@ class Pool:
 
     def _keep(self, gone: list[int]) -> None:
         """Sets finished rows aside; the oldest streams make room for them."""
-        slots, width = [], 0
+        slots, lengths = [], []
         for i in gone:
             row = self.rows[i]
             ids = row.ids + tuple(self._sampled(i)[:-1])  # the last token was sampled but never read
@@ -339,10 +339,10 @@ class Pool:
             slot = self.free.pop() if self.free else len(self.kept)
             self.kept[row.prompt.stream] = (slot, ids)
             slots.append(slot)
-            width = max(width, len(ids))
+            lengths.append(len(ids))
         if slots:
             self.slots.reserve(0, max(slots) + 1, 0)
-            self.slots.stash(self._long(gone), self._long(slots), width)
+            self.slots.stash(gone, slots, lengths)
 
     def _zeros(self, dtype: torch.dtype, *shape: int) -> Tensor:
         return torch.zeros(self.max_batch, *shape, dtype=dtype, device=self.device)

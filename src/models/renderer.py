@@ -77,16 +77,17 @@ class Extension:
 @dataclass(frozen=True, slots=True)
 class _Shape:
     """How a template renders a sequence of roles: `parts[i]` stands before message i, the last after all of them;
-    `trims[i]` says whether message i loses the white space around it."""
+    `trims[i]` says whether message i loses the white space before and after it."""
 
     parts: tuple[str, ...]
-    trims: tuple[bool, ...]
+    trims: tuple[tuple[bool, bool], ...]
 
     def join(self, contents: Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
         """The text for these contents, and the [start, end) of each of them."""
         text, spans = self.parts[0], []
-        for part, trim, content in zip(self.parts[1:], self.trims, contents):
-            content = content.strip() if trim else content
+        for part, (left, right), content in zip(self.parts[1:], self.trims, contents):
+            content = content.lstrip() if left else content
+            content = content.rstrip() if right else content
             spans.append((len(text), len(text) + len(content)))
             text += content + part
         return text, spans
@@ -290,18 +291,11 @@ class Renderer:
     def _learn(self, roles: tuple[Speaker, ...], prompt: bool) -> _Shape | None:
         """The shape of these roles, found with marks in place of contents; None where the template does not keep to one."""
         marks = [f"\x02{i}\x03" for i in range(len(roles))]
-        text = self._render([Message(role, f" {mark} ") for role, mark in zip(roles, marks)], prompt)
-        pieces = re.split("|".join(rf" ?{mark} ?" for mark in marks), text) if marks else [text]
-        trims = tuple(f" {mark} " not in text for mark in marks)
-        if len(pieces) != len(roles) + 1 or any(mark not in text for mark in marks):
+        text = self._render([Message(role, f"\t{mark}\t") for role, mark in zip(roles, marks)], prompt)
+        pieces = re.split("|".join(f"\t?{mark}\t?" for mark in marks), text) if marks else [text]
+        if [mark for mark in re.findall("\x02[0-9]+\x03", text)] != marks:
             return None
-        # a trimming template's own spaces around a mark were split off with it: give them back to its neighbours
-        for i, (mark, trim) in enumerate(zip(marks, trims)):
-            if trim:
-                at = text.index(mark)
-                pieces[i] += " " if text[at - 1 : at] == " " else ""
-                after = at + len(mark)
-                pieces[i + 1] = (" " if text[after : after + 1] == " " else "") + pieces[i + 1]
+        trims = tuple((f"\t{mark}" not in text, f"{mark}\t" not in text) for mark in marks)
         return _Shape(tuple(pieces), trims)
 
     def _spans(self, messages: Sequence[Message], name: str) -> tuple[str, list[tuple[int, int]]]:

@@ -8,6 +8,7 @@ Legend: n rows of a call, q tokens of each, T columns, H heads, D size of a head
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +71,16 @@ def _grown(buffer: Tensor, rows: int, columns: int) -> Tensor:
     return larger
 
 
+def _copy(source: Tensor, rows: Sequence[int], target: Tensor, to: Sequence[int], lengths: Sequence[int]) -> None:
+    """Row by row on a CPU, where bytes cost; all at once, as wide as the longest, on a GPU, where calls cost."""
+    if source.device.type == "cpu":
+        for i, j, n in zip(rows, to, lengths):
+            target[j, :, :n] = source[i, :, :n]
+    else:
+        row_N, to_N = torch.tensor(rows, device=source.device), torch.tensor(to, device=source.device)
+        target[to_N, :, : max(lengths)] = source[row_N, :, : max(lengths)]
+
+
 @dataclass(frozen=True, slots=True)
 class _Place:
     """Where the next call writes: rows and columns of its N real tokens, their index among all n * q (None: all of
@@ -103,30 +114,30 @@ class Slots(Cache):
     def reserve(self, rows: int, kept: int, columns: int) -> None:
         """Makes room for at least this many rows, kept streams and columns; what is stored stays."""
         if rows > self.rows or kept > self.kept or columns > self.columns:
-            self.rows = max(self.rows, rows) if rows <= self.rows else max(rows, 3 * self.rows // 2)
-            self.kept = max(self.kept, kept) if kept <= self.kept else max(kept, 3 * self.kept // 2)
+            self.rows = max(self.rows, rows) if rows <= self.rows else max(rows, 2 * self.rows)
+            self.kept = max(self.kept, kept) if kept <= self.kept else max(kept, 2 * self.kept)
             if columns > self.columns:
                 self.columns = -(-max(columns, 3 * self.columns // 2) // STEP) * STEP
             for layer in self.own:
                 layer.resize()
 
-    def move(self, source_N: Tensor, target_N: Tensor, width: int) -> None:
-        """Copies the first `width` columns of rows to other rows."""
+    def move(self, rows: Sequence[int], to: Sequence[int], lengths: Sequence[int]) -> None:
+        """Copies rows of these lengths to other rows."""
         for layer in self.own:
             for buffer in layer.live:
-                buffer[target_N, :, :width] = buffer[source_N, :, :width]
+                _copy(buffer, rows, buffer, to, lengths)
 
-    def stash(self, row_N: Tensor, kept_N: Tensor, width: int) -> None:
-        """Sets rows aside under the numbers `kept_N`."""
+    def stash(self, rows: Sequence[int], kept: Sequence[int], lengths: Sequence[int]) -> None:
+        """Sets rows aside under the numbers `kept`."""
         for layer in self.own:
             for live, aside in zip(layer.live, layer.aside):
-                aside[kept_N, :, :width] = live[row_N, :, :width]
+                _copy(live, rows, aside, kept, lengths)
 
-    def fetch(self, kept_N: Tensor, row_N: Tensor, width: int) -> None:
+    def fetch(self, kept: Sequence[int], rows: Sequence[int], lengths: Sequence[int]) -> None:
         """Copies what was set aside back to rows."""
         for layer in self.own:
             for live, aside in zip(layer.live, layer.aside):
-                live[row_N, :, :width] = aside[kept_N, :, :width]
+                _copy(aside, kept, live, rows, lengths)
 
     def aim(self, start: int, length_n: Tensor, q: int, fresh_n: Tensor | None, width: int, dtype: torch.dtype) -> tuple[Tensor, Any]:
         """Points the next forward at rows start..start+n, each of which holds `length_n` tokens already.
