@@ -216,7 +216,8 @@ class _Training(pl.LightningModule):
             self.progress(self.curve[-1])
 
     def metrics(self) -> dict[str, Any]:
-        """Means over the last epoch's steps, counts, speed and packing, and the `curve` of all steps."""
+        """Means over the last epoch's steps, counts, speed, and the `curve` of all steps. `packing` is how many times more
+        tokens one row per utterance would cost; `padding` the share of the computed tokens that is padding."""
         last = self.curve[-max(len(self.curve) // self.learner.epochs, 1) :]
         packed = efficiency(self.seen, self.plan.samples)
         names = [name for name in last[0] if name not in ("step", "steps", "lr", "tokens", "tokens_per_second")]
@@ -224,8 +225,8 @@ class _Training(pl.LightningModule):
         return {
             **{name: sum(row[name] for row in last) / len(last) for name in names},
             "steps": len(self.curve),
-            "samples": packed.samples,
-            "utterances": packed.utterances,
+            "samples": sum(bool(each.utterances) for each in self.plan.samples),
+            "utterances": sum(len(each.utterances) for each in self.plan.samples),
             "tokens": tokens,
             "tokens_per_second": tokens / sum(row["tokens"] / row["tokens_per_second"] for row in self.curve),
             "packing": packed.tokens_per_utterance / packed.tokens_packed,
