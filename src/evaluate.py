@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from math import sqrt
+from math import isfinite, sqrt
 from statistics import NormalDist
 
 from .data.episode import Episode
@@ -21,13 +21,17 @@ class Estimate:
     n: int
     clusters: int
 
-    def to_json(self) -> dict[str, float]:
-        return {key: round(value, 6) for key, value in asdict(self).items()}
+    def to_json(self) -> dict[str, float | None]:
+        """Six decimals; a bound that is not finite becomes null, which JSON can say."""
+        return {key: round(value, 6) if isfinite(value) else None for key, value in asdict(self).items()}
 
 
-def t_quantile(freedom: int, level: float = 0.95) -> float:
-    """Student's two-sided quantile by the Cornish-Fisher series (Abramowitz & Stegun 26.7.5); below 0.3 % off from 5."""
-    z, v = NormalDist().inv_cdf(0.5 + level / 2), float(freedom)
+def t_quantile(freedom: int) -> float:
+    """Student's 97.5 % quantile: exact below 5 degrees of freedom, else the series of Abramowitz & Stegun 26.7.5
+    (within 0.1 %)."""
+    if freedom < 5:
+        return {1: 12.7062, 2: 4.3027, 3: 3.1824, 4: 2.7764}[freedom]
+    z, v = NormalDist().inv_cdf(0.975), float(freedom)
     terms = (
         z,
         (z**3 + z) / (4 * v),

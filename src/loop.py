@@ -8,12 +8,15 @@ It holds no algorithm's formula: who is trained on what is credit's, how is the 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any
+
+from rich.console import Console
 
 from .data.credit import Credit
 from .data.credit.base import logs
@@ -22,12 +25,13 @@ from .data.replay import replay
 from .data.sample import Demonstration, Sample
 from .data.store import EpisodeStore
 from .evaluate import language, paired, summarise
+from .files import append_lines
 from .games.base import Game, Scenario
 from .learners.lightning import LightningLearner
 from .learners.likelihood import mean_logprob
 from .models.backend import Player, Sampling, Snapshot
 from .models.renderer import Renderer
-from .play.arena import Arena, Report, owed
+from .play.arena import Arena, Report, TooManyFailures, owed
 from .play.pairing import Seating, both_seatings, fixed, self_play
 from .play.players import HumanPlayer, LanguagePlayer, ScriptedPlayer, Switchboard
 from .report.progress import Progress
@@ -36,6 +40,7 @@ from .stages import Done, stage
 
 LEARNER, START, HUMAN = "learner", "start", "human"
 Who = Mapping[str, Snapshot]  # the language models that may sit at a table, by name
+ATTEMPTS = 3  # rounds in which matches that lost a player are played again before the run stops
 DRIFT_SAMPLES = 256  # matches whose words are scored under the start
 
 
@@ -159,7 +164,7 @@ class Loop:
             "versus_greedy": {name: self._versus(number, "versus_greedy", name, test, greedy, who) for name in names},
         }
 
-    def improvement(self, number: int, metric: str) -> dict[str, float]:
+    def improvement(self, number: int, metric: str) -> dict[str, float | None]:
         """The paired difference in greedy self-play between a snapshot and the start, over every held-out scenario."""
         before, after = (self.episodes(f"iter_{each:03d}/eval/greedy") for each in (0, number))
         return paired(before, after, metric).to_json()
@@ -221,13 +226,23 @@ class Loop:
         Players are the game's scripts, a person, or the language models of `snapshots`, by name.
         """
         with EpisodeStore(self.out / name) as store:
-            waiting = owed(seatings, store)
-            names = {player for seating in waiting for player in seating.players.values()}
-            if waiting:
-                bar = self.progress.stage(name, len(waiting), "games")
-                with self._table(names, sampling or Sampling(), snapshots or {}) as players, bar:
-                    Arena(self.game, players, self.config.play.in_flight).play(waiting, store.append, _advance(bar))
+            planned = list(seatings)
+            for _ in range(ATTEMPTS):
+                if not (waiting := owed(planned, store)):
+                    return self.episodes(name)
+                report = self._play(name, waiting, store, sampling or Sampling(), snapshots or {})
+        if report.failures:
+            raise TooManyFailures(report)
         return self.episodes(name)
+
+    def _play(self, name: str, seatings: Sequence[Seating], store: EpisodeStore, sampling: Sampling, snapshots: Who) -> Report:
+        names = {player for seating in seatings for player in seating.players.values()}
+        bar = Progress(Console(quiet=True)) if HUMAN in names else self.progress  # a person has the terminal to themselves
+        with self._table(names, sampling, snapshots) as players, bar.stage(name, len(seatings), "games") as games:
+            report = Arena(self.game, players, self.config.play.in_flight).play(seatings, store.append, _advance(games))
+        if report.failures:
+            append_lines(self.out / name / "failures.jsonl", [json.dumps(asdict(failure)) for failure in report.failures])
+        return report
 
     @contextmanager
     def _table(self, names: set[str], sampling: Sampling, snapshots: Who) -> Iterator[dict[str, Player]]:

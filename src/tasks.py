@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,8 +26,8 @@ from .loop import Loop, Parts
 from .models.backend import Snapshot
 from .objectives.filtered_bc import FilteredBC
 from .play.arena import TooManyFailures
+from .report import choice, html, manifest, transcript
 from .report import compare as comparison
-from .report import html, manifest, transcript
 from .report.progress import Progress
 from .report.table import figures_table, run_table, tournament_table
 from .report.trackers import Jsonl, Tracker, tracking
@@ -44,9 +44,9 @@ def selfplay(config: DictConfig, out: Path) -> float | None:
             tracker.config(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
         summary = _iterations(loop, logs)
         write_json(out / SUMMARY, summary)
-        _report(loop)
+        html.write(out, loop.game.facts.metrics, _views(loop), config.eval.transcripts)
         for tracker in logs:
-            tracker.table("transcripts", *_transcripts(loop, summary), summary["best"])
+            tracker.table("transcripts", *_transcripts(loop, summary["best"]), summary["best"])
     _closing(out, summary)
     which, name = config.metric.split(".", 1)
     return float(summary["iterations"][summary["best"]][which][name]["mean"])
@@ -123,16 +123,15 @@ def _flat(value: Any, key: str) -> Iterator[tuple[str, Any]]:
         yield key, value
 
 
-def _report(loop: Loop) -> None:
-    html.write(loop.out, loop.game.facts.metrics, lambda episode: replayed(loop.game, episode).views, loop.config.eval.transcripts)
+def _views(loop: Loop) -> Callable[[Episode], transcript.Views]:
+    return lambda episode: replayed(loop.game, episode).views
 
 
-def _transcripts(loop: Loop, summary: Mapping[str, Any]) -> tuple[list[str], list[list[Any]]]:
-    """A table of the kept snapshot's first matches, for trackers: (columns, rows)."""
-    found = loop.episodes(f"iter_{summary['best']:03d}/eval/sampled")[: loop.config.eval.transcripts]
-    said = ("\n".join(f"{turn.seat}: {turn.text}" for turn in each.turns) for each in found)
-    rows = [[each.id, each.result.outcome, str(dict(each.result.returns)), text] for each, text in zip(found, said)]
-    return ["match", "outcome", "returns", "transcript"], rows
+def _transcripts(loop: Loop, best: int) -> tuple[Sequence[str], Sequence[Sequence[Any]]]:
+    """A table of the kept snapshot's matches, for trackers: (columns, rows)."""
+    metric, views = _metric(loop.config), _views(loop)
+    chosen = choice.choose(loop.out, best, metric, loop.config.eval.transcripts, loop.seed)
+    return choice.COLUMNS, choice.rows(chosen, views, metric)
 
 
 def _closing(out: Path, summary: Mapping[str, Any]) -> None:

@@ -34,7 +34,7 @@ class HFBackend:
     max_batch  rows that decode together, per policy; `keep` streams more have their keys and values kept between turns
     settle     how close two scores may be before the choice is settled alone; used in float32 only, 0 turns it off
 
-    `sampled` and `settled` count tokens and settled choices.
+    `read`, `sampled` and `settled` count prompt tokens that had to be read, tokens sampled, and choices settled.
     """
 
     def __init__(
@@ -47,6 +47,10 @@ class HFBackend:
         self.keep = 2 * max_batch if keep is None else keep
         self._pools: dict[str, Pool] = {}
         self._turn: deque[str] = deque()
+
+    @property
+    def read(self) -> int:
+        return sum(pool.read for pool in self._pools.values())
 
     @property
     def sampled(self) -> int:
@@ -123,7 +127,7 @@ class Pool:
     def __init__(self, model: PreTrainedModel, renderer: Renderer, version: str, max_batch: int, keep: int, settle: float) -> None:
         self.model, self.renderer, self.version = model, renderer, version
         self.max_batch, self.keep, self.settle = max_batch, keep, settle
-        self.sampled = self.settled = self.clock = 0
+        self.read = self.sampled = self.settled = self.clock = 0
         self.rows: list[Row] = []
         self.waiting: deque[Row] = deque()
         self.kept: OrderedDict[str, tuple[int, tuple[int, ...]]] = OrderedDict()  # stream -> (slot, its ids), oldest first
@@ -138,6 +142,7 @@ class Pool:
         self._stop_V[[id for id in renderer.stop_ids if id < vocab]] = True
         never = getattr(model.generation_config, "suppress_tokens", None) or []
         self._never_V = torch.zeros_like(self._stop_V).index_fill(0, self._long(never), True) if never else None
+        self._probe(vocab)
 
     @property
     def busy(self) -> bool:
@@ -205,6 +210,7 @@ class Pool:
         self._seat(start, group)
         position_nq, mask = self.slots.aim(start, self._long([row.held for row in group]), q, self._long(fresh), width, self.model.dtype)
         self.rows += group
+        self.read += sum(fresh)
         self._choose(start, start + n, self._logits(ids_nq, position_nq, mask))
 
     def _decode(self) -> None:
@@ -223,6 +229,28 @@ class Pool:
             input_ids=ids_nq, position_ids=position_nq, attention_mask=mask, past_key_values=self.slots, use_cache=True, logits_to_keep=1
         )
         return out.logits[:, -1].float()
+
+    @torch.inference_mode()
+    def _probe(self, vocab: int) -> None:
+        """Reads two streams of unequal length through the slots and, whole, without them: the logits must agree.
+
+        An architecture whose positions or masks this backend does not understand is refused here, never played wrong.
+        """
+        long = min(max(self.slots.window + 4, 9), 64)
+        whole = [self._long([[(7 * i + 3) % vocab for i in range(n)]]) for n in (long, 5)]
+        self.slots.reserve(2, 0, long)
+        fresh_n = self._long([long - 1, 4])
+        ids_nq = torch.zeros(2, long - 1, dtype=torch.long, device=self.device)
+        for line, ids, n in zip(ids_nq, whole, (long - 1, 4)):
+            line[-n:] = ids[0, :-1]
+        self._logits(ids_nq, *self.slots.aim(0, self._long([0, 0]), long - 1, fresh_n, long - 1, self.model.dtype))
+        last_n1 = torch.cat([ids[:, -1:] for ids in whole])
+        pooled_nV = self._logits(last_n1, *self.slots.aim(0, fresh_n, 1, None, long, self.model.dtype))
+        alone_nV = torch.cat([self.model(input_ids=ids, use_cache=False).logits[:, -1].float() for ids in whole])
+        apart = float((pooled_nV - alone_nV).abs().max() / alone_nV.abs().max().clamp(min=1.0))
+        if not apart < (1e-3 if self.model.dtype == torch.float32 else 0.1):
+            kind = self.model.config.model_type
+            raise ValueError(f"{kind} models cannot be decoded by this backend (logits differ by {apart:.2g}): use backend=vllm")
 
     # --- choosing ---
 

@@ -108,7 +108,7 @@ class Slots(Cache):
         self.own = [SlotLayer(self) for _ in range(config.num_hidden_layers)]
         super().__init__(layers=[*self.own])
         self.rows, self.kept, self.columns = 0, 0, 0
-        self._window: int = getattr(config, "sliding_window", None) or 0
+        self.window: int = getattr(config, "sliding_window", None) or 0
         self._kinds = _kinds(config)
 
     def reserve(self, rows: int, kept: int, columns: int) -> None:
@@ -164,7 +164,7 @@ class Slots(Cache):
         column_T = torch.arange(width, device=position_nq.device)
         hidden = column_T > position_nq[..., None]
         if kind == "sliding_attention":
-            hidden |= column_T <= position_nq[..., None] - self._window
+            hidden |= column_T <= position_nq[..., None] - self.window
         return torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill_(hidden, torch.finfo(dtype).min)[:, None]
 
 
