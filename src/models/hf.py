@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from transformers import PreTrainedModel
 
 from ..games.base import Finish
@@ -155,6 +156,7 @@ class Pool:
             raise ValueError(f"prompt {prompt.id} asks for a JSON schema, which this backend cannot enforce: use backend=vllm")
         self.waiting.append(Row(prompt, prompt.token_ids))
 
+    @torch.inference_mode()
     def cancel(self, ids: frozenset[str]) -> None:
         self.waiting = deque(row for row in self.waiting if row.prompt.id not in ids)
         self._leave([i for i, row in enumerate(self.rows) if row.prompt.id in ids])
@@ -236,21 +238,27 @@ class Pool:
 
         An architecture whose positions or masks this backend does not understand is refused here, never played wrong.
         """
+        kind = self.model.config.model_type
         long = min(max(self.slots.window + 4, 9), 64)
         whole = [self._long([[(7 * i + 3) % vocab for i in range(n)]]) for n in (long, 5)]
-        self.slots.reserve(2, 0, long)
-        fresh_n = self._long([long - 1, 4])
-        ids_nq = torch.zeros(2, long - 1, dtype=torch.long, device=self.device)
-        for line, ids, n in zip(ids_nq, whole, (long - 1, 4)):
-            line[-n:] = ids[0, :-1]
-        self._logits(ids_nq, *self.slots.aim(0, self._long([0, 0]), long - 1, fresh_n, long - 1, self.model.dtype))
-        last_n1 = torch.cat([ids[:, -1:] for ids in whole])
-        pooled_nV = self._logits(last_n1, *self.slots.aim(0, fresh_n, 1, None, long, self.model.dtype))
+        try:
+            pooled_nV = self._read(whole)
+        except (RuntimeError, ValueError, TypeError, IndexError, AttributeError) as error:
+            raise ValueError(f"{kind} models cannot be decoded by this backend ({error}): use backend=vllm") from error
         alone_nV = torch.cat([self.model(input_ids=ids, use_cache=False).logits[:, -1].float() for ids in whole])
         apart = float((pooled_nV - alone_nV).abs().max() / alone_nV.abs().max().clamp(min=1.0))
         if not apart < (1e-3 if self.model.dtype == torch.float32 else 0.1):
-            kind = self.model.config.model_type
             raise ValueError(f"{kind} models cannot be decoded by this backend (logits differ by {apart:.2g}): use backend=vllm")
+
+    def _read(self, whole: Sequence[Tensor]) -> Tensor:
+        """Logits [n, V] after each of these streams [1, L], of which all but the last token is prefilled together."""
+        fresh = [ids.shape[1] - 1 for ids in whole]
+        n, q = len(whole), max(fresh)
+        self.slots.reserve(n, 0, q + 1)
+        ids_nq = torch.cat([functional.pad(ids[:, :-1], (q - new, 0)) for ids, new in zip(whole, fresh)])
+        self._logits(ids_nq, *self.slots.aim(0, self._long([0] * n), q, self._long(fresh), q, self.model.dtype))
+        last_n1 = torch.cat([ids[:, -1:] for ids in whole])
+        return self._logits(last_n1, *self.slots.aim(0, self._long(fresh), 1, None, q + 1, self.model.dtype))
 
     # --- choosing ---
 
