@@ -20,7 +20,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from ..games.base import Finish
-from .backend import Completion, Prompt, Snapshot
+from .backend import Completion, Prompt, Sampling, Snapshot
 from .load import load_policy
 from .renderer import Renderer, common
 from .sampling import Draw, choose
@@ -130,6 +130,7 @@ class Pool:
         self.max_batch, self.keep, self.settle = max_batch, keep, settle
         self.read = self.sampled = self.settled = self.clock = 0
         self.rows: list[Row] = []
+        self._kinds: set[Sampling] = set()  # every setting among the rows, since they were last none
         self.waiting: deque[Row] = deque()
         self.kept: OrderedDict[str, tuple[int, tuple[int, ...]]] = OrderedDict()  # stream -> (slot, its ids), oldest first
         self.free: list[int] = []  # slots that were used and hold nothing now
@@ -212,6 +213,7 @@ class Pool:
         self._seat(start, group)
         position_nq, mask = self.slots.aim(start, self._long([row.held for row in group]), q, self._long(fresh), width, self.model.dtype)
         self.rows += group
+        self._kinds = {row.prompt.sampling for row in group} | (self._kinds if start else set())
         self.read += sum(fresh)
         self._choose(start, start + n, self._logits(ids_nq, position_nq, mask))
 
@@ -265,13 +267,10 @@ class Pool:
     def _choose(self, start: int, end: int, logits_BV: Tensor) -> None:
         state = {name: value[start:end] for name, value in self._state.items()}
         draw = Draw(state["temperature"], state["top_k"], state["top_p"], state["seed"], state["count"])
-        settings = [row.prompt.sampling for row in self.rows[start:end]]
-        truncated = any(sampling.top_k or sampling.top_p < 1 for sampling in settings)
-        sampled = any(sampling.temperature for sampling in settings)
-        token_B, close_B = choose(logits_BV, draw, self._never_V, self.settle, truncated, sampled)
+        token_B, close_B = choose(logits_BV, draw, self._kinds, self._never_V, self.settle)
         if self.settle:
             for i in close_B.nonzero()[:, 0].tolist():
-                token_B[i] = self._settle(start + i, draw.at(i), truncated, sampled)
+                token_B[i] = self._settle(start + i, draw.at(i))
                 self.settled += 1
         logprob_B = logits_BV.gather(1, token_B[:, None])[:, 0] - logits_BV.logsumexp(dim=1)
         at_B1 = state["count"][:, None]
@@ -281,12 +280,12 @@ class Pool:
         state["count"] += 1
         self.sampled += end - start
 
-    def _settle(self, i: int, draw: Draw, truncated: bool, sampled: bool) -> Tensor:
+    def _settle(self, i: int, draw: Draw) -> Tensor:
         """The choice from one forward of the row's stream alone, without any cache: the same whatever the batch."""
         done = self._ids[i : i + 1, : int(draw.position)]
         ids = torch.cat([self._long([self.rows[i].ids]), done], dim=1)
         logits_BV = self.model(input_ids=ids, use_cache=False, logits_to_keep=1).logits[:, -1].float()
-        return choose(logits_BV, draw, self._never_V, 0.0, truncated, sampled)[0][0]
+        return choose(logits_BV, draw, self._kinds, self._never_V, 0.0)[0][0]
 
     # --- coming and going ---
 
