@@ -1,0 +1,193 @@
+"""Reads the human negotiations of Lewis et al. 2017 (Deal or No Deal, arXiv 1706.05125) as chats to imitate.
+
+A folder of theirs holds `train.txt` and `val.txt`, one line for each dialogue and player's view, words set apart by blanks:
+
+    <input> own context </input> <dialogue> YOU: … <eos> THEM: … <eos> YOU: <selection> </dialogue>
+    <output> itemK=N, own three, then the partner's three </output> <partner_input> the partner's context </partner_input>
+
+A context is `count value` of books, hats and balls. Where the players did not agree, the output is <disagree>, <no_agreement>
+or <disconnect> six times and nobody's selection is known. The files are not ours to give: nothing is downloaded or copied.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...games.base import Game, Message, Reply
+from ...games.deal.contexts import Context, Triple
+from ...games.deal.scoring import ROLES
+from ...games.deal.scripts import spell
+from ..sample import Demonstration
+
+FILES = {"train": "train.txt", "validation": "val.txt", "test": "test.txt"}
+NO_DEAL = ("<disagree>", "<no_agreement>", "<disconnect>")
+
+_LINE = re.compile(
+    r"<input> (.+) </input> <dialogue> (.+) </dialogue> <output> (.+) </output> <partner_input> (.+) </partner_input>", re.ASCII
+)
+_SPEAKER = {"YOU:": 0, "THEM:": 1}
+_ITEM = re.compile(r"item([012])=([0-9]{1,3})", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Dialogue:
+    """One line. `context` is ordered, whoever spoke first is its first player; `seat` is whose view the line is.
+
+    `utterances` are spoken in turn, the first player's first. `shares` are what first and second selected, None where that
+    is not known; `outcome` is then one of NO_DEAL, else "deal".
+    """
+
+    context: Context
+    seat: str
+    utterances: tuple[str, ...]
+    shares: tuple[Triple, Triple] | None
+    outcome: str
+
+    def replies(self) -> list[str]:
+        """What both seats said, in the game's syntax: the messages, then the selections as proposals."""
+        told = [f"[message] {text}" for text in self.utterances]
+        if self.shares is None:
+            return told
+        one = len(told) % 2  # it is the turn of whoever did not speak last
+        return [*told, *(f"[propose] {spell(self.shares[player])}" for player in (one, 1 - one))]
+
+
+@dataclass(frozen=True)
+class LewisDialogues:
+    """A data source: the dialogues of the folder `path`, each as the chat that its player would have had in our game.
+
+    Own messages and the own selection weigh 1, the partner's messages `partner_weight`, all else 0.
+    FileNotFoundError for a folder that lacks train.txt or val.txt.
+    """
+
+    path: str
+    partner_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        missing = [name for name in ("train.txt", "val.txt") if not (Path(self.path) / name).is_file()]
+        if missing:
+            raise FileNotFoundError(
+                f"{self.path} has no {' and no '.join(missing)}: give the folder of the human dialogues "
+                "(data/negotiate of facebookresearch/end-to-end-negotiator) as data.path"
+            )
+
+    def demonstrations(self, game: Game, split: str) -> Iterator[Demonstration]:
+        """The chats of a split (train, validation; test where the folder has test.txt), in the file's order.
+
+        ValueError names the file and the line that is torn, foreign, or no match of `game`.
+        """
+        if game.name != "deal":
+            raise ValueError(f"the human dialogues are Deal or No Deal, not {game.name}: use them with game=deal")
+        path = self.file(split)
+        for number, line in enumerate(read(path), 1):
+            try:
+                messages = view(game, line)
+            except ValueError as error:
+                raise ValueError(f"{path}, line {number}: {error}") from None
+            yield Demonstration(f"{split}/{number:05d}", messages, _weights(messages, len(line.utterances), line.seat, self.partner_weight))
+
+    def file(self, split: str) -> Path:
+        """The file of a split; ValueError for another name."""
+        if split not in FILES:
+            raise ValueError(f"unknown split {split!r}, expected one of {', '.join(FILES)}")
+        return Path(self.path) / FILES[split]
+
+
+def read(path: str | Path) -> Iterator[Dialogue]:
+    """The dialogues of a file, one for each line. ValueError names the file and the line that is torn or foreign."""
+    with open(path, "rb") as file:
+        number = 0
+        for number, line in enumerate(file, 1):
+            try:
+                yield parse(line.decode("utf-8"))
+            except ValueError as error:
+                raise ValueError(f"{path}, line {number}: {error}") from None
+    if not number:
+        raise ValueError(f"{path} is empty, expected one dialogue in each line")
+
+
+def parse(line: str) -> Dialogue:
+    """The dialogue in one line; ValueError says what is wrong with it."""
+    parts = _LINE.fullmatch(line.strip())
+    if parts is None:
+        raise ValueError("torn or foreign, expected <input> … </input> <dialogue> … </dialogue> <output> … </output> <partner_input> …")
+    speakers, utterances = _turns(parts[2].split())
+    you = speakers[0]  # 0: whose view this is spoke first, and is the first player
+    (counts, own), (again, theirs) = _context(parts[1]), _context(parts[4])
+    context = Context(counts, (own, theirs) if you == 0 else (theirs, own))
+    if fault := (context.fault() if counts == again else f"counts are {list(counts)}, and the partner's {list(again)}"):
+        raise ValueError(fault)
+    shares, outcome = _output(parts[3].split())
+    if shares is not None and you == 1:
+        shares = shares[::-1]
+    return Dialogue(context, ROLES[you], utterances, shares, outcome)
+
+
+def view(game: Game, dialogue: Dialogue) -> tuple[Message, ...]:
+    """The chat that the seat of `dialogue` has in `game`, its own last reply included. ValueError when the game refuses a reply."""
+    match, views = game.match(dialogue.context.scenario(), 0), {}
+    requests = match.start()
+    for number, text in enumerate(dialogue.replies()):
+        if not requests or requests[0].kind != "act":
+            raise ValueError(f"the game ends or refuses at action {number}, before {text[:60]!r}: is game.max_actions too small for it?")
+        request = requests[0]
+        views[request.seat] = (*request.messages, Message("assistant", text, request.id))
+        requests = match.step([Reply(request.id, text)])
+    if any(request.kind != "act" for request in requests):
+        raise ValueError(f"the game refuses {text[:60]!r}")
+    views |= {request.seat: request.messages for request in requests}  # what the next to act was told last
+    return views[dialogue.seat]
+
+
+def _weights(messages: Sequence[Message], utterances: int, seat: str, partner_weight: float) -> tuple[float, ...]:
+    """Of the partner only what it said counts: what the game tells of its proposal is no speech."""
+    spoken = utterances // 2 if seat == ROLES[0] else (utterances + 1) // 2
+    weights, heard = [], 0
+    for message in messages:
+        heard += message.role == "user"
+        weights.append({"system": 0.0, "assistant": 1.0}.get(message.role, partner_weight if heard <= spoken else 0.0))
+    return tuple(weights)
+
+
+def _turns(words: Iterable[str]) -> tuple[list[int], tuple[str, ...]]:
+    """(who speaks in each turn, the words of each utterance). The last turn is the selection and has no words."""
+    speakers: list[int] = []
+    turns: list[list[str]] = []
+    for word in words:
+        if word in _SPEAKER:
+            speakers.append(_SPEAKER[word])
+            turns.append([])
+        elif not turns:
+            raise ValueError(f"the dialogue begins with {word!r}, expected YOU: or THEM:")
+        else:
+            turns[-1].append(word)
+    if any(before == after for before, after in zip(speakers, speakers[1:])):
+        raise ValueError("somebody speaks twice running, expected YOU: and THEM: in turn")
+    if turns[-1] != ["<selection>"] or len(turns) < 2:
+        raise ValueError("the dialogue does not end with a turn that is <selection>, after at least one utterance")
+    for turn in turns[:-1]:
+        if len(turn) < 2 or turn.index("<eos>") != len(turn) - 1 if "<eos>" in turn else True:
+            raise ValueError(f"the turn {' '.join(turn)[:60]!r} is not words and then <eos>")
+    return speakers, tuple(" ".join(turn[:-1]) for turn in turns[:-1])
+
+
+def _context(text: str) -> tuple[Triple, Triple]:
+    words = text.split()
+    if len(words) != 6 or not all(word.isascii() and word.isdigit() and len(word) < 4 for word in words):
+        raise ValueError(f"{text[:60]!r} is no context, expected six integers: count and value of books, hats, balls")
+    a, x, b, y, c, z = map(int, words)
+    return (a, b, c), (x, y, z)
+
+
+def _output(words: Sequence[str]) -> tuple[tuple[Triple, Triple] | None, str]:
+    """(own share and the partner's, "deal"), or (None, why there is none)."""
+    if len(words) == 6 and len(set(words)) == 1 and words[0] in NO_DEAL:
+        return None, words[0]
+    items = [found for word in words if (found := _ITEM.fullmatch(word))]
+    if len(words) != 6 or [found[1] for found in items] != ["0", "1", "2"] * 2:
+        raise ValueError(f"{' '.join(words)[:60]!r} is no output, expected item0=N item1=N item2=N twice, or one of {', '.join(NO_DEAL)} six times")
+    a, b, c, x, y, z = (int(found[2]) for found in items)
+    return ((a, b, c), (x, y, z)), "deal"
