@@ -144,9 +144,21 @@ def test_other_reasons_to_fork():
     r = renderer("chatml")
     stream = r.extend(None, view).reply("s.1", "ok", sampled("chatml", "ok"))
     assert r.extend(stream, [*view, Message("assistant", "OK", "s.1"), Message("user", "x")]).fork == "reply changed by the game"
+    longer = r.extend(stream, [*view, Message("assistant", "ok then", "s.1"), Message("user", "x")])
+    assert longer.fork == "reply changed by the game" and longer.shared < len(stream.token_ids)
     left_out = r.extend(stream, [*view, Message("user", "again")])
     assert left_out.fork == "reply left out of the view"
     assert left_out.token_ids == r.encode([*view, Message("user", "again")]) and left_out.shared > 0
+
+
+def test_another_terminator_than_the_templates():
+    """A reply that ended with the plain end of sequence keeps it, and the template's own terminator follows as context."""
+    tok, r = tokenizer("chatml"), renderer("chatml")
+    ids = [*sampled("chatml", "ok", ended=False), tok.eos_token_id]
+    stream = r.extend(None, [Message("user", "hi")]).reply("s.1", "ok", ids)
+    extension = r.extend(stream, [Message("user", "hi"), Message("assistant", "ok", "s.1"), Message("user", "x")])
+    assert extension.fork is None
+    assert tok.decode(list(extension.token_ids)).endswith("ok</s><|im_end|>\n<|im_start|>user\nx<|im_end|>\n<|im_start|>assistant\n")
 
 
 def test_trimmed_replies_are_unchanged():
