@@ -9,9 +9,11 @@ Legend: B rows of a micro-batch, T tokens of the longest row, N supervised token
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -20,20 +22,24 @@ from torch import Tensor
 from .sample import Sample, Utterance
 
 Tokens = tuple[int, ...]
-TRIES = 8  # limits between the longest tree and a row's budget that packing tries, until padding is 2 %
+LARGER, PART = 1.15, 48  # packing tries limits on a row, each so much larger than the last, on so many trees
+LAUNCH = 64  # what a micro-batch costs besides its tokens, in tokens
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
     """How samples become micro-batches.
 
-    A row takes `row_tokens`, a micro-batch `micro_tokens` (rows times the longest row, padding included); what is longer
-    stands alone. Without `trees` every sample has a row of its own, for models that cannot be packed.
+    A row takes up to `row_tokens`, a micro-batch `micro_tokens` (rows times the longest row, padding included); what is
+    longer stands alone. Without `trees` every sample has a row of its own, for models that cannot be packed. In a row of
+    `attention_tokens` attention costs as much as all else; rows are kept shorter where that is cheaper. A kernel that
+    skips what is masked has no such length.
     """
 
     row_tokens: int
     micro_tokens: int
     trees: bool = True
+    attention_tokens: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,21 +101,29 @@ def check(samples: Iterable[Sample]) -> None:
 
 
 def pack(samples: Sequence[Sample], units: Iterable[Sequence[int]], budget: Budget) -> list[MicroBatch]:
-    """Micro-batches that hold every sample of `units` once, longest rows first. A unit is never split over two of them.
-
-    Rows share a micro-batch when they are of like length, none shorter than three quarters of the longest.
-    """
+    """Micro-batches that hold every sample of `units` once, longest rows first. A unit is never split over two of them."""
     bundles = [sorted(each, key=lambda row: -row.size) for each in _bundles([computed(each) for each in samples], units, budget)]
     bundles.sort(key=lambda rows: -rows[0].size)
-    micros: list[list[_Row]] = []
-    for rows in bundles:
-        open_rows = micros[-1] if micros else []
-        width = open_rows[0].size if open_rows else 0
-        if not micros or (len(open_rows) + len(rows)) * width > budget.micro_tokens or rows[0].size * 4 < width * 3:
-            micros.append(list(rows))
-        else:
-            open_rows += rows
+    micros = [[row for rows in part for row in rows] for part in _cut(bundles, budget.micro_tokens)]
     return [MicroBatch(tuple(tuple(row.members) for row in rows), tuple(row.size for row in rows)) for rows in micros]
+
+
+def _cut(bundles: list[list[_Row]], micro_tokens: int) -> list[list[list[_Row]]]:
+    """Consecutive bundles, longest rows first, in micro-batches of the least cost: all tokens, padded, and the launches."""
+    best: list[tuple[float, int]] = [(0.0, 0)]  # for the first n bundles: cost, and where the last micro-batch starts
+    for end in range(1, len(bundles) + 1):
+        rows, choices = 0, list[tuple[float, int]]()
+        for first in range(end - 1, -1, -1):
+            rows += len(bundles[first])
+            padded = rows * bundles[first][0].size
+            if choices and padded > micro_tokens:
+                break
+            choices.append((best[first][0] + padded + LAUNCH, first))
+        best.append(min(choices))
+    cuts = [len(bundles)]
+    while cuts[-1] > 0:
+        cuts.append(best[cuts[-1]][1])
+    return [bundles[first:end] for end, first in pairwise(cuts)][::-1]
 
 
 class _Row:
@@ -149,8 +163,8 @@ def _bundles(streams: list[Tokens], units: Iterable[Sequence[int]], budget: Budg
         return [[_tree(streams, [member]) for member in tree.members] for tree in trees]
     long = [tree for tree in trees if tree.size > budget.row_tokens]
     short = [tree for tree in trees if tree.size <= budget.row_tokens]
-    alone = [_level([_tree(streams, [member]) for member in tree.members], streams, budget.row_tokens) for tree in long]
-    return alone + [[row] for row in _level(short, streams, budget.row_tokens)]
+    alone = [_level([_tree(streams, [member]) for member in tree.members], streams, budget) for tree in long]
+    return alone + [[row] for row in _level(short, streams, budget)]
 
 
 def _tree(streams: list[Tokens], unit: Sequence[int]) -> _Row:
@@ -160,23 +174,37 @@ def _tree(streams: list[Tokens], unit: Sequence[int]) -> _Row:
     return row
 
 
-def _level(trees: list[_Row], streams: list[Tokens], row_tokens: int) -> list[_Row]:
-    """Rows of at most `row_tokens` that cost the fewest tokens when all are padded to the longest.
+def _level(trees: list[_Row], streams: list[Tokens], budget: Budget) -> list[_Row]:
+    """The rows that cost least among those that best fit makes under several limits up to the budget.
 
-    Best fit leaves its last row short; a somewhat smaller limit often gives rows of like length instead.
+    Best fit leaves its last row short, so that a somewhat smaller limit often gives rows of like length and less padding;
+    long rows share more prefixes and pay more attention. Of many trees a part decides the limit for all.
     """
-    least = max((tree.size for tree in trees), default=0)
-    slack = max(row_tokens - least, 0)
-    best: list[_Row] = []
-    best_padded = None
-    for step in range(TRIES + 1):
-        rows = _fill(trees, streams, least + slack - step * slack // TRIES)
-        padded = len(rows) * max((row.size for row in rows), default=0)
-        if best_padded is None or padded < best_padded:
-            best, best_padded = rows, padded
-        if padded - sum(row.size for row in rows) <= padded // 50:
+    least = max((tree.size for tree in trees), default=1)
+    part = trees[:PART]
+    floor = _tree(streams, [member for tree in part for member in tree.members]).size  # in one row, with nothing twice
+    best: tuple[float, list[_Row], int] = (math.inf, [], least)
+    for limit in _limits(least, max(min(budget.row_tokens, floor), least)):
+        if floor * (1.0 + limit / budget.attention_tokens) >= best[0]:
             break
-    return best
+        rows = _fill(part, streams, limit)
+        if (cost := _cost(rows, budget)) < best[0]:
+            best = (cost, rows, limit)
+    return best[1] if len(part) == len(trees) else _fill(trees, streams, best[2])
+
+
+def _limits(least: int, most: int) -> Iterator[int]:
+    limit = least
+    while limit < most:
+        yield limit
+        limit = math.ceil(limit * LARGER)
+    yield most
+
+
+def _cost(rows: list[_Row], budget: Budget) -> float:
+    """Of `rows` padded to the longest, in tokens; attention added."""
+    width = max((row.size for row in rows), default=0)
+    return len(rows) * width * (1.0 + width / budget.attention_tokens)
 
 
 def _fill(trees: list[_Row], streams: list[Tokens], row_tokens: int) -> list[_Row]:

@@ -98,14 +98,10 @@ class LightningLearner:
         return snapshots.of(out, name, base), stored["metrics"]
 
     def _training(self, samples: Sequence[Sample], snapshot: Snapshot, folder: Path, seed: int, progress: Report | None) -> _Training:
-        hardware = self.hardware
-        model: Any = load_policy(snapshot, "bfloat16" if hardware.precision == "bf16-true" else "float32")
-        if hardware.activation_checkpointing:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        policy = Policy(model, hardware.head_chunk).train()
-        check_packable(policy)
-        budget = Budget(hardware.row_tokens, hardware.micro_tokens, policy.packable)
-        steps = plan(samples, budget, seed=seed, epochs=self.epochs, batch_utterances=self.batch_utterances)
+        policy = load(snapshot, self.hardware).train()
+        if self.hardware.activation_checkpointing:
+            policy.causal_lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        steps = plan(samples, budget(policy, self.hardware), seed=seed, epochs=self.epochs, batch_utterances=self.batch_utterances)
         return _Training(self, policy, steps, folder / "reference.safetensors", snapshot.version, progress)
 
     def _fit(self, training: _Training, folder: Path) -> None:
@@ -115,6 +111,21 @@ class LightningLearner:
             enable_model_summary=False, use_distributed_sampler=False, num_sanity_val_steps=0,
         )  # fmt: skip
         trainer.fit(training)
+
+
+def load(snapshot: Snapshot, hardware: Hardware) -> Policy:
+    """The policy of a snapshot on the profile's device, with the attention kernel that suits packed rows there."""
+    device = "cuda" if hardware.accelerator in ("gpu", "cuda") else "cpu"
+    policy = Policy(load_policy(snapshot, "bfloat16" if hardware.precision == "bf16-true" else "float32", device), hardware.head_chunk)
+    if device == "cuda":
+        policy.use_block_sparse_attention()
+    check_packable(policy)
+    return policy
+
+
+def budget(policy: Policy, hardware: Hardware) -> Budget:
+    """The profile's budget for samples that `policy` will see."""
+    return Budget(hardware.row_tokens, hardware.micro_tokens, policy.packable, policy.attention_tokens)
 
 
 def numbers(utterances: Sequence[Utterance], device: torch.device | str = "cpu") -> Numbers:

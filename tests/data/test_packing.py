@@ -74,8 +74,7 @@ def test_rows_with_one_stream_are_plain_causal_and_padding_continues_them():
 
 def test_padding_sees_only_itself_and_widths_are_rounded_up():
     samples = [sample([1, 2, 3], (1, 3)), sample([4, 5, 6], (1, 3))]
-    (micro,) = pack(samples, alone(samples), ONE)
-    batch = collate(samples, micro, supervised(samples), multiple=8)
+    batch = collate(samples, MicroBatch(((0, 1),), (4,)), supervised(samples), multiple=8)
     assert batch.tokens_BT.shape == (1, 8)
     for query in range(4, 8):
         assert sees(batch, 0, query) == [query]
@@ -145,6 +144,17 @@ def test_long_and_short_rows_do_not_share_a_micro_batch():
     samples = [sample(range(100), (1, 100)), *(sample([200 + n] * 10, (1, 10)) for n in range(3))]
     micros = pack(samples, alone(samples), Budget(9, 10**6))
     assert [micro.sizes for micro in micros] == [(99,), (9, 9, 9)]
+
+
+def test_rows_are_kept_short_where_attention_is_dear_and_long_where_they_share_much():
+    draw = random.Random(0)
+    rules = [draw.randrange(1000) for _ in range(200)]
+    chats = [[draw.randrange(1000) for _ in range(60)] for _ in range(32)]
+    for streams, shortest, longest in ((chats, 59, 130), ([rules + chat for chat in chats], 500, 1100)):
+        samples = [sample(ids, (len(ids) - 9, len(ids))) for ids in streams]
+        for budget in (Budget(2048, 4096, attention_tokens=512), Budget(10**6, 4096, attention_tokens=512)):
+            micros = pack(samples, alone(samples), budget)
+            assert all(shortest <= size <= longest for micro in micros for size in micro.sizes)
 
 
 def test_without_trees_every_sample_has_its_own_row():
