@@ -184,7 +184,7 @@ UNCOUNTED = ("resume", "run", "runs", "match", "logger", "hardware")
 
 def changed_keys(old: Mapping[str, Any] | DictConfig, new: Mapping[str, Any] | DictConfig) -> list[str]:
     """The keys, as game.payoff, in which two composed configs differ so that one run cannot continue the other."""
-    before, after = dict(_leaves(_container(old))), dict(_leaves(_container(new)))
+    before, after = dict(leaves(_container(old))), dict(leaves(_container(new)))
     keys = sorted(before.keys() | after.keys())
     return [key for key in keys if _counts(key) and before.get(key, _ABSENT) != after.get(key, _ABSENT)]
 
@@ -200,10 +200,11 @@ def _container(config: Mapping[str, Any] | DictConfig) -> Any:
     return OmegaConf.to_container(config, resolve=True) if isinstance(config, DictConfig) else config
 
 
-def _leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """The values at the ends of nested mappings, with their dotted keys."""
     if isinstance(value, Mapping) and value:
         for name, part in value.items():
-            yield from _leaves(part, f"{key}.{name}" if key else str(name))
+            yield from leaves(part, f"{key}.{name}" if key else str(name))
     else:
         yield key, value
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
-from .config import RESERVED, ConfigError, nearest, use_threads, validate
+from .config import RESERVED, ConfigError, leaves, nearest, use_threads, validate
 
 CONF, NAME = "parley.conf", "config"
 
@@ -117,6 +118,7 @@ def _composer(config_dir: str | None) -> Iterator[None]:
 # --- what is wrong with a command line that does not compose ---------------------------------------------------------
 
 WRONG = (HydraException, OmegaConfBaseException, YAMLError)
+GLOBAL = ("experiment", "debug", "local")  # groups whose files set keys of the root
 
 
 def composed(name: str, overrides: Sequence[str]) -> tuple[DictConfig | None, list[str]]:
@@ -139,7 +141,7 @@ def composed(name: str, overrides: Sequence[str]) -> tuple[DictConfig | None, li
         except WRONG as error:
             if _key(override) in groups:
                 doubtful |= {_key(override)} if _key(override) != "experiment" else groups
-                faults.append(_explain(override, error, base, groups))
+                faults += _file_faults(override, base, groups) or [_explain(override, error, base, groups)]
             elif _key(override).split(".")[0] not in doubtful:
                 faults.append(_explain(override, error, base, groups))
     return base, faults
@@ -157,17 +159,47 @@ def _explain(override: str, error: Exception, base: DictConfig, groups: set[str]
     key, cause = _key(override), error.__cause__
     if isinstance(error, OverrideParseException):
         return f"{override}: cannot be read; write key=value, lists as key=[a,b], and quote text that holds commas or brackets"
-    if isinstance(error, MissingConfigException) and key in groups:
-        return f"{override}: the group {key} has no such option{_options(override, error)}"
+    if isinstance(error, MissingConfigException):
+        group, _, option = (error.missing_cfg_file or override.replace("=", "/")).rpartition("/")
+        asks = override if group == key else f"{override} asks for {group}={option}"
+        return f"{asks}: the group {group} has no such option{_options(option, error)}"
     if isinstance(cause, (ConfigAttributeError, ConfigKeyError)):
         return f"{override}: there is no key {key}{_nearest_key(key, base, groups)}"
     return f"{override}: {_told(error)}"
 
 
-def _options(override: str, error: MissingConfigException) -> str:
-    options, wanted = list(error.options or ()), override.partition("=")[2]
-    close = get_close_matches(wanted, options, n=1)
+def _options(option: str, error: MissingConfigException) -> str:
+    options = list(error.options or ())
+    close = get_close_matches(option, options, n=1)
     return (f"; did you mean {close[0]}?" if close else ".") + f" It has {', '.join(options)}"
+
+
+def _file_faults(override: str, base: DictConfig, groups: set[str]) -> list[str]:
+    """What the file of a chosen option holds that the schema does not take; [] where that is not the trouble."""
+    name = override.replace("=", "/")
+    try:
+        file = GlobalHydra.instance().config_loader().repository.load_config(name)  # type: ignore[attr-defined]
+    except WRONG:
+        return []
+    if file is None or not isinstance(file.config, DictConfig):
+        return []
+    if _key(override) in GLOBAL and file.header.get("package") != "_global_":
+        return [f"{name}.yaml: its first line must be `# @package _global_`, since it sets keys of the root"]
+    prefix = "" if file.header.get("package") == "_global_" else f"{_key(override)}."
+    values = {key: value for key, value in OmegaConf.to_container(file.config).items() if key not in ("defaults", "hydra")}  # type: ignore[union-attr]
+    return [fault for key, value in leaves(values) if (fault := _leaf_fault(name, f"{prefix}{key}", value, base, groups))]
+
+
+def _leaf_fault(name: str, key: str, value: Any, base: DictConfig, groups: set[str]) -> str:
+    trial = copy.deepcopy(base)
+    OmegaConf.set_struct(trial, None)  # typed nodes stay closed, the others are open
+    try:
+        OmegaConf.update(trial, key, value)
+    except (ConfigAttributeError, ConfigKeyError):
+        return f"{name}.yaml: there is no key {key}{_nearest_key(key, base, groups)}"
+    except OmegaConfBaseException as error:
+        return f"{name}.yaml: {key}: {str(error).splitlines()[0]}"
+    return ""
 
 
 def _nearest_key(key: str, base: DictConfig, groups: set[str]) -> str:

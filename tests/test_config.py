@@ -16,8 +16,7 @@ from parley.main import check
 CONF = Path(__file__).parents[1] / "conf"
 GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name not in ("hydra", "__pycache__"))
 OPTIONS = [f"{group}={file.stem}" for group in GROUPS for file in sorted((CONF / group).glob("*.yaml"))]
-NEEDS = {"model=hf": ["model.path=folder"], "task=show": ["run=a", "match=b"], "task=replay": ["run=a", "match=b"]}
-NEEDS |= {f"task={task}": ["run=a"] for task in ("learn", "evaluate", "export")}
+LOOKS = {"show": "run=a match=b", "replay": "run=a match=b", "learn": "run=a", "evaluate": "run=a", "export": "run=a"}
 
 
 def faults(command: str) -> list[str]:
@@ -85,7 +84,10 @@ def test_every_fault_is_told_and_nothing_else(command):
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_of_every_group_can_be_run(option):
-    assert faults(" ".join([option, *NEEDS.get(option, [])])) == []
+    group, name = option.split("=")
+    command = f"{option} {LOOKS.get(name, '') if group == 'task' else ''}"
+    needed = [line.split(": needs a value: ")[0] for line in faults(command)]  # ??? in the option's own file
+    assert all(key.startswith(f"{group}.") for key in needed) and faults(" ".join([command, *(f"{key}=x" for key in needed)])) == []
 
 
 def test_the_default_and_free_player_roles():
@@ -104,14 +106,29 @@ def test_experiments_tell_their_purpose_and_command():
         assert chosen.hydra.runtime.choices.experiment == chosen.name == file.stem
 
 
-@pytest.mark.parametrize("yaml", ["play: {grup: 3}", "defaults: [{override /game: dael}]", "seed: [1", "play: {group: a}"])
-def test_a_wrong_file_is_named_with_what_is_wrong_in_it(tmp_path, yaml):
+FILES = {
+    "play: {grup: 3, group: a}": ["mine.yaml: there is no key play.grup; did you mean play.group?", "mine.yaml: play.group: Value 'a'"],
+    "gmae: {payoff: self}": ["mine.yaml: there is no key gmae.payoff; did you mean game.payoff?"],
+    "game: {payof: self}": ["game.payof: Deal takes no such argument; did you mean payoff?"],
+    "defaults: [{override /game: dael}]": ["experiment=mine asks for game=dael: the group game has no such option; did you mean deal?"],
+    "seed: [1": ["mine.yaml"],
+}
+
+
+@pytest.mark.parametrize("yaml", FILES)
+def test_a_wrong_file_is_named_with_all_that_is_wrong_in_it(tmp_path, yaml):
     (tmp_path / "experiment").mkdir()
     (tmp_path / "experiment" / "mine.yaml").write_text(f"# @package _global_\n{yaml}\nname: mine\n")
     found = faults(f"--config-dir {tmp_path} experiment=mine seed=x")
-    assert len(found) == 2 and any(line.startswith("seed=x") for line in found), found
-    [told] = [line for line in found if line.startswith("experiment=mine")]
-    assert "mine" in told and any(word in told for word in ("grup", "dael", "group", "line")), told
+    assert len(found) == len(FILES[yaml]) + 1 and any(line.startswith("seed=x") for line in found), found
+    assert [wanted for wanted in FILES[yaml] if not any(wanted in line for line in found)] == [], found
+
+
+def test_an_experiment_without_its_first_line_is_told_so(tmp_path):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("name: mine\n")
+    [told] = faults(f"--config-dir {tmp_path} experiment=mine")
+    assert told.startswith("experiment/mine.yaml: its first line must be `# @package _global_`")
 
 
 def test_a_strangers_game_is_checked_against_its_own_signature(tmp_path, monkeypatch):
@@ -208,7 +225,7 @@ def parley(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_faults_exit_with_2_and_without_a_traceback(tmp_path):
-    done = parley("sed=1", "task=shwo", cwd=tmp_path)
+    done = parley("--cfg", "job", "sed=1", "task=shwo", cwd=tmp_path)
     assert done.returncode == 2 and done.stdout == "" and "Traceback" not in done.stderr
     assert done.stderr.startswith("parley: 2 faults, nothing was run") and list(tmp_path.iterdir()) == []
 
