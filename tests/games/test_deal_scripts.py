@@ -46,9 +46,10 @@ def test_skill_rises():
 
 
 def test_the_demonstrator_leaves_room_to_beat_it():
-    """As the prototype's: own score about 3.6 to 4.1, agreement .62 to .64 (tiny.md's recipe), most of it lost in slips of the proposal."""
+    """What it loses, it loses in slips of its proposals: never illegal, and short, for it soon accepts."""
     demo = means("demo", "demo")
-    assert 0.56 < demo["agreement_rate"] < 0.70 and 7.0 < demo["joint_score"] < 8.5 and demo["invalid_rate"] == 0
+    assert 0.35 < demo["agreement_rate"] < 0.70 and 4.5 < demo["joint_score"] < 9 and demo["invalid_rate"] == 0
+    assert demo["actions"] < 6
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
