@@ -26,7 +26,7 @@ from typing import Annotated, Any, Literal, Union
 from hydra.core.config_store import ConfigStore
 from hydra.errors import CompactHydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 
 class ConfigError(CompactHydraException):
@@ -305,6 +305,8 @@ def _value(node: Any, item: Any, key: str, faults: list[Fault]) -> Any:
         return UNKNOWN
     try:
         value = node[item]
+    except InterpolationToMissingValueError:  # reported where the value is missing
+        return UNKNOWN
     except OmegaConfBaseException as error:
         faults.append(Fault(key, str(error).splitlines()[0]))
         return UNKNOWN

@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from ...games.base import Game, Message, Reply
@@ -84,10 +85,12 @@ class LewisDialogues:
         path = self.file(split)
         for number, line in enumerate(read(path), 1):
             try:
-                messages = view(game, line)
+                messages, spoken = view(game, line)
             except ValueError as error:
                 raise ValueError(f"{path}, line {number}: {error}") from None
-            yield Demonstration(f"{split}/{number:05d}", messages, _weights(messages, len(line.utterances), line.seat, self.partner_weight))
+            own = (float(message.role == "assistant") for message in messages)
+            weights = tuple(self.partner_weight if at in spoken else weight for at, weight in enumerate(own))
+            yield Demonstration(f"{split}/{number:05d}", messages, weights)
 
     def file(self, split: str) -> Path:
         """The file of a split; ValueError for another name."""
@@ -126,30 +129,28 @@ def parse(line: str) -> Dialogue:
     return Dialogue(context, ROLES[you], utterances, shares, outcome)
 
 
-def view(game: Game, dialogue: Dialogue) -> tuple[Message, ...]:
-    """The chat that the seat of `dialogue` has in `game`, its own last reply included. ValueError when the game refuses a reply."""
-    match, views = game.match(dialogue.context.scenario(), 0), {}
-    requests = match.start()
-    for number, text in enumerate(dialogue.replies()):
-        if not requests or requests[0].kind != "act":
-            raise ValueError(f"the game ends or refuses at action {number}, before {text[:60]!r}: is game.max_actions too small for it?")
-        request = requests[0]
-        views[request.seat] = (*request.messages, Message("assistant", text, request.id))
-        requests = match.step([Reply(request.id, text)])
-    if any(request.kind != "act" for request in requests):
-        raise ValueError(f"the game refuses {text[:60]!r}")
-    views |= {request.seat: request.messages for request in requests}  # what the next to act was told last
-    return views[dialogue.seat]
+def view(game: Game, dialogue: Dialogue) -> tuple[tuple[Message, ...], frozenset[int]]:
+    """The chat that the seat of `dialogue` has in `game`, its own last reply included, and which messages of it the partner spoke.
 
-
-def _weights(messages: Sequence[Message], utterances: int, seat: str, partner_weight: float) -> tuple[float, ...]:
-    """Of the partner only what it said counts: what the game tells of its proposal is no speech."""
-    spoken = utterances // 2 if seat == ROLES[0] else (utterances + 1) // 2
-    weights, heard = [], 0
-    for message in messages:
-        heard += message.role == "user"
-        weights.append({"system": 0.0, "assistant": 1.0}.get(message.role, partner_weight if heard <= spoken else 0.0))
-    return tuple(weights)
+    ValueError when the game refuses a reply or ends too early.
+    """
+    match = game.match(dialogue.context.scenario(), 0)
+    messages: tuple[Message, ...] = ()
+    spoken: set[int] = set()
+    asked, replies = match.start(), dialogue.replies()
+    for number, text in enumerate(replies):
+        if not asked:
+            raise ValueError(f"the game is over after {number} of {len(replies)} actions: give it a larger max_actions")
+        request = asked[0]
+        asked = match.step([Reply(request.id, text)])
+        if any(each.kind != "act" for each in asked):
+            raise ValueError(f"the game refuses {text[:60]!r}")
+        if request.seat == dialogue.seat:
+            messages = (*request.messages, Message("assistant", text, request.id))
+        elif asked:  # it is our turn now: the last thing that we were told is what the partner just did
+            messages = asked[0].messages
+            spoken |= {len(messages) - 1} if number < len(dialogue.utterances) else set()
+    return messages, frozenset(spoken)
 
 
 def _turns(words: Iterable[str]) -> tuple[list[int], tuple[str, ...]]:
@@ -164,12 +165,12 @@ def _turns(words: Iterable[str]) -> tuple[list[int], tuple[str, ...]]:
             raise ValueError(f"the dialogue begins with {word!r}, expected YOU: or THEM:")
         else:
             turns[-1].append(word)
-    if any(before == after for before, after in zip(speakers, speakers[1:])):
+    if any(before == after for before, after in pairwise(speakers)):
         raise ValueError("somebody speaks twice running, expected YOU: and THEM: in turn")
-    if turns[-1] != ["<selection>"] or len(turns) < 2:
+    if len(turns) < 2 or turns[-1] != ["<selection>"]:
         raise ValueError("the dialogue does not end with a turn that is <selection>, after at least one utterance")
     for turn in turns[:-1]:
-        if len(turn) < 2 or turn.index("<eos>") != len(turn) - 1 if "<eos>" in turn else True:
+        if len(turn) < 2 or "<eos>" in turn[:-1] or turn[-1] != "<eos>":
             raise ValueError(f"the turn {' '.join(turn)[:60]!r} is not words and then <eos>")
     return speakers, tuple(" ".join(turn[:-1]) for turn in turns[:-1])
 
@@ -188,6 +189,7 @@ def _output(words: Sequence[str]) -> tuple[tuple[Triple, Triple] | None, str]:
         return None, words[0]
     items = [found for word in words if (found := _ITEM.fullmatch(word))]
     if len(words) != 6 or [found[1] for found in items] != ["0", "1", "2"] * 2:
-        raise ValueError(f"{' '.join(words)[:60]!r} is no output, expected item0=N item1=N item2=N twice, or one of {', '.join(NO_DEAL)} six times")
+        wanted = f"item0=N item1=N item2=N twice, or one of {', '.join(NO_DEAL)} six times"
+        raise ValueError(f"{' '.join(words)[:60]!r} is no output, expected {wanted}")
     a, b, c, x, y, z = (int(found[2]) for found in items)
     return ((a, b, c), (x, y, z)), "deal"
