@@ -134,7 +134,7 @@ def composed(name: str, overrides: Sequence[str]) -> tuple[DictConfig | None, li
     faults: list[str] = []
     doubtful: set[str] = set()  # nodes whose group could not be chosen: nothing is said of their keys
     groups = set(GlobalHydra.instance().config_loader().list_groups(""))
-    for override in sorted(overrides, key=lambda text: _key(text) not in groups):
+    for override in sorted(overrides, key=lambda text: (not text.startswith("hydra."), _key(text) not in groups)):  # searchpath first
         try:
             base = _compose(name, [*good, override])
             good.append(override)
