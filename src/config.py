@@ -64,15 +64,15 @@ class Sampling:
 class Play:
     scenarios: Count  # drawn anew for each iteration
     group: Count  # matches of one scenario
-    in_flight: Count  # matches at a time
+    in_flight: Count  # matches at a time, in evaluation too
     sampling: Sampling
 
 
 @dataclass
 class Eval:
-    scenarios: Count  # of the test split
+    scenarios: Count  # of the test split, sampled and against opponents
+    greedy: Count | None  # of the test split, played greedily; null for every one
     validation: Count  # of the validation split, on which the kept snapshot is chosen
-    in_flight: Count
     sampling: Sampling
     opponents: list[str]  # scripts, besides the start
     transcripts: Whole  # of each iteration, in the report

@@ -36,7 +36,7 @@ from .play.pairing import Seating, both_seatings, fixed, self_play
 from .play.players import HumanPlayer, LanguagePlayer, ScriptedPlayer, Switchboard
 from .report.progress import Progress
 from .seeds import derive, rng
-from .stages import Done, stage
+from .stages import Clock, Done, stage
 
 LEARNER, START, HUMAN = "learner", "start", "human"
 Who = Mapping[str, Snapshot]  # the language models that may sit at a table, by name
@@ -66,6 +66,7 @@ class Loop:
         self.out, self.progress = out, progress
         self.seed = int(parts.config.seed)
         self.done: dict[str, Done] = {}
+        self.clock = Clock()
 
     # --- stages ------------------------------------------------------------------------------------------------------
 
@@ -139,12 +140,11 @@ class Loop:
         greedy = replace(sampling, temperature=0.0)
         both = {LEARNER: snapshot, START: start}
         test = self._held_out("test", self.config.eval.scenarios)
-        everything = self.game.scenarios("test")
         validation = self._held_out("validation", self.config.eval.validation)
         figures: dict[str, Any] = {
             "validation": self._self_match(number, "validation", validation, sampling, both),
             "sampled": self._self_match(number, "sampled", test, sampling, both),
-            "greedy": self._self_match(number, "greedy", everything, greedy, both),
+            "greedy": self._self_match(number, "greedy", self._held_out("test", self.config.eval.greedy), greedy, both),
             "versus": {},
             "versus_greedy": {},
             "language": self._language(number, start),
@@ -212,8 +212,8 @@ class Loop:
         drawn = rng(self.seed, "scenarios", number)
         return drawn.sample(every, count) if count <= len(every) else drawn.choices(every, k=count)
 
-    def _held_out(self, split: str, count: int) -> Sequence[Scenario]:
-        """The first scenarios of a split: the same for every iteration and seed, so that differences can be paired."""
+    def _held_out(self, split: str, count: int | None) -> Sequence[Scenario]:
+        """The first scenarios of a split (None: all): the same for every iteration and seed, so that differences can be paired."""
         return self.game.scenarios(split)[:count]
 
     # --- playing -----------------------------------------------------------------------------------------------------
@@ -332,6 +332,13 @@ class Loop:
     def outputs(self, name: str) -> Any:
         """What the finished stage `name` gave."""
         return self.done[name].outputs
+
+    def cost(self) -> dict[str, float]:
+        """Wall and CPU seconds of the run so far: of this process, and of the stages that earlier ones finished."""
+        wall, cpu = self.clock.spent()
+        earlier = [done for done in self.done.values() if done.skipped]
+        wall, cpu = wall + sum(done.seconds for done in earlier), cpu + sum(done.cpu_seconds for done in earlier)
+        return {"seconds": round(wall, 1), "cpu_seconds": round(cpu, 1)}
 
     def seconds(self, prefix: str) -> dict[str, float]:
         """Wall seconds of the finished stages below the folder `prefix`, by the stage's name."""

@@ -18,6 +18,22 @@ from .files import digest, write_json
 MANIFEST = "stage.json"
 
 
+_FROM = [time.perf_counter() - time.process_time(), 0.0]  # the first run of a process also pays for its imports
+
+
+class Clock:
+    """Wall and CPU seconds of one run: from the start of the process, or from the run before it in the same process."""
+
+    def __init__(self) -> None:
+        self._wall, self._cpu = _FROM
+        _FROM[:] = [time.perf_counter(), time.process_time()]
+
+    def spent(self) -> tuple[float, float]:
+        """(wall, CPU) seconds until now, which is where the next run of this process begins."""
+        _FROM[:] = [time.perf_counter(), time.process_time()]
+        return _FROM[0] - self._wall, _FROM[1] - self._cpu
+
+
 class StageChanged(RuntimeError):
     """A stage was finished with other inputs: its outputs are not overwritten."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,11 +28,11 @@ from .play.arena import TooManyFailures
 from .report import choice, html, manifest, transcript
 from .report import compare as comparison
 from .report.progress import Progress
-from .report.table import figures_table, run_table, tournament_table
+from .report.run import figure
+from .report.table import figures_table, run_table, tournament_table, yardstick_table
 from .report.trackers import Jsonl, Tracker, tracking
 from .stages import MANIFEST, StageChanged
 
-BEGAN = time.perf_counter()
 EXPECTED = (Locked, StageChanged, NothingKept, TooManyFailures)  # what is told without a traceback
 
 
@@ -73,8 +72,7 @@ def _iterations(loop: Loop, logs: Sequence[Tracker]) -> dict[str, Any]:
     return {
         "experiment": config.name,
         "seed": config.seed,
-        "seconds": round(time.perf_counter() - BEGAN, 1),
-        "cpu_seconds": round(time.process_time(), 1),
+        **loop.cost(),
         "best": best,
         "metric": name,
         "demonstrators": demonstrators.outputs if demonstrators else None,
@@ -137,6 +135,11 @@ def _transcripts(loop: Loop, best: int) -> tuple[Sequence[str], Sequence[Sequenc
 def _closing(out: Path, summary: Mapping[str, Any]) -> None:
     console = Console()
     console.print(run_table(summary))
+    if (against := yardstick_table(summary)) is not None:
+        console.print(against)
+    gain = summary["improvement_greedy"]
+    if summary["best"]:
+        console.print(f"greedy {summary['metric']}, kept less start, paired over {gain['n']} held-out scenarios: {figure(gain)}")
     console.print(f"report: {out / 'report' / 'index.html'}", soft_wrap=True)
 
 

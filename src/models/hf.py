@@ -76,7 +76,8 @@ class HFBackend:
 
     def unload(self, version: str) -> None:
         """Frees a snapshot; what it was asked is forgotten. Nothing happens when it is not loaded."""
-        if self._pools.pop(version, None) is not None:
+        if (pool := self._pools.pop(version, None)) is not None:
+            pool.slots.free()
             self._turn.remove(version)
 
     def submit(self, prompts: Sequence[Prompt]) -> None:
@@ -99,8 +100,8 @@ class HFBackend:
 
     def close(self) -> None:
         """Frees every snapshot."""
-        self._pools.clear()
-        self._turn.clear()
+        for version in list(self._pools):
+            self.unload(version)
 
     def _pool(self, prompt: Prompt) -> Pool:
         version = prompt.policy or (self._turn[0] if len(self._turn) == 1 else "")

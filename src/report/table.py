@@ -14,19 +14,19 @@ from rich.text import Text
 from .progress import duration
 from .run import Figures, entry, figure, overrides, summary
 
-SHOWN_RATES = 4
+SHOWN_RATES = 2  # what fits 80 columns
 
 
 def run_table(data: Mapping[str, Any], metrics: Sequence[str] | None = None) -> Table:
-    """One row per iteration of a summary: the main metric sampled, greedy and against each opponent, rates, time.
+    """One row per iteration of a summary: the main metric sampled, greedy and against whom every iteration met, rates, time.
 
     `metrics` names the further columns; the default are the first rates (names in `_rate`) that the summary holds.
     """
     main, rows = data["metric"], data["iterations"]
     further = list(metrics) if metrics is not None else rates(rows[-1]["sampled"], main)
-    opponents = list(dict.fromkeys(name for row in rows for name in row.get("versus") or {}))
-    headers = ["iteration", f"{main}\nsampled", "\ngreedy", *(f"\nversus {name}" for name in opponents)]
-    table = _table(f"{data['experiment']}, seed {data['seed']}", [*headers, *(f"{name}\nsampled" for name in further), "time"])
+    opponents = [name for name in _opponents(rows) if sum(name in (row.get("versus") or {}) for row in rows) > len(rows) / 2]
+    headers = ["", f"{main}\nsampled", "\ngreedy", *(f"\nversus {name}" for name in opponents)]
+    table = _table(f"{data['experiment']}, seed {data['seed']}", [*headers, *(f"{name.removesuffix('_rate')}\nsampled" for name in further), "time"])
     for row in rows:
         best = row["iteration"] == data.get("best")
         sampled, versus = row.get("sampled") or {}, row.get("versus") or {}
@@ -38,9 +38,27 @@ def run_table(data: Mapping[str, Any], metrics: Sequence[str] | None = None) -> 
     if data.get("demonstrators"):
         shown: Figures = data["demonstrators"]
         gap = [""] * (1 + len(opponents))
-        _row(table, ["demonstrators", figure(shown.get(main)), *gap, *(figure(shown.get(name)) for name in further), ""], "dim")
+        _row(table, ["demos", figure(shown.get(main)), *gap, *(figure(shown.get(name)) for name in further), ""], "dim")
     table.caption = Text(f"* kept, chosen on validation; intervals at 95 %; {duration(data['seconds'])}, {data['cpu_seconds']:.0f} CPU-s")
     return table
+
+
+def yardstick_table(data: Mapping[str, Any]) -> Table | None:
+    """The main metric of the start and of the kept snapshot against each opponent that both met; None where there is none."""
+    main = data["metric"]
+    start, kept = data["iterations"][0], entry(data, data["best"])
+    both = [name for name in _opponents([start]) if name in (kept.get("versus") or {})]
+    if not both or start is kept or start["iteration"] == kept["iteration"]:
+        return None
+    table = _table(f"{main} against the game's scripts", ["opponent", "start\nsampled", "\ngreedy", "kept\nsampled", "\ngreedy"])
+    for name in both:
+        cells = [figure((row.get(part) or {}).get(name, {}).get(main)) for row in (start, kept) for part in ("versus", "versus_greedy")]
+        _row(table, [name, *cells], "")
+    return table
+
+
+def _opponents(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row.get("versus") or {}))
 
 
 def rates(figures: Figures, main: str) -> list[str]:

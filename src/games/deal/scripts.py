@@ -86,7 +86,7 @@ class Negotiator:
         """The share to ask for; `theirs` is what the partner last offered."""
         if self.tries:
             claims = [_triple([rng.randint(0, count) for count in counts]) for _ in range(self.tries)]
-            return max(claims, key=lambda claim: points(values, claim))
+            return max(claims, key=lambda claim: (points(values, claim), -sum(claim)))  # what is worth nothing is left to the partner
         granted = theirs or (0, 0, 0)
         enough = [share for share in allocations(counts) if points(values, share) >= least]
         return min(enough, key=lambda share: (_excess(share, granted), sum(share), -points(values, share), rng.random()))
@@ -133,5 +133,5 @@ SCRIPTS: Mapping[str, Script] = {
     "naive": Negotiator(tries=1, accept=(0, 6), blind=0.5, noise=0.5),
     "fair": Negotiator(tries=5, accept=(4, 6), noise=0.1),
     "skilled": Negotiator(tries=0, accept=(9, 9), greet=0.1),
-    "demo": Negotiator(tries=5, accept=(2, 8), blind=0.25, noise=0.35),
+    "demo": Negotiator(tries=5, accept=(3, 8), blind=0.2, noise=0.6, patience=2),
 }

@@ -1,0 +1,31 @@
+"""What a multirun ends with: one table over its jobs."""
+
+from __future__ import annotations
+
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig
+
+
+class SweepTable(Callback):
+    """Prints the sweep's table, and writes it beside the jobs, where any of them has a summary."""
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        from rich.console import Console
+
+        from ..files import write_text
+        from .table import sweep_table
+
+        folder = Path(config.hydra.sweep.dir)
+        jobs = [path.parent for path in folder.glob("*/config.yaml")]
+        if not any((job / "summary.json").exists() for job in jobs):
+            return
+        table = sweep_table(jobs)
+        Console().print(table)
+        paper = Console(file=StringIO(), width=120)
+        paper.print(table)
+        write_text(folder / "table.txt", paper.file.getvalue())  # type: ignore[attr-defined]
+        Console().print(f"sweep: {folder}", soft_wrap=True)
