@@ -26,7 +26,8 @@ def run_table(data: Mapping[str, Any], metrics: Sequence[str] | None = None) -> 
     further = list(metrics) if metrics is not None else rates(rows[-1]["sampled"], main)
     opponents = [name for name in _opponents(rows) if sum(name in (row.get("versus") or {}) for row in rows) > len(rows) / 2]
     headers = ["", f"{main}\nsampled", "\ngreedy", *(f"\nversus {name}" for name in opponents)]
-    table = _table(f"{data['experiment']}, seed {data['seed']}", [*headers, *(f"{name.removesuffix('_rate')}\nsampled" for name in further), "time"])
+    headers += [f"{name.removesuffix('_rate')}\nsampled" for name in further]
+    table = _table(f"{data['experiment']}, seed {data['seed']}", [*headers, "time"])
     for row in rows:
         best = row["iteration"] == data.get("best")
         sampled, versus = row.get("sampled") or {}, row.get("versus") or {}
