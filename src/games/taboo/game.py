@@ -1,0 +1,199 @@
+"""Adversarial Taboo as SPAG plays it (arXiv 2404.10642, after Yao et al. 2021).
+
+The attacker knows a target word, the defender does not. They talk in turn, the attacker first, `turns` utterances each.
+The attacker wins if the defender says the word in an ordinary utterance, or guesses wrong; the defender wins by
+announcing the right word ("I know the word! It is ..."). The attacker breaks the rules by saying the word or announcing
+a guess. Two judges rule on every utterance, and both rulings are recorded (in the metrics, and in the marks of the
+reply that each found decisive); the one that `judge` names ends the match and decides it. A reply that is empty or a
+refusal is illegal: it is asked for again, up to `retries` times.
+
+Outcomes: attacker, defender, tie, breach (the attacker broke the rules; blames), abort (illegal replies; blames),
+context (the view outgrew the model; blames). `scoring` says what each is worth.
+
+Version history: 1 first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any, Literal
+
+from ...seeds import rng
+from ..base import Facts, GeneratorMatch, Match, Message, Reply, Request, Result, Scenario, Script, Turns
+from . import lexicon as world
+from . import words as lists
+from .inflection import inflections
+from .judges import JUDGES, ruling
+from .layouts import PUBLISHED
+from .prompts import Brief, Chat, Compact, Form, Reason
+from .scoring import METRICS, ROLES, Tally, result
+from .scripts import SCRIPTS
+
+FORMS: Mapping[str, Form] = {"chat": Chat, "compact": Compact, **PUBLISHED}
+
+
+class Taboo:
+    """The game.
+
+    words       lexicon (a small world of concepts, for which there are scripts), top (the most frequent words of
+                English), or the path of a file with one word a line
+    limit       keeps that many words, from the top of the list; None: all (of top: 50,000)
+    judge       strict (common sense) or legacy (the published string logic): ends the match and decides it
+    breach      loss (who breaks the rules loses) or void (as published: nobody gains or loses)
+    prompt      chat, compact (few words, for tiny models), spag (the published training layouts, drawn once for each
+                seat), spag_utterance (drawn anew for each utterance, as published), spag_rollout (the published play)
+    turns       utterances of each side
+    retries     retry requests that an empty reply is given before the match is aborted
+    validation  share of the words that are held out for validation; test: the same for the test
+    split_seed  decides which words are held out
+    """
+
+    name = "taboo"
+    version = 1
+    roles = ROLES
+
+    def __init__(
+        self,
+        words: str = "lexicon",
+        limit: int | None = None,
+        judge: Literal["strict", "legacy"] = "strict",
+        breach: Literal["loss", "void"] = "loss",
+        prompt: Literal["chat", "compact", "spag", "spag_utterance", "spag_rollout"] = "chat",
+        turns: int = 5,
+        retries: int = 1,
+        validation: float = 0.1,
+        test: float = 0.2,
+        split_seed: int = 0,
+    ) -> None:
+        _refuse(limit, judge, breach, prompt, turns, retries, validation, test)
+        self.words, self.limit, self.split_seed = words, limit, split_seed
+        self.judge, self.void, self.form = judge, breach == "void", FORMS[prompt]
+        self.turns, self.retries, self.shares = turns, retries, (validation, test)
+        self.facts = Facts(
+            min_return=-1.0, max_return=1.0, max_requests=2 * turns * (1 + retries), max_retries=retries, metrics=METRICS
+        )
+        if words not in ("lexicon", "top"):
+            self._splits  # noqa: B018  (a bad file is reported now, not in the middle of a run)
+        inflections("word")  # loads the dictionary now, not in the middle of a match
+
+    def scenarios(self, split: str) -> Sequence[Scenario]:
+        """The words of a split, shuffled by the split seed. Words with one lemma share a cluster."""
+        if split not in lists.SPLITS:
+            raise ValueError(f"unknown split {split!r}, expected one of {', '.join(lists.SPLITS)}")
+        found = self._splits[split]
+        if not found:
+            raise ValueError(f"no word falls into the split {split!r}: {self.words} has too few, give more or larger shares")
+        return found
+
+    def match(self, scenario: Scenario, seed: int) -> Match:
+        """A new match; `seed` decides what the prompts leave to chance."""
+        word = scenario.data.get("word")
+        if not isinstance(word, str) or not word.strip():
+            raise ValueError(f"scenario {scenario.id!r} has no word: expected data {{'word': 'apple'}}")
+        return GeneratorMatch(_Table(self, word, seed).conversation())
+
+    def scripts(self) -> Mapping[str, Script]:
+        """Talkers of rising skill (naive, fair, skilled), and the demonstrator that tiny models learn from (demo); none for
+        words that are not all in the lexicon."""
+        return SCRIPTS if self._known else {}
+
+    def associations(self, split: str) -> Iterator[tuple[Message, ...]]:
+        """What goes with each word of a split, as short chats to imitate (`lexicon.associations`), in the split's order."""
+        if not self._known:
+            raise ValueError(f"words={self.words}: only the lexicon's words have associations")
+        for scenario in self.scenarios(split):
+            yield from world.associations(scenario.data["word"], rng(self.split_seed, "associations", scenario.id))
+
+    @cached_property
+    def _splits(self) -> Mapping[str, tuple[Scenario, ...]]:
+        return lists.split(lists.targets(self.words, self.limit), self.split_seed, *self.shares)
+
+    @cached_property
+    def _known(self) -> bool:
+        return all(each.data["word"] in world.lexicon().cues for found in self._splits.values() for each in found)
+
+
+def _refuse(
+    limit: object, judge: object, breach: object, prompt: object, turns: object, retries: object, validation: object, test: object
+) -> None:
+    """ValueError that names every argument that is wrong."""
+    faults = []
+    for name, value, options in (("judge", judge, JUDGES), ("breach", breach, ("loss", "void")), ("prompt", prompt, FORMS)):
+        if value not in options:
+            faults.append(f"{name}={value!r}, expected {', '.join(options)}")
+    for name, number, least in (("turns", turns, 1), ("retries", retries, 0), ("limit", 1 if limit is None else limit, 1)):
+        if not isinstance(number, int) or isinstance(number, bool) or number < least:
+            faults.append(f"{name}={number!r}, expected a whole number of at least {least}")
+    shares = [share for share in (validation, test) if isinstance(share, int | float) and not isinstance(share, bool) and share > 0]
+    if len(shares) < 2 or sum(shares) >= 1:
+        faults.append(f"validation={validation!r} and test={test!r}, expected shares above 0 that leave some words to train on")
+    if faults:
+        raise ValueError("Taboo: " + "; ".join(faults))
+
+
+class _Table:
+    """One match while it is played."""
+
+    def __init__(self, game: Taboo, word: str, seed: int) -> None:
+        self.game, self.word, self.tally = game, word, Tally()
+        self.judges = {name: make(word) for name, make in JUDGES.items()}
+        self.views = {}
+        for role in ROLES:
+            brief = Brief(role, word if role == "attacker" else None, game.turns, game.void)
+            self.views[role] = game.form(brief, rng(seed, "prompt", role))
+
+    def conversation(self) -> Turns:
+        """The whole match, as `GeneratorMatch` runs it."""
+        for turn in range(2 * self.game.turns):
+            seat, other = ROLES[turn % 2], ROLES[1 - turn % 2]
+            reply = yield from self._utterance(seat, left=self.game.turns - turn // 2)
+            if isinstance(reply, str):
+                return self._end(reply, blame=seat)
+            self._rule(seat, reply)
+            ruled = self.tally.rulings.get(self.game.judge)
+            if ruled is not None:
+                return self._end(ruled, blame=seat if ruled == "breach" else None)
+            self.views[other].partner(reply.text)
+        return self._end("tie")
+
+    def _utterance(self, seat: str, left: int) -> Generator[Request, Reply, Reply | Literal["abort", "context"]]:
+        """The next utterance of `seat`, or how its illegal replies end the match."""
+        view, error = self.views[seat], None
+        for attempt in range(1 + self.game.retries):
+            reply = yield view.ask("retry" if attempt else "act", observation=self._observation(seat, left, error))
+            if reply.finish == "context":
+                return "context"
+            view.hear(reply)
+            error = _illegal(reply)
+            if error is None:
+                return reply
+            self.tally.illegal.append((seat, reply.id, error))
+            view.fault(error)
+        return "abort"
+
+    def _rule(self, seat: str, reply: Reply) -> None:
+        """Has the judges that have not ruled yet look at an utterance."""
+        self.tally.said.append((seat, reply.text))
+        for name, judge in self.judges.items():
+            ruled = None if name in self.tally.rulings else ruling(judge, seat, reply.text)
+            if ruled is not None:
+                self.tally.rulings[name] = ruled
+                self.tally.notes.setdefault(reply.id, {})[name] = ruled
+
+    def _observation(self, seat: str, left: int, error: Reason | None) -> dict[str, Any]:
+        return {
+            **({"word": self.word} if seat == "attacker" else {}),
+            "history": [["you" if who == seat else "partner", text] for who, text in self.tally.said],
+            "turns_left": left,  # of this seat, this one included
+            "error": error,
+        }
+
+    def _end(self, outcome: str, blame: str | None = None) -> Result:
+        return result(self.tally, outcome, blame, self.judges[self.game.judge], self.game.void)
+
+
+def _illegal(reply: Reply) -> Reason | None:
+    if reply.finish == "refusal":
+        return "refusal"
+    return None if reply.text.strip() else "empty"

@@ -1,0 +1,93 @@
+"""The small world: concepts and the cues that go with them, and the three sentences that can be made of a cue.
+
+    it is red            (tell)        what is red ?            (ask)        apple is red            (name)
+
+Every cue belongs to at least three concepts, so that a single one never gives a word away. The sentences use 362 cues,
+408 concepts and some thirty other words.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from random import Random
+
+from ..base import Message
+
+_WORD = re.compile("[a-z]+")
+PREDICATES: Mapping[str, str] = {
+    "kind": "is a kind of",
+    "is": "is",
+    "in": "is in the",
+    "has": "has",
+    "can": "can",
+    "of": "is made of",
+    "for": "is for",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Lexicon:
+    """cues: concept -> its cues;  kinds: cue -> its kind (a key of PREDICATES);  owners: cue -> the concepts that have it."""
+
+    cues: Mapping[str, tuple[str, ...]]
+    kinds: Mapping[str, str]
+    owners: Mapping[str, tuple[str, ...]]
+
+    def say(self, subject: str, cue: str) -> str:
+        """`it has seeds` for the subject it and the cue seeds."""
+        return f"{subject} {PREDICATES[self.kinds[cue]]} {cue}"
+
+    def found(self, text: str) -> list[str]:
+        """The cues that stand in `text`, in order, each once."""
+        return list(dict.fromkeys(word for word in _WORD.findall(text.lower()) if word in self.kinds))
+
+    def named(self, text: str) -> list[str]:
+        """The concepts that stand in `text`, in order, each once."""
+        return list(dict.fromkeys(word for word in _WORD.findall(text.lower()) if word in self.cues))
+
+    def fitting(self, evidence: Iterable[str], excluded: Iterable[str] = ()) -> list[str]:
+        """The concepts that have the most of the cues in `evidence`; all if it is empty. None of them is in `excluded`."""
+        counts: Counter[str] = Counter(concept for cue in evidence for concept in self.owners[cue])
+        gone = set(excluded)
+        left = {concept: count for concept, count in counts.items() if concept not in gone}
+        best = max(left.values(), default=0)
+        return [concept for concept, count in left.items() if count == best] if left else [each for each in self.cues if each not in gone]
+
+
+@cache
+def lexicon() -> Lexicon:
+    """The lexicon of this package. ValueError names a line that is no entry."""
+    cues: dict[str, tuple[str, ...]] = {}
+    kinds: dict[str, str] = {}
+    owners: dict[str, list[str]] = defaultdict(list)
+    for line in files(__package__).joinpath("lexicon.txt").read_text(encoding="utf-8").splitlines():
+        if not line or line.startswith("#"):
+            continue
+        concept, _, rest = line.partition(": ")
+        own = [(cue, kind) for kind, *group in map(str.split, rest.split(", ")) for cue in group]
+        if concept in cues or not own or any(kind not in PREDICATES or kinds.setdefault(cue, kind) != kind for cue, kind in own):
+            raise ValueError(f"lexicon.txt: {line!r}, expected a new concept, a colon and groups of a kind and its cues")
+        cues[concept] = tuple(cue for cue, _ in own)
+        for cue, _ in own:
+            owners[cue].append(concept)
+    return Lexicon(cues, kinds, {cue: tuple(concepts) for cue, concepts in owners.items()})
+
+
+def associations(concept: str, chance: Random, rows: int = 12) -> Iterator[tuple[Message, ...]]:
+    """What goes with `concept`, as `rows` short chats to imitate, half of them in each direction:
+
+    word apple -> it is round . it has seeds . it is red          it is red . it has seeds . it is round -> it is apple
+
+    Each tells two to four of its cues, in an order of chance. No row is a turn of the game.
+    """
+    world = lexicon()
+    for row in range(rows):
+        own = chance.sample(world.cues[concept], min(chance.randint(2, 4), len(world.cues[concept])))
+        told = " . ".join(world.say("it", cue) for cue in own)
+        asked, answer = (f"word {concept}", told) if row % 2 else (told, f"it is {concept}")
+        yield Message("system", "facts"), Message("user", asked), Message("assistant", answer)
