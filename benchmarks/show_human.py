@@ -123,6 +123,8 @@ def self_play(run: Path, number: int, known: set[str]) -> dict[str, Any]:
         episodes = list(EpisodeStore(run / f"iter_{number:03d}/eval/{what}", shard=None).read())
         new = [episode for episode in episodes if episode.scenario.cluster not in known]
         for name, chosen in ((what, episodes), (f"{what}_new", new)):
+            if not chosen:
+                raise ValueError(f"{run}: no match of iteration {number} to measure for {name}; play more held-out contexts")
             found = summarise(chosen)
             figures[name] = {"matches": len(chosen), **{metric: found[metric].to_json() for metric in METRICS}}
     return figures
@@ -130,7 +132,7 @@ def self_play(run: Path, number: int, known: set[str]) -> dict[str, Any]:
 
 def apart(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
     """Whether the later interval lies above the earlier."""
-    return bool(after["low"] > before["high"])
+    return after["low"] is not None and before["high"] is not None and after["low"] > before["high"]
 
 
 def imitation(run: Path) -> dict[str, float]:
