@@ -23,7 +23,10 @@ from typing import Any
 
 from results import record
 
-SMALL = ["experiment=deal_tiny", "debug=fast", "iterations=2"]
+SMALL = [
+    "experiment=deal_tiny", "iterations=2", "imitate.matches=1200", "imitate.validation=20", "play.scenarios=48", "eval.scenarios=24",
+    "eval.greedy=24", "eval.validation=24", "eval.opponents=[fair]",
+]  # fmt: skip
 TIMES = {"seconds", "cpu_seconds"}
 
 
@@ -45,7 +48,7 @@ def begun(stage: str) -> Callable[[Path], bool]:
 def moments() -> list[tuple[str, Callable[[Path], bool], float]]:
     """(name, when, seconds to wait after that): in the order in which a run meets them."""
     return [
-        ("demonstrations", playing("iter_000/demonstrations"), 0.0),
+        ("demonstrations", playing("iter_000/demonstrations/train"), 0.0),
         ("base model", begun("iter_000/base"), 0.0),
         ("imitation", begun("iter_000/start"), 1.5),
         ("evaluation of the start", playing("iter_000/eval/sampled"), 0.0),
@@ -60,8 +63,8 @@ def moments() -> list[tuple[str, Callable[[Path], bool], float]]:
 
 def start(run: Path, overrides: list[str]) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "parley", *overrides, f"resume={run}" if run.exists() else f"hydra.run.dir={run}"]
-    log = open(run.parent / f"{run.name}.log", "ab")
-    return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=run.parent, start_new_session=True)
+    with open(run.parent / f"{run.name}.log", "ab") as log:
+        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, cwd=run.parent, start_new_session=True)
 
 
 def finish(process: subprocess.Popen[bytes], run: Path) -> None:
