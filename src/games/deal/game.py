@@ -26,7 +26,7 @@ from . import contexts as tables
 from .contexts import FULL_VALUE, ITEMS, Context
 from .grammar import Fault, Proposed, Said, parse
 from .prompts import FORMS, Form
-from .scoring import ROLES, Tally, result
+from .scoring import METRICS, ROLES, Tally, result
 from .scripts import SCRIPTS
 
 PAYOFFS: Mapping[str, float] = {"self": 0.0, "coop": 1.0, "comp": -1.0}
@@ -70,6 +70,7 @@ class Deal:
             max_requests=max_actions * (1 + retries),
             max_retries=retries,
             zero_sum=self.weight == -1.0,
+            metrics=METRICS,
         )
         if contexts is not None:
             self._splits  # noqa: B018  (a bad file is reported now, not in the middle of a run)
