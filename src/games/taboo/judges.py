@@ -48,7 +48,8 @@ def ruling(judge: Judge, seat: str, text: str) -> Ruling | None:
 
 # --- strict ----------------------------------------------------------------------------------------------------------
 
-_QUOTES = str.maketrans("‘’‚‛“”„‟«»´", "''''\"\"\"\"\"\"'")
+_SINGLE, _DOUBLE = re.compile("[‘’‚‛´`]"), re.compile("[“”„‟«»]")
+_INVISIBLE = re.compile("[\u00ad\u061c\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\U000e0000-\U000e007f]+")
 _ANNOUNCED = re.compile(
     r"\bi\s+(?:(?:now|already|finally|also|do|think\s+i|believe\s+i|guess\s+i)\s+){0,2}know\s+(?:what\s+)?(?:the|your)"
     r"\s+(?:[a-z]+\s+)?word\b(?:\s+(?:that\s+|which\s+)?you(?:'re|'ve|\s+are|\s+have)?\s+\w+(?:\s+(?:of|about|at|for|to)\b)?)?"
@@ -57,7 +58,7 @@ _CLAUSE_END = re.compile(r"[.,;!?\n()…]|\s-+\s|--+|[–—]")
 _HEDGED = re.compile(
     r"\b(?:if|when|once|until|unless|whether|wish|before|you\s+think)\b|(?:n't|\b(?:not|never))\s+(?:think|believe|say|mean|sure|claim)?\s*$"
 )
-_NAMING = re.compile(r":|=|\b(?:is|are|was|be|its|called|named)\b|'s\b|'re\b")
+_NAMING = re.compile(r"=|\b(?:is|are|was|be|its|called|named)\b|'s\b|'re\b")
 _NOISE = re.compile(r"[^\w\s'\x00-]+|_")
 _STOPS = "and or but because since as which that who where when so if not nor isn't no i you for in on with from rather"
 _FILLERS = (
@@ -105,26 +106,27 @@ class Strict:
 def _named(tail: str) -> str | None:
     """The last word of the guess that follows an announcement, in which MARK stands for the match's word; None if none."""
     for clause in _CLAUSE_END.split(tail):
-        naming = list(_NAMING.finditer(clause))
-        colons = [each for each in naming if each[0] in ":="]
-        after = clause[(colons[-1] if colons else naming[0]).end() :] if naming else clause
+        _, colon, after = clause.rpartition(":")
+        naming = _NAMING.search(after)
+        after = after[naming.end() :] if naming else after
         words: list[str] = []
         for word in _NOISE.sub(" ", after).split():
             if word.strip("'") in _STOP:
                 break
             words.append(word.strip("'-"))
         words = [word for word in words if word and word not in _CHATTER]
-        if words and (naming or len(words) < 4):
+        if words and (colon or naming or len(words) < 4):
             return words[-1]
     return None
 
 
+@lru_cache(maxsize=8)  # both questions are asked of one text in turn
 def _plain(text: str) -> str:
     """Lower case, with straight quotes, compatible characters and nothing invisible."""
     if text.isascii():
         return text.lower().replace(MARK, " ")
-    shown = unicodedata.normalize("NFKC", text.translate(_QUOTES)).replace(MARK, " ")
-    return "".join(char for char in shown if unicodedata.category(char) != "Cf").lower()
+    shown = unicodedata.normalize("NFKC", _INVISIBLE.sub("", _DOUBLE.sub('"', _SINGLE.sub("'", text))))
+    return shown.lower().replace(MARK, " ")
 
 
 def _shortest(forms: tuple[str, ...]) -> tuple[str, ...]:

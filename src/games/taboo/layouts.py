@@ -1,8 +1,9 @@
 """The published layouts of SPAG (arXiv 2404.10642, as coded), in our words: one text that tells the whole match so far.
 
 Its authors trained on three layouts with much left to chance (`Draw`), drawn anew for every utterance, and played on a
-fourth (`rollout_text`). `draws` says which a match uses. What was wrong is not repeated: the paraphrase with another
-number of rounds, a missing blank before the sentence that the game has begun, a misspelt instruction.
+fourth (`rollout_text`). What was wrong is not repeated: the paraphrase with another
+number of rounds, a missing blank before the sentence that the game has begun, a misspelt instruction. That sentence
+stays in the attacker's layout chat, where the original took it away after the first turn, so that the text only grows.
 
 Where the text of a turn begins with that of the seat's last turn and its reply, the view simply grows (layout chat,
 drawn once); otherwise it is one new message, and a model's token stream forks. The training layouts end in a blank, as
@@ -65,7 +66,8 @@ def training_text(draw: Draw, brief: Brief, history: History) -> str:
     turn = f"\n\n{draw.marker}{own}: "
     told, role = rules(draw.rules, brief), instruction(brief)
     if draw.layout == "chat":
-        return f"{draw.label}: {told} {role}{lines or ' ' + BEGUN}{turn}"
+        begun = f" {BEGUN}" if brief.seat == "attacker" else ""
+        return f"{draw.label}: {told} {role}{begun}{lines}{turn}"
     if draw.layout == "chat_inverse":
         return f"{(lines or BEGUN).lstrip()}\n\n{draw.label}: {told} {role}{turn}"
     past = f"\n\nGame History:{lines}\n\n" if lines else f" {BEGUN}\n\n"

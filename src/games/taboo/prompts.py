@@ -77,7 +77,7 @@ Form: TypeAlias = Callable[[Brief, Random], SeatView]
 
 OPENING = "The game begins. You speak first."
 ROLE: Mapping[str, str] = {
-    "attacker": 'You are the attacker. The target word is "{word}". Reply with your next utterance only.',
+    "attacker": 'You are the attacker. The target word is "{word}": do not say it in any form. Reply with your next utterance only.',
     "defender": "You are the defender. Work out the target word. Reply with your next utterance only.",
 }
 ERRORS: Mapping[Reason, str] = {
@@ -114,7 +114,7 @@ the sentence. That can be done only once, for a wrong guess loses the game. When
     """\
 In Adversarial Taboo an attacker and a defender talk to each other. What the defender has to find out, and must not say by mistake, is \
 the attacker's secret target word. The defender's way to win is the announcement "I know the word! It is ...", with the right word at \
-its end; with a wrong word the attacker wins, so there is just one try. The attacker's way to win is to lead the defender into saying \
+its end; with a wrong word the attacker wins, so there is just one guess. The attacker's way to win is to lead the defender into saying \
 the word in an ordinary utterance. Anything may be talked about for this, except that the attacker never says the word itself, or else \
 {breach}. The attacker opens, each side speaks {turns} times at most, and a game that is undecided then is a tie.""",
     """\
