@@ -26,9 +26,11 @@ def record(name: str, figures: dict[str, Any]) -> Path:
 
 def revision() -> str:
     """The git revision of the checkout, with + where tracked files differ from it."""
-    head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
-    dirty = subprocess.run(["git", "status", "--porcelain", "-uno", "--", "src", "conf"], cwd=ROOT, capture_output=True, text=True, check=False).stdout
-    return (head or "unknown") + ("+" if dirty.strip() else "")
+    return (_git("rev-parse", "--short", "HEAD") or "unknown") + ("+" if _git("status", "--porcelain", "-uno", "--", "src", "conf") else "")
+
+
+def _git(*words: str) -> str:
+    return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def processor() -> str:

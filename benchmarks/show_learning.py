@@ -22,6 +22,7 @@ from parley.evaluate import estimate
 from results import record
 
 SEEDS = (1, 2, 3, 4, 5)
+JOINT = "joint_score"
 Summaries = Sequence[dict[str, Any]]
 Claim = tuple[str, Callable[[Summaries], bool]]
 
@@ -49,17 +50,17 @@ def start(summary: dict[str, Any], metric: str, part: str = "sampled") -> float:
 
 
 COOPERATIVE: list[Claim] = [
-    ("mean joint score of the last iteration, sampled: at least 12", lambda runs: fmean(last(run, "joint_score") for run in runs) >= 12),
-    ("and at least double the start", lambda runs: fmean(last(r, "joint_score") for r in runs) >= 2 * fmean(start(r, "joint_score") for r in runs)),
-    ("at least 4 of 5 seeds reach 12", lambda runs: sum(last(run, "joint_score") >= 12 for run in runs) >= 4),
+    ("mean joint score of the last iteration, sampled: at least 12", lambda runs: fmean(last(run, JOINT) for run in runs) >= 12),
+    ("and at least double the start", lambda runs: fmean(last(run, JOINT) for run in runs) >= 2 * fmean(start(run, JOINT) for run in runs)),
+    ("at least 4 of 5 seeds reach 12", lambda runs: sum(last(run, JOINT) >= 12 for run in runs) >= 4),
     ("mean agreement at least 0.95", lambda runs: fmean(last(run, "agreement_rate") for run in runs) >= 0.95),
     ("mean Pareto rate at least 0.55", lambda runs: fmean(last(run, "pareto_rate") for run in runs) >= 0.55),
     ("every start agrees greedily at 0.9 or more", lambda runs: all(start(run, "agreement_rate", "greedy") >= 0.9 for run in runs)),
-    ("every start's greedy joint score is at least 10", lambda runs: all(start(run, "joint_score", "greedy") >= 10 for run in runs)),
+    ("every start's greedy joint score is at least 10", lambda runs: all(start(run, JOINT, "greedy") >= 10 for run in runs)),
     ("greedy gain over the start, paired: every interval above 0", lambda runs: all(run["improvement_greedy"]["low"] > 0 for run in runs)),
     (
         "the last sampled joint score beats the demonstrators, intervals apart",
-        lambda runs: all(at(run, -1, "sampled", "joint_score")["low"] > run["demonstrators"]["joint_score"]["high"] for run in runs),
+        lambda runs: all(at(run, -1, "sampled", JOINT)["low"] > run["demonstrators"][JOINT]["high"] for run in runs),
     ),
     ("at most 6 iterations", lambda runs: all(len(run["iterations"]) <= 7 for run in runs)),
 ]
@@ -72,7 +73,7 @@ SHOWN = (
     ("start", start, "sampled"), ("start greedy", start, "greedy"), ("last", last, "sampled"), ("last greedy", last, "greedy"),
     ("kept", kept, "sampled"), ("kept greedy", kept, "greedy"),
 )  # fmt: skip
-METRICS = ("joint_score", "score", "agreement_rate", "pareto_rate", "invalid_rate")
+METRICS = (JOINT, "score", "agreement_rate", "pareto_rate", "invalid_rate")
 
 
 def rows(runs: Summaries) -> list[dict[str, Any]]:
@@ -83,7 +84,7 @@ def rows(runs: Summaries) -> list[dict[str, Any]]:
         for name, pick, part in SHOWN:
             row[name] = {metric: round(pick(run, metric, part), 4) for metric in METRICS}
         row["greedy_gain"] = run["improvement_greedy"]
-        row["demonstrators"] = run["demonstrators"]["joint_score"]
+        row["demonstrators"] = run["demonstrators"][JOINT]
         found.append(row)
     return found
 

@@ -15,6 +15,10 @@ from typing import IO, Any, TypeVar, overload
 T = TypeVar("T")
 
 
+class InputError(ValueError):
+    """A file or folder that a user gave (or that a run left) is not what it should be; the text says what to do."""
+
+
 class Locked(RuntimeError):
     """Another process works in this folder."""
 
@@ -71,20 +75,20 @@ def read_jsonl(path: str | Path) -> Iterator[Any]: ...
 @overload
 def read_jsonl(path: str | Path, read: Callable[[Any], T]) -> Iterator[T]: ...
 def read_jsonl(path: str | Path, read: Callable[[Any], Any] | None = None) -> Iterator[Any]:
-    """The objects of a file with one line of JSON each, passed through `read`. ValueError names file and line."""
+    """The objects of a file with one line of JSON each, passed through `read`. InputError names file and line."""
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
             yield parse_line(line, path, number, read)
 
 
 def parse_line(line: bytes, path: str | Path, number: int, read: Callable[[Any], Any] | None = None) -> Any:
-    """The object in one line of JSON. ValueError names file and line when it is no JSON, or `read` refuses it."""
+    """The object in one line of JSON. InputError names file and line when it is no JSON, or `read` refuses it."""
     try:
         data = json.loads(line)
         return data if read is None else read(data)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         reason = f"lacks the key {error}" if isinstance(error, KeyError) else str(error)
-        raise ValueError(f"{path}, line {number}: {reason}") from error
+        raise InputError(f"{path}, line {number}: {reason}") from error
 
 
 def digest(source: Any) -> str:

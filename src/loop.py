@@ -73,13 +73,16 @@ class Loop:
     def start(self) -> Snapshot:
         """Snapshot 0: the model as it comes, after it has imitated the demonstrations where there are any."""
         imitate = self.config.imitate
+        scripted = self.parts.data is None and imitate.matches > 0
+        if scripted:
+            self._demonstrate("train")
 
         def create() -> dict[str, Any]:
             chats = (demo.messages for demo in self.demonstrations("train"))
             return asdict(self.parts.model.create(self.out / "iter_000/base/model", chats, derive(self.seed, "model")))
 
         base = Snapshot(**self._stage("iter_000/base", {"model": _plain(self.config.model), **self._demonstrated("train")}, create))
-        if self.parts.data is None and not imitate.matches:
+        if self.parts.data is None and not scripted:
             return base
 
         def learn() -> dict[str, Any]:
@@ -98,12 +101,14 @@ class Loop:
         """The chats to imitate: from the data node, or matches that the game's scripts play (a stage of its own)."""
         if self.parts.data is not None:
             return list(self.parts.data.demonstrations(self.game, split))
-        name, inputs = f"iter_000/demonstrations/{split}", self._demonstrated(split)
-        if not inputs["matches"]:
-            return []
-        self._stage(name, inputs, lambda: _figures(self.play(name, self._demonstrators(split, inputs["matches"]))))
         weight = self.config.imitate.partner_weight
-        return [demo for episode in self.episodes(name) for demo in demonstrate(self.game, episode, weight)]
+        return [demo for episode in self.episodes(self._demonstrate(split)) for demo in demonstrate(self.game, episode, weight)]
+
+    def _demonstrate(self, split: str) -> str:
+        """The stage in which the scripts play the demonstrations of a split; returns its name."""
+        name, inputs = f"iter_000/demonstrations/{split}", self._demonstrated(split)
+        self._stage(name, inputs, lambda: _figures(self.play(name, self._demonstrators(split, inputs["matches"]))))
+        return name
 
     def _demonstrated(self, split: str) -> dict[str, Any]:
         imitate = self.config.imitate

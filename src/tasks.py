@@ -19,7 +19,7 @@ from .data.episode import Episode
 from .data.formats import messages, openai_chat
 from .data.replay import replay as replayed
 from .data.store import EpisodeStore
-from .files import Locked, lock, write_json, write_text
+from .files import InputError, Locked, lock, write_json, write_text
 from .games.base import Game
 from .loop import Loop, Parts
 from .models.backend import Snapshot
@@ -33,7 +33,7 @@ from .report.table import figures_table, run_table, tournament_table, yardstick_
 from .report.trackers import Jsonl, Tracker, tracking
 from .stages import MANIFEST, StageChanged
 
-EXPECTED = (Locked, StageChanged, NothingKept, TooManyFailures)  # what is told without a traceback
+EXPECTED = (InputError, FileNotFoundError, Locked, StageChanged, NothingKept, TooManyFailures)  # told without a traceback
 
 
 def selfplay(config: DictConfig, out: Path) -> float | None:
@@ -235,12 +235,16 @@ def _metric(config: DictConfig) -> str:
 
 
 def _found(run: Path, match: str) -> tuple[Game, Episode]:
-    """A match of a run by its id, and the game it was played in. ConfigError names a few ids where there is none."""
+    """A match of a run, and the game it was played in. ConfigError names a few ids where there is none.
+
+    Evaluation plays matches of the same id in every iteration: iter_003/eval/… is that of iteration 3, eval/… the first.
+    """
     game = instantiate(saved(run).game)
     seen: list[str] = []
     for folder in sorted({path.parent for path in run.rglob("*.jsonl") if path.stem.isdecimal()}):
+        iteration = folder.relative_to(run).parts[0]
         for episode in EpisodeStore(folder, shard=None).read():
-            if episode.id == match:
+            if match in (episode.id, f"{iteration}/{episode.id}"):
                 return game, episode
             seen += [episode.id] if len(seen) < 3 else []
     raise ConfigError(f"match={match}: {run} has no such match; ids look like {', '.join(seen) or '(none is stored)'}")

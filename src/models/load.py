@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..files import InputError
 from ..games.base import Message
 from . import snapshot
 from .backend import Snapshot
@@ -60,7 +61,7 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
         raise FileNotFoundError(f"{folder} has no tokenizer (tokenizer.json): save the model's tokenizer into the same folder")
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     if not tokenizer.chat_template:
-        raise ValueError(
+        raise InputError(
             f"the tokenizer in {folder} has no chat template, so conversations cannot be rendered: "
             "put the model's template beside it as chat_template.jinja"
         )
@@ -95,7 +96,7 @@ def _needs_weights(folder: Path) -> None:
         return
     pickled = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern))
     if pickled:
-        raise ValueError(
+        raise InputError(
             f"{folder} has pickled weights only ({', '.join(pickled[:3])}), which can run code when they are opened: "
             "convert them to safetensors"
         )

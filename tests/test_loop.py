@@ -1,0 +1,135 @@
+"""The loop end to end on a small Deal: killed at three moments and resumed, it ends with the figures of the run left alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+SMALL = [
+    "iterations=1", "play.scenarios=8", "play.group=2", "eval.scenarios=6", "eval.greedy=6", "eval.validation=6", "eval.opponents=[fair]",
+    "imitate.matches=400", "imitate.validation=10", "objective.credit.keep=all", "eval.transcripts=2", "seed=3",
+]  # fmt: skip
+TIMES = {"seconds", "cpu_seconds", "tokens_per_second", "reference_seconds"}
+
+
+def begin(run: Path, *words: str) -> subprocess.Popen[str]:
+    place = f"resume={run}" if run.exists() else f"hydra.run.dir={run}"
+    command = [sys.executable, "-m", "parley", *SMALL, place, *words]
+    return subprocess.Popen(
+        command, cwd=run.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
+
+
+def finish(run: Path, *words: str) -> str:
+    process = begin(run, *words)
+    told = process.communicate()[0]
+    assert process.returncode == 0, told
+    return told
+
+
+def killed(run: Path, moment: Callable[[], bool]) -> None:
+    process = begin(run)
+    while not moment():
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.002)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def figures(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: figures(each) for key, each in value.items() if key not in TIMES}
+    return [figures(each) for each in value] if isinstance(value, list) else value
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("runs") / "whole"
+    finish(run)
+    return run
+
+
+def test_a_run_leaves_what_the_docs_say(whole: Path) -> None:
+    summary = json.loads((whole / "summary.json").read_text())
+    assert [row["iteration"] for row in summary["iterations"]] == [0, 1]
+    first, second = summary["iterations"]
+    for row in (first, second):
+        assert set(row["sampled"]["joint_score"]) >= {"mean", "low", "high"}
+        assert row["greedy"].keys() >= {"score", "joint_score", "agreement_rate", "pareto_rate", "invalid_rate"}
+    assert "fair" in first["versus"] and "start" in second["versus"] and "start" in second["versus_greedy"]
+    assert summary["demonstrators"]["joint_score"]["mean"] > 0 and summary["cpu_seconds"] > 0
+    assert len((whole / "metrics.jsonl").read_text().splitlines()) == 2
+    assert "<html" in (whole / "report" / "index.html").read_text()
+
+
+def test_nothing_but_the_models_own_play_is_trained_on_after_imitation(whole: Path) -> None:
+    from parley.data.credit import FilteredBC
+    from parley.data.store import EpisodeStore
+
+    start = json.loads((whole / "iter_000/start/stage.json").read_text())["outputs"]["snapshot"]["version"]
+    episodes = list(EpisodeStore(whole / "iter_001/play", shard=None).read())
+    assert {policy for episode in episodes for policy in episode.policies.values() if policy} == {start}
+    samples = FilteredBC(keep="all")(episodes, start).samples
+    learned = json.loads((whole / "iter_001/learn/stage.json").read_text())["outputs"]
+    assert learned["learn"]["samples"] == len(samples)
+    sampled = {id(turn): turn.call.sampled_ids for episode in episodes for turn in episode.turns if turn.call}
+    spans = {sample.token_ids[each.start : each.end] for sample in samples for each in sample.utterances}
+    assert spans <= set(sampled.values())
+
+
+def test_killed_at_three_moments_and_resumed_it_ends_the_same(whole: Path) -> None:
+    run = whole.parent / "cut"
+
+    def some(folder: str) -> Callable[[], bool]:
+        return lambda: any(path.stat().st_size > 1000 for path in (run / folder).glob("*.jsonl"))
+
+    killed(run, some("iter_000/demonstrations/train"))
+    killed(run, lambda: (run / "iter_000/start").is_dir() and not (run / "iter_000/start/stage.json").exists())
+    killed(run, some("iter_001/play"))
+    shard = run / "iter_001/play/0.jsonl"
+    torn = shard.read_bytes()[:-100]  # as a kill inside a write leaves it
+    shard.write_bytes(torn)
+    finish(run)
+    assert shard.read_bytes().startswith(torn[: torn.rfind(b"\n") + 1])
+    assert figures(json.loads((run / "summary.json").read_text())) == figures(json.loads((whole / "summary.json").read_text()))
+
+
+def test_a_run_directory_is_not_written_over(whole: Path) -> None:
+    process = parley(whole, *SMALL, f"hydra.run.dir={whole}")
+    assert process.returncode == 2 and "already holds a run" in process.stderr and "Traceback" not in process.stderr
+
+
+def test_a_resumed_run_with_another_config_names_the_keys(whole: Path) -> None:
+    process = parley(whole, *SMALL, "play.group=4", f"resume={whole}")
+    assert process.returncode == 2 and "play.group" in process.stderr and "Traceback" not in process.stderr
+
+
+def test_the_other_tasks_look_at_the_run(whole: Path) -> None:
+    from parley.data.store import EpisodeStore
+
+    match = next(iter(EpisodeStore(whole / "iter_001/eval/sampled", shard=None).read())).id
+    assert "the same result" in look(whole, "task=replay", f"match={match}")
+    assert match in look(whole, "task=show", f"match={match}").replace("\n", "")
+    assert "messages.jsonl" in look(whole, "task=export").replace("\n", "")
+    assert "start" in look(whole, "task=evaluate", "eval.scenarios=4", "eval.opponents=[]")
+    assert "snapshot" in look(whole, "task=learn", "objective.credit.keep=all")
+    assert "self-play" in look(whole, "task=play", "play.scenarios=2", "play.group=1")
+
+
+def parley(run: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "parley", *words], cwd=run.parent, capture_output=True, text=True, check=False)
+
+
+def look(run: Path, *words: str) -> str:
+    process = parley(run, *words, f"run={run}")
+    assert process.returncode == 0, process.stderr
+    return process.stdout
