@@ -294,6 +294,16 @@ def test_draws_are_made_once_a_seat_or_anew():
     assert texts == again
 
 
+@pytest.mark.parametrize("prompt", PUBLISHED)
+def test_a_published_layout_forgets_an_illegal_reply(prompt):
+    for seed in range(10):
+        _, asked = play(Taboo(prompt=prompt), Reply("", "I must not say", "refusal"), "hi", "", "yes", seed=seed)
+        assert [request.kind for request in asked] == ["act", "retry", "act", "retry", "act"]
+        assert not any("must not say\n" in shown(request) or shown(request).endswith("I must not say") for request in asked)
+        if prompt != "spag_utterance":
+            assert shown(asked[1]) == shown(asked[0]) and shown(asked[3]) == shown(asked[2])
+
+
 def test_only_the_attacker_is_told_the_word():
     for prompt in ("chat", "compact", *PUBLISHED):
         for seed in range(20):
