@@ -6,7 +6,7 @@ STAMP := .venv/installed
 export OMP_NUM_THREADS = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test setup clean
+.PHONY: demo test shows setup clean
 
 demo: setup
 	$(BIN)/parley
@@ -15,9 +15,16 @@ test: export HF_HUB_OFFLINE = 1
 test: export HF_DATASETS_OFFLINE = 1
 test: export WANDB_MODE = offline
 test: setup
-	@$(BIN)/ruff check --quiet src tests conf
+	@$(BIN)/ruff check --quiet src tests conf benchmarks examples
 	@$(BIN)/mypy -p parley --no-error-summary
 	@$(BIN)/pytest
+
+# What is claimed of learning, resume and batching, measured again: an hour on two idle cores, figures in docs/results/.
+shows: setup
+	$(BIN)/python benchmarks/show_batch.py
+	$(BIN)/python benchmarks/show_kill.py
+	$(BIN)/python benchmarks/show_learning.py deal_tiny
+	$(BIN)/python benchmarks/show_learning.py deal_tiny_self
 
 setup: $(STAMP)
 
@@ -27,7 +34,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(PIP) torch==2.13.0 setuptools
-	@$(PIP) --no-build-isolation -e '.[dev,wandb,qlora]'
+	@$(PIP) --no-build-isolation -e '.[dev,wandb,qlora,sweeps]'
 	@touch $@
 
 clean:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import TemplateError
 
 from ..data.sample import Demonstration, Sample, Utterance
+from ..files import InputError
 from ..games.base import Finish, Message, Speaker
 from .load import load_tokenizer
 
@@ -184,7 +185,7 @@ class Renderer:
             )  # type: ignore[return-value]
         except (TemplateError, TypeError, ValueError, LookupError) as error:  # foreign code, run in Jinja's sandbox
             roles = ", ".join(message.role for message in messages) or "no message"
-            raise ValueError(
+            raise InputError(
                 f"the model's chat template refuses this conversation ({roles}): {error}. Many templates want user and "
                 "assistant in turns with a user message first: let the game tell the seat something before it asks"
             ) from error

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+from ...files import InputError
 from ...games.base import Game, Message, Reply
 from ...games.deal.contexts import Context, Triple
 from ...games.deal.scoring import ROLES
@@ -87,7 +88,7 @@ class LewisDialogues:
             try:
                 messages, spoken = view(game, line)
             except ValueError as error:
-                raise ValueError(f"{path}, line {number}: {error}") from None
+                raise InputError(f"{path}, line {number}: {error}") from None
             own = (float(message.role == "assistant") for message in messages)
             weights = tuple(self.partner_weight if at in spoken else weight for at, weight in enumerate(own))
             yield Demonstration(f"{split}/{number:05d}", messages, weights)
@@ -107,7 +108,7 @@ def read(path: str | Path) -> Iterator[Dialogue]:
             try:
                 yield parse(line.decode("utf-8"))
             except ValueError as error:
-                raise ValueError(f"{path}, line {number}: {error}") from None
+                raise InputError(f"{path}, line {number}: {error}") from None
     if not number:
         raise ValueError(f"{path} is empty, expected one dialogue in each line")
 
