@@ -2,7 +2,7 @@
 
 It holds no algorithm's formula: who is trained on what is credit's, how is the objective's and the learner's.
 
-    iter_000/  demonstrations/ base/ start/ (snapshot 0) eval/
+    iter_000/  demonstrations/ base/ start/ (after imitation) adapter/ (a fresh one, where wanted) eval/
     iter_001/  play/ learn/ (samples and the next snapshot) eval/
 """
 
@@ -55,6 +55,7 @@ class Parts:
     credit: Credit
     learner: LightningLearner
     imitator: LightningLearner  # the learner as imitation uses it
+    adapter: Any  # create(base, folder, seed) -> Snapshot; None: all weights are trained
     data: Any  # demonstrations(game, split) -> Iterable[Demonstration]; None: the game's scripts demonstrate
 
 
@@ -71,7 +72,21 @@ class Loop:
     # --- stages ------------------------------------------------------------------------------------------------------
 
     def start(self) -> Snapshot:
-        """Snapshot 0: the model as it comes, after it has imitated the demonstrations where there are any."""
+        """Snapshot 0: the model after imitation, with a fresh adapter on it where one is configured."""
+        return self._adapted(self._imitated(), "iter_000/adapter")
+
+    def _adapted(self, snapshot: Snapshot, name: str) -> Snapshot:
+        """`snapshot` with a fresh adapter on it, in the stage `name`, unless none is configured or it has one already."""
+        if self.parts.adapter is None or snapshot.base is not None:
+            return snapshot
+
+        def create() -> dict[str, Any]:
+            return stored(self.parts.adapter.create(snapshot, self.out / name / "snapshot", derive(self.seed, "adapter")), self.out)
+
+        return restored(self._stage(name, {"base": snapshot.version, "adapter": _plain(self.config.adapter)}, create), self.out)
+
+    def _imitated(self) -> Snapshot:
+        """The model as it comes, after it has imitated the demonstrations where there are any."""
         imitate = self.config.imitate
         scripted = self.parts.data is None and imitate.matches > 0
         if scripted:
@@ -79,9 +94,9 @@ class Loop:
 
         def create() -> dict[str, Any]:
             chats = (demo.messages for demo in self.demonstrations("train"))
-            return asdict(self.parts.model.create(self.out / "iter_000/base/model", chats, derive(self.seed, "model")))
+            return stored(self.parts.model.create(self.out / "iter_000/base/model", chats, derive(self.seed, "model")), self.out)
 
-        base = Snapshot(**self._stage("iter_000/base", {"model": _plain(self.config.model), **self._demonstrated("train")}, create))
+        base = restored(self._stage("iter_000/base", {"model": _plain(self.config.model), **self._demonstrated("train")}, create), self.out)
         if self.parts.data is None and not scripted:
             return base
 
@@ -90,12 +105,12 @@ class Loop:
             samples = [renderer.demonstration(demo) for demo in self.demonstrations("train")]
             learned = self._learn(self.parts.imitator, samples, base, "iter_000/start", "start")
             if held_out := [renderer.demonstration(demo) for demo in self.demonstrations("validation")]:
-                made = Snapshot(**learned["snapshot"])
+                made = restored(learned["snapshot"], self.out)
                 learned["learn"]["validation_logprob"] = mean_logprob(held_out, made, self.parts.imitator.hardware)
             return learned
 
         inputs = {"base": base.version, "imitate": _plain(imitate), "learner": _plain(self.config.learner)}
-        return Snapshot(**self._stage("iter_000/start", inputs, learn)["snapshot"])
+        return restored(self._stage("iter_000/start", inputs, learn)["snapshot"], self.out)
 
     def demonstrations(self, split: str) -> list[Demonstration]:
         """The chats to imitate: from the data node, or matches that the game's scripts play (a stage of its own)."""
@@ -134,10 +149,10 @@ class Loop:
 
         def work() -> dict[str, Any]:
             samples, kept = (source or self)._samples(number)
-            begin = snapshot if self.config.start == "previous" else self.start()
+            begin = self._adapted(snapshot, f"iter_{number:03d}/adapter") if self.config.start == "previous" else self.start()
             return {**self._learn(self.parts.learner, samples, begin, name, f"iter_{number:03d}"), "credit": kept}
 
-        return Snapshot(**self._stage(name, inputs, work)["snapshot"])
+        return restored(self._stage(name, inputs, work)["snapshot"], self.out)
 
     def evaluate(self, number: int, snapshot: Snapshot, start: Snapshot) -> dict[str, Any]:
         """The figures of a snapshot: self-play on validation and test, and matches against the frozen start."""
@@ -309,7 +324,7 @@ class Loop:
                 samples, begin, self.out / name, seed=derive(self.seed, "learn", name), name=version,
                 progress=lambda row: _step(bar, row),
             )  # fmt: skip
-        return {"snapshot": asdict(made), "learn": {key: value for key, value in metrics.items() if key != "curve"}}
+        return {"snapshot": stored(made, self.out), "learn": {key: value for key, value in metrics.items() if key != "curve"}}
 
     def _language(self, number: int, start: Snapshot) -> dict[str, Any]:
         """How the snapshot's sampled words read, and how likely the start finds them (language drift)."""
@@ -349,6 +364,18 @@ class Loop:
         """Wall seconds of the finished stages below the folder `prefix`, by the stage's name."""
         mine = {name: done for name, done in self.done.items() if name.startswith(f"{prefix}/")}
         return {name.removeprefix(f"{prefix}/"): round(done.seconds, 2) for name, done in mine.items()}
+
+
+def stored(snapshot: Snapshot, run: Path) -> dict[str, Any]:
+    """A snapshot as JSON; what lies in the run's directory is named from there, so that a run may be moved."""
+    folders = (snapshot.path, snapshot.base)
+    path, base = (str(Path(each).relative_to(run)) if each and Path(each).is_relative_to(run) else each for each in folders)
+    return {"version": snapshot.version, "path": path, "base": base}
+
+
+def restored(data: Mapping[str, Any], run: Path) -> Snapshot:
+    """What `stored` wrote."""
+    return Snapshot(data["version"], str(run / data["path"]), str(run / data["base"]) if data["base"] else None)
 
 
 def demonstrate(game: Game, episode: Episode, partner_weight: float) -> list[Demonstration]:

@@ -25,7 +25,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
-from .config import RESERVED, ConfigError, leaves, nearest, use_threads, validate
+from .config import ConfigError, leaves, use_threads
+from .validation import RESERVED, nearest, validate
 
 CONF, NAME = "parley.conf", "config"
 

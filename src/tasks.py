@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,27 +10,20 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from .config import SAVED, SUMMARY, ConfigError, changed_keys, imitation_learner
-from .data.credit import NothingKept
+from .config import SUMMARY, ConfigError
 from .data.episode import Episode
 from .data.formats import messages, openai_chat
 from .data.replay import replay as replayed
 from .data.store import EpisodeStore
-from .files import InputError, Locked, lock, write_json, write_text
-from .games.base import Game
-from .loop import Loop, Parts
-from .models.backend import Snapshot
-from .objectives.filtered_bc import FilteredBC
-from .play.arena import TooManyFailures
-from .report import choice, html, manifest, transcript
+from .files import write_json, write_text
+from .loop import Loop
+from .models.adapter import merge as merged
+from .report import choice, html, transcript
 from .report import compare as comparison
-from .report.progress import Progress
 from .report.run import figure
 from .report.table import figures_table, run_table, tournament_table, yardstick_table
-from .report.trackers import Jsonl, Tracker, tracking
-from .stages import MANIFEST, StageChanged
-
-EXPECTED = (InputError, FileNotFoundError, Locked, StageChanged, NothingKept, TooManyFailures)  # told without a traceback
+from .report.trackers import Tracker, tracking
+from .runs import all_snapshots, find_match, history, kept, player_of, running, saved, trackers
 
 
 def selfplay(config: DictConfig, out: Path) -> float | None:
@@ -189,14 +179,14 @@ def evaluate(config: DictConfig, out: Path, run: str) -> float | None:
 
 def show(config: DictConfig, out: Path, run: str, match: str) -> float | None:
     """Prints one match of a run: both private views, retries, the result."""
-    game, episode = _found(Path(run), match)
+    game, episode = find_match(Path(run), match)
     Console().print(transcript.text(episode, replayed(game, episode).views, game.facts.metrics))
     return None
 
 
 def replay(config: DictConfig, out: Path, run: str, match: str) -> float | None:
     """Plays the stored replies of a match again and checks that the result is the same."""
-    game, episode = _found(Path(run), match)
+    game, episode = find_match(Path(run), match)
     replayed(game, episode)
     Console().print(f"{match}: {len(episode.turns)} turns replayed, the same requests and the same result ({episode.result.outcome})")
     return None
@@ -218,6 +208,14 @@ def export(config: DictConfig, out: Path, run: str) -> float | None:
     return None
 
 
+def merge(config: DictConfig, out: Path, run: str) -> float | None:
+    """Writes the kept snapshot of `run` as one Hugging Face folder, its adapter merged into its base."""
+    source = kept(Path(run))
+    made = merged(source, out / "model", source.version.rpartition("-")[0])
+    Console().print(f"snapshot {source.version} as a model of its own: {made.path}", soft_wrap=True)
+    return None
+
+
 def compare(config: DictConfig, out: Path, runs: list[str]) -> float | None:
     """Paired differences between runs, as a table here and as CSV and LaTeX in the run directory."""
     try:
@@ -232,115 +230,3 @@ def compare(config: DictConfig, out: Path, runs: list[str]) -> float | None:
 
 def _metric(config: DictConfig) -> str:
     return str(config.metric).split(".", 1)[1]
-
-
-def _found(run: Path, match: str) -> tuple[Game, Episode]:
-    """A match of a run, and the game it was played in. ConfigError names a few ids where there is none.
-
-    Evaluation plays matches of the same id in every iteration: iter_003/eval/… is that of iteration 3, eval/… the first.
-    """
-    game = instantiate(saved(run).game)
-    seen: list[str] = []
-    for folder in sorted({path.parent for path in run.rglob("*.jsonl") if path.stem.isdecimal()}):
-        iteration = folder.relative_to(run).parts[0]
-        for episode in EpisodeStore(folder, shard=None).read():
-            if match in (episode.id, f"{iteration}/{episode.id}"):
-                return game, episode
-            seen += [episode.id] if len(seen) < 3 else []
-    raise ConfigError(f"match={match}: {run} has no such match; ids look like {', '.join(seen) or '(none is stored)'}")
-
-
-# --- building and guarding a run ---------------------------------------------------------------------------------------
-
-
-def build(config: DictConfig) -> Parts:
-    """The parts of the experiment. Nodes are built here and nowhere else."""
-    objective, hardware = config.objective, config.hardware
-    loss, node = instantiate(objective.loss), imitation_learner(config)
-    device = {"cpu": "cpu", "gpu": "cuda"}[hardware.accelerator]
-    dtype = "bfloat16" if hardware.precision.startswith("bf16") else "float32"
-    backend = instantiate(config.backend)
-    return Parts(
-        config=config,
-        game=instantiate(config.game),
-        model=instantiate(config.model),
-        backend=lambda: backend(device=device, dtype=dtype),
-        credit=instantiate(objective.credit),
-        learner=instantiate(config.learner)(loss=loss, hardware=hardware),
-        imitator=instantiate(node)(loss=FilteredBC(), hardware=hardware),
-        data=instantiate(config.data) if config.data else None,
-    )
-
-
-@contextmanager
-def running(config: DictConfig, out: Path) -> Iterator[Loop]:
-    """A loop on the run directory `out`, which is locked, and refused where another run's files are in it."""
-    out.mkdir(parents=True, exist_ok=True)
-    try:
-        with lock(out):
-            _claim(config, out)
-            with Progress() as progress:
-                yield Loop(build(config), out, progress)
-    except EXPECTED as error:
-        raise ConfigError(str(error)) from error
-
-
-def _claim(config: DictConfig, out: Path) -> None:
-    """Writes config and manifest into a new run directory, or checks that this config may continue the run in it."""
-    saved = out / SAVED
-    if saved.exists():
-        if config.resume == "none":
-            raise ConfigError(f"{out} already holds a run: resume={out} goes on with it; or name another directory (hydra.run.dir=…)")
-        changed = changed_keys(OmegaConf.load(saved), config)  # type: ignore[arg-type]
-        if changed:
-            raise ConfigError(f"{out} was begun with other values of {', '.join(changed)}: give the old ones, or begin a new run")
-        return
-    if foreign := sorted(path.name for path in out.iterdir() if path.name not in (".hydra", ".lock", "parley.log")):
-        raise ConfigError(f"{out} is not empty (it holds {', '.join(foreign[:3])}): choose another directory")
-    write_json(out / "manifest.json", manifest.manifest(sys.argv, config.seed, dict(config.hardware)))
-    write_text(saved, OmegaConf.to_yaml(config, resolve=True))
-
-
-def saved(run: Path) -> DictConfig:
-    """The config that a run was begun with."""
-    if not (run / SAVED).exists():
-        raise ConfigError(f"{run} is no run directory: it has no {SAVED}")
-    return OmegaConf.load(run / SAVED)  # type: ignore[return-value]
-
-
-def history(run: Path, what: str) -> list[int]:
-    """The numbers of the iterations whose stage `what` (play, learn, start) is finished in `run`."""
-    saved(run)
-    return sorted(int(path.parts[-3].removeprefix("iter_")) for path in run.glob(f"iter_*/{what}/{MANIFEST}"))
-
-
-def all_snapshots(run: Path) -> dict[str, Snapshot]:
-    """The snapshots of a run by name: start, iter_001, …"""
-    found = {"start": "start", **{f"iter_{number:03d}": "learn" for number in history(run, "learn")}}
-    paths = {name: run / (name if what == "learn" else "iter_000") / what / MANIFEST for name, what in found.items()}
-    paths |= {} if paths["start"].exists() else {"start": run / "iter_000/base" / MANIFEST}
-    outputs = {name: json.loads(path.read_text())["outputs"] for name, path in paths.items() if path.exists()}
-    return {name: Snapshot(**each.get("snapshot", each)) for name, each in outputs.items()}
-
-
-def kept(run: Path) -> Snapshot:
-    """The snapshot that a finished run kept; of an unfinished one the newest."""
-    found = list(all_snapshots(run).values())
-    if not found:
-        raise ConfigError(f"{run} has no snapshot yet")
-    return found[json.loads((run / SUMMARY).read_text())["best"]] if (run / SUMMARY).exists() else found[-1]
-
-
-def player_of(run: Path, number: int) -> Snapshot:
-    """The snapshot that played round `number` of `run`."""
-    episode = next(iter(EpisodeStore(run / f"iter_{number:03d}/play", shard=None).read()))
-    versions = set(episode.policies.values())
-    match = [snapshot for snapshot in all_snapshots(run).values() if snapshot.version in versions]
-    if not match:
-        raise ConfigError(f"round {number} of {run} was played by {', '.join(sorted(versions))}, of which {run} has no snapshot")
-    return match[0]
-
-
-def trackers(config: DictConfig) -> list[Tracker]:
-    """`metrics.jsonl`, and the logger node where there is one."""
-    return [Jsonl(), *([instantiate(config.logger)] if config.logger else [])]

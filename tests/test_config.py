@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
-from parley.config import ConfigError, changed_keys, fits, imitation_learner, locate, overlaid, run_directory, sweep_directory
+from parley.config import ConfigError, changed_keys, imitation_learner, overlaid, run_directory, sweep_directory
 from parley.main import check
+from parley.validation import fits, locate
 
 CONF = Path(__file__).parents[1] / "conf"
 GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name not in ("hydra", "__pycache__"))

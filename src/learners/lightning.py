@@ -114,9 +114,14 @@ class LightningLearner:
 
 
 def load(snapshot: Snapshot, hardware: Hardware) -> Policy:
-    """The policy of a snapshot on the profile's device, with the attention kernel that suits packed rows there."""
+    """The policy of a snapshot on the profile's device, with the attention kernel that suits packed rows there.
+
+    Of an adapter's snapshot the adapter alone takes gradients; in mixed precision its frozen base is held in bfloat16.
+    """
     device = "cuda" if hardware.accelerator in ("gpu", "cuda") else "cpu"
-    policy = Policy(load_policy(snapshot, "bfloat16" if hardware.precision == "bf16-true" else "float32", device), hardware.head_chunk)
+    half = hardware.precision == "bf16-true" or (hardware.precision == "bf16-mixed" and snapshot.base is not None)
+    model = load_policy(snapshot, "bfloat16" if half else "float32", device, trainable=True)
+    policy = Policy(model, hardware.head_chunk)
     if device == "cuda":
         policy.use_block_sparse_attention()
     check_packable(policy)

@@ -11,7 +11,7 @@ Legend: B rows of the pool, n rows of a call, q tokens, V vocabulary.
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,8 +20,8 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from ..games.base import Finish
+from .adapter import Bases
 from .backend import Completion, Prompt, Sampling, Snapshot
-from .load import load_policy
 from .renderer import Renderer, common
 from .sampling import Draw, choose
 from .slots import Slots
@@ -30,7 +30,8 @@ STATE = ("length", "token", "count", "limit", "seed", "top_k", "temperature", "t
 
 
 class HFBackend:
-    """Answers prompts with `token_ids` from any number of loaded snapshots, each with a pool of its own.
+    """Answers prompts with `token_ids` from any number of loaded snapshots, each with a pool of its own; adapters of one
+    base share its weights.
 
     max_batch  rows that decode together, per policy; `keep` streams more have their keys and values kept between turns
     settle     how close two scores may be before the choice is settled alone; used in float32 only, 0 turns it off
@@ -46,6 +47,7 @@ class HFBackend:
         self.device, self.dtype, self.max_batch = device, dtype, max_batch
         self.settle = settle if dtype == "float32" else 0.0
         self.keep = 2 * max_batch if keep is None else keep
+        self._bases = Bases(dtype, device)
         self._pools: dict[str, Pool] = {}
         self._turn: deque[str] = deque()
 
@@ -69,9 +71,9 @@ class HFBackend:
         """Reads a snapshot into memory; nothing happens when its version is loaded already."""
         if snapshot.version in self._pools:
             return
-        model = load_policy(snapshot, self.dtype, self.device)
+        model, switch = self._bases.load(snapshot)
         renderer = Renderer.load(snapshot.base or snapshot.path)
-        self._pools[snapshot.version] = Pool(model, renderer, snapshot.version, self.max_batch, self.keep, self.settle)
+        self._pools[snapshot.version] = Pool(model, switch, renderer, snapshot.version, self.max_batch, self.keep, self.settle)
         self._turn.append(snapshot.version)
 
     def unload(self, version: str) -> None:
@@ -79,6 +81,7 @@ class HFBackend:
         if (pool := self._pools.pop(version, None)) is not None:
             pool.slots.free()
             self._turn.remove(version)
+            self._bases.unload(version)
 
     def submit(self, prompts: Sequence[Prompt]) -> None:
         """ValueError for a prompt that is not rendered, asks for a schema, or names a policy that is not loaded."""
@@ -124,10 +127,15 @@ class Row:
 
 
 class Pool:
-    """The rows of one policy, as tensors with a line for each row, and the streams that are between two turns."""
+    """The rows of one policy, as tensors with a line for each row, and the streams that are between two turns.
 
-    def __init__(self, model: PreTrainedModel, renderer: Renderer, version: str, max_batch: int, keep: int, settle: float) -> None:
-        self.model, self.renderer, self.version = model, renderer, version
+    `switch` is called before the model is used: it may serve other policies in between.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, switch: Callable[[], None], renderer: Renderer, version: str, max_batch: int, keep: int, settle: float
+    ) -> None:
+        self.model, self.switch, self.renderer, self.version = model, switch, renderer, version
         self.max_batch, self.keep, self.settle = max_batch, keep, settle
         self.read = self.sampled = self.settled = self.clock = 0
         self.rows: list[Row] = []
@@ -166,6 +174,7 @@ class Pool:
     @torch.inference_mode()
     def step(self) -> list[Completion]:
         """Prefills what waits, or else decodes one token for every row; returns the replies that are done."""
+        self.switch()
         lost: list[Completion] = []
         if self.waiting and len(self.rows) < self.max_batch:
             lost = self._admit()
@@ -241,6 +250,7 @@ class Pool:
 
         An architecture whose positions or masks this backend does not understand is refused here, never played wrong.
         """
+        self.switch()
         kind = self.model.config.model_type
         long = min(max(self.slots.window + 4, 9), 64)
         whole = [self._long([[(7 * i + 3) % vocab for i in range(n)]]) for n in (long, 5)]

@@ -11,6 +11,7 @@ from ..files import InputError
 from ..games.base import Message
 from . import snapshot
 from .backend import Snapshot
+from .fourbit import FourBit, load_four_bit
 
 if TYPE_CHECKING:
     import torch
@@ -19,8 +20,12 @@ if TYPE_CHECKING:
 DTYPES = ("float32", "bfloat16", "float16")
 
 
-def load_model(path: str | Path, dtype: str = "float32", device: str | torch.device = "cpu") -> PreTrainedModel:
+def load_model(
+    path: str | Path, dtype: str = "float32", device: str | torch.device = "cpu", four_bit: FourBit | None = None
+) -> PreTrainedModel:
     """The causal model in the local folder `path`, in eval mode, from safetensors only and without any code of the folder.
+
+    With `four_bit` its linear layers are stored in 4 bits, and compute in `dtype`.
 
     FileNotFoundError or ValueError when the folder is missing, has no config, or has pickled weights only.
     """
@@ -33,23 +38,32 @@ def load_model(path: str | Path, dtype: str = "float32", device: str | torch.dev
     folder = _folder(path)
     _needs_weights(folder)
     disable_progress_bar()  # one line per load would tear the live display
+    if four_bit is not None:
+        return load_four_bit(folder, four_bit, getattr(torch, dtype), torch.device(device))
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=getattr(torch, dtype), local_files_only=True, trust_remote_code=False, use_safetensors=True
     )
     return model.to(torch.device(device)).eval()  # type: ignore[arg-type]  # its annotations lose `self`
 
 
-def load_policy(policy: Snapshot, dtype: str = "float32", device: str | torch.device = "cpu") -> PreTrainedModel:
-    """The model of a snapshot: its folder, or its adapter on the folder `base` (unmerged, as it was trained)."""
+def load_policy(policy: Snapshot, dtype: str = "float32", device: str | torch.device = "cpu", trainable: bool = False) -> PreTrainedModel:
+    """The model of a snapshot: its folder, or its adapter on the folder `base` (unmerged, as it was trained).
+
+    The base is stored in 4 bits where the adapter's folder says so. A `trainable` adapter takes gradients and is in
+    float32, whatever `dtype` is; its base takes none.
+    """
     if policy.base is None:
         return load_model(policy.path, dtype, device)
     from peft import PeftModel
 
     adapter = Path(policy.path)
-    if not (adapter / "adapter_model.safetensors").is_file():
-        raise FileNotFoundError(f"{adapter} has no adapter_model.safetensors: a snapshot with a base is a LoRA adapter folder")
-    adapted = PeftModel.from_pretrained(load_model(policy.base, dtype, device), str(adapter), local_files_only=True)
-    return adapted.to(device).eval()  # type: ignore[return-value]  # PeftModel forwards everything to the model it wraps
+    if not (adapter / snapshot.ADAPTER).is_file():
+        raise FileNotFoundError(f"{adapter} has no {snapshot.ADAPTER}: a snapshot with a base is a LoRA adapter folder")
+    adapted = PeftModel.from_pretrained(
+        load_model(policy.base, dtype, device, FourBit.read(adapter)), str(adapter), is_trainable=trainable,
+        torch_device=str(device), autocast_adapter_dtype=trainable, local_files_only=True,
+    )  # fmt: skip
+    return adapted.eval()  # type: ignore[return-value]  # PeftModel forwards everything to the model it wraps
 
 
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:

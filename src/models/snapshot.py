@@ -8,17 +8,22 @@ import shutil
 from functools import lru_cache
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .backend import Snapshot
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from .adapter import Adapter
+
 PARTS = (
-    "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "adapter_config.json", "tokenizer.json",
-    "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "merges.txt", "*.jinja",
+    "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "adapter_config.json",
+    "quantization.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
+    "added_tokens.json", "vocab.json", "merges.txt", "*.jinja",
 )  # fmt: skip
+ADAPTER = "adapter_model.safetensors"
 
 
 def digest(folder: str | Path) -> str:
@@ -55,28 +60,45 @@ def of(folder: str | Path, name: str = "", base: str | None = None) -> Snapshot:
 
 
 def save(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str | Path, name: str = "", base: str | None = None
+    model: PreTrainedModel | PeftModel | Adapter,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: str | Path,
+    name: str = "",
+    base: str | None = None,
 ) -> Snapshot:
     """Writes model and tokenizer to `folder`, whole or not at all, as safetensors that AutoModelForCausalLM loads.
 
-    FileExistsError when `folder` already holds something: a snapshot is never overwritten.
+    Of an adapted model (`base` is the folder it stands on) the adapter alone is written. FileExistsError when `folder`
+    already holds something else: a snapshot is never overwritten.
     """
     from transformers.utils.logging import disable_progress_bar
 
     folder = Path(folder)
-    if folder.exists() and any(folder.iterdir()):
-        raise FileExistsError(f"{folder} is not empty, and a snapshot is never overwritten: give another folder or remove it")
     disable_progress_bar()
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        model.save_pretrained(part)
+        _bare(model).save_pretrained(part)
         tokenizer.save_pretrained(part)
         for path in part.iterdir():
             path.chmod(0o644)  # transformers leaves weights readable to their owner alone
         part.chmod(0o755)
-        os.replace(part, folder)
-    except BaseException:
+        if not (folder.exists() and any(folder.iterdir())):
+            os.replace(part, folder)
+        elif not _same(part, folder):
+            raise FileExistsError(f"{folder} is not empty, and a snapshot is never overwritten: give another folder or remove it")
+    finally:
         shutil.rmtree(part, ignore_errors=True)
-        raise
     return of(folder, name, base)
+
+
+def _same(one: Path, other: Path) -> bool:
+    names = [sorted(path.name for path in folder.iterdir()) for folder in (one, other)]
+    return names[0] == names[1] and digest(one) == digest(other)
+
+
+def _bare(model: Any) -> Any:
+    """What is written of a model."""
+    from .adapter import Adapter
+
+    return Adapter.of(model) if hasattr(model, "peft_config") else model

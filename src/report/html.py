@@ -50,7 +50,7 @@ def write(
         curves=_curves(data, told),
         metrics=_metric_tables(data, told),
         transcripts=_transcripts(run, data, views or spoken, transcripts),
-        learning=_numbers(data, ("play", "learn"), told),
+        learning=_numbers(data, ("play", "learn", "language"), told),
         facts=_facts(run, data),
         script_digest=_digest(page),
     )

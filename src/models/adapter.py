@@ -1,0 +1,210 @@
+"""Low-rank adapters: fresh ones, how they are stored, how several share one base in play, and how they are merged.
+
+Hu et al. 2021, "LoRA", arXiv 2106.09685: a linear layer W x becomes W x + (alpha / r) B A x, and only A [r, in] and
+B [out, r] are trained. An adapter's snapshot is a folder with these two for each layer, on the folder of its base.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..seeds import derive
+from . import snapshot as snapshots
+from .backend import Snapshot
+from .fourbit import FourBit
+from .load import load_model, load_policy, load_tokenizer
+
+if TYPE_CHECKING:
+    import torch
+    from peft import LoraConfig, PeftModel
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+Targets = Literal["all-linear"] | list[str]
+
+
+@dataclass(frozen=True)
+class LoRA:
+    """Adapters of rank `r` on all linear layers but the head, or on those with the names `targets` (q_proj, v_proj, …).
+
+    There is no dropout: the policy and its reference must be the same function.
+    """
+
+    r: int = 16
+    alpha: int = 32
+    targets: Targets = "all-linear"
+
+    def __post_init__(self) -> None:
+        if self.r < 1 or self.alpha <= 0:
+            raise ValueError(f"r {self.r} must be at least 1 and alpha {self.alpha} above 0")
+
+    @property
+    def four_bit(self) -> FourBit | None:
+        """How the base is stored while it is trained on and played; None: in full."""
+        return None
+
+    def create(self, base: Snapshot, folder: str | Path, seed: int) -> Snapshot:
+        """A fresh adapter on `base`, drawn from `seed`, which changes nothing yet: B is 0 (He's uniform A, as published).
+
+        Only the shapes of the base are looked at. ValueError when `base` is an adapter itself, or has no such layers.
+        """
+        if base.base is not None:
+            raise ValueError(f"{base.version} is an adapter already: train that one, or merge it first (task=merge)")
+        config, shapes = self._shapes(base.path)
+        adapter = Adapter(config, {name: _fresh(name, shape, seed) for name, shape in shapes.items()}, self.four_bit)
+        return snapshots.save(adapter, load_tokenizer(base.path), folder, "start", base.path)
+
+    def _shapes(self, base: str) -> tuple[LoraConfig, dict[str, torch.Size]]:
+        import torch
+        from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        targets = self.targets if isinstance(self.targets, str) else list(self.targets)
+        config = LoraConfig(r=self.r, lora_alpha=self.alpha, target_modules=targets, task_type="CAUSAL_LM")
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base, local_files_only=True), trust_remote_code=False)
+            adapted = get_peft_model(model, config, low_cpu_mem_usage=True)
+        tensors = get_peft_model_state_dict(adapted, save_embedding_layers=False)
+        return config, {name: tensor.shape for name, tensor in tensors.items()}
+
+
+@dataclass(frozen=True)
+class QLoRA(LoRA):
+    """LoRA on a base whose linear layers are stored in 4 bits, in training and in play: `FourBit` says how.
+
+    The start of self-play is then the 4-bit base, too, so that a gain is not a repair of what rounding lost.
+    """
+
+    double: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        missing = [name for name in ("bitsandbytes", "accelerate") if find_spec(name) is None]
+        if missing:
+            raise ModuleNotFoundError(f"adapter=qlora needs {' and '.join(missing)}: pip install 'parley-lm[qlora]'")
+
+    @property
+    def four_bit(self) -> FourBit:
+        return FourBit(self.double)
+
+
+def _fresh(name: str, shape: torch.Size, seed: int) -> Tensor:
+    import torch
+
+    if ".lora_B." in name:
+        return torch.zeros(shape)
+    if ".lora_A." not in name:
+        raise ValueError(f"targets: {name} belongs to no linear layer, and only these can be adapted")
+    bound = 1.0 / math.sqrt(shape[1])
+    return torch.empty(shape).uniform_(-bound, bound, generator=torch.Generator().manual_seed(derive(seed, "adapter", name)))
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """An adapter apart from its base. No path stands in its files, so that they are the same wherever the base lies."""
+
+    config: LoraConfig
+    tensors: Mapping[str, Tensor]
+    four_bit: FourBit | None
+
+    @staticmethod
+    def of(model: PeftModel, state: Mapping[str, Tensor] | None = None) -> Adapter:
+        """The adapter that `model` trains; `state` is the model's state dict where its parameters are sharded."""
+        from peft import get_peft_model_state_dict
+
+        config: Any = model.peft_config[model.active_adapter]
+        tensors = get_peft_model_state_dict(model, state, model.active_adapter, save_embedding_layers=False)
+        return Adapter(config, tensors, FourBit.of(model))
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes weights and config as peft reads them, and beside them how the base is stored."""
+        from safetensors.torch import save_file
+
+        plain = {key: sorted(value) if isinstance(value, set) else value for key, value in self.config.to_dict().items()}
+        plain |= {"base_model_name_or_path": None, "inference_mode": True}
+        folder = Path(folder)
+        (folder / "adapter_config.json").write_text(json.dumps(plain, indent=2, sort_keys=True, default=str) + "\n")
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}, folder / snapshots.ADAPTER)
+        if self.four_bit is not None:
+            self.four_bit.write(folder)
+
+
+def merge(snapshot: Snapshot, folder: str | Path, name: str = "merged") -> Snapshot:
+    """Writes `snapshot` to `folder` as a Hugging Face model that needs no adapter, in the dtype of its base.
+
+    An adapter is added to the base in full precision, never to its 4-bit form, which would be rounded again. The merged
+    model of a 4-bit base therefore differs from the one that was trained by that base's rounding.
+    """
+    from peft import PeftModel
+    from transformers import AutoConfig
+
+    base = snapshot.base or snapshot.path
+    dtype = AutoConfig.from_pretrained(base, local_files_only=True).dtype or "float32"
+    model = load_model(base, str(dtype).removeprefix("torch."))
+    if snapshot.base is not None:
+        adapted = PeftModel.from_pretrained(model, snapshot.path, local_files_only=True, torch_device="cpu")
+        model = adapted.merge_and_unload(safe_merge=True)  # type: ignore[operator]  # peft forwards it by name
+    return snapshots.save(model, load_tokenizer(base), folder, name)
+
+
+class Bases:
+    """The models that a backend plays with. Adapters of one base, stored alike, share its weights in memory.
+
+    Such adapters take turns: one of them is switched on at a time, so one thread must do all the work.
+    """
+
+    def __init__(self, dtype: str, device: str) -> None:
+        self.dtype, self.device = dtype, device
+        self._shared: dict[tuple[str, FourBit | None], _Shared] = {}
+
+    def load(self, snapshot: Snapshot) -> tuple[PreTrainedModel, Callable[[], None]]:
+        """The snapshot's model, and a function to call before each use of it, which switches its adapter on."""
+        if snapshot.base is None:
+            return load_model(snapshot.path, self.dtype, self.device), lambda: None
+        key = (snapshot.base, FourBit.read(snapshot.path))
+        if key not in self._shared:
+            self._shared[key] = _Shared(load_policy(snapshot, self.dtype, self.device), snapshot.version)
+        shared = self._shared[key]
+        shared.add(snapshot, self.device)
+        return shared.model.get_base_model(), lambda: shared.use(snapshot.version)
+
+    def unload(self, version: str) -> None:
+        """Frees a snapshot's adapter, and its base when no other stands on it. Full models are the caller's alone."""
+        for key, shared in list(self._shared.items()):
+            shared.remove(version)
+            if not shared.names:
+                del self._shared[key]
+
+
+class _Shared:
+    """A base and the adapters on it, by version."""
+
+    def __init__(self, model: Any, version: str) -> None:
+        self.model, self.names, self.count = model, {version: "default"}, 1
+        self.active = version
+
+    def add(self, snapshot: Snapshot, device: str) -> None:
+        if snapshot.version in self.names:
+            return
+        name = f"adapter_{self.count}"
+        self.count += 1
+        self.model.load_adapter(snapshot.path, name, torch_device=device, autocast_adapter_dtype=False, local_files_only=True)
+        self.model.eval()
+        self.names[snapshot.version] = name
+
+    def use(self, version: str) -> None:
+        if self.active != version:
+            self.model.set_adapter(self.names[version], inference_mode=True)
+            self.active = version
+
+    def remove(self, version: str) -> None:
+        name = self.names.pop(version, None)
+        if name is not None and self.names:
+            self.model.delete_adapter(name)
+            self.active = ""

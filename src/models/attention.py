@@ -1,0 +1,94 @@
+"""Attention along the paths of packed trees, where there is no block-sparse kernel: nothing masked is computed.
+
+A row falls into runs, in which every token but the first is the child of the one before. A run's queries see the path
+that leads to it and the run itself, causally; that is one call of PyTorch's kernel for each run.
+
+Legend: B rows, T tokens of a row, H heads, G heads of keys, d width of a head, K keys of all runs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from ..data.packing import Batch
+
+PATHS = "parley_paths"
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """The runs of a batch, row after row.
+
+    lengths   queries of each run; they sum to B * T
+    seen_K    flat indices into B * T of the keys of all runs: first the path that leads to a run, then the run
+    masks     [length, width] of each run, true where a query sees a key; None: the run starts a tree, plain causal
+    """
+
+    lengths: tuple[int, ...]
+    seen_K: Tensor
+    widths: tuple[int, ...]
+    masks: tuple[Tensor | None, ...]
+
+
+def runs(batch: Batch) -> Runs:
+    """The runs of a packed batch. Neighbours that are trees of one token each, as all padding is, share a run."""
+    device = batch.last_BT.device
+    lengths: list[int] = []
+    seen: list[np.ndarray] = []
+    masks: list[Tensor | None] = []
+    width = batch.last_BT.shape[1]
+    for row, last in enumerate(batch.last_BT.cpu().numpy()):
+        index = np.arange(width)
+        single = (last == index) & (batch.positions_BT[row].cpu().numpy() == 0)
+        joined = (last[:-1] > index[:-1]) | (single[:-1] & single[1:])
+        starts = [0, *(1 + np.flatnonzero(~joined)).tolist(), width]
+        for start, end in zip(starts, starts[1:]):
+            path = np.flatnonzero(last[:start] >= start)
+            length = end - start
+            lengths.append(length)
+            seen.append(row * width + np.concatenate([path, index[start:end]]))
+            if single[start]:
+                masks.append(torch.eye(length, dtype=torch.bool, device=device))
+            else:
+                whole = torch.ones(length, len(path) + length, dtype=torch.bool, device=device)
+                masks.append(whole.tril(len(path)) if len(path) else None)
+    seen_K = torch.from_numpy(np.concatenate(seen)).to(device)
+    return Runs(tuple(lengths), seen_K, tuple(map(len, seen)), tuple(masks))
+
+
+def path_attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, *, scaling: float | None = None,
+    runs: Runs | None = None, **more: Any,
+) -> tuple[Tensor, None]:  # fmt: skip
+    """As transformers calls it: query [B, H, T, d], key and value [B, G, T, d]; gives [B, T, H, d]. Without `runs` the rows
+    are single streams."""
+    if runs is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **more)
+    shared = query.shape[1] // key.shape[1]  # query heads for each head of keys
+    queries = query.transpose(1, 2).flatten(0, 1).split(runs.lengths)
+    keys, values = (
+        each.transpose(1, 2).flatten(0, 1).index_select(0, runs.seen_K).repeat_interleave(shared, 1).split(runs.widths)
+        for each in (key, value)
+    )
+    found = [
+        scaled_dot_product_attention(_heads(q), _heads(k), _heads(v), attn_mask=mask, is_causal=mask is None, scale=scaling)
+        for q, k, v, mask in zip(queries, keys, values, runs.masks)
+    ]
+    joined = torch.cat([each[0].transpose(0, 1) for each in found])
+    return joined.unflatten(0, (query.shape[0], query.shape[2])), None
+
+
+def _heads(each: Tensor) -> Tensor:
+    """[tokens, H, d] as [1, H, tokens, d]."""
+    return each.transpose(0, 1)[None]
+
+
+AttentionInterface.register(PATHS, path_attention)

@@ -1,0 +1,297 @@
+"""Finds every fault of a composed config, and says all of them at once, before anything is built.
+
+The root and the hardware are held against their dataclasses, a node with a `_target_` against the signature and the
+annotations of its target.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import inspect
+import pkgutil
+import re
+import typing
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType, UnionType
+from typing import Any, Literal, Union
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
+
+from .config import SAVED, Config, Least, OneOf, changed_keys, overlaid
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong: the dotted key, and what is the matter with it."""
+
+    key: str
+    text: str
+
+
+class _Unknown:
+    """Stands for a value that is missing or cannot be computed, which has been reported: nothing more is said of it."""
+
+    def __repr__(self) -> str:
+        return "?"
+
+
+UNKNOWN = _Unknown()
+
+
+def validate(config: DictConfig, choices: Mapping[str, str], out: Path | None = None) -> list[str]:
+    """All faults of a composed config, each as one line; none when it can be run. Imports the targets, builds nothing.
+
+    `choices` tells which option each group has (Hydra's runtime.choices), `out` where the run is to live.
+    """
+    faults: list[Fault] = []
+    plain = _plain(config, "", faults)
+    faults += _shape(plain, Config, "")
+    for key, value in plain.items():
+        faults += _targets(value, key)
+    faults += _imitation(plain, faults)
+    lines = [f"{_source(fault.key, config)}: {fault.text}{_where(fault.key, choices)}" for fault in faults]
+    return list(dict.fromkeys([*lines, *_resumes(config, out)]))
+
+
+def _where(key: str, choices: Mapping[str, str]) -> str:
+    group = key.split(".")[0]
+    return f" [{group}/{choices[group]}.yaml]" if choices.get(group) else ""
+
+
+def _source(key: str, config: DictConfig) -> str:
+    """The key that gives `key` its value: another one where the config says `${…}`."""
+    node, last = _above(key, config)
+    if node is None or not OmegaConf.is_interpolation(node, last):
+        return key
+    plain = re.fullmatch(r"\$\{([\w.]+)\}", str(_raw(node)[last]))
+    return plain.group(1) if plain and _above(plain.group(1), config)[0] is not None else key
+
+
+def _above(key: str, config: DictConfig) -> tuple[DictConfig | None, str]:
+    """(the node that holds `key`, or None; the last part of the key)."""
+    above, _, last = key.rpartition(".")
+    node = OmegaConf.select(config, above) if above else config
+    return node if isinstance(node, DictConfig) and last in node else None, last
+
+
+def _raw(node: DictConfig) -> dict[str, Any]:
+    return typing.cast("dict[str, Any]", OmegaConf.to_container(node))
+
+
+def _plain(node: DictConfig | ListConfig, key: str, faults: list[Fault]) -> Any:
+    """The node as plain Python; what has no value is reported and stands as UNKNOWN."""
+    items = list(node) if isinstance(node, DictConfig) else list(range(len(node)))
+    values = {item: _value(node, item, f"{key}.{item}" if key else str(item), faults) for item in items}
+    return values if isinstance(node, DictConfig) else list(values.values())
+
+
+def _value(node: Any, item: Any, key: str, faults: list[Fault]) -> Any:
+    if OmegaConf.is_missing(node, item):
+        faults.append(Fault(key, f"needs a value: say {key}=…"))
+        return UNKNOWN
+    try:
+        value = node[item]
+    except InterpolationToMissingValueError:  # reported where the value is missing
+        return UNKNOWN
+    except OmegaConfBaseException as error:
+        faults.append(Fault(key, str(error).splitlines()[0]))
+        return UNKNOWN
+    return _plain(value, key, faults) if OmegaConf.is_config(value) else value
+
+
+def _shape(values: Mapping[str, Any], schema: Any, key: str) -> Iterator[Fault]:
+    """Faults against a dataclass: keys that +key=… brought in or ~key took away, values out of range."""
+    fields, hints = {part.name: part for part in dataclasses.fields(schema)}, typing.get_type_hints(schema, include_extras=True)
+    prefix = f"{key}." if key else ""
+    for name in sorted(values.keys() - fields.keys()):
+        yield Fault(f"{prefix}{name}", f"there is no such key{nearest(name, fields)}")
+    for name, part in fields.items():
+        value, hint = values.get(name), hints[name]
+        if value is None:
+            free = part.default is None or part.default_factory is not dataclasses.MISSING
+            if not free and (name not in values or not fits(None, hint) or hint is Any):
+                yield Fault(f"{prefix}{name}", "is required, and was taken away")
+        elif isinstance(value, Mapping) and dataclasses.is_dataclass(hint):
+            yield from _shape(value, hint, f"{prefix}{name}")
+        elif value is not UNKNOWN:
+            yield from _range(value, getattr(hint, "__metadata__", ()), f"{prefix}{name}")
+
+
+def _range(value: Any, bounds: Sequence[Any], key: str) -> Iterator[Fault]:
+    for bound in bounds:
+        if isinstance(bound, OneOf) and value not in bound.options:
+            yield Fault(key, f"must be one of {', '.join(bound.options)}, got {value!r}")
+        if isinstance(bound, Least) and value < bound.number:
+            yield Fault(key, f"must be at least {bound.number}, got {value}")
+
+
+def _imitation(plain: Mapping[str, Any], known: Sequence[Fault]) -> Iterator[Fault]:
+    """Faults that the learner has only as imitation uses it."""
+    over = plain.get("imitate", {}).get("learner") if isinstance(plain.get("imitate"), Mapping) else None
+    if over and isinstance(plain.get("learner"), Mapping):
+        texts = {fault.text for fault in known}
+        yield from (fault for fault in _targets(overlaid(plain["learner"], over), "imitate.learner") if fault.text not in texts)
+
+
+def _resumes(config: DictConfig, out: Path | None) -> Iterator[str]:
+    if out is None or config.resume == "none":
+        return
+    saved = out / SAVED
+    if saved.exists():
+        old = OmegaConf.load(saved)
+        assert isinstance(old, DictConfig)
+        for key in changed_keys(old, config):
+            before, after = (OmegaConf.select(side, key, default="absent") for side in (old, config))
+            yield f"resume: {key} was {before!r} when {out} was started, and is {after!r} now: put it back, or start a new run"
+    elif config.resume != "auto" and not Path(config.resume).is_dir():
+        yield f"resume: there is no directory {config.resume}; say none, auto, or the directory of a run"
+
+
+# --- nodes with a _target_ -------------------------------------------------------------------------------------------
+
+RESERVED = ("_target_", "_partial_", "_recursive_", "_convert_")
+GIVEN = {"task": ("config", "out")}  # what a node's target gets without being told
+
+
+def _targets(value: Any, key: str) -> Iterator[Fault]:
+    """Faults of all nodes with a `_target_` in `value`, at any depth."""
+    if isinstance(value, Mapping):
+        if "_target_" in value and value["_target_"] is not UNKNOWN:
+            yield from _target(value, key)
+        if key != "imitate":  # its learner is looked at together with the learner
+            for name, part in value.items():
+                yield from _targets(part, f"{key}.{name}")
+        else:
+            yield from _targets({name: part for name, part in value.items() if name != "learner"}, "imitate.")
+    elif isinstance(value, list):
+        for number, part in enumerate(value):
+            yield from _targets(part, f"{key}.{number}")
+
+
+def _target(node: Mapping[str, Any], key: str) -> Iterator[Fault]:
+    path = node["_target_"]
+    try:
+        target = locate(path)
+    except LookupError as error:
+        yield Fault(f"{key}._target_", str(error.args[0]))
+        return
+    if not callable(target):
+        yield Fault(f"{key}._target_", f"{path} is no class or function")
+        return
+    name = path.rpartition(".")[2]
+    parameters, hints = dict(inspect.signature(target).parameters), _hints(target)
+    given = GIVEN.get(key, ())
+    free = any(part.kind is part.VAR_KEYWORD for part in parameters.values())
+    named = {item: part for item, part in parameters.items() if part.kind in (part.POSITIONAL_OR_KEYWORD, part.KEYWORD_ONLY)}
+    arguments = {str(item): value for item, value in node.items() if item not in RESERVED}
+    for item, value in arguments.items():
+        if item in given or (item not in named and not free):
+            yield Fault(f"{key}.{item}", f"{name} takes no such argument{nearest(item, named.keys() - set(given))}")
+        elif value is not UNKNOWN and not fits(value, hints.get(item, Any)):
+            yield Fault(f"{key}.{item}", f"must be {told(hints[item])}, got {_shown(value)}")
+    for item, part in named.items():
+        if part.default is part.empty and item not in arguments and item not in given and not node.get("_partial_"):
+            yield Fault(f"{key}.{item}", f"{name} needs this argument")
+
+
+def _shown(value: Any) -> str:
+    return "nothing (null)" if value is None else repr(value)
+
+
+def _hints(target: Any) -> dict[str, Any]:
+    function = target.__init__ if inspect.isclass(target) else target
+    try:
+        return typing.get_type_hints(function)
+    except (NameError, TypeError):  # names that only a type checker imports, or a callable without annotations
+        return {}
+
+
+def locate(path: Any) -> Any:
+    """The object with the dotted name `path`. LookupError says which part does not exist, and the nearest that does."""
+    if not isinstance(path, str) or not all(part.isidentifier() for part in path.split(".")):
+        raise LookupError(f"must be a dotted name such as parley.games.deal.Deal, got {path!r}")
+    parts = path.split(".")
+    found, known = None, 0
+    while known < len(parts) and (module := _module(".".join(parts[: known + 1]))) is not None:
+        found, known = module, known + 1
+    if found is None:
+        raise LookupError(f"there is no module {parts[0]}{nearest(parts[0], ('parley',))}")
+    return _attribute(found, parts[:known], parts[known:])
+
+
+def _module(name: str) -> ModuleType | None:
+    """The module `name`; None where there is none. LookupError when it is there and cannot be imported."""
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name == name:
+            return None
+        raise LookupError(f"{name} needs the module {error.name}, which is not installed") from error
+    except ImportError as error:
+        raise LookupError(f"{name} cannot be imported: {error}") from error
+
+
+def _attribute(found: Any, done: Sequence[str], rest: Sequence[str]) -> Any:
+    for number, part in enumerate(rest):
+        if not hasattr(found, part):
+            modules = [module.name for module in pkgutil.iter_modules(getattr(found, "__path__", []))]
+            names = [name for name in dir(found) if not name.startswith("_")] + modules
+            raise LookupError(f"{'.'.join([*done, *rest[:number]])} has no {part}{nearest(part, names)}")
+        found = getattr(found, part)
+    return found
+
+
+def fits(value: Any, wanted: Any) -> bool:
+    """Whether a plain value may stand where an argument is annotated `wanted`; anything fits what we cannot check."""
+    origin, parts = typing.get_origin(wanted), typing.get_args(wanted)
+    if isinstance(value, _Unknown) or wanted is Any:
+        return True
+    if origin in (Union, UnionType):
+        return any(fits(value, part) for part in parts)
+    if origin is Literal:
+        return any(value == part and type(value) is type(part) for part in parts)
+    if wanted in (bool, int, float, str, type(None), None):
+        return _is_plain(value, wanted)
+    if wanted is Path:
+        return isinstance(value, str)
+    kind = origin or wanted
+    if inspect.isclass(kind) and issubclass(kind, Mapping):
+        return isinstance(value, Mapping) and (len(parts) != 2 or all(fits(part, parts[1]) for part in value.values()))
+    if inspect.isclass(kind) and issubclass(kind, (Collection, Iterable)) and kind.__module__ in ("builtins", "collections.abc"):
+        return isinstance(value, list) and all(fits(part, parts[0]) for part in value if parts)
+    return isinstance(value, Mapping) or not inspect.isclass(kind)  # an object of ours is a node of its own
+
+
+def _is_plain(value: Any, wanted: Any) -> bool:
+    if wanted is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return type(value) is (type(None) if wanted is None else wanted)
+
+
+WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null", Path: "a path", Any: "anything"}
+
+
+def told(wanted: Any) -> str:
+    """An annotation in words."""
+    origin, parts = typing.get_origin(wanted), typing.get_args(wanted)
+    if origin is Literal:
+        return "one of " + ", ".join(map(str, parts)) if len(parts) > 1 else str(parts[0])
+    if origin in (Union, UnionType):
+        return " or ".join(told(part) for part in parts)
+    if parts and inspect.isclass(origin) and issubclass(origin, Collection):
+        return f"a {'mapping' if issubclass(origin, Mapping) else 'list'} of {told(parts[-1] if issubclass(origin, Mapping) else parts[0])}"
+    return WORDS.get(wanted) or f"a {getattr(wanted, '__name__', wanted)}"
+
+
+def nearest(name: Any, names: Iterable[str]) -> str:
+    """"; did you mean …?", or the whole list where that is short, or nothing."""
+    names = sorted(set(names))
+    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean {close[0]}?"
+    return f"; there is {', '.join(names)}" if 0 < len(names) <= 12 else ""
