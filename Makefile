@@ -17,7 +17,7 @@ test: export WANDB_MODE = offline
 test: setup
 	@$(BIN)/ruff check --quiet src tests conf benchmarks examples
 	@$(BIN)/mypy -p parley --no-error-summary
-	@$(BIN)/pytest
+	@$(BIN)/pytest -n 2 --dist loadfile
 
 # What is claimed of learning, resume and batching, measured again: an hour on two idle cores, figures in docs/results/.
 shows: setup

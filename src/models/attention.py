@@ -9,6 +9,7 @@ Legend: B rows, T tokens of a row, H heads, G heads of keys, d width of a head, 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -50,7 +51,7 @@ def runs(batch: Batch) -> Runs:
         single = (last == index) & (batch.positions_BT[row].cpu().numpy() == 0)
         joined = (last[:-1] > index[:-1]) | (single[:-1] & single[1:])
         starts = [0, *(1 + np.flatnonzero(~joined)).tolist(), width]
-        for start, end in zip(starts, starts[1:]):
+        for start, end in pairwise(starts):
             path = np.flatnonzero(last[:start] >= start)
             length = end - start
             lengths.append(length)

@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from ..data.packing import Batch, Budget, MicroBatch, collate, pack, supervised
 from ..data.sample import Sample, Utterance
 from ..seeds import rng
+from .attention import PATHS, runs
 
 WINDOWED = ("sliding_attention",)
 KNOWN_LAYERS = ("full_attention", *WINDOWED)
@@ -51,6 +52,17 @@ class Policy(nn.Module):
         if self.causal_lm._supports_flex_attn:
             self.causal_lm.set_attn_implementation("flex_attention")
 
+    def use_path_attention(self) -> None:
+        """Chooses attention along the paths of trees, which skips what is masked on any device, where that is exact.
+
+        So it is for models that use PyTorch's attention kernel without windows.
+        """
+        config = self.causal_lm.config.get_text_config()
+        kinds = getattr(config, "layer_types", None)
+        windows = getattr(config, "sliding_window", None) if kinds is None else set(kinds) != {"full_attention"}
+        if self.causal_lm._supports_attention_backend and config._attn_implementation == "sdpa" and not windows:
+            self.causal_lm.set_attn_implementation(PATHS)
+
     @property
     def attention_tokens(self) -> float:
         """The row length at which masked attention costs as much as all the rest of a token (see `Budget`).
@@ -59,21 +71,19 @@ class Policy(nn.Module):
         measured to take the same time at 5 D (width 128, forward and backward).
         """
         config = self.causal_lm.config.get_text_config()
-        if config._attn_implementation == "flex_attention":
+        if config._attn_implementation in ("flex_attention", PATHS):
             return math.inf
         return (6.0 if self.causal_lm.device.type == "cuda" else 5.0) * config.hidden_size
 
     def forward(self, batch: Batch) -> Tensor:
         """Log-probs [N], float32, of `batch.target_N` given the tokens before them in their own stream."""
         inner = self.causal_lm
-        mask, positions_BT = None, None
+        packed: dict[str, Any] = {}
         if not batch.causal:
             if not self.packable:
                 raise ValueError("this model cannot take packed rows: plan with Budget(trees=False)")
-            positions_BT, mask = batch.positions_BT, attention_masks(inner.config.get_text_config(), batch, inner.dtype)
-        hidden_BTD = inner.base_model(
-            input_ids=batch.tokens_BT, attention_mask=mask, position_ids=positions_BT, use_cache=False
-        ).last_hidden_state
+            packed = {"position_ids": batch.positions_BT, **_sight(inner, batch)}
+        hidden_BTD = inner.base_model(input_ids=batch.tokens_BT, use_cache=False, **packed).last_hidden_state
         hidden_ND = hidden_BTD.flatten(0, 1).index_select(0, batch.source_N)
         if len(batch.target_N) <= self.head_chunk:
             return self._logprob(hidden_ND, batch.target_N)
@@ -99,6 +109,14 @@ def without_dropout(model: nn.Module) -> None:
         for name, value in list(vars(module).items()):
             if "dropout" in name and isinstance(value, float):
                 setattr(module, name, 0.0)
+
+
+def _sight(model: Any, batch: Batch) -> dict[str, Any]:
+    """What a trunk must be told so that every token of a packed row sees its own stream only."""
+    config = model.config.get_text_config()
+    if config._attn_implementation == PATHS:
+        return {"runs": runs(batch)}
+    return {"attention_mask": attention_masks(config, batch, model.dtype)}
 
 
 def attention_masks(config: Any, batch: Batch, dtype: torch.dtype) -> Any:
