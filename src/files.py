@@ -62,10 +62,12 @@ def write_json(path: str | Path, data: Any) -> None:
 
 
 def append_lines(path: str | Path, lines: Iterable[str]) -> None:
-    """Appends lines (without their newlines) to `path` and makes them durable."""
+    """Appends lines (without their newlines) to `path` and makes them durable. Without lines nothing is touched."""
+    if not (text := "".join(f"{line}\n" for line in lines)):
+        return
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     with open(path, "ab") as file:
-        file.write("".join(f"{line}\n" for line in lines).encode())
+        file.write(text.encode())
         file.flush()
         os.fsync(file.fileno())
 

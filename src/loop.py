@@ -8,8 +8,7 @@ It holds no algorithm's formula: who is trained on what is credit's, how is the 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations, product
@@ -25,22 +24,19 @@ from .data.replay import replay
 from .data.sample import Demonstration, Sample
 from .data.store import EpisodeStore
 from .evaluate import language, paired, summarise
-from .files import append_lines
 from .games.base import Game, Scenario
 from .learners.lightning import LightningLearner
 from .learners.likelihood import mean_logprob
-from .models.backend import Player, Sampling, Snapshot
+from .models.backend import Sampling, Snapshot
 from .models.renderer import Renderer
-from .play.arena import Arena, Report, TooManyFailures, owed
+from .play.arena import Report
 from .play.pairing import Seating, both_seatings, fixed, self_play
-from .play.players import HumanPlayer, LanguagePlayer, ScriptedPlayer, Switchboard
+from .play.table import Table, Watch, Who
 from .report.progress import Progress
 from .seeds import derive, rng
 from .stages import Clock, Done, stage
 
-LEARNER, START, HUMAN = "learner", "start", "human"
-Who = Mapping[str, Snapshot]  # the language models that may sit at a table, by name
-ATTEMPTS = 3  # rounds in which matches that lost a player are played again before the run stops
+LEARNER, START = "learner", "start"
 DRIFT_SAMPLES = 256  # matches whose words are scored under the start
 
 
@@ -66,6 +62,7 @@ class Loop:
         self.parts, self.config, self.game = parts, parts.config, parts.game
         self.out, self.progress = out, progress
         self.seed = int(parts.config.seed)
+        self.table = Table(self.game, parts.backend, self.config.play.in_flight)
         self.done: dict[str, Done] = {}
         self.clock = Clock()
 
@@ -245,46 +242,19 @@ class Loop:
 
         Players are the game's scripts, a person, or the language models of `snapshots`, by name.
         """
-        with EpisodeStore(self.out / name) as store:
-            planned = list(seatings)
-            for _ in range(ATTEMPTS):
-                if not (waiting := owed(planned, store)):
-                    return self.episodes(name)
-                report = self._play(name, waiting, store, sampling or Sampling(), snapshots or {})
-        if report.failures:
-            raise TooManyFailures(report)
+        self.table.play(self.out / name, seatings, sampling or Sampling(), snapshots or {}, self._watch(name))
         return self.episodes(name)
 
-    def _play(self, name: str, seatings: Sequence[Seating], store: EpisodeStore, sampling: Sampling, snapshots: Who) -> Report:
-        names = {player for seating in seatings for player in seating.players.values()}
-        bar = Progress(Console(quiet=True)) if HUMAN in names else self.progress  # a person has the terminal to themselves
-        with self._table(names, sampling, snapshots) as players, bar.stage(name, len(seatings), "games") as games:
-            report = Arena(self.game, players, self.config.play.in_flight).play(seatings, store.append, _advance(games))
-        if report.failures:
-            append_lines(self.out / name / "failures.jsonl", [json.dumps(asdict(failure)) for failure in report.failures])
-        return report
+    def _watch(self, name: str) -> Watch:
+        """A progress bar for the stage `name`; a person has the terminal to themselves."""
 
-    @contextmanager
-    def _table(self, names: set[str], sampling: Sampling, snapshots: Who) -> Iterator[dict[str, Player]]:
-        """The players of a stage. Their backend is built here and frees its memory at the end."""
-        scripts = self.game.scripts()
-        players: dict[str, Player] = {name: ScriptedPlayer(scripts[name], name) for name in names & scripts.keys()}
-        if HUMAN in names:
-            players[HUMAN] = HumanPlayer()
-        models = sorted(names & snapshots.keys())
-        backend = self.parts.backend() if models else None
-        board = Switchboard(backend) if backend is not None else None
-        for name in models:
-            assert backend is not None and board is not None
-            snapshot = snapshots[name]
-            backend.load(snapshot)
-            renderer = Renderer.load(snapshot.base or snapshot.path)
-            players[name] = LanguagePlayer(board.line(), renderer, snapshot.version, sampling, name)
-        try:
-            yield players
-        finally:
-            for player in [*players.values(), *([backend] if backend is not None else [])]:
-                player.close()
+        @contextmanager
+        def watch(matches: int, person: bool) -> Iterator[Callable[[Report], None]]:
+            progress = Progress(Console(quiet=True)) if person else self.progress
+            with progress.stage(name, matches, "games") as bar:
+                yield _advance(bar)
+
+        return watch
 
     def _self_match(self, number: int, what: str, scenarios: Sequence[Scenario], sampling: Sampling, who: Who) -> dict[str, Any]:
         seatings = self_play(self.game, scenarios, LEARNER, self.seed, f"eval/{what}")

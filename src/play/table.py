@@ -1,0 +1,82 @@
+"""The table of a stage: players by name, and matches played until none is owed.
+
+A name is that of one of the game's scripts, of a person, or of a language model's snapshot.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from ..data.store import EpisodeStore
+from ..files import append_lines
+from ..games.base import Game
+from ..models.backend import Backend, Player, Sampling, Snapshot
+from .arena import Arena, Report, TooManyFailures, owed
+from .pairing import Seating
+from .players import HumanPlayer, LanguagePlayer, ScriptedPlayer, Switchboard
+
+HUMAN = "human"
+ATTEMPTS = 3  # rounds in which matches that lost a player are played again before the run stops
+
+Who: TypeAlias = Mapping[str, Snapshot]  # the language models that may sit at a table, by name
+Watch: TypeAlias = Callable[[int, bool], AbstractContextManager[Callable[[Report], Any]]]
+"""(matches to play, whether a person plays) -> what is told of the arena's progress."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Where matches of `game` are played. `backend` builds a backend, which lives as long as one call of `play`."""
+
+    game: Game
+    backend: Callable[[], Backend]
+    in_flight: int
+
+    def play(self, folder: Path, seatings: Iterable[Seating], sampling: Sampling, snapshots: Who, watch: Watch) -> None:
+        """Plays into the episode store `folder` what it lacks of `seatings`.
+
+        Matches that lost a player are written to `failures.jsonl` and played again; TooManyFailures where that does not help.
+        """
+        planned = list(seatings)
+        with EpisodeStore(folder) as store:
+            for _ in range(ATTEMPTS):
+                if not (waiting := owed(planned, store)):
+                    return
+                report = self._play(waiting, store, sampling, snapshots, watch)
+                append_lines(folder / "failures.jsonl", [json.dumps(asdict(failure)) for failure in report.failures])
+        if report.failures:
+            raise TooManyFailures(report)
+
+    def _play(self, seatings: Sequence[Seating], store: EpisodeStore, sampling: Sampling, snapshots: Who, watch: Watch) -> Report:
+        names = {player for seating in seatings for player in seating.players.values()}
+        with self._seated(names, sampling, snapshots) as players, watch(len(seatings), HUMAN in names) as progress:
+            return Arena(self.game, players, self.in_flight).play(seatings, store.append, progress)
+
+    @contextmanager
+    def _seated(self, names: set[str], sampling: Sampling, snapshots: Who) -> Iterator[dict[str, Player]]:
+        """The players of these names. One backend serves all language models, and frees its memory at the end."""
+        scripts = self.game.scripts()
+        players: dict[str, Player] = {name: ScriptedPlayer(scripts[name], name) for name in names & scripts.keys()}
+        if HUMAN in names:
+            players[HUMAN] = HumanPlayer()
+        if not (models := sorted(names & snapshots.keys())):
+            yield players
+            return
+        from ..models.renderer import Renderer
+
+        backend = self.backend()
+        board = Switchboard(backend)
+        try:
+            for name in models:
+                snapshot = snapshots[name]
+                backend.load(snapshot)
+                renderer = Renderer.load(snapshot.base or snapshot.path)
+                players[name] = LanguagePlayer(board.line(), renderer, snapshot.version, sampling, name)
+            yield players
+        finally:
+            for player in (*players.values(), backend):
+                player.close()
