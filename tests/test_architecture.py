@@ -33,7 +33,7 @@ NARROWER = {"objectives": {"data.sample"}, "games": {"seeds", "files"}}  # all t
 HEAVY = {"torch", "transformers", "pytorch_lightning", "peft", "tokenizers", "safetensors", "matplotlib", "numpy", "datasets"}
 OPTIONAL = {"vllm", "openai", "wandb", "bitsandbytes", "accelerate"}
 RECORD = ("games/", "data/episode", "data/store", "data/scorer", "data/sample", "data/replay", "data/credit/", "data/formats/")
-LIGHT = (*RECORD, "play/", "report/", "seeds", "files", "stages", "evaluate", "config", "validation", "main")  # import nothing heavy at their top
+LIGHT = (*RECORD, "play/", "report/", "seeds", "files", "stages", "evaluate", "config", "validation", "main")
 
 
 def room(file: Path) -> str:
