@@ -80,7 +80,7 @@ def rows(runs: Summaries) -> list[dict[str, Any]]:
     """One row per seed: the figures that the claims are made of."""
     found = []
     for run in runs:
-        row: dict[str, Any] = {"seed": run["seed"], "kept": run["best"], "seconds": run["seconds"], "cpu_seconds": run["cpu_seconds"]}
+        row: dict[str, Any] = {"seed": run["seed"], "kept_iteration": run["best"], "seconds": run["seconds"], "cpu_seconds": run["cpu_seconds"]}
         for name, pick, part in SHOWN:
             row[name] = {metric: round(pick(run, metric, part), 4) for metric in METRICS}
         row["greedy_gain"] = run["improvement_greedy"]
@@ -112,6 +112,7 @@ def main() -> None:
     held = {text: claim(runs) for text, claim in CLAIMS[experiment]}
     for text, holds in held.items():
         print(f"{'holds ' if holds else 'FAILS '} {text}")
+    del sys.argv[2:]  # results name no folder of this machine
     record(experiment, {"experiment": experiment, "claims": held, "over_seeds": over_seeds(table), "seeds": table})
     sys.exit(0 if all(held.values()) else 1)
 
