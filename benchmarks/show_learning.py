@@ -80,7 +80,7 @@ def rows(runs: Summaries) -> list[dict[str, Any]]:
     """One row per seed: the figures that the claims are made of."""
     found = []
     for run in runs:
-        row: dict[str, Any] = {"seed": run["seed"], "kept_iteration": run["best"], "seconds": run["seconds"], "cpu_seconds": run["cpu_seconds"]}
+        row: dict[str, Any] = {key: run[key] for key in ("seed", "best", "seconds", "cpu_seconds")}
         for name, pick, part in SHOWN:
             row[name] = {metric: round(pick(run, metric, part), 4) for metric in METRICS}
         row["greedy_gain"] = run["improvement_greedy"]
