@@ -98,12 +98,13 @@ class Taboo:
         words that are not all in the lexicon."""
         return SCRIPTS if self._known else {}
 
-    def associations(self, split: str) -> Iterator[tuple[Message, ...]]:
-        """What goes with each word of a split, as short chats to imitate (`lexicon.associations`), in the split's order."""
+    def associations(self, split: str, rows: int = 12) -> Iterator[tuple[Message, ...]]:
+        """What goes with each word of a split, as `rows` short chats to imitate (`lexicon.associations`), word after word.
+        ValueError for words that are not all in the lexicon."""
         if not self._known:
             raise ValueError(f"words={self.words}: only the lexicon's words have associations")
         for scenario in self.scenarios(split):
-            yield from world.associations(scenario.data["word"], rng(self.split_seed, "associations", scenario.id))
+            yield from world.associations(scenario.data["word"], rng(self.split_seed, "associations", scenario.id), rows)
 
     @cached_property
     def _splits(self) -> Mapping[str, tuple[Scenario, ...]]:

@@ -78,16 +78,18 @@ def lexicon() -> Lexicon:
     return Lexicon(cues, kinds, {cue: tuple(concepts) for cue, concepts in owners.items()})
 
 
-def associations(concept: str, chance: Random, rows: int = 12) -> Iterator[tuple[Message, ...]]:
-    """What goes with `concept`, as `rows` short chats to imitate, half of them in each direction:
+def associations(concept: str, chance: Random, rows: int) -> Iterator[tuple[Message, ...]]:
+    """What goes with `concept`, as `rows` short chats to imitate, in turn from the word to its cues and back:
 
-    word apple -> it is round . it has seeds . it is red          it is red . it has seeds . it is round -> it is apple
+    word apple -> red seeds fruit eating round orchard crunchy          it has seeds . it is red -> it is apple
 
-    Each tells two to four of its cues, in an order of chance. No row is a turn of the game.
+    The first lists all cues and the second tells two to four of them, in an order of chance. No row is a turn of the game.
     """
     world = lexicon()
+    cues = world.cues[concept]
     for row in range(rows):
-        own = chance.sample(world.cues[concept], min(chance.randint(2, 4), len(world.cues[concept])))
-        told = " . ".join(world.say("it", cue) for cue in own)
-        asked, answer = (f"word {concept}", told) if row % 2 else (told, f"it is {concept}")
+        if row % 2:
+            asked, answer = " . ".join(world.say("it", cue) for cue in chance.sample(cues, chance.randint(2, 4))), f"it is {concept}"
+        else:
+            asked, answer = f"word {concept}", " ".join(chance.sample(cues, len(cues)))
         yield Message("system", "facts"), Message("user", asked), Message("assistant", answer)
