@@ -103,6 +103,7 @@ class Config:
     iterations: Whole
     start: Annotated[str, OneOf(("previous", "base"))]
     replay: Whole
+    reference: str
     resume: str
     run: str | None
     match: str | None
@@ -171,13 +172,15 @@ def _task_of(saved: Path) -> str | None:
 
 UNCOUNTED = ("resume", "run", "runs", "match", "logger", "hardware")
 """Keys that a resumed run may change: they decide where and how fast, not what. (Of hardware, precision does count.)"""
+ALIKE = {"reference": ("pass", "recorded")}
+"""Values of a key that give the same figures: one may follow the other in a resumed run."""
 
 
 def changed_keys(old: Mapping[str, Any] | DictConfig, new: Mapping[str, Any] | DictConfig) -> list[str]:
     """The keys, as game.payoff, in which two composed configs differ so that one run cannot continue the other."""
     before, after = dict(leaves(_container(old))), dict(leaves(_container(new)))
     keys = sorted(before.keys() | after.keys())
-    return [key for key in keys if _counts(key) and before.get(key, _ABSENT) != after.get(key, _ABSENT)]
+    return [key for key in keys if _counts(key) and _differ(key, before.get(key, _ABSENT), after.get(key, _ABSENT))]
 
 
 _ABSENT = object()
@@ -185,6 +188,10 @@ _ABSENT = object()
 
 def _counts(key: str) -> bool:
     return key.split(".")[0] not in UNCOUNTED or key == "hardware.precision"
+
+
+def _differ(key: str, before: Any, after: Any) -> bool:
+    return before != after and not all(value in ALIKE.get(key, ()) for value in (before, after))
 
 
 def _container(config: Mapping[str, Any] | DictConfig) -> Any:

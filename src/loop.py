@@ -27,6 +27,7 @@ from .evaluate import language, paired, summarise
 from .games.base import Game, Scenario
 from .learners.lightning import LightningLearner
 from .learners.likelihood import mean_logprob
+from .learners.reference import foreign
 from .models.backend import Sampling, Snapshot
 from .models.renderer import Renderer
 from .play.arena import Report
@@ -143,9 +144,11 @@ class Loop:
         """The next snapshot: credit chooses from the round that `snapshot` played (in the run of `source`), the learner trains."""
         name, nodes = f"iter_{number:03d}/learn", ("objective", "learner", "start", "replay")
         inputs = {"snapshot": snapshot.version, "seed": self.seed, **{node: _plain(self.config[node]) for node in nodes}}
+        if (model := foreign(self.config.reference)) is not None:
+            inputs["reference"] = model.version
 
         def work() -> dict[str, Any]:
-            samples, kept = (source or self)._samples(number)
+            samples, kept = self._samples(number, source or self, snapshot)
             begin = self._adapted(snapshot, f"iter_{number:03d}/adapter") if self.config.start == "previous" else self.start()
             return {**self._learn(self.parts.learner, samples, begin, name, f"iter_{number:03d}"), "credit": kept}
 
@@ -274,18 +277,25 @@ class Loop:
 
     # --- learning ----------------------------------------------------------------------------------------------------
 
-    def _samples(self, number: int) -> tuple[list[Sample], dict[str, Any]]:
+    def _samples(self, number: int, source: Loop, snapshot: Snapshot) -> tuple[list[Sample], dict[str, Any]]:
         """The samples of this round and of the `replay` rounds before it, and what credit kept of this one."""
         samples: list[Sample] = []
         kept: dict[str, Any] = {}
         for each in range(max(1, number - self.config.replay), number + 1):
-            episodes = self.episodes(f"iter_{each:03d}/play")
-            versions = {episode.policies[seat] for episode in episodes for seat, player in episode.players.items() if player == LEARNER}
-            for version in sorted(versions):
-                given = self.parts.credit(episodes, version)
-                samples += given.samples
-                kept = {"logs": len(given.table), "kept": given.kept, "utterances": sum(len(sample.utterances) for sample in given.samples)}
+            given = self.parts.credit(source.episodes(f"iter_{each:03d}/play"), LEARNER, self._mixed(each, snapshot))
+            samples += given.samples
+            kept = {"logs": len(given.table), "kept": given.kept, "utterances": sum(len(sample.utterances) for sample in given.samples)}
         return samples, kept
+
+    def _mixed(self, number: int, snapshot: Snapshot) -> list[Sample]:
+        """The demonstrations that credit is given with round `number`, drawn anew for each, in the tokens of `snapshot`."""
+        if (wanted := self.parts.credit.mix) == 0:
+            return []
+        demos = self.demonstrations("train")
+        if wanted is not None and wanted < len(demos):
+            demos = rng(self.seed, "mix", number).sample(demos, wanted)
+        renderer = Renderer.load(snapshot.base or snapshot.path)
+        return [renderer.demonstration(demo) for demo in demos]
 
     def _learn(self, learner: LightningLearner, samples: Sequence[Sample], begin: Snapshot, name: str, version: str) -> dict[str, Any]:
         bar = self.progress.stage(name, None, "steps")
@@ -360,9 +370,8 @@ def demonstrate(game: Game, episode: Episode, partner_weight: float) -> list[Dem
 
 def everything_said(episodes: Sequence[Episode]) -> list[Sample]:
     """All that language models said in `episodes`, legal or not, for scoring only."""
-    versions = sorted({version for episode in episodes for version in episode.policies.values()})
-    found = [log for version in versions for log in logs(episodes, version)]
-    return [sample for log in found for sample in log.samples({turn.request: (1.0, 1.0) for turn in log.episode.turns if turn.call})]
+    said = ((log, {turn.request: (1.0, 1.0) for turn in log.episode.turns if turn.call}) for log in logs(episodes))
+    return [sample for log, numbers in said for sample in log.samples(numbers)]
 
 
 def _figures(episodes: Iterable[Episode], players: Iterable[str] | None = None) -> dict[str, Any]:

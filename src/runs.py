@@ -35,14 +35,16 @@ def build(config: DictConfig) -> Parts:
     loss, node = instantiate(objective.loss), imitation_learner(config)
     device = {"cpu": "cpu", "gpu": "cuda"}[hardware.accelerator]
     dtype = "bfloat16" if hardware.precision.startswith("bf16") else "float32"
-    backend = instantiate(config.backend)
+    backend, credit = instantiate(config.backend), instantiate(objective.credit)
+    if credit.mix != 0 and not config.data and not config.imitate.matches:
+        raise ConfigError("objective.credit wants demonstrations, and there are none: choose a data option, or say imitate.matches=…")
     return Parts(
         config=config,
         game=instantiate(config.game),
         model=instantiate(config.model),
         backend=lambda: backend(device=device, dtype=dtype),
-        credit=instantiate(objective.credit),
-        learner=instantiate(config.learner)(loss=loss, hardware=hardware),
+        credit=credit,
+        learner=instantiate(config.learner)(loss=loss, hardware=hardware, reference=config.reference),
         imitator=instantiate(node)(loss=FilteredBC(), hardware=hardware),
         adapter=instantiate(config.adapter, _convert_="all") if config.adapter else None,
         data=instantiate(config.data) if config.data else None,

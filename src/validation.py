@@ -22,7 +22,7 @@ from typing import Any, Literal, Union
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
-from .config import SAVED, Config, Least, OneOf, changed_keys, overlaid
+from .config import ALIKE, SAVED, Config, Least, OneOf, changed_keys, overlaid
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,7 @@ def validate(config: DictConfig, choices: Mapping[str, str], out: Path | None = 
     for key, value in plain.items():
         faults += _targets(value, key)
     faults += _imitation(plain, faults)
+    faults += _reference(plain.get("reference"))
     lines = [f"{_source(fault.key, config)}: {fault.text}{_where(fault.key, choices)}" for fault in faults]
     return list(dict.fromkeys([*lines, *_resumes(config, out)]))
 
@@ -138,6 +139,13 @@ def _imitation(plain: Mapping[str, Any], known: Sequence[Fault]) -> Iterator[Fau
         yield from (fault for fault in _targets(overlaid(plain["learner"], over), "imitate.learner") if fault.text not in texts)
 
 
+def _reference(value: Any) -> Iterator[Fault]:
+    """A reference that is neither a word nor a model folder."""
+    words = ALIKE["reference"]
+    if isinstance(value, str) and value not in words and not (Path(value).expanduser() / "config.json").is_file():
+        yield Fault("reference", f"{value!r} is no model folder{nearest(value, words)}")
+
+
 def _resumes(config: DictConfig, out: Path | None) -> Iterator[str]:
     if out is None or config.resume == "none":
         return
@@ -155,7 +163,8 @@ def _resumes(config: DictConfig, out: Path | None) -> Iterator[str]:
 # --- nodes with a _target_ -------------------------------------------------------------------------------------------
 
 RESERVED = ("_target_", "_partial_", "_recursive_", "_convert_")
-GIVEN = {"task": ("config", "out")}  # what a node's target gets without being told
+LEARNERS = dict.fromkeys(("learner", "imitate.learner"), ("loss", "hardware", "reference"))
+GIVEN = {"task": ("config", "out"), **LEARNERS}  # what a node's target gets without being told
 
 
 def _targets(value: Any, key: str) -> Iterator[Fault]:

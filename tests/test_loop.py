@@ -78,7 +78,7 @@ def test_nothing_but_the_models_own_play_is_trained_on_after_imitation(whole: Pa
     start = json.loads((whole / "iter_000/start/stage.json").read_text())["outputs"]["snapshot"]["version"]
     episodes = list(EpisodeStore(whole / "iter_001/play", shard=None).read())
     assert {policy for episode in episodes for policy in episode.policies.values() if policy} == {start}
-    samples = FilteredBC(keep="all")(episodes, start).samples
+    samples = FilteredBC(keep="all")(episodes, "learner").samples
     learned = json.loads((whole / "iter_001/learn/stage.json").read_text())["outputs"]
     assert learned["learn"]["samples"] == len(samples)
     sampled = {id(turn): turn.call.sampled_ids for episode in episodes for turn in episode.turns if turn.call}

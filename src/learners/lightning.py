@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,7 +28,7 @@ from ..models.load import load_policy, load_tokenizer
 from ..models.policy import Policy, check_packable
 from ..objectives.base import Numbers, Objective
 from .optim import OptimizerConfig, Schedule, factor
-from .reference import data_digest, reference
+from .reference import RECORDED, check_vocabulary, data_digest, foreign, recorded, reference
 
 Report = Callable[[Mapping[str, float]], None]
 MASK_MULTIPLE = 128  # rows with an explicit mask are padded to this on a GPU, so that kernels meet few shapes
@@ -54,6 +55,8 @@ class LightningLearner:
     optimizer          AdamW, Muon or RMSProp of `parley.learners.optim`
     schedule, warmup   of the learning rate over the optimiser steps; warmup is a fraction of them
     clip               largest norm of the gradient of a global batch, 0 for no limit
+    reference          where the log-probs come from that the loss compares with, where it does: pass, recorded, or the path
+                       of a model folder (see `parley.learners.reference`)
     """
 
     loss: Objective
@@ -64,6 +67,7 @@ class LightningLearner:
     schedule: Schedule = "linear"
     warmup: float = 0.0
     clip: float = 1.0
+    reference: str = "pass"
 
     def learn(
         self, samples: Sequence[Sample], snapshot: Snapshot, folder: Path, *, seed: int, name: str, progress: Report | None = None
@@ -73,14 +77,19 @@ class LightningLearner:
         `folder` receives `snapshot/`, `learn.json` (the metrics) and, where the objective needs one, the reference's
         log-probs. A folder in which the same call was finished gives back what it holds; ValueError when another was.
         `progress` is called after each optimiser step with its figures. FloatingPointError when loss or gradient stop
-        being finite; nothing is written then.
+        being finite, InputError when the reference cannot serve; nothing is written then.
         """
-        inputs = digest([snapshot.version, data_digest(samples), seed, name, repr(self._recipe())])
+        other = foreign(self.reference) if self.loss.needs_reference else None
+        inputs = digest([snapshot.version, data_digest(samples), seed, name, repr(self._recipe()), *([other.version] if other else [])])
         record, out = folder / "learn.json", folder / "snapshot"
         if out.exists():
             return self._finished(inputs, record, out, name, snapshot.base)
         with _quiet(), _threads(self.hardware.threads):
+            started = time.perf_counter()
+            ref_M = self._foreign(other, snapshot, samples, folder) if other else None
+            spent = time.perf_counter() - started if other else 0.0
             training = self._training(samples, snapshot, folder, seed, progress)
+            training.ref_M, training.reference_seconds = ref_M, spent
             self._fit(training, folder)
         metrics = training.metrics()
         write_json(record, {"inputs": inputs, "metrics": metrics})
@@ -96,6 +105,14 @@ class LightningLearner:
         if stored["inputs"] != inputs:
             raise ValueError(f"{out} was trained from other inputs: give an empty folder, or remove it to train again")
         return snapshots.of(out, name, base), stored["metrics"]
+
+    def _foreign(self, model: Snapshot, snapshot: Snapshot, samples: Sequence[Sample], folder: Path) -> Tensor:
+        """Log-probs [M] of all supervised tokens under another `model`, which is gone again when this returns."""
+        check_vocabulary(model, snapshot)
+        policy = load(model, self.hardware)
+        device, file = policy.causal_lm.device, folder / "reference.safetensors"
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.hardware.precision == "bf16-mixed"):
+            return reference(policy, samples, budget(policy, self.hardware), file, model=model.version, device=device)
 
     def _training(self, samples: Sequence[Sample], snapshot: Snapshot, folder: Path, seed: int, progress: Report | None) -> _Training:
         policy = load(snapshot, self.hardware).train()
@@ -171,11 +188,13 @@ class _Training(pl.LightningModule):
         return optimizers
 
     def on_train_start(self) -> None:
-        """The reference pass, while the policy is still the one that the iteration started from."""
-        if self.learner.loss.needs_reference:
+        """The reference pass (or the look at what was recorded), while the policy is still the one that the iteration started from."""
+        if self.learner.loss.needs_reference and self.ref_M is None:
             started = time.perf_counter()
+            tolerance = 1e-4 if self.trainer.precision == "32-true" else 0.05
+            source = partial(recorded, tolerance=tolerance) if self.learner.reference == RECORDED else reference
             with self.trainer.precision_plugin.forward_context():
-                self.ref_M = reference(self.policy, self.plan.samples, self.plan.budget, self.kept, model=self.version, device=self.device)
+                self.ref_M = source(self.policy, self.plan.samples, self.plan.budget, self.kept, model=self.version, device=self.device)
             self.reference_seconds = time.perf_counter() - started
 
     def training_step(self, number: int, _index: int) -> None:

@@ -1,4 +1,8 @@
-"""The reference pass: log-probs of the policy at the start of an iteration, made by the policy itself before it moves.
+"""The reference: log-probs that an objective compares with, from the policy at the start of an iteration or from another model.
+
+    pass      one forward pass of the policy itself, before it moves
+    recorded  what the sampler wrote down while that policy played; the pass is spared
+    a path    the model in that folder
 
 Legend: M supervised tokens of all samples, in order of sample, utterance and token.
 """
@@ -19,15 +23,25 @@ from torch import Tensor, nn
 from ..data.packing import Budget, collate, supervised
 from ..data.plan import once
 from ..data.sample import Sample, Utterance
-from ..files import digest
+from ..files import InputError, digest
+from ..models import snapshot as snapshots
+from ..models.backend import Snapshot
+from ..models.load import vocabulary
 
 NAME = "logprob"
+PASS, RECORDED = "pass", "recorded"
+CHECKED = 32  # samples whose recorded log-probs are compared with a forward pass
 _NUMBERS = attrgetter(*(field.name for field in fields(Utterance)))
 
 
 def data_digest(samples: Iterable[Sample]) -> str:
     """Stands for the samples with everything that a learner uses of them."""
     return digest([[sample.token_ids, sample.group, [_NUMBERS(each) for each in sample.utterances]] for sample in samples])
+
+
+def foreign(reference: str) -> Snapshot | None:
+    """The model that `reference` names as a path; None for pass and recorded. FileNotFoundError when it is no model folder."""
+    return None if reference in (PASS, RECORDED) else snapshots.of(Path(reference).expanduser())
 
 
 def reference(policy: nn.Module, samples: Sequence[Sample], budget: Budget, file: Path, *, model: str, device: torch.device) -> Tensor:
@@ -39,17 +53,77 @@ def reference(policy: nn.Module, samples: Sequence[Sample], budget: Budget, file
     digests = {"model": model, "data": data_digest(samples)}
     if (kept := _read(file, digests)) is not None:
         return kept
+    values_M = _forward(policy, samples, budget, device)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    draft = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    save_file({NAME: values_M}, draft, metadata=digests)
+    os.replace(draft, file)
+    return values_M
+
+
+def recorded(
+    policy: nn.Module, samples: Sequence[Sample], budget: Budget, file: Path, *, model: str, device: torch.device, tolerance: float
+) -> Tensor:
+    """Log-probs [M] as `reference` gives them, without its pass: the sampler's own, which stand in the samples.
+
+    Demonstrations, which nobody sampled (`Sample.policy` is empty), still get a pass, kept in `file`. InputError when
+    a sample was made by another version than `model`, when its log-probs were not recorded, or when those of `CHECKED`
+    samples, evenly spread, differ from a forward pass of `policy` by more than `tolerance` in any token.
+    """
+    live = [sample for sample in samples if sample.utterances]
+    played, given = ([sample for sample in live if bool(sample.policy) is was] for was in (True, False))
+    for sample in played:
+        _refuse(sample, model)
+    chosen = played[:: -(-len(played) // CHECKED) or 1]
+    _compare(chosen, _forward(policy, chosen, budget, device), tolerance)
+    passed_M = reference(policy, given, budget, file, model=model, device=device) if given else torch.zeros(0)
+    passes = iter(passed_M.split([_tokens(sample) for sample in given]))
+    return torch.cat([torch.tensor(sample.logprobs) if sample.policy else next(passes) for sample in live])
+
+
+def check_vocabulary(model: Snapshot, policy: Snapshot) -> None:
+    """InputError unless both models mean the same tokens by the same ids."""
+    theirs, ours = (vocabulary(each.base or each.path) for each in (model, policy))
+    if differing := sorted(token for token in theirs.keys() | ours.keys() if theirs.get(token) != ours.get(token)):
+        raise InputError(
+            f"reference={model.path}: its tokenizer differs from that of the policy in {len(differing)} tokens (such as "
+            f"{', '.join(map(repr, differing[:3]))}), so their log-probs cannot be compared: name a model with the same tokenizer, or pass"
+        )
+
+
+def _forward(policy: nn.Module, samples: Sequence[Sample], budget: Budget, device: torch.device) -> Tensor:
+    """Log-probs [M] of all supervised tokens, from one pass over the packed samples."""
     before = supervised(samples)
     values_M = torch.zeros(before[-1])
     with torch.no_grad():
         for micro in once(samples, budget):
             batch = collate(samples, micro, before)
             values_M[batch.token_N] = policy(batch.to(device)).cpu()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    save_file({NAME: values_M}, draft, metadata=digests)
-    os.replace(draft, file)
     return values_M
+
+
+def _refuse(sample: Sample, model: str) -> None:
+    if sample.policy != model:
+        why = f"was sampled by {sample.policy}, and the reference is {model} (earlier rounds and start=base need a pass)"
+    elif sample.logprobs is None or len(sample.logprobs) != _tokens(sample):
+        why = "has no recorded log-probs (its server gives none)"
+    else:
+        return
+    raise InputError(f"reference=recorded: sample {sample.id} {why}; use reference=pass")
+
+
+def _compare(samples: Sequence[Sample], forward_M: Tensor, tolerance: float) -> None:
+    for sample, own_M in zip(samples, forward_M.split([_tokens(sample) for sample in samples])):
+        apart = (torch.tensor(sample.logprobs) - own_M).abs().max().item()
+        if not apart <= tolerance:
+            raise InputError(
+                f"reference=recorded: the log-probs recorded in sample {sample.id} differ by {apart:.2g} from a forward pass of the "
+                f"policy (limit {tolerance:g}): they were sampled by another engine or in another precision; use reference=pass"
+            )
+
+
+def _tokens(sample: Sample) -> int:
+    return sum(each.end - each.start for each in sample.utterances)
 
 
 def _read(file: Path, digests: dict[str, str]) -> Tensor | None:

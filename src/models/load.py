@@ -68,18 +68,27 @@ def load_policy(policy: Snapshot, dtype: str = "float32", device: str | torch.de
 
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     """The tokenizer in the local folder `path`; ValueError when it is missing or has no chat template."""
+    tokenizer = _tokenizer(path)
+    if not tokenizer.chat_template:
+        raise InputError(
+            f"the tokenizer in {path} has no chat template, so conversations cannot be rendered: "
+            "put the model's template beside it as chat_template.jinja"
+        )
+    return tokenizer
+
+
+def vocabulary(path: str | Path) -> dict[str, int]:
+    """Every token of the tokenizer in the local folder `path`, with its id. FileNotFoundError when there is none."""
+    return _tokenizer(path).get_vocab()
+
+
+def _tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     folder = _folder(path)
     if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")):
         raise FileNotFoundError(f"{folder} has no tokenizer (tokenizer.json): save the model's tokenizer into the same folder")
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    if not tokenizer.chat_template:
-        raise InputError(
-            f"the tokenizer in {folder} has no chat template, so conversations cannot be rendered: "
-            "put the model's template beside it as chat_template.jinja"
-        )
-    return tokenizer
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
 @dataclass(frozen=True)

@@ -138,6 +138,20 @@ def test_a_reply_of_another_version_in_the_seat_is_context() -> None:
     assert mine.logprobs == pytest.approx((-0.21, -0.22))
 
 
+@pytest.mark.parametrize("credit", [FilteredBC("all"), SpagCredit(), SpinPairs()], ids=lambda credit: type(credit).__name__)
+def test_a_frozen_opponent_of_the_very_same_version_is_not_trained(credit: Any) -> None:
+    """In the first iteration the start sits opposite the learner with the same weights: seats count by who sits in them."""
+    real = Sample("s", (900, 7, 8), (Utterance(1, 3),))
+    for learner, token in (("a", 100), ("b", 200)):
+        other = "b" if learner == "a" else "a"
+        both = episode("m1", {"a": 1, "b": 1}, learner + other, outcome_by_seat={learner: "win", other: "loss"})
+        match = replace(both, players={learner: "learner", other: "start"})
+        generated = [sample for sample in credit([match], "learner", [real]).samples if sample.policy]
+        assert supervised(generated) == [token, token + 1] and {sample.policy for sample in generated} == {ME}
+        with pytest.raises(NothingKept, match="no seat was played by the policy under training"):
+            credit([match], ME, [real])  # a version is no name
+
+
 def test_forked_streams_supervise_each_reply_once() -> None:
     for fork_at in range(6):
         match = episode("m1", {"a": 1, "b": 1}, "ababab", fork_at=fork_at)
@@ -279,13 +293,19 @@ def test_a_baseline_per_role() -> None:
         SpagCredit(losers=-1.0, baseline="role")
 
 
-def test_demonstrations_are_mixed_in_as_sft() -> None:
-    text = Sample("alpaca/1", (1, 2, 3), (Utterance(1, 3),))
-    samples = SpagCredit()(GAMES, ME, [text]).samples
-    assert samples[-1] == Sample("alpaca/1", (1, 2, 3), (Utterance(1, 3, kind="sft"),))
+@pytest.mark.parametrize("credit", [SpagCredit(), FilteredBC()], ids=["spag", "filtered_bc"])
+def test_demonstrations_are_mixed_in_as_sft(credit: Any) -> None:
+    text = Sample("alpaca/1", (1, 2, 3), (Utterance(1, 3, weight=0.5, kind="partner"),))
+    samples = credit(GAMES, ME, [text]).samples
+    assert samples[-1] == Sample("alpaca/1", (1, 2, 3), (Utterance(1, 3, weight=0.5, kind="sft"),))
     assert all(each.kind == "act" for sample in samples[:-1] for each in sample.utterances)
     with pytest.raises(NothingKept):  # the mix alone is no self-play
-        SpagCredit()([taboo("m5", None)], ME, [text])
+        credit([taboo("m5", None)], ME, [text])
+
+
+def test_credit_says_how_many_demonstrations_it_wants() -> None:
+    assert (FilteredBC().mix, SpagCredit().mix, SpinPairs().mix) == (0, 0, None)
+    assert (FilteredBC(mix=7).mix, SpagCredit(mix=7).mix) == (7, 7)
 
 
 def test_spag_needs_outcomes_by_seat() -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
 from ..episode import Episode, Stream, Turn, streams
@@ -60,16 +60,21 @@ class Credited:
 class Credit(Protocol):
     """Decides who is trained on what."""
 
-    def __call__(self, episodes: Sequence[Episode], version: str, demonstrations: Sequence[Sample] = ()) -> Credited:
-        """Samples of the replies that the policy `version` made in `episodes`, the matches of one round.
+    @property
+    def mix(self) -> int | None:
+        """How many demonstrations, drawn anew for each round, it wants to be given: 0 for none, None for every one."""
 
-        `demonstrations` are rendered texts to mix in (or to pair with). NothingKept where no log is trained on.
+    def __call__(self, episodes: Sequence[Episode], player: str, demonstrations: Sequence[Sample] = ()) -> Credited:
+        """Samples of the replies that the model named `player` made in `episodes`, the matches of one round.
+
+        Seats count by who sits in them: a frozen opponent of the very same version is not trained. `demonstrations` are
+        rendered texts to mix in (or to pair with). NothingKept where no log is trained on.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """One seat of one match, played by the policy `version`."""
+    """One seat of one match, and the version of the policy that played it."""
 
     episode: Episode
     seat: str
@@ -128,19 +133,24 @@ def _recorded(stream: Stream, spans: Mapping[str, tuple[int, int]]) -> tuple[flo
     return chosen
 
 
-def logs(episodes: Sequence[Episode], version: str) -> list[Log]:
-    """The logs of the policy under training, sorted by match id and seat. Opponents, scripts and people have none."""
-    found = [Log(episode, seat, version) for episode in episodes for seat, policy in episode.policies.items() if policy == version]
+def logs(episodes: Sequence[Episode], player: str | None = None) -> list[Log]:
+    """The logs of the language model named `player` (None: of every one), sorted by match id and seat."""
+    seats = [(episode, seat, version) for episode in episodes for seat, version in episode.policies.items() if version]
+    found = [Log(*each) for each in seats if player is None or each[0].players[each[1]] == player]
     return sorted(found, key=lambda log: (log.episode.id, log.seat))
 
 
 def credited(samples: list[Sample], table: Sequence[Verdict], mixed: Sequence[Sample] = ()) -> Credited:
-    """The hand-over; NothingKept, with the table of scores, when self-play gave no sample."""
-    result = Credited([*samples, *mixed], tuple(table))
+    """The hand-over, `mixed` demonstrations as kind "sft"; NothingKept, with the table, when self-play gave no sample."""
+    result = Credited([*samples, *map(_as_sft, mixed)], tuple(table))
     if not samples:
         hint = "no seat was played by the policy under training" if not table else "loosen the rule, or play more matches"
         raise NothingKept(f"credit kept nothing to train on: {hint}\n{result.text()}")
     return result
+
+
+def _as_sft(sample: Sample) -> Sample:
+    return replace(sample, utterances=tuple(replace(utterance, kind="sft") for utterance in sample.utterances))
 
 
 def decayed(replies: int, gamma: float) -> list[float]:

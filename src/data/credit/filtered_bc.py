@@ -29,6 +29,7 @@ class FilteredBC:
                   match with a valid deal are kept as well when every match of the round sums to zero. The published
                   rule for strict competition, where never dealing is worth as much as the mean, which is always 0.
     decay         None: each reply has the log's score as its reward; else the reward 1 is shared out by `decayed`
+    mix           demonstrations that are mixed into each round as kind "sft", all of them where there are fewer
 
     Published, and kept here: the whole log is kept or left. Not kept: illegal replies are never trained on.
     """
@@ -38,9 +39,10 @@ class FilteredBC:
     margin: float = 0.0
     keep_draws: str | None = "agreement_rate"
     decay: float | None = None
+    mix: int = 0
 
-    def __call__(self, episodes: Sequence[Episode], version: str, demonstrations: Sequence[Sample] = ()) -> Credited:
-        found = logs(episodes, version)
+    def __call__(self, episodes: Sequence[Episode], player: str, demonstrations: Sequence[Sample] = ()) -> Credited:
+        found = logs(episodes, player)
         scores = [self._score(log) for log in found]
         bars, draws = self._bars(found, scores), self._draws(episodes)
         samples: list[Sample] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import mean
 from typing import Literal
 
@@ -28,8 +28,8 @@ class SpagCredit:
     breakers      the same for the seat to blame. Its opponent never has a sample: it did not earn that win.
     baseline      role: from every total (win 1, loss, break, tie 0) the mean over the role's logs is taken off, so
                   that ties and unpunished losses become negative (REINFORCE with a baseline for each role)
-
-    `demonstrations` are mixed in as kind "sft", with weights of their own.
+    mix           demonstrations that are mixed into each round as kind "sft", with weights of their own (all of them
+                  where there are fewer)
     """
 
     gamma: float = 0.8
@@ -37,6 +37,7 @@ class SpagCredit:
     losers: float = 0.0
     breakers: float = 0.0
     baseline: Literal["none", "role"] = "none"
+    mix: int = 0
 
     def __post_init__(self) -> None:
         if not 0 < self.gamma <= 1 or self.losers > 0 or self.breakers > 0 or self.baseline not in ("none", "role"):
@@ -46,8 +47,8 @@ class SpagCredit:
                 f"{self}: with a baseline breakers must not exceed losers, or breaking the rules would pay for who mostly loses"
             )
 
-    def __call__(self, episodes: Sequence[Episode], version: str, demonstrations: Sequence[Sample] = ()) -> Credited:
-        found = logs(episodes, version)
+    def __call__(self, episodes: Sequence[Episode], player: str, demonstrations: Sequence[Sample] = ()) -> Credited:
+        found = logs(episodes, player)
         endings = [_ending(log) for log in found]
         totals = self._totals(found, endings)
         replies = [log.replies(breach=True) if total else [] for log, total in zip(found, totals)]
@@ -58,7 +59,7 @@ class SpagCredit:
             shares = decayed(len(own), self.gamma)
             samples += log.samples({request: (total * share, weight) for request, share in zip(own, shares)})
             table.append(log.verdict(ending if own else f"{ending}, left out", bool(own), score=total))
-        return credited(samples, table, [_as_sft(sample) for sample in demonstrations])
+        return credited(samples, table, demonstrations)
 
     def _totals(self, found: Sequence[Log], endings: Sequence[str]) -> list[float]:
         worth = {"win": 1.0, "loss": self.losers, "break": self.breakers, "tie": 0.0}
@@ -90,7 +91,3 @@ def _ending(log: Log) -> str:
         )
     word = result.outcome_by_seat[log.seat]
     return word if word in ("win", "loss") else "tie"
-
-
-def _as_sft(sample: Sample) -> Sample:
-    return replace(sample, utterances=tuple(replace(utterance, kind="sft") for utterance in sample.utterances))

@@ -21,11 +21,15 @@ class SpinPairs:
     published code does not do; so is a pair whose prompts differ in a token, which that code trains on by mistake.
     """
 
-    def __call__(self, episodes: Sequence[Episode], version: str, demonstrations: Sequence[Sample] = ()) -> Credited:
+    @property
+    def mix(self) -> None:
+        """Every demonstration is wanted: pairing chooses."""
+
+    def __call__(self, episodes: Sequence[Episode], player: str, demonstrations: Sequence[Sample] = ()) -> Credited:
         real = {sample.id: sample for sample in demonstrations}
         samples: list[Sample] = []
         table: list[Verdict] = []
-        for log in logs(episodes, version):
+        for log in logs(episodes, player):
             generated = log.samples({request: (log.score, 1.0) for request in log.replies()})
             why = _unpaired(real.get(log.episode.scenario.id), generated)
             table.append(log.verdict(why or "paired", why is None))
