@@ -1,0 +1,174 @@
+"""Objectives as options: what each composes to, where its demonstrations come from, and which reference it is given."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_module
+from hydra.utils import instantiate
+from parley.config import ConfigError, changed_keys
+from parley.data.credit import FilteredBC, SpinPairs
+from parley.data.episode import Call, Episode, Turn
+from parley.data.sample import Demonstration, Sample
+from parley.data.store import EpisodeStore
+from parley.games.base import Message, Result, Scenario
+from parley.loop import Loop, Parts
+from parley.main import check
+from parley.models import snapshot
+from parley.models.backend import Snapshot
+from parley.models.tiny import word_tokenizer
+from parley.report.progress import Progress
+from parley.runs import build
+from rich.console import Console
+
+OBJECTIVES = {"filtered_bc": False, "offline_po": True, "sft_kl": True, "spin": True}  # whether a reference is needed
+FORMED = [name for name in OBJECTIVES if name != "filtered_bc"]
+
+
+def config(*overrides: str) -> Any:
+    with initialize_config_module("parley.conf", version_base="1.3"):
+        return compose("config", list(overrides))
+
+
+def faults(command: str) -> list[str]:
+    try:
+        check(shlex.split(command))
+    except ConfigError as error:
+        return str(error).split("\n  - ")[1:]
+    return []
+
+
+# --- options ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_every_objective_composes_and_is_built(name: str) -> None:
+    assert faults(f"objective={name} reference=recorded") == []
+    node = config(f"objective={name}").objective
+    loss, credit = instantiate(node.loss), instantiate(node.credit)
+    assert loss.needs_reference is OBJECTIVES[name] and credit.mix == (None if name == "spin" else 0)
+
+
+@pytest.mark.parametrize("name", FORMED)
+def test_one_word_chooses_the_published_form(name: str) -> None:
+    for form, scope in (("corrected", "batch"), ("faithful", "micro")):
+        loss = instantiate(config(f"objective={name}", f"objective.form={form}").objective.loss)
+        assert (loss.form, loss.scope) == (form, scope)
+    [told] = faults(f"objective={name} objective.form=publishd")
+    assert told.startswith("objective.form: must be one of corrected, faithful, got 'publishd'"), told
+
+
+def test_a_reference_is_a_word_or_a_model_folder(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    assert faults(f"reference={tmp_path}") == []
+    [told] = faults("reference=recored")
+    assert told == "reference: 'recored' is no model folder; did you mean recorded?"
+    [told] = faults("+learner.reference=pass")
+    assert told.startswith("learner.reference: LightningLearner takes no such argument")
+
+
+def test_a_resumed_run_may_change_its_mind_about_the_pass_but_not_about_the_model() -> None:
+    old = config("objective=offline_po")
+    assert changed_keys(old, config("objective=offline_po", "reference=recorded")) == []
+    assert changed_keys(old, config("objective=offline_po", "reference=elsewhere")) == ["reference"]
+
+
+def test_the_reference_reaches_the_learner_and_missing_demonstrations_are_told_first() -> None:
+    built = build(config("reference=recorded", "objective=offline_po"))
+    assert built.learner.reference == "recorded" and built.imitator.reference == "pass"
+    for words in (["objective=spin"], ["objective=offline_po", "objective.credit.mix=9"]):
+        assert build(config(*words)).credit.mix != 0
+        with pytest.raises(ConfigError, match="wants demonstrations, and there are none"):
+            build(config(*words, "imitate.matches=0"))
+
+
+# --- demonstrations on their way into a round ----------------------------------------------------------------------------
+
+
+class Chats:
+    """A data node: the same question with another answer each, one for each scenario."""
+
+    def __init__(self, count: int) -> None:
+        self.count, self.asked = count, 0
+
+    def demonstrations(self, game: Any, split: str) -> list[Demonstration]:
+        self.asked += 1
+        chats = [(Message("user", "hello"), Message("assistant", f"w{number}")) for number in range(self.count)]
+        return [Demonstration(f"s{number}", chat, (0.0, 1.0)) for number, chat in enumerate(chats)]
+
+
+class Notes:
+    """A learner that only writes down what it is given."""
+
+    def __init__(self) -> None:
+        self.given: list[list[Sample]] = []
+
+    def learn(self, samples: Sequence[Sample], snapshot: Snapshot, folder: Path, **rest: Any) -> tuple[Snapshot, dict[str, Any]]:
+        self.given.append(list(samples))
+        return snapshot, {}
+
+
+def folder_of(path: Path) -> Snapshot:
+    """A snapshot with a tokenizer, which is all that rendering needs."""
+    path.mkdir()
+    (path / "config.json").write_text("{}")
+    word_tokenizer([[Message("user", "hello " + " ".join(f"w{number}" for number in range(50)))]]).save_pretrained(path)
+    return snapshot.of(path, "start")
+
+
+def loop(out: Path, credit: Any, data: Any, begin: Snapshot, *words: str) -> tuple[Loop, Notes]:
+    """A loop that has played two rounds of one match for each of six scenarios: the learner's seat, and the start's opposite."""
+    from parley.models.renderer import Renderer
+
+    prompt = Renderer.load(begin.path).encode([Message("user", "hello")])
+    for number in (1, 2):
+        with EpisodeStore(out / f"iter_{number:03d}/play") as store:
+            for at in range(6):
+                calls = {seat: Call(prompt, (7 + at, 6), (-0.5, -0.5), begin.version) for seat in ("a", "b")}
+                turns = tuple(Turn(f"{seat}.0", seat, "act", "x", call=call) for seat, call in calls.items())
+                who = {"a": "learner", "b": "start"}, dict.fromkeys("ab", begin.version)
+                result = Result({"a": float(at), "b": 9.0}, "over")
+                store.append(Episode(f"iter_{number:03d}/play/s{at}/0", "g", 1, Scenario(f"s{at}", {}), 0, *who, turns, result))
+    notes: Any = Notes()
+    parts: Any = {"game": None, "model": None, "backend": None, "imitator": None, "adapter": None}
+    known = {name: value for name, value in parts.items() if name in Parts.__slots__}
+    settings = config("data=lewis", "data.path=x", *words)
+    return Loop(Parts(config=settings, credit=credit, learner=notes, data=data, **known), out, Progress(Console(quiet=True))), notes
+
+
+def test_no_demonstration_is_rendered_unless_credit_wants_it(tmp_path: Path) -> None:
+    begin, data = folder_of(tmp_path / "start"), Chats(20)
+    made, notes = loop(tmp_path / "run", FilteredBC("all"), data, begin)
+    made.learn(1, begin)
+    [samples] = notes.given
+    assert data.asked == 0 and [sample.id for sample in samples] == [f"iter_001/play/s{at}/0/a/0" for at in range(6)]
+
+
+def test_a_mix_is_drawn_anew_for_each_round(tmp_path: Path) -> None:
+    begin = folder_of(tmp_path / "start")
+    rounds = {}
+    for name, count, words in (("run", 5, ()), ("again", 5, ()), ("seed", 5, ("seed=1",)), ("all", 50, ())):
+        made, notes = loop(tmp_path / name, FilteredBC("all", mix=count), Chats(20), begin, *words)
+        made.learn(1, begin)
+        made.learn(2, begin)
+        mixed = [[sample for sample in samples if not sample.policy] for samples in notes.given]
+        assert {each.kind for samples in mixed for sample in samples for each in sample.utterances} == {"sft"}
+        assert all(len(sample.utterances) == 1 and sample.token_ids for samples in mixed for sample in samples)
+        rounds[name] = [{sample.id for sample in samples} for samples in mixed]
+    assert [len(ids) for ids in rounds["run"]] == [5, 5] and rounds["run"][0] != rounds["run"][1]
+    assert rounds["again"] == rounds["run"] != rounds["seed"]
+    assert [len(ids) for ids in rounds["all"]] == [20, 20]  # as many as there are
+
+
+def test_real_text_meets_its_scenario_and_a_window_keeps_earlier_pairs(tmp_path: Path) -> None:
+    begin = folder_of(tmp_path / "start")
+    made, notes = loop(tmp_path / "run", SpinPairs(), Chats(4), begin, "replay=1")
+    made.learn(1, begin)
+    made.learn(2, begin)
+    first, second = ([(sample.group, sample.utterances[0].side) for sample in samples] for samples in notes.given)
+    assert first == [(f"iter_001/play/s{at}/0/a", side) for at in range(4) for side in (1, -1)]
+    assert second[:8] == first and len(second) == 16
