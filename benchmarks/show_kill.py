@@ -24,8 +24,9 @@ from typing import Any
 from results import record
 
 SMALL = [
-    "experiment=deal_tiny", "iterations=2", "imitate.matches=1200", "imitate.validation=20", "play.scenarios=48", "eval.scenarios=24",
-    "eval.greedy=24", "eval.validation=24", "eval.opponents=[fair]",
+    "experiment=deal_tiny", "iterations=2", "imitate.matches=2400", "imitate.learner.batch_utterances=80", "imitate.validation=20",
+    "objective.credit.keep=above_avg", "play.scenarios=48", "eval.scenarios=24", "eval.greedy=24", "eval.validation=24",
+    "eval.opponents=[fair]",
 ]  # fmt: skip
 TIMES = {"seconds", "cpu_seconds"}
 
