@@ -141,6 +141,8 @@ def load(snapshot: Snapshot, hardware: Hardware) -> Policy:
     policy = Policy(model, hardware.head_chunk)
     if device == "cuda":
         policy.use_block_sparse_attention()
+    else:
+        policy.use_path_attention()
     check_packable(policy)
     return policy
 
@@ -213,7 +215,7 @@ class _Training(pl.LightningModule):
                 sums[name] = sums.get(name, 0.0) + value.detach()
         self.seen += micros
         norm = self._update(factor(self.learner.schedule, self.learner.warmup, number, len(self.plan)))
-        self._note(number, sums, norm, sum(sum(micro.sizes) for micro in micros), time.perf_counter() - started)
+        self._note(number, sums, norm, sum(sum(micro.sizes) for micro in micros), started)
 
     def _loss(self, batch: Batch, totals: Mapping[str, float]) -> tuple[Tensor, dict[str, Tensor]]:
         ref_N = None if self.ref_M is None else self.ref_M[batch.token_N].to(self.device)
@@ -238,9 +240,10 @@ class _Training(pl.LightningModule):
             optimizer.zero_grad()
         return norm
 
-    def _note(self, number: int, sums: Mapping[str, Tensor], norm: Tensor, tokens: int, seconds: float) -> None:
+    def _note(self, number: int, sums: Mapping[str, Tensor], norm: Tensor, tokens: int, started: float) -> None:
         names = [*sums, "grad_norm"]
         values = torch.stack([*(value.float() for value in sums.values()), norm.detach().float()]).tolist()
+        seconds = time.perf_counter() - started  # a GPU has only now done the step
         row = dict(zip(names, values))
         optimizer: Any = self.trainer.optimizers[0]
         row |= {"step": number, "steps": len(self.plan), "lr": optimizer.param_groups[0]["lr"], "tokens": tokens}

@@ -188,7 +188,10 @@ def check_packable(policy: Policy, tolerance: float | None = None) -> None:
         except (TypeError, ValueError, RuntimeError) as error:  # what a trunk raises at a mask or positions that it does not take
             together, reason = float("inf"), str(error)
     policy.packable = together <= limit
-    if not policy.packable:
+    if not policy.packable and config._attn_implementation == PATHS:  # a model that does not pass on what this kernel is told
+        inner.set_attn_implementation("sdpa")
+        check_packable(policy, tolerance)
+    elif not policy.packable:
         warnings.warn(f"{type(inner).__name__} is trained with one sample per row: {reason} ({together:.2g})", stacklevel=2)
 
 

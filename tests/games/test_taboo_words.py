@@ -35,7 +35,8 @@ def test_all_cues_of_a_concept_tell_it_from_every_other():
 
 def test_nothing_that_scripts_say_is_a_form_of_a_concept_by_accident():
     """Neither judge may find a word in a cue, another concept or the words around them (strict: none at all)."""
-    frames = [*PREDICATES.values(), *GREETINGS, *VAGUE, "it what is it no . ? i know the word! facts error empty refusal attacker defender"]
+    others = "it what is it no . ? i know the word! facts cues error empty refusal attacker defender"
+    frames = [*PREDICATES.values(), *GREETINGS, *VAGUE, others]
     said = " , ".join([*WORLD.kinds, *frames])
     for concept in WORLD.cues:
         assert not strict(concept).says(said), concept
@@ -73,12 +74,15 @@ def test_associations_are_true_and_go_both_ways():
         assert len(rows) == 12 and len(set(rows)) > 6
         for number, (system, user, assistant) in enumerate(rows):
             assert (system.role, system.content, user.role, assistant.role) == ("system", "facts", "user", "assistant")
-            if number % 2 == 0:
-                assert user.content == f"word {concept}" and sorted(assistant.content.split()) == sorted(cues)
-            else:
-                told = WORLD.found(user.content)
-                assert 2 <= len(told) <= 4 and set(told) <= set(cues) and assistant.content == f"it is {concept}"
-                assert user.content == " . ".join(WORLD.say("it", cue) for cue in told)
+            asked, answer, told = user.content, assistant.content, WORLD.found(f"{user.content} {assistant.content}")
+            assert set(told) <= set(cues) and len(told) == (len(cues), len(told), 1, len(told))[number % 4]
+            sentences = " . ".join(WORLD.say("it", cue) for cue in told)
+            assert (asked, answer) == (
+                (f"cues {concept}", " ".join(told)),
+                (sentences, f"it is {concept}"),
+                (f"word {concept}", WORLD.say(concept, told[0])),
+                (" ".join(told), f"it is {concept}"),
+            )[number % 4]
 
 
 def test_associations_of_a_split_are_of_its_words_only():

@@ -9,6 +9,7 @@ import torch
 from parley.data.packing import Budget, collate, pack, supervised
 from parley.data.sample import Sample, Utterance
 from parley.models import policy as module
+from parley.models.attention import PATHS
 from parley.models.policy import Policy, check_packable
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
@@ -140,6 +141,42 @@ def test_packed_rows_give_the_losses_and_gradients_of_one_row_per_utterance(name
         got = gradients(model, loss_of(values))
         assert got.keys() == wanted.keys()
         assert max((got[key] - wanted[key]).abs().max().item() for key in wanted) < 1e-5
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["llama", "llama tied", "gpt2"])
+def test_attention_along_paths_gives_the_same_and_knows_no_row_length(name, kind):
+    model, samples = build(name), KINDS[kind](random.Random(7))
+    policy = Policy(model)
+    policy.use_path_attention()
+    check_packable(policy)
+    assert policy.packable and policy.attention_tokens == math.inf and policy.causal_lm.config._attn_implementation == PATHS
+    expected = plain(model, samples)
+    wanted = gradients(model, loss_of(expected))
+    for row_tokens in (10**6, 40):
+        values = packed(policy, samples, row_tokens)
+        assert (values - expected).abs().max() < 1e-5
+        got = gradients(model, loss_of(values))
+        assert max((got[key] - wanted[key]).abs().max().item() for key in wanted) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["qwen2 sliding", "mistral sliding", "gemma2 softcap"])
+def test_models_with_windows_keep_their_own_attention(name):
+    policy = Policy(build(name))
+    before = policy.causal_lm.config._attn_implementation
+    policy.use_path_attention()
+    assert policy.causal_lm.config._attn_implementation == before != PATHS
+
+
+def test_where_paths_are_not_exact_the_explicit_mask_serves(monkeypatch):
+    """As with a model that loses what its attention is told on the way."""
+    policy = Policy(build("llama"))
+    policy.use_path_attention()
+    monkeypatch.setattr(module, "runs", lambda batch: None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_packable(policy)
+    assert policy.packable and policy.causal_lm.config._attn_implementation == "sdpa"
 
 
 def see_all_before(batch):

@@ -79,17 +79,21 @@ def lexicon() -> Lexicon:
 
 
 def associations(concept: str, chance: Random, rows: int) -> Iterator[tuple[Message, ...]]:
-    """What goes with `concept`, as `rows` short chats to imitate, in turn from the word to its cues and back:
+    """What goes with `concept`, as `rows` short chats to imitate. Four forms in turn, two each way:
 
-    word apple -> red seeds fruit eating round orchard crunchy          it has seeds . it is red -> it is apple
+    cues apple -> red seeds fruit eating round orchard crunchy         it has seeds . it is red -> it is apple
+    word apple -> apple is in the orchard                              seeds red orchard -> it is apple
 
-    The first lists all cues and the second tells two to four of them, in an order of chance. No row is a turn of the game.
+    The first lists all cues, the others have one to four of them, in an order of chance. No row is a turn of the game.
     """
     world = lexicon()
     cues = world.cues[concept]
     for row in range(rows):
-        if row % 2:
-            asked, answer = " . ".join(world.say("it", cue) for cue in chance.sample(cues, chance.randint(2, 4))), f"it is {concept}"
-        else:
-            asked, answer = f"word {concept}", " ".join(chance.sample(cues, len(cues)))
+        own = chance.sample(cues, chance.randint(2, 4))
+        asked, answer = (
+            (f"cues {concept}", " ".join(chance.sample(cues, len(cues)))),
+            (" . ".join(world.say("it", cue) for cue in own), f"it is {concept}"),
+            (f"word {concept}", world.say(concept, own[0])),
+            (" ".join(own), f"it is {concept}"),
+        )[row % 4]
         yield Message("system", "facts"), Message("user", asked), Message("assistant", answer)
