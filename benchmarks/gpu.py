@@ -41,7 +41,7 @@ def run(names: Sequence[str], cpu: bool) -> dict[str, dict[str, Any]]:
             if allowed < LEAST:
                 results |= {name: {"status": "left out", "why": "no time"} for name in left}
                 break
-            sparse = not cpu and results.get("packed", {}).get("status") != "failed"
+            sparse = not cpu and _sparse(results.get("packed", {}))
             results |= _process(left if cpu else left[:1], cpu, sparse, Path(folder), allowed)
             for name in left:
                 if name in results:
@@ -49,10 +49,15 @@ def run(names: Sequence[str], cpu: bool) -> dict[str, dict[str, Any]]:
     return {name: results[name] for name in names}
 
 
+def _sparse(packed: dict[str, Any]) -> bool:
+    """Whether the block-sparse kernel gave the right numbers, as far as is known."""
+    return "why" not in packed and not any(fault.startswith("flex") for fault in packed.get("faults", []))
+
+
 def _process(names: Sequence[str], cpu: bool, sparse: bool, folder: Path, seconds: float) -> dict[str, dict[str, Any]]:
     """Runs `names` in one process; the first that has no result when it ends is the one that failed.
 
-    Hydra cannot be imported there. `sparse` chooses the block-sparse kernel, which is not used once it gave wrong numbers.
+    Hydra cannot be imported there. `sparse` chooses the block-sparse kernel, which is not used once it failed.
     """
     out, log = folder / f"{names[0]}.jsonl", folder / f"{names[0]}.log"
     attention = "flex_attention" if sparse else "sdpa"

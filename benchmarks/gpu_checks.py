@@ -31,6 +31,7 @@ from parley.learners import lightning
 from parley.learners.lightning import LightningLearner
 from parley.learners.optim import AdamW
 from parley.models import snapshot as snapshots
+from parley.models.attention import PATHS
 from parley.models.backend import Prompt, Sampling, Snapshot
 from parley.models.policy import Policy, check_packable
 from parley.models.tiny import word_tokenizer
@@ -89,6 +90,8 @@ class Bench:
         policy = Policy(model, head_chunk).train()
         if self.sparse:
             policy.use_block_sparse_attention()
+        elif self.tiny:
+            policy.use_path_attention()
         check_packable(policy)
         return policy
 
@@ -151,7 +154,7 @@ def packed(bench: Bench) -> Figures:
     truth = _plain(bench, model, samples, half=False)
     plain = _apart(_plain(bench, model, samples, half=True), truth)
     figures: Figures = {"plain_bf16": plain, "faults": []}
-    for attention in ["sdpa"] + ["flex_attention"] * (bench.sparse or bench.tiny):
+    for attention in ["sdpa", PATHS, "flex_attention"]:
         learning = not (bench.tiny and attention == "flex_attention")  # which has no backward on a CPU
         model.set_attn_implementation(attention)
         exact, half = (_apart(_packed(bench, model, samples, half, learning), truth) for half in (False, True))

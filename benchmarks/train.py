@@ -77,6 +77,7 @@ class Bench:
         """parley's. A second call with the same `folder` finds the reference's log-probs there."""
         learner = LightningLearner(OfflinePO(), self.hardware, AdamW(lr=1e-4), batch_utterances=self.batch, schedule="constant")
         policy = Policy(model(self.shape), self.hardware.head_chunk).train()
+        policy.use_path_attention()
         check_packable(policy)
         training = lightning._Training(learner, policy, self._plan(policy), folder / "reference.safetensors", "random", None)
         with lightning._quiet(), lightning._threads(self.hardware.threads):
