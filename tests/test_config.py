@@ -17,7 +17,7 @@ from parley.validation import fits, locate
 CONF = Path(__file__).parents[1] / "conf"
 GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name not in ("hydra", "__pycache__"))
 OPTIONS = [f"{group}={file.stem}" for group in GROUPS for file in sorted((CONF / group).glob("*.yaml"))]
-LOOKS = {"show": "run=a match=b", "replay": "run=a match=b", "learn": "run=a", "evaluate": "run=a", "export": "run=a"}
+LOOKS = {"show": "run=a match=b", "replay": "run=a match=b", "learn": "run=a", "evaluate": "run=a", "export": "run=a", "merge": "run=a"}
 
 
 def faults(command: str) -> list[str]:
@@ -47,7 +47,7 @@ WRONG = {
     "experiment=deal_human": ["data.path: needs a value | data.path=… | [data/lewis.yaml]"],
     "task=show": ["run: must be text, got nothing | [task/show.yaml]", "match: must be text"],
     "game.payofff=self": ["no key game.payofff | did you mean game.payoff?"],
-    "+game.payofff=self": ["game.payofff: Deal takes no such argument | did you mean payoff? | [game/deal.yaml]"],
+    "+game.payofff=self": ["game.payofff: Deal takes no such argument | did you mean payoff? | [game/deal_short.yaml]"],
     "game.payoff=selfish": ["game.payoff: must be one of self, coop, comp or a number, got 'selfish'"],
     "game.retries=four": ["game.retries: must be a whole number, got 'four'"],
     "game.retries=true": ["game.retries: must be a whole number, got True"],
@@ -194,8 +194,8 @@ def test_resuming_with_another_config_names_the_keys_before_anything_is_written(
 
 
 def test_imitation_lays_its_learner_over_the_learner():
-    learner = imitation_learner(config("imitate.learner.epochs=7", "learner.batch_utterances=5"))
-    assert (learner.epochs, learner.batch_utterances) == (7, 5)
+    learner = imitation_learner(config("imitate.learner.epochs=7", "learner.clip=5", "learner.batch_utterances=5"))
+    assert (learner.epochs, learner.clip, learner.batch_utterances) == (7, 5, 160)  # deal_tiny's own for imitation
     assert learner.optimizer._target_.endswith("Muon") and learner._partial_ is True
     assert overlaid({"a": {"b": 1, "c": 2}}, {"a": {"c": 3}}) == {"a": {"b": 1, "c": 3}}
     assert overlaid({"a": {"_target_": "x", "b": 1}}, {"a": {"_target_": "y"}}) == {"a": {"_target_": "y"}}

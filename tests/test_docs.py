@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_module
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
 from parley.main import check
 
 ROOT = Path(__file__).parents[1]
@@ -74,7 +74,8 @@ def test_every_experiment_has_its_row():
 @pytest.mark.parametrize("game", sorted((ROOT / "conf" / "game").glob("*.yaml")), ids=lambda file: file.stem)
 def test_every_metric_of_every_game_is_defined(game):
     page = (ROOT / "docs" / "metrics.md").read_text()
-    metrics = instantiate(OmegaConf.load(game)).facts.metrics
+    with initialize_config_module("parley.conf", version_base="1.3"):
+        metrics = instantiate(compose("config", [f"game={game.stem}"]).game).facts.metrics
     assert metrics and [name for name in metrics if f"\n| `{name}` |" not in page] == []
 
 

@@ -76,8 +76,12 @@ def test_save_is_whole_and_never_overwrites(made, tmp_path):
     again = load_model(saved.path)
     assert torch.equal(again.lm_head.weight, model.lm_head.weight)  # tied: written once, head included
     assert all(path.stat().st_mode & 0o044 == 0o044 for path in (tmp_path / "deep" / "s").iterdir())
+    assert snapshot.save(model, tokenizer, saved.path, "it1") == saved  # the same once more changes nothing
+    with torch.no_grad():
+        model.model.embed_tokens.weight += 1
     with pytest.raises(FileExistsError, match="never overwritten"):
         snapshot.save(model, tokenizer, saved.path)
+    assert snapshot.of(saved.path, "it1") == saved
 
 
 def test_a_failed_save_leaves_nothing(made, tmp_path):

@@ -25,14 +25,14 @@ def test_the_closing_table_holds_every_iteration_and_marks_the_kept_one(make_run
     lines = [line.split() for line in text.splitlines()]
     row = next(line for line in lines if "2" in line and "*" in line)
     assert row[row.index("*") + 2 :: 3][:1] == ["7.10"] or "7.10" in row
-    for words in ("4.10 ±0.20", "5.10 ±0.20", "3.60 ±0.20", "0.400 ±0.030", "demonstrators", "5.50 ±0.20", "1 min 32 s", "88 CPU-s"):
+    for words in ("4.10 ±0.20", "5.10 ±0.20", "3.60 ±0.20", "0.400 ±0.030", "demos", "5.50 ±0.20", "1 min 32 s", "88 CPU-s"):
         assert words in text, words
     assert sum("*" in line for line in lines) == 2  # the kept row, and the caption that explains the mark
 
 
 def test_a_run_that_only_imitated_has_a_table(make_run):
     text = shown(run_table(summary(make_run(iterations=1, demonstrators=False))))
-    assert "0 *" in text and "demonstrators" not in text
+    assert "0 *" in text and "demos" not in text
 
 
 def test_figures_are_written_with_the_places_that_their_intervals_deserve():
