@@ -177,7 +177,7 @@ def _plain(bench: Bench, model: nn.Module, samples: Sequence[Sample], half: bool
     with torch.autocast(bench.device, torch.bfloat16, enabled=half):
         for sample in samples:
             (each,), ids_1T = sample.utterances, torch.tensor([sample.token_ids], device=bench.device)
-            found.append(all_logprobs(model, ids_1T, torch.ones_like(ids_1T))[0, each.start - 1 :])
+            found.append(all_logprobs(model, ids_1T)[0, each.start - 1 :])
     return _values(model, torch.cat(found))
 
 

@@ -57,16 +57,16 @@ def model(shape: Shape) -> LlamaForCausalLM:
 
 
 class Bench:
-    """One set-up: `data` in STEPS global batches, a model of `shape`, both engines."""
+    """One set-up: `data` in STEPS global batches, a model of `shape`, both engines; `mask` is the comparator's."""
 
-    def __init__(self, data: Dialogues, shape: Shape = SMALL, hardware: Profile = Profile()) -> None:
-        self.data, self.shape, self.hardware = data, shape, hardware
+    def __init__(self, data: Dialogues, shape: Shape = SMALL, hardware: Profile = Profile(), mask: bool = True) -> None:
+        self.data, self.shape, self.hardware, self.mask = data, shape, hardware, mask
         self.samples = data.samples()
         self.batch = -(-sum(len(sample.utterances) for sample in self.samples) // STEPS)
 
     def plain(self) -> Run:
         """The comparator's."""
-        engine = Comparator(model(self.shape), OfflinePO(), AdamW(lr=1e-4))
+        engine = Comparator(model(self.shape), OfflinePO(), AdamW(lr=1e-4), mask=self.mask)
         steps = self._plan(Policy(model(self.shape)))
         batches = [[self.samples[member] for unit in units for member in unit] for units in steps.batches]
         start = time.process_time()
@@ -141,13 +141,14 @@ def resident(line: str) -> float:
 
 def tables(base: Dialogues, shape: Shape, hardware: Profile) -> dict[str, list[dict[str, Any]]]:
     """How speed moves with one thing at a time; one pair each."""
-    kinds: dict[str, list[tuple[str, Dialogues]]] = {
-        "turns": [(f"{turns} turns", replace(base, turns=turns)) for turns in (1, 2, 4, 8)],
-        "length": [(f"replies of {low} to {3 * low} tokens", replace(base, turns=4, reply=(low, 3 * low))) for low in (5, 10, 40)],
-        "rules": [(f"rules of {size} tokens", replace(base, rules=size)) for size in (60, 500)],
-        "shared": [(name, replace(base, rule_texts=texts)) for name, texts in (("rules of their own", 0), ("one text of rules", 1))],
+    kinds: dict[str, list[tuple[str, Dialogues, bool]]] = {
+        "turns": [(f"{turns} turns", replace(base, turns=turns), True) for turns in (1, 2, 4, 8)],
+        "length": [(f"replies of {low} to {3 * low} tokens", replace(base, turns=4, reply=(low, 3 * low)), True) for low in (5, 10, 40)],
+        "rules": [(f"rules of {size} tokens", replace(base, rules=size), True) for size in (60, 500)],
+        "shared": [(name, replace(base, rule_texts=texts), True) for name, texts in (("each match its own rules", 0), ("one text of rules", 1))],
+        "comparator": [(f"{turns} turns, no padding mask", replace(base, turns=turns), False) for turns in (3, 5)],
     }
-    return {kind: [_row(name, Bench(data, shape, hardware)) for name, data in rows] for kind, rows in kinds.items()}
+    return {kind: [_row(name, Bench(data, shape, hardware, mask)) for name, data, mask in rows] for kind, rows in kinds.items()}
 
 
 def _row(name: str, bench: Bench) -> dict[str, Any]:
