@@ -145,7 +145,7 @@ def tables(base: Dialogues, shape: Shape, hardware: Profile) -> dict[str, list[d
         "turns": [(f"{turns} turns", replace(base, turns=turns), True) for turns in (1, 2, 4, 8)],
         "length": [(f"replies of {low} to {3 * low} tokens", replace(base, turns=4, reply=(low, 3 * low)), True) for low in (5, 10, 40)],
         "rules": [(f"rules of {size} tokens", replace(base, rules=size), True) for size in (60, 500)],
-        "shared": [(name, replace(base, rule_texts=texts), True) for name, texts in (("each match its own rules", 0), ("one text of rules", 1))],
+        "shared": [(name, replace(base, rule_texts=texts), True) for name, texts in (("rules of their own", 0), ("one text of rules", 1))],
         "comparator": [(f"{turns} turns, no padding mask", replace(base, turns=turns), False) for turns in (3, 5)],
     }
     return {kind: [_row(name, Bench(data, shape, hardware, mask)) for name, data, mask in rows] for kind, rows in kinds.items()}
