@@ -181,9 +181,10 @@ def test_illegal_replies_are_never_trained_on(keep: Any) -> None:
 
 def test_rewards_of_filtered_logs() -> None:
     matches = [episode("m1", {"a": 8, "b": 2}, "ababa")]
-    plain, shared = (FilteredBC("above_avg", decay=decay)(matches, ME).samples[0].utterances for decay in (None, 0.8))
-    assert [(each.reward, each.weight) for each in plain] == [(8, 1.0)] * 3
-    assert [each.reward for each in shared] == pytest.approx([0.262, 0.328, 0.410], abs=5e-4)
+    wanted: dict[Any, list[float]] = {"score": [8, 8, 8], "one": [1, 1, 1], "shared": [0.262, 0.328, 0.410]}
+    for reward, values in wanted.items():
+        utterances = FilteredBC("above_avg", reward=reward)(matches, ME).samples[0].utterances
+        assert [each.reward for each in utterances] == pytest.approx(values, abs=5e-4) and {each.weight for each in utterances} == {1.0}
 
 
 def test_the_samples_do_not_depend_on_the_order_of_the_matches() -> None:

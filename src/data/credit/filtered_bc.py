@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from statistics import mean  # exact, so that equal scores have exactly their mean
 from typing import Literal, TypeAlias
 
+from ...files import InputError
 from ..episode import Episode
 from ..sample import Sample
 from .base import Credited, Log, Numbers, Verdict, credited, decayed, logs
@@ -28,7 +29,8 @@ class FilteredBC:
     keep_draws    name of a metric, 1 where a match ended in a valid deal: with above_avg and nonzero, both logs of a 0-0
                   match with a valid deal are kept as well when every match of the round sums to zero. The published
                   rule for strict competition, where never dealing is worth as much as the mean, which is always 0.
-    decay         None: each reply has the log's score as its reward; else the reward 1 is shared out by `decayed`
+    reward        of a kept reply, for losses that look at it: score (of its log), one (1, so that a kept log is never held
+                  against its replies, whatever its score's sign), or shared (1 over the log, by `decayed` with `decay`)
     mix           demonstrations that are mixed into each round as kind "sft", all of them where there are fewer
 
     Published, and kept here: the whole log is kept or left. Not kept: illegal replies are never trained on.
@@ -38,7 +40,8 @@ class FilteredBC:
     normalise_by: str | None = None
     margin: float = 0.0
     keep_draws: str | None = "agreement_rate"
-    decay: float | None = None
+    reward: Literal["score", "one", "shared"] = "score"
+    decay: float = 0.8
     mix: int = 0
 
     def __call__(self, episodes: Sequence[Episode], player: str, demonstrations: Sequence[Sample] = ()) -> Credited:
@@ -62,7 +65,7 @@ class FilteredBC:
         scale = log.metric(self.normalise_by)
         if scale is None:
             names = sorted(log.episode.result.metrics)
-            raise ValueError(f"normalise_by={self.normalise_by!r}: match {log.episode.id} has no such metric; it has {names}")
+            raise InputError(f"normalise_by={self.normalise_by!r}: match {log.episode.id} has no such metric; it has {names}")
         return log.score / scale if scale > 0 else 0.0
 
     def _bars(self, found: Sequence[Log], scores: Sequence[float]) -> Sequence[float | None]:
@@ -86,5 +89,6 @@ class FilteredBC:
         return {match for match in valid if not any(returns[match])}
 
     def _numbers(self, replies: Sequence[str], score: float) -> Numbers:
-        rewards = [score] * len(replies) if self.decay is None else decayed(len(replies), self.decay)
+        each = 1.0 if self.reward == "one" else score
+        rewards = decayed(len(replies), self.decay) if self.reward == "shared" else [each] * len(replies)
         return {request: (reward, 1.0) for request, reward in zip(replies, rewards)}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import Literal
 
+from ...files import InputError
 from ..episode import Episode
 from ..sample import Sample
 from .base import Credited, Log, Verdict, credited, decayed, logs
@@ -86,7 +87,7 @@ def _ending(log: Log) -> str:
     if result.blame is not None:
         return "break" if result.blame == log.seat else "void"
     if log.seat not in result.outcome_by_seat:
-        raise ValueError(
+        raise InputError(
             f"match {log.episode.id}: outcome_by_seat says nothing of {log.seat!r}, expected win, loss or another word (a tie)"
         )
     word = result.outcome_by_seat[log.seat]
