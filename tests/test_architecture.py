@@ -13,7 +13,7 @@ FILES = sorted(SRC.rglob("*.py"))
 
 # A room may import from rooms of a lower floor, from itself, and (where listed) from neighbours of its own floor.
 FLOORS = [
-    {"seeds", "files"},
+    {"seeds", "files", "ranks"},
     {"games"},
     {"data"},
     {"models"},
