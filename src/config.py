@@ -84,7 +84,7 @@ class Hardware:
     accelerator: Annotated[str, OneOf(("cpu", "gpu"))]
     devices: Count  # of one node
     nodes: Count
-    strategy: Annotated[str, OneOf(("single",))]
+    strategy: Annotated[str, OneOf(("single", "ddp", "fsdp"))]  # ddp: the whole model in every process; fsdp: shards of it
     precision: Annotated[str, OneOf(("32-true", "bf16-true", "bf16-mixed"))]
     threads: Count  # of one process
     micro_tokens: Count  # tokens of a micro-batch
@@ -92,6 +92,7 @@ class Hardware:
     head_chunk: Count  # supervised tokens whose logits exist at a time
     activation_checkpointing: bool
     memory_gib: Amount  # of one device
+    adapter: str | None = None  # the only option of the group adapter that this profile is for
 
 
 @dataclass
@@ -139,6 +140,7 @@ def register() -> None:
 # --- run directories -------------------------------------------------------------------------------------------------
 
 SAVED, SUMMARY = "config.yaml", "summary.json"  # what the loop writes first and last
+LAUNCH = ".launch-"  # begins the names of folders in which the processes of a running job find it
 
 
 def run_directory(name: str, resume: str = "none", task: str | None = None, root: str = "outputs") -> str:

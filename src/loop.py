@@ -1,6 +1,7 @@
 """The loop: imitate, then play -> credit -> learn -> evaluate, again and again, in resumable stages.
 
-It holds no algorithm's formula: who is trained on what is credit's, how is the objective's and the learner's.
+It holds no algorithm's formula: who is trained on what is credit's, how is the objective's and the learner's. Every rank runs
+it: all of them play and learn, while files are read and figures are made on rank 0, for all.
 
     iter_000/  demonstrations/ base/ start/ (after imitation) adapter/ (a fresh one, where wanted) eval/
     iter_001/  play/ learn/ (samples and the next snapshot) eval/
@@ -17,6 +18,7 @@ from typing import Any
 
 from rich.console import Console
 
+from . import ranks
 from .data.credit import Credit
 from .data.credit.base import logs
 from .data.episode import Episode
@@ -79,7 +81,8 @@ class Loop:
             return snapshot
 
         def create() -> dict[str, Any]:
-            return stored(self.parts.adapter.create(snapshot, self.out / name / "snapshot", derive(self.seed, "adapter")), self.out)
+            folder = self.out / name / "snapshot"
+            return ranks.shared(lambda: stored(self.parts.adapter.create(snapshot, folder, derive(self.seed, "adapter")), self.out))
 
         return restored(self._stage(name, {"base": snapshot.version, "adapter": _plain(self.config.adapter)}, create), self.out)
 
@@ -90,38 +93,45 @@ class Loop:
         if scripted:
             self._demonstrate("train")
 
-        def create() -> dict[str, Any]:
+        def make() -> dict[str, Any]:
             chats = (demo.messages for demo in self.demonstrations("train"))
             return stored(self.parts.model.create(self.out / "iter_000/base/model", chats, derive(self.seed, "model")), self.out)
+
+        def create() -> dict[str, Any]:
+            return ranks.shared(make)
 
         base = restored(self._stage("iter_000/base", {"model": _plain(self.config.model), **self._demonstrated("train")}, create), self.out)
         if self.parts.data is None and not scripted:
             return base
 
-        def learn() -> dict[str, Any]:
+        def rendered(split: str) -> list[Sample]:
             renderer = Renderer.load(base.base or base.path)
-            samples = [renderer.demonstration(demo) for demo in self.demonstrations("train")]
-            learned = self._learn(self.parts.imitator, samples, base, "iter_000/start", "start")
-            if held_out := [renderer.demonstration(demo) for demo in self.demonstrations("validation")]:
+            return [renderer.demonstration(demo) for demo in self.demonstrations(split)]
+
+        def learn() -> dict[str, Any]:
+            learned = self._learn(self.parts.imitator, ranks.shared(lambda: rendered("train")), base, "iter_000/start", "start")
+            if held_out := ranks.shared(lambda: rendered("validation")):
                 made = restored(learned["snapshot"], self.out)
                 learned["learn"]["validation_logprob"] = mean_logprob(held_out, made, self.parts.imitator.hardware)
             return learned
 
+        if scripted:
+            self._demonstrate("validation")
         inputs = {"base": base.version, "imitate": _plain(imitate), "learner": _plain(self.config.learner)}
         return restored(self._stage("iter_000/start", inputs, learn)["snapshot"], self.out)
 
     def demonstrations(self, split: str) -> list[Demonstration]:
-        """The chats to imitate: from the data node, or matches that the game's scripts play (a stage of its own)."""
+        """The chats to imitate: from the data node, or the matches that the game's scripts played (see `_demonstrate`)."""
         if self.parts.data is not None:
             return list(self.parts.data.demonstrations(self.game, split))
         weight = self.config.imitate.partner_weight
-        return [demo for episode in self.episodes(self._demonstrate(split)) for demo in demonstrate(self.game, episode, weight)]
+        played = self.episodes(f"iter_000/demonstrations/{split}")
+        return [demo for episode in played for demo in demonstrate(self.game, episode, weight)]
 
-    def _demonstrate(self, split: str) -> str:
-        """The stage in which the scripts play the demonstrations of a split; returns its name."""
+    def _demonstrate(self, split: str) -> None:
+        """The stage in which the scripts play the demonstrations of a split."""
         name, inputs = f"iter_000/demonstrations/{split}", self._demonstrated(split)
-        self._stage(name, inputs, lambda: _figures(self.play(name, self._demonstrators(split, inputs["matches"]))))
-        return name
+        self._stage(name, inputs, lambda: self.play(name, self._demonstrators(split, inputs["matches"]), _figures))
 
     def _demonstrated(self, split: str) -> dict[str, Any]:
         imitate = self.config.imitate
@@ -134,9 +144,12 @@ class Loop:
         name = f"iter_{number:03d}/play"
         inputs = {"snapshot": snapshot.version, "play": _plain(self.config.play), "game": _plain(self.config.game), "seed": self.seed}
 
-        def work() -> dict[str, Any]:
-            episodes = self.play(name, self._self_play(number), Sampling(**_plain(self.config.play.sampling)), {LEARNER: snapshot})
+        def told(episodes: list[Episode]) -> dict[str, Any]:
             return {"matches": len(episodes), **language(episodes, [LEARNER]), "figures": _figures(episodes, [LEARNER])}
+
+        def work() -> dict[str, Any]:
+            sampling = Sampling(**_plain(self.config.play.sampling))
+            return self.play(name, self._self_play(number), told, sampling, {LEARNER: snapshot})
 
         return self._stage(name, inputs, work)
 
@@ -148,7 +161,9 @@ class Loop:
             inputs["reference"] = model.version
 
         def work() -> dict[str, Any]:
-            samples, kept = self._samples(number, source or self, snapshot)
+            if self.parts.credit.mix != 0 and self.parts.data is None:
+                self._demonstrate("train")
+            samples, kept = ranks.shared(lambda: self._samples(number, source or self, snapshot))
             begin = self._adapted(snapshot, f"iter_{number:03d}/adapter") if self.config.start == "previous" else self.start()
             return {**self._learn(self.parts.learner, samples, begin, name, f"iter_{number:03d}"), "credit": kept}
 
@@ -186,8 +201,8 @@ class Loop:
 
     def improvement(self, number: int, metric: str) -> dict[str, float | None]:
         """The paired difference in greedy self-play between a snapshot and the start, over every held-out scenario."""
-        before, after = (self.episodes(f"iter_{each:03d}/eval/greedy") for each in (0, number))
-        return paired(before, after, metric).to_json()
+        name = "iter_{:03d}/eval/greedy"
+        return ranks.shared(lambda: paired(self.episodes(name.format(0)), self.episodes(name.format(number)), metric).to_json())
 
     def tournament(self, snapshots: Mapping[str, Snapshot]) -> dict[str, dict[str, Any]]:
         """Every snapshot against every other and the game's scripts, both seatings: [player][opponent] -> figures."""
@@ -201,8 +216,7 @@ class Loop:
             who = {key: snapshots[key] for key in (one, other) if key in snapshots}
 
             def work(name: str = name, seatings: Any = seatings, who: Who = who, one: str = one, other: str = other) -> dict[str, Any]:
-                episodes = self.play(name, seatings, sampling, who)
-                return {player: _figures(episodes, [player]) for player in (one, other)}
+                return self.play(name, seatings, lambda played: {each: _figures(played, [each]) for each in (one, other)}, sampling, who)
 
             found = self._stage(name, {"players": versions, "sampling": asdict(sampling)}, work)
             for player, opponent in ((one, other), (other, one)):
@@ -239,14 +253,19 @@ class Loop:
     # --- playing -----------------------------------------------------------------------------------------------------
 
     def play(
-        self, name: str, seatings: Iterable[Seating], sampling: Sampling | None = None, snapshots: Who | None = None
-    ) -> list[Episode]:
-        """Plays what is owed of `seatings` into the folder `name` and gives back all of its episodes.
+        self,
+        name: str,
+        seatings: Iterable[Seating],
+        look: Callable[[list[Episode]], dict[str, Any]],
+        sampling: Sampling | None = None,
+        snapshots: Who | None = None,
+    ) -> dict[str, Any]:
+        """Plays what is owed of `seatings` into the folder `name`; gives back what rank 0 sees when it looks at all its episodes.
 
         Players are the game's scripts, a person, or the language models of `snapshots`, by name.
         """
         self.table.play(self.out / name, seatings, sampling or Sampling(), snapshots or {}, self._watch(name))
-        return self.episodes(name)
+        return ranks.shared(lambda: look(self.episodes(name)))
 
     def _watch(self, name: str) -> Watch:
         """A progress bar for the stage `name`; a person has the terminal to themselves."""
@@ -273,7 +292,7 @@ class Loop:
         name = f"iter_{number:03d}/eval/{what}"
         versions = {key: snapshot.version for key, snapshot in who.items()}
         inputs = {"players": versions, "sampling": asdict(sampling), "game": _plain(self.config.game)}
-        return self._stage(name, inputs, lambda: _figures(self.play(name, seatings, sampling, who), [LEARNER]))
+        return self._stage(name, inputs, lambda: self.play(name, seatings, lambda found: _figures(found, [LEARNER]), sampling, who))
 
     # --- learning ----------------------------------------------------------------------------------------------------
 
@@ -310,11 +329,14 @@ class Loop:
         """How the snapshot's sampled words read, and how likely the start finds them (language drift)."""
         name = f"iter_{number:03d}/eval/language"
 
-        def work() -> dict[str, Any]:
+        def said() -> tuple[dict[str, Any], list[Sample]]:
             episodes = self.episodes(f"iter_{number:03d}/eval/sampled")
-            samples = everything_said(episodes[:DRIFT_SAMPLES])
+            return language(episodes, [LEARNER]), everything_said(episodes[:DRIFT_SAMPLES])
+
+        def work() -> dict[str, Any]:
+            words, samples = ranks.shared(said)
             drift = {"start_logprob": mean_logprob(samples, start, self.parts.learner.hardware)} if samples else {}
-            return {**language(episodes, [LEARNER]), **drift}
+            return words | drift
 
         return self._stage(name, {"start": start.version}, work)
 
@@ -334,8 +356,9 @@ class Loop:
         return self.done[name].outputs
 
     def cost(self) -> dict[str, float]:
-        """Wall and CPU seconds of the run so far: of this process, and of the stages that earlier ones finished."""
+        """Wall and CPU seconds of the run so far: of these processes, and of the stages that earlier ones finished."""
         wall, cpu = self.clock.spent()
+        cpu = sum(ranks.gathered(cpu))
         earlier = [done for done in self.done.values() if done.skipped]
         wall, cpu = wall + sum(done.seconds for done in earlier), cpu + sum(done.cpu_seconds for done in earlier)
         return {"seconds": round(wall, 1), "cpu_seconds": round(cpu, 1)}

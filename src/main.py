@@ -1,4 +1,4 @@
-"""The entry point: compose -> validate -> run. Nothing heavy is imported before the config is known to compose."""
+"""The entry point: compose -> validate -> launch -> run. Nothing heavy is imported before the config is known to compose."""
 
 from __future__ import annotations
 
@@ -25,8 +25,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
+from . import launch, ranks
 from .config import ConfigError, leaves, use_threads
-from .validation import RESERVED, nearest, validate
+from .validation import nearest, validate
 
 CONF, NAME = "parley.conf", "config"
 
@@ -39,8 +40,7 @@ def run(config: DictConfig) -> float | None:
     try:
         use_threads(config)
         _raise(validate(config, job.runtime.choices, out))
-        task = {str(key): value for key, value in config.task.items() if key not in RESERVED}
-        return hydra.utils.get_method(config.task._target_)(config, out, **task)
+        return launch.run(config, out)
     except (ConfigError, InstantiationException) as error:
         if job.mode is RunMode.MULTIRUN:
             raise
@@ -50,8 +50,14 @@ def run(config: DictConfig) -> float | None:
 def main() -> None:
     """The console script `parley`."""
     try:
-        check(sys.argv[1:])
-        run()
+        if launch.follows():
+            launch.follow()
+            return
+        with launch.leading():
+            check(sys.argv[1:])
+            run()
+    except ranks.Elsewhere:  # the rank that failed says why
+        sys.exit(launch.GONE)
     except ConfigError as error:
         sys.exit(_say(error))
     except KeyboardInterrupt:

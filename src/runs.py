@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
 
-from .config import SAVED, SUMMARY, ConfigError, changed_keys, imitation_learner
+from . import ranks
+from .config import LAUNCH, SAVED, SUMMARY, ConfigError, changed_keys, imitation_learner
 from .data.credit import NothingKept
 from .data.episode import Episode
 from .data.store import EpisodeStore
@@ -56,12 +58,17 @@ def running(config: DictConfig, out: Path) -> Iterator[Loop]:
     """A loop on the run directory `out`, which is locked, and refused where another run's files are in it."""
     out.mkdir(parents=True, exist_ok=True)
     try:
-        with lock(out):
-            _claim(config, out)
-            with Progress() as progress:
+        with ExitStack() as held:
+            ranks.shared(lambda: _begin(config, out, held))
+            with Progress(Console(stderr=True, quiet=ranks.rank() > 0)) as progress:
                 yield Loop(build(config), out, progress)
     except EXPECTED as error:
         raise ConfigError(str(error)) from error
+
+
+def _begin(config: DictConfig, out: Path, held: ExitStack) -> None:
+    held.enter_context(lock(out))
+    _claim(config, out)
 
 
 def _claim(config: DictConfig, out: Path) -> None:
@@ -74,10 +81,15 @@ def _claim(config: DictConfig, out: Path) -> None:
         if changed:
             raise ConfigError(f"{out} was begun with other values of {', '.join(changed)}: give the old ones, or begin a new run")
         return
-    if foreign := sorted(path.name for path in out.iterdir() if path.name not in (".hydra", ".lock", "parley.log")):
+    if foreign := sorted(path.name for path in out.iterdir() if not _ours(path.name)):
         raise ConfigError(f"{out} is not empty (it holds {', '.join(foreign[:3])}): choose another directory")
     write_json(out / "manifest.json", manifest.manifest(sys.argv, config.seed, dict(config.hardware)))
     write_text(saved, OmegaConf.to_yaml(config))  # unresolved: what comes from the environment stays there
+
+
+def _ours(name: str) -> bool:
+    """Whether a new run may find a file of this name in its directory."""
+    return name in (".hydra", ".lock", "parley.log") or name.startswith(LAUNCH)
 
 
 def saved(run: Path) -> DictConfig:
@@ -122,7 +134,9 @@ def player_of(run: Path, number: int) -> Snapshot:
 
 
 def trackers(config: DictConfig) -> list[Tracker]:
-    """`metrics.jsonl`, and the logger node where there is one."""
+    """`metrics.jsonl`, and the logger node where there is one; rank 0 has them for all."""
+    if ranks.rank():
+        return []
     return [Jsonl(), *([instantiate(config.logger)] if config.logger else [])]
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from . import ranks
 from .files import digest, write_json
 
 MANIFEST = "stage.json"
@@ -51,18 +52,31 @@ class Done:
 def stage(folder: Path, inputs: Any, work: Callable[[], Any]) -> Done:
     """Runs `work` once: its return value (plain JSON) stands in `folder`'s manifest, beside the digest of `inputs`.
 
+    Every rank works; rank 0 decides whether for all of them, and its return value is the one that counts.
     StageChanged when the folder was finished with other inputs.
     """
     path, wanted = folder / MANIFEST, digest(inputs)
-    if path.exists():
-        manifest = json.loads(path.read_text())
-        if manifest["inputs"] != wanted:
-            raise StageChanged(f"{folder} was made from other inputs; start a new run, or remove that folder to make it again")
+    if (manifest := ranks.shared(lambda: _finished(path, wanted))) is not None:
         return Done(manifest["outputs"], manifest["seconds"], manifest["cpu_seconds"], True)
     folder.mkdir(parents=True, exist_ok=True)
     wall, cpu = time.perf_counter(), time.process_time()
     outputs = work()
-    seconds, cpu_seconds = time.perf_counter() - wall, time.process_time() - cpu
+    seconds, cpu_seconds = time.perf_counter() - wall, sum(ranks.gathered(time.process_time() - cpu))
     manifest = {"inputs": wanted, "outputs": outputs, "seconds": round(seconds, 3), "cpu_seconds": round(cpu_seconds, 3)}
+    outputs = ranks.shared(lambda: _written(path, manifest))
+    return Done(outputs, seconds, cpu_seconds, False)
+
+
+def _finished(path: Path, wanted: str) -> dict[str, Any] | None:
+    """The manifest of a finished stage; None of one that is still to do."""
+    if not path.exists():
+        return None
+    manifest: dict[str, Any] = json.loads(path.read_text())
+    if manifest["inputs"] != wanted:
+        raise StageChanged(f"{path.parent} was made from other inputs; start a new run, or remove that folder to make it again")
+    return manifest
+
+
+def _written(path: Path, manifest: dict[str, Any]) -> Any:
     write_json(path, manifest)
-    return Done(json.loads(json.dumps(outputs)), seconds, cpu_seconds, False)
+    return json.loads(json.dumps(manifest["outputs"]))

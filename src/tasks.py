@@ -10,6 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+from . import ranks
 from .config import SUMMARY, ConfigError
 from .data.episode import Episode
 from .data.formats import messages, openai_chat
@@ -26,19 +27,24 @@ from .report.trackers import Tracker, tracking
 from .runs import all_snapshots, find_match, history, kept, player_of, running, saved, trackers
 
 
+@ranks.collective
 def selfplay(config: DictConfig, out: Path) -> float | None:
     """Imitates, then plays, learns and evaluates, again and again; returns the kept snapshot's figure."""
     with running(config, out) as loop, tracking(trackers(config), out) as logs:
         for tracker in logs:
             tracker.config(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
         summary = _iterations(loop, logs)
-        write_json(out / SUMMARY, summary)
-        html.write(out, loop.game.facts.metrics, _views(loop), config.eval.transcripts)
-        for tracker in logs:
-            tracker.table("transcripts", *_transcripts(loop, summary["best"]), summary["best"])
+        ranks.shared(lambda: _conclude(loop, logs, summary))
     _closing(out, summary)
     which, name = config.metric.split(".", 1)
     return float(summary["iterations"][summary["best"]][which][name]["mean"])
+
+
+def _conclude(loop: Loop, logs: Sequence[Tracker], summary: Mapping[str, Any]) -> None:
+    write_json(loop.out / SUMMARY, summary)
+    html.write(loop.out, loop.game.facts.metrics, _views(loop), loop.config.eval.transcripts)
+    for tracker in logs:
+        tracker.table("transcripts", *_transcripts(loop, summary["best"]), summary["best"])
 
 
 def _iterations(loop: Loop, logs: Sequence[Tracker]) -> dict[str, Any]:
@@ -136,6 +142,7 @@ def _closing(out: Path, summary: Mapping[str, Any]) -> None:
 # --- the parts alone, and looking at runs ------------------------------------------------------------------------------
 
 
+@ranks.collective
 def imitate(config: DictConfig, out: Path) -> float | None:
     """Imitation alone: makes snapshot 0."""
     with running(config, out) as loop:
@@ -144,6 +151,7 @@ def imitate(config: DictConfig, out: Path) -> float | None:
     return None
 
 
+@ranks.collective
 def play(config: DictConfig, out: Path, run: str | None) -> float | None:
     """One round of self-play: of the kept snapshot of `run`, or of a start that is made here."""
     with running(config, out) as loop:
@@ -153,6 +161,7 @@ def play(config: DictConfig, out: Path, run: str | None) -> float | None:
     return float(figures[_metric(config)]["mean"]) if _metric(config) in figures else None
 
 
+@ranks.collective
 def learn(config: DictConfig, out: Path, run: str) -> float | None:
     """One round of learning, from the newest round that is stored in `run`."""
     number = max(history(Path(run), "play"), default=0)
@@ -165,6 +174,7 @@ def learn(config: DictConfig, out: Path, run: str) -> float | None:
     return None
 
 
+@ranks.collective
 def evaluate(config: DictConfig, out: Path, run: str) -> float | None:
     """A tournament between all snapshots of `run` and the game's scripts, on the test split, in the game of that run."""
     old = saved(Path(run))
@@ -172,7 +182,7 @@ def evaluate(config: DictConfig, out: Path, run: str) -> float | None:
         config[node] = old[node]
     with running(config, out) as loop:
         table = loop.tournament(all_snapshots(Path(run)))
-        write_json(out / "tournament.json", table)
+        ranks.shared(lambda: write_json(out / "tournament.json", table))
     Console().print(tournament_table(table, _metric(config)))
     return None
 

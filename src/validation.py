@@ -55,6 +55,7 @@ def validate(config: DictConfig, choices: Mapping[str, str], out: Path | None = 
         faults += _targets(value, key)
     faults += _imitation(plain, faults)
     faults += _reference(plain.get("reference"))
+    faults += _processes(plain, choices)
     lines = [f"{_source(fault.key, config)}: {fault.text}{_where(fault.key, choices)}" for fault in faults]
     return list(dict.fromkeys([*lines, *_resumes(config, out)]))
 
@@ -144,6 +145,23 @@ def _reference(value: Any) -> Iterator[Fault]:
     words = ALIKE["reference"]
     if isinstance(value, str) and value not in words and not (Path(value).expanduser() / "config.json").is_file():
         yield Fault("reference", f"{value!r} is no model folder{nearest(value, words)}")
+
+
+def _processes(plain: Mapping[str, Any], choices: Mapping[str, str]) -> Iterator[Fault]:
+    """A hardware profile that contradicts itself, the adapter, or a person at the table."""
+    hardware = plain.get("hardware")
+    if not isinstance(hardware, Mapping) or not all(isinstance(hardware.get(key), int) for key in ("devices", "nodes")):
+        return
+    count, strategy = hardware["devices"] * hardware["nodes"], hardware.get("strategy")
+    if strategy == "single" and count > 1:
+        yield Fault("hardware.strategy", f"single is for one process, and there are {count} (devices × nodes): say ddp or fsdp")
+    wanted, chosen = hardware.get("adapter"), choices.get("adapter")
+    if wanted and chosen and wanted != chosen:
+        yield Fault("hardware.adapter", f"this profile is for adapter={wanted}, and {chosen} was chosen: change one or the other")
+    players = plain.get("players")
+    people = [seat for seat, name in players.items() if name == "human"] if isinstance(players, Mapping) else []
+    if count > 1 and people:
+        yield Fault(f"players.{people[0]}", f"a person plays in one process only, and this profile has {count}: choose another hardware")
 
 
 def _resumes(config: DictConfig, out: Path | None) -> Iterator[str]:

@@ -22,7 +22,7 @@ FLOORS = [
     {"loop"},
     {"config"},
     {"validation", "runs"},
-    {"tasks"},
+    {"tasks", "launch"},
     {"main"},
     {"__main__", "__init__"},
 ]

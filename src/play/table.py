@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from .. import ranks
 from ..data.store import EpisodeStore
 from ..files import append_lines
 from ..games.base import Game
@@ -37,24 +38,32 @@ class Table:
     in_flight: int
 
     def play(self, folder: Path, seatings: Iterable[Seating], sampling: Sampling, snapshots: Who, watch: Watch) -> None:
-        """Plays into the episode store `folder` what it lacks of `seatings`.
+        """Plays into the episode store `folder` what it lacks of `seatings`, which all ranks share, each with a shard of its own.
 
         Matches that lost a player are written to `failures.jsonl` and played again; TooManyFailures where that does not help.
         """
         planned = list(seatings)
-        with EpisodeStore(folder) as store:
+        with EpisodeStore(folder, ranks.rank()) as store:
             for _ in range(ATTEMPTS):
-                if not (waiting := owed(planned, store)):
+                waiting = ranks.shared(lambda: _owed(planned, store))
+                if not waiting:
                     return
-                report = self._play(waiting, store, sampling, snapshots, watch)
-                append_lines(folder / "failures.jsonl", [json.dumps(asdict(failure)) for failure in report.failures])
+                report = self._play([planned[at] for at in waiting], store, sampling, snapshots, watch)
+                if ranks.rank() == 0:
+                    append_lines(folder / "failures.jsonl", [json.dumps(asdict(failure)) for failure in report.failures])
         if report.failures:
             raise TooManyFailures(report)
 
     def _play(self, seatings: Sequence[Seating], store: EpisodeStore, sampling: Sampling, snapshots: Who, watch: Watch) -> Report:
-        names = {player for seating in seatings for player in seating.players.values()}
-        with self._seated(names, sampling, snapshots) as players, watch(len(seatings), HUMAN in names) as progress:
-            return Arena(self.game, players, self.in_flight).play(seatings, store.append, progress)
+        """Plays this rank's share of `seatings`, dealt in turn, and meets the others; gives back what all of them played."""
+        mine = seatings[ranks.rank() :: ranks.world()]
+        names = {player for seating in mine for player in seating.players.values()}
+        with watch(len(seatings), HUMAN in names) as progress:
+            with self._seated(names, sampling, snapshots) as players:
+                own = Arena(self.game, players, self.in_flight).play(mine, store.append, progress)
+            report = _summed(ranks.gathered(own))
+            progress(report)
+        return report
 
     @contextmanager
     def _seated(self, names: set[str], sampling: Sampling, snapshots: Who) -> Iterator[dict[str, Player]]:
@@ -80,3 +89,15 @@ class Table:
         finally:
             for player in (*players.values(), backend):
                 player.close()
+
+
+def _owed(planned: Sequence[Seating], store: EpisodeStore) -> list[int]:
+    """The places in the plan of the matches that no shard holds."""
+    waiting = {seating.match for seating in owed(planned, store)}
+    return [at for at, seating in enumerate(planned) if seating.match in waiting]
+
+
+def _summed(reports: Sequence[Report]) -> Report:
+    failures = tuple(failure for report in reports for failure in report.failures)
+    matches, turns, tokens = (sum(getattr(report, name) for report in reports) for name in ("matches", "turns", "tokens"))
+    return Report(matches, failures, turns, tokens, 0, max(report.seconds for report in reports))

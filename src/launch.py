@@ -1,0 +1,389 @@
+"""One process per device, before any stage: started here, or adopted from torchrun and SLURM.
+
+Started: the command's own process composes the config, writes it to a file in the run directory and watches over one
+process per device. When one of them ends badly the others are stopped; what it is sent (Ctrl-C, SIGTERM, SIGUSR1) they
+are sent; when it dies they die; the first exit code that is not 0 is its own.
+
+Adopted: rank 0 composes the config, the other ranks wait for it. So every rank has the same run directory, and a sweep's
+jobs come one after the other.
+
+Either way RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT are set, and there is a default process group before
+anything else is built.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import logging
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cache
+from itertools import count
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any, NoReturn
+
+from hydra.errors import InstantiationException
+from hydra.utils import get_method
+from omegaconf import DictConfig, OmegaConf
+
+from . import ranks
+from .config import LAUNCH, ConfigError, use_threads
+from .files import write_text
+from .validation import RESERVED
+
+JOB, FIGURE, ERROR = "job.json", "figure.json", "{}.error"  # files of a launch
+GONE = 76  # exit code of a rank that stops because another one did
+GRACE_S, TERM_S, POLL_S = 5.0, 15.0, 0.05  # for the others to end by themselves; after SIGTERM; between two looks
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What the ranks need to run the same task. `argv` is the user's command, for the run's manifest."""
+
+    config: DictConfig
+    out: Path
+    argv: tuple[str, ...]
+
+    def text(self) -> str:
+        """As JSON. The config stays unresolved: what it takes from the environment is not written down."""
+        return json.dumps({"config": OmegaConf.to_yaml(self.config), "out": str(self.out), "argv": self.argv})
+
+    @staticmethod
+    def of(text: str) -> Job:
+        """What `text` wrote."""
+        data = json.loads(text)
+        config = OmegaConf.create(data["config"])
+        assert isinstance(config, DictConfig)
+        return Job(config, Path(data["out"]), tuple(data["argv"]))
+
+
+def run(config: DictConfig, out: Path) -> float | None:
+    """Runs the task of `config` in as many processes as its hardware profile has devices; returns the task's figure.
+
+    ConfigError where there are other processes than the profile's, or no way to start them. SystemExit with the code of
+    a process that failed, whose error has been told.
+    """
+    adopt()
+    job, hardware = Job(config, out, tuple(sys.argv)), config.hardware
+    together = getattr(get_method(config.task._target_), "collective", False)
+    wanted = hardware.devices * hardware.nodes if together else 1
+    if not together and ranks.rank():
+        return None
+    if together and ranks.world() != wanted and "WORLD_SIZE" in os.environ:
+        raise ConfigError(
+            f"hardware={hardware.name} is for {wanted} processes ({hardware.nodes} × {hardware.devices} devices), and WORLD_SIZE is "
+            f"{ranks.world()}: start as many (torchrun --nnodes={hardware.nodes} --nproc-per-node={hardware.devices} -m parley …), or "
+            "choose the profile of what there is"
+        )
+    if wanted == 1:
+        return _task(job)
+    if ranks.world() > 1:
+        return _member(job)
+    if hardware.nodes > 1:
+        raise ConfigError(
+            f"hardware={hardware.name} needs {hardware.nodes} machines, where parley cannot start processes by itself: run the command on "
+            f"each under torchrun (--nnodes={hardware.nodes} --nproc-per-node={hardware.devices} -m parley …), or in one step of SLURM "
+            f"(srun --nodes={hardware.nodes} --ntasks-per-node={hardware.devices} parley …)"
+        )
+    return _start(job, hardware.devices)
+
+
+def _task(job: Job) -> float | None:
+    """The task itself, in this process."""
+    node = job.config.task
+    arguments = {str(key): value for key, value in node.items() if key not in RESERVED}
+    found: float | None = get_method(node._target_)(job.config, job.out, **arguments)
+    return found
+
+
+def _grouped(job: Job, number: int) -> float | None:
+    """The task as one rank of the process group number `number`."""
+    from torch.distributed import PrefixStore
+
+    if ranks.rank():
+        _hush()
+    ranks.join(job.config.hardware.accelerator, PrefixStore(f"group/{number}", _store()))
+    figure = _task(job)
+    ranks.leave()
+    return figure
+
+
+def _hush() -> None:
+    """Only rank 0 speaks; errors are told all the same."""
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
+
+
+@cache
+def _store() -> Any:
+    """The key-value store of MASTER_ADDR and MASTER_PORT: the launcher's, or else rank 0's own."""
+    from torch.distributed import rendezvous
+
+    store, _, _ = next(rendezvous("env://", ranks.rank(), ranks.world()))
+    store.set_timeout(ranks.PATIENCE)
+    return store
+
+
+# --- adopted from torchrun or SLURM ----------------------------------------------------------------------------------
+
+_jobs = count()
+
+
+def adopt() -> None:
+    """Says of a step of SLURM with several tasks what torchrun says of its processes. Nothing where that is said already.
+
+    A batch script is no step: what runs in it without `srun` is alone.
+    """
+    tasks, step = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)), os.environ.get("SLURM_STEP_ID", "0")
+    if tasks == 1 or "WORLD_SIZE" in os.environ:
+        return
+    port = 20_000 + (int(os.environ.get("SLURM_JOB_ID", 0)) * 97 + int(step)) % 10_000
+    said = {"RANK": os.environ["SLURM_PROCID"], "LOCAL_RANK": os.environ["SLURM_LOCALID"], "WORLD_SIZE": str(tasks)}
+    os.environ |= said
+    os.environ.setdefault("MASTER_ADDR", first_host(os.environ.get("SLURM_STEP_NODELIST", "127.0.0.1")))
+    os.environ.setdefault("MASTER_PORT", str(port))
+
+
+def first_host(nodes: str) -> str:
+    """The first of the machines that SLURM lists as `gpu[03-05,9],cpu1`: gpu03."""
+    name = re.match(r"([^,\[]+)(?:\[(\w+)[^\]]*\]([^,\[]*))?", nodes)
+    return "".join(part or "" for part in name.groups()) if name else nodes
+
+
+def _member(job: Job) -> float | None:
+    """The task as one rank among those that were started together."""
+    number = next(_jobs)
+    if ranks.rank() == 0:
+        _store().set(f"job/{number}", job.text())
+    return _grouped(job, number)
+
+
+def follows() -> bool:
+    """Whether this process is a rank that is told by rank 0 what to do."""
+    adopt()
+    return ranks.rank() > 0
+
+
+def follow() -> None:
+    """Takes part in every job of rank 0, until there are no more."""
+    import torch
+
+    while text := _told(number := next(_jobs)):
+        job = Job.of(text)
+        sys.argv = list(job.argv)
+        use_threads(job.config)
+        torch.set_num_threads(job.config.hardware.threads)
+        _grouped(job, number)
+    _store().set(f"left/{ranks.rank()}", "")
+
+
+def _told(number: int) -> str:
+    with ranks.others():
+        text: str = _store().get(f"job/{number}").decode()
+    return text
+
+
+@contextmanager
+def leading() -> Iterator[None]:
+    """After the block, however it ends, the ranks that follow are told that there are no more jobs; they have a moment to hear it."""
+    try:
+        yield
+    finally:
+        if ranks.world() > 1 and ranks.rank() == 0:
+            _store().set(f"job/{next(_jobs)}", "")
+            with suppress(RuntimeError):  # of one that is gone already
+                _store().wait([f"left/{each}" for each in range(1, ranks.world())], timedelta(seconds=TERM_S))
+
+
+# --- started here ----------------------------------------------------------------------------------------------------
+
+
+def _start(job: Job, devices: int) -> float | None:
+    """Runs the job in `devices` processes of this machine, and waits for them."""
+    _check_devices(job.config.hardware)
+    job.out.mkdir(parents=True, exist_ok=True)
+    folder = Path(mkdtemp(prefix=LAUNCH, dir=job.out))
+    try:
+        write_text(folder / JOB, job.text())
+        with _processes(folder, devices) as processes:
+            codes = _watched(processes)
+        _tell(folder, codes)
+        if code := next((code for _, code in codes if code != GONE), GONE if codes else 0):
+            sys.exit(code if code > 0 else 128 - code)
+        return json.loads((folder / FIGURE).read_text())
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check_devices(hardware: Any) -> None:
+    import torch
+
+    there = torch.cuda.device_count() if hardware.accelerator == "gpu" else hardware.devices
+    if there < hardware.devices:
+        raise ConfigError(f"hardware={hardware.name} is for {hardware.devices} GPUs, and this machine has {there}: choose another profile")
+
+
+@contextmanager
+def _processes(folder: Path, devices: int) -> Iterator[list[subprocess.Popen[bytes]]]:
+    """The processes by rank. None is left when the block ends."""
+    from torch.distributed import TCPStore
+
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # where they meet, on a port that the system gives
+    shared = {
+        "WORLD_SIZE": str(devices),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(store.port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",  # rank 0 finds the store there, and makes none
+        "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),  # where games of the user's own are found
+    }
+    command = [sys.executable, "-P", "-m", __name__, str(folder), str(os.getpid())]
+    processes: list[subprocess.Popen[bytes]] = []
+    try:
+        for rank in map(str, range(devices)):
+            own = {**os.environ, **shared, "RANK": rank, "LOCAL_RANK": rank}
+            processes.append(subprocess.Popen(command, env=own, stdin=subprocess.DEVNULL, process_group=0))  # Ctrl-C comes from here only
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def _watched(processes: Sequence[subprocess.Popen[bytes]]) -> list[tuple[int, int]]:
+    """Waits for all; (rank, exit code) of those that ended badly, in this order. The others are then stopped, and not counted.
+
+    KeyboardInterrupt when it was Ctrl-C.
+    """
+    with _passing_on(processes) as heard:
+        while None in (codes := [process.poll() for process in processes]) and not any(codes):
+            time.sleep(POLL_S)
+        failed = _failed(codes)
+        if failed:
+            _wait(processes, GRACE_S)
+            failed += [one for one in _failed([process.poll() for process in processes]) if one not in failed]
+            _send(processes, signal.SIGTERM)
+            _wait(processes, TERM_S)
+            _send(processes, signal.SIGKILL)
+    if signal.SIGINT in heard:
+        raise KeyboardInterrupt
+    return failed
+
+
+def _failed(codes: Sequence[int | None]) -> list[tuple[int, int]]:
+    return [(rank, code) for rank, code in enumerate(codes) if code]
+
+
+def _wait(processes: Sequence[subprocess.Popen[bytes]], seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until and any(process.poll() is None for process in processes):
+        time.sleep(POLL_S)
+
+
+def _send(processes: Sequence[subprocess.Popen[bytes]], number: int) -> None:
+    for process in processes:
+        if process.poll() is None:
+            process.send_signal(number)
+
+
+@contextmanager
+def _passing_on(processes: Sequence[subprocess.Popen[bytes]]) -> Iterator[list[int]]:
+    """While the block runs, signals are sent on to the processes; the list holds what came. A second Ctrl-C does not ask."""
+    heard: list[int] = []
+
+    def pass_on(number: int, _frame: Any) -> None:
+        again = number == signal.SIGINT and number in heard
+        heard.append(number)
+        _send(processes, signal.SIGKILL if again else number)
+
+    mine = SIGNALS if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.signal(number, pass_on) for number in mine}
+    try:
+        yield heard
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _tell(folder: Path, failed: Sequence[tuple[int, int]]) -> None:
+    """The errors of the processes that failed. What several say alike is said once."""
+    said: set[str] = set()
+    for rank, code in failed:
+        file = folder / ERROR.format(rank)
+        text = file.read_text() if file.exists() else f"killed by {signal.Signals(-code).name}" if code < 0 else ""
+        if text and text not in said:
+            said.add(text)
+            print(f"parley: {'' if rank == 0 else f'rank {rank}: '}{text}", file=sys.stderr)
+
+
+# --- one of the processes that were started --------------------------------------------------------------------------
+
+
+def work(folder: Path, parent: int) -> NoReturn:
+    """The whole life of a process that was started for the launch in `folder` by the process `parent`."""
+    _die_with(parent)
+    code = _work(folder)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # a pipe that nobody reads any more
+            stream.flush()
+    os._exit(code)  # threads of the communication libraries may abort a process that ends in the ordinary way
+
+
+def _work(folder: Path) -> int:
+    """The exit code."""
+    error = folder / ERROR.format(ranks.rank())
+    try:
+        logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+        job = Job.of((folder / JOB).read_text())
+        sys.argv = list(job.argv)
+        figure = _grouped(job, 0)
+        if ranks.rank() == 0:
+            write_text(folder / FIGURE, json.dumps(figure))
+    except KeyboardInterrupt:
+        return 130
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except ranks.Elsewhere:
+        return GONE
+    except (ConfigError, InstantiationException) as fault:
+        write_text(error, str(fault))
+        return 2
+    except Exception:  # the end of the process, as the interpreter would have it, but for who tells
+        write_text(error, traceback.format_exc())
+        return 1
+    return 0
+
+
+def _die_with(parent: int) -> None:
+    """Has this process killed when `parent` dies, however that happens."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    else:
+        threading.Thread(target=_watch_over, args=(parent,), daemon=True).start()
+    if os.getppid() != parent:
+        os._exit(GONE)
+
+
+def _watch_over(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    work(Path(sys.argv[1]), int(sys.argv[2]))
