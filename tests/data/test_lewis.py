@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
+from itertools import permutations
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
-from parley.data.formats.lewis import LewisDialogues, parse, read, view
+from parley.data.formats.lewis import LewisDialogues, parse, read, relabelled, view
 from parley.games.base import Message
 from parley.games.deal import Deal
-from parley.games.deal.contexts import Context
+from parley.games.deal.contexts import Context, points
 
 ROOT = Path(__file__).parents[2]
 OWN, THEIRS = "2 1 1 4 2 2", "2 0 1 6 2 2"  # 2 books, 1 hat, 2 balls
@@ -221,3 +222,30 @@ def test_the_published_contexts_are_the_games(published):
     assert sum(sizes.values()) == 4343 and 0.07 < sizes["test"] / 4343 < 0.13
     shared = {each.cluster for each in game.scenarios("train")} & {each.cluster for each in game.scenarios("test")}
     assert not shared
+
+
+def test_renamed_versions_are_the_same_negotiation(folder):
+    dialogue = parse(line(TALK))
+    for order in permutations(range(3)):
+        other = relabelled(dialogue, order)
+        assert other.context.fault() is None and relabelled(other, tuple(order.index(item) for item in range(3))) == dialogue
+        for player in range(2):
+            one, same = ((each.context.values[player], each.shares[player]) for each in (dialogue, other))
+            assert points(*one) == points(*same)
+        view(Deal(), other)
+    swapped = relabelled(dialogue, (1, 0, 2))  # books for hats
+    assert swapped.context.counts == (1, 2, 2) and swapped.shares == ((0, 2, 2), (1, 0, 0))
+    assert [text.replace("hat", "X").replace("book", "hat").replace("X", "book") for text in swapped.utterances] == [*dialogue.utterances]
+
+
+def test_versions_are_for_training_only_and_differ(folder):
+    source = LewisDialogues(str(folder), versions=3)
+    trained = list(source.demonstrations(Deal(), "train"))
+    plain = list(LewisDialogues(str(folder)).demonstrations(Deal(), "train"))
+    assert [each for each in trained if each.id.count("/") == 1] == plain and len(trained) == 3 * len(plain)
+    assert len({each.messages for each in trained[:3]}) == 3
+    assert [each.id for each in source.demonstrations(Deal(), "validation")] == [
+        each.id for each in LewisDialogues(str(folder)).demonstrations(Deal(), "validation")
+    ]
+    with pytest.raises(ValueError, match="versions is 7"):
+        LewisDialogues(str(folder), versions=7)

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, replace
+from itertools import pairwise, permutations
 from pathlib import Path
 
 from ...files import InputError
@@ -22,6 +22,7 @@ from ...games.base import Game, Message, Reply
 from ...games.deal.contexts import Context, Triple
 from ...games.deal.scoring import ROLES
 from ...games.deal.scripts import spell
+from ...seeds import rng
 from ..sample import Demonstration
 
 FILES = {"train": "train.txt", "validation": "val.txt", "test": "test.txt"}
@@ -31,6 +32,8 @@ _LINE = re.compile(
     r"<input> (.+) </input> <dialogue> (.+) </dialogue> <output> (.+) </output> <partner_input> (.+) </partner_input>", re.ASCII
 )
 _SPEAKER = {"YOU:": 0, "THEM:": 1}
+_NOUNS = (("book",), ("hat",), ("ball", "basketball")), (("books",), ("hats",), ("balls", "basketballs"))  # one, several
+_ORDERS = tuple(permutations(range(3)))
 _ITEM = re.compile(r"item([012])=([0-9]{1,3})", re.ASCII)
 
 
@@ -57,18 +60,39 @@ class Dialogue:
         return [*told, *(f"[propose] {spell(self.shares[player])}" for player in (one, 1 - one))]
 
 
+def relabelled(dialogue: Dialogue, order: Triple) -> Dialogue:
+    """The same negotiation with item `order[k]` in the place of item k: in the context, the words and the selections."""
+    names = {noun: forms[order[item]][0] for forms in _NOUNS for item in range(3) if order[item] != item for noun in forms[item]}
+
+    def moved(numbers: Triple) -> Triple:
+        a, b, c = (numbers[order.index(item)] for item in range(3))
+        return a, b, c
+
+    one, other = dialogue.context.values
+    return replace(
+        dialogue,
+        context=Context(moved(dialogue.context.counts), (moved(one), moved(other))),
+        utterances=tuple(" ".join(names.get(word, word) for word in text.split()) for text in dialogue.utterances),
+        shares=dialogue.shares and (moved(dialogue.shares[0]), moved(dialogue.shares[1])),
+    )
+
+
 @dataclass(frozen=True)
 class LewisDialogues:
     """A data source: the dialogues of the folder `path`, each as the chat that its player would have had in our game.
 
-    Own messages and the own selection weigh 1, the partner's messages `partner_weight`, all else 0.
+    Own messages and the own selection weigh 1, the partner's messages `partner_weight`, all else 0. To train on, each
+    comes in `versions`: as it is, then with its items renamed (books for hats, say), since 5,000 negotiations are few.
     FileNotFoundError for a folder that lacks train.txt or val.txt.
     """
 
     path: str
     partner_weight: float = 1.0
+    versions: int = 1
 
     def __post_init__(self) -> None:
+        if not 1 <= self.versions <= len(_ORDERS):
+            raise ValueError(f"versions is {self.versions}, expected 1 (as they are) to {len(_ORDERS)} (three items in every order)")
         missing = [name for name in ("train.txt", "val.txt") if not (Path(self.path) / name).is_file()]
         if missing:
             raise FileNotFoundError(
@@ -86,12 +110,18 @@ class LewisDialogues:
         path = self.file(split)
         for number, line in enumerate(read(path), 1):
             try:
-                messages, spoken = view(game, line)
+                for version, dialogue in enumerate(self._versions(line, number) if split == "train" else [line]):
+                    messages, spoken = view(game, dialogue)
+                    own = (float(message.role == "assistant") for message in messages)
+                    weights = tuple(self.partner_weight if at in spoken else weight for at, weight in enumerate(own))
+                    yield Demonstration(f"{split}/{number:05d}" + (f"/{version}" if version else ""), messages, weights)
             except ValueError as error:
                 raise InputError(f"{path}, line {number}: {error}") from None
-            own = (float(message.role == "assistant") for message in messages)
-            weights = tuple(self.partner_weight if at in spoken else weight for at, weight in enumerate(own))
-            yield Demonstration(f"{split}/{number:05d}", messages, weights)
+
+    def _versions(self, dialogue: Dialogue, number: int) -> list[Dialogue]:
+        """The dialogue and its renamed versions, no two of which have the same names."""
+        orders = rng(0, "versions", number).sample(_ORDERS[1:], self.versions - 1)
+        return [dialogue, *(relabelled(dialogue, (a, b, c)) for a, b, c in orders)]
 
     def file(self, split: str) -> Path:
         """The file of a split; ValueError for another name."""

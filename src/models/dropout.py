@@ -1,0 +1,48 @@
+"""Dropout for training on little data, with masks that are drawn by name: the same step has the same masks, whenever it is done."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..seeds import derive
+
+
+class Dropout:
+    """Zeroes the share `p` of the embeddings and of all that attention and feed-forward layers add to the residual stream.
+
+    The rest is scaled by 1 / (1 - p) (Srivastava et al. 2014, JMLR 15, section 10). It acts while `model`, a causal model
+    of transformers, is in training mode. Whoever trains sets `key` before each forward; masks depend on it and on the
+    place in the model alone, so that activation checkpointing and a resumed run meet the same ones. They belong to places
+    in a packed row: another packing draws others.
+    """
+
+    def __init__(self, model: Any, p: float) -> None:
+        if not 0.0 <= p < 1.0:
+            raise ValueError(f"dropout is {p}, expected at least 0 and less than 1")
+        self.p, self.key = p, 0
+        parts = [child for block in blocks(model) for child in block.children() if any(each.ndim > 1 for each in child.parameters())]
+        for number, place in enumerate((model.get_input_embeddings(), *parts)):
+            place.register_forward_hook(partial(self._after, number))
+
+    def _after(self, number: int, module: nn.Module, _inputs: Any, output: Any) -> Any:
+        if not module.training:
+            return output
+        return (self._drop(output[0], number), *output[1:]) if isinstance(output, tuple) else self._drop(output, number)
+
+    def _drop(self, values: Tensor, number: int) -> Tensor:
+        drawn = torch.Generator(values.device).manual_seed(derive(self.key, "dropout", number))
+        kept = torch.rand(values.shape, generator=drawn, device=values.device) >= self.p
+        return values * kept / (1.0 - self.p)
+
+
+def blocks(model: nn.Module) -> list[nn.Module]:
+    """The transformer blocks of a causal model, in order."""
+    names = set(getattr(model, "_no_split_modules", None) or ())
+    found = [module for module in model.modules() if type(module).__name__ in names]
+    if not found:
+        raise ValueError(f"{type(model).__name__} does not say what its blocks are (_no_split_modules)")
+    return found
