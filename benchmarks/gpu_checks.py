@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import sys
 import tempfile
 import time
@@ -28,6 +29,7 @@ from parley.data.plan import Plan, plan
 from parley.data.sample import Sample, Utterance
 from parley.games.base import Message
 from parley.learners import lightning
+from parley.learners.checkpoint import Saving
 from parley.learners.lightning import LightningLearner
 from parley.learners.optim import AdamW
 from parley.models import snapshot as snapshots
@@ -36,6 +38,7 @@ from parley.models.backend import Prompt, Sampling, Snapshot
 from parley.models.policy import Policy, check_packable
 from parley.models.tiny import word_tokenizer
 from parley.objectives.offline_po import OfflinePO
+from parley.preempt import Stop
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM
 
@@ -355,7 +358,8 @@ def _fitted(
     steps = plan(samples, budget, seed=0, epochs=1, batch_utterances=learner.batch_utterances)
     with tempfile.TemporaryDirectory() as folder, lightning._quiet():
         kind, kept = lightning._Training if strategy is None else Sharded, Path(folder) / "reference.safetensors"
-        training = kind(learner, policy, steps, kept, "random", ended)
+        saving = Saving(Path(folder) / "checkpoint", "", math.inf, Stop())
+        training = kind(learner, policy, steps, kept, "random", saving, ended)
         if strategy is None:
             learner._fit(training, Path(folder))
         else:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import multiprocessing
 import re
 import tempfile
@@ -29,10 +30,12 @@ from comparator import Comparator
 from dialogues import SMALL, Dialogues, Profile, Shape
 from parley.data.plan import Plan, plan
 from parley.learners import lightning
+from parley.learners.checkpoint import Saving
 from parley.learners.lightning import LightningLearner
 from parley.learners.optim import AdamW
 from parley.models.policy import Policy, check_packable
 from parley.objectives.offline_po import OfflinePO
+from parley.preempt import Stop
 from results import record
 from transformers import LlamaForCausalLM
 
@@ -79,7 +82,8 @@ class Bench:
         policy = Policy(model(self.shape), self.hardware.head_chunk).train()
         policy.use_path_attention()
         check_packable(policy)
-        training = lightning._Training(learner, policy, self._plan(policy), folder / "reference.safetensors", "random", None)
+        saving = Saving(folder / "checkpoint", "", math.inf, Stop())
+        training = lightning._Training(learner, policy, self._plan(policy), folder / "reference.safetensors", "random", saving, None)
         with lightning._quiet(), lightning._threads(self.hardware.threads):
             start = time.process_time()
             learner._fit(training, folder)

@@ -10,7 +10,10 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 T = TypeVar("T")
 Task = TypeVar("Task", bound=Callable[..., Any])
@@ -78,6 +81,18 @@ def shared(make: Callable[[], T]) -> T:
     if told[1] is not None:
         raise Elsewhere(f"rank 0 failed: {told[1]}")
     return told[0]
+
+
+def summed(value: Tensor) -> Tensor:
+    """The sum over ranks of tensors of one shape on the CPU, the same bits on all ranks. Elsewhere when another rank is gone."""
+    if world() == 1:
+        return value
+    from torch import distributed
+
+    total = value.clone()
+    with others():
+        distributed.all_reduce(total, group=_group())
+    return total
 
 
 def collective(task: Task) -> Task:

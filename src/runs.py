@@ -12,7 +12,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from . import ranks
+from . import preempt, ranks
 from .config import LAUNCH, SAVED, SUMMARY, ConfigError, changed_keys, imitation_learner
 from .data.credit import NothingKept
 from .data.episode import Episode
@@ -58,7 +58,7 @@ def running(config: DictConfig, out: Path) -> Iterator[Loop]:
     """A loop on the run directory `out`, which is locked, and refused where another run's files are in it."""
     out.mkdir(parents=True, exist_ok=True)
     try:
-        with ExitStack() as held:
+        with ExitStack() as held, preempt.listening():
             ranks.shared(lambda: _begin(config, out, held))
             with Progress(Console(stderr=True, quiet=ranks.rank() > 0)) as progress:
                 yield Loop(build(config), out, progress)

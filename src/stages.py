@@ -1,7 +1,7 @@
 """Resumable stages: each writes its outputs into its folder and then a manifest; a stage whose manifest matches is skipped.
 
 Killing the process at any moment loses no finished stage. A stage that was cut off is called again on the same folder
-and goes on from what it finds there (play: from the episodes that are stored) or starts its own part anew (learn).
+and goes on from what it finds there (play: from the episodes that are stored; learn: from its last checkpoint).
 """
 
 from __future__ import annotations

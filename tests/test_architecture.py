@@ -13,7 +13,7 @@ FILES = sorted(SRC.rglob("*.py"))
 
 # A room may import from rooms of a lower floor, from itself, and (where listed) from neighbours of its own floor.
 FLOORS = [
-    {"seeds", "files", "ranks"},
+    {"seeds", "files", "ranks", "preempt"},
     {"games"},
     {"data"},
     {"models"},
@@ -33,7 +33,7 @@ NARROWER = {"objectives": {"data.sample"}, "games": {"seeds", "files"}}  # all t
 HEAVY = {"torch", "transformers", "pytorch_lightning", "peft", "tokenizers", "safetensors", "matplotlib", "numpy", "datasets"}
 OPTIONAL = {"vllm", "openai", "wandb", "bitsandbytes", "accelerate"}
 RECORD = ("games/", "data/episode", "data/store", "data/scorer", "data/sample", "data/replay", "data/credit/", "data/formats/")
-LIGHT = (*RECORD, "play/", "report/", "seeds", "files", "stages", "evaluate", "config", "validation", "main")
+LIGHT = (*RECORD, "play/", "report/", "seeds", "files", "ranks", "preempt", "stages", "evaluate", "config", "validation", "main")
 
 
 def room(file: Path) -> str:

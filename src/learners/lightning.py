@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from .. import preempt, ranks
 from ..data.packing import Batch, Budget, MicroBatch, collate, supervised
 from ..data.plan import Plan, efficiency, plan
 from ..data.sample import Sample, Utterance
@@ -27,10 +29,12 @@ from ..models.backend import Snapshot
 from ..models.load import load_policy, load_tokenizer
 from ..models.policy import Policy, check_packable
 from ..objectives.base import Numbers, Objective
+from . import checkpoint
 from .optim import OptimizerConfig, Schedule, factor
 from .reference import RECORDED, check_vocabulary, data_digest, foreign, recorded, reference
 
 Report = Callable[[Mapping[str, float]], None]
+RECORD, MADE, SAVED = "learn.json", "snapshot", "checkpoint"  # what lies in a call's folder
 MASK_MULTIPLE = 128  # rows with an explicit mask are padded to this on a GPU, so that kernels meet few shapes
 
 
@@ -57,6 +61,7 @@ class LightningLearner:
     clip               largest norm of the gradient of a global batch, 0 for no limit
     reference          where the log-probs come from that the loss compares with, where it does: pass, recorded, or the path
                        of a model folder (see `parley.learners.reference`)
+    checkpoint_s       seconds between checkpoints, from which a call that was killed goes on
     """
 
     loss: Objective
@@ -68,6 +73,7 @@ class LightningLearner:
     warmup: float = 0.0
     clip: float = 1.0
     reference: str = "pass"
+    checkpoint_s: float = 300.0
 
     def learn(
         self, samples: Sequence[Sample], snapshot: Snapshot, folder: Path, *, seed: int, name: str, progress: Report | None = None
@@ -75,36 +81,52 @@ class LightningLearner:
         """The snapshot after training `snapshot` (read from disk) on `samples`, and what happened on the way.
 
         `folder` receives `snapshot/`, `learn.json` (the metrics) and, where the objective needs one, the reference's
-        log-probs. A folder in which the same call was finished gives back what it holds; ValueError when another was.
-        `progress` is called after each optimiser step with its figures. FloatingPointError when loss or gradient stop
-        being finite, InputError when the reference cannot serve; nothing is written then.
+        log-probs. A folder in which the same call was finished gives back what it holds, one in which it was cut off goes
+        on from its last checkpoint; ValueError when another call was. `progress` is called after each optimiser step with
+        its figures. Asked to stop (`parley.preempt`), it saves after the step at hand and leaves with SystemExit.
+        FloatingPointError when loss or gradient stop being finite, InputError when the reference cannot serve; nothing is
+        written then.
         """
         other = foreign(self.reference) if self.loss.needs_reference else None
         inputs = digest([snapshot.version, data_digest(samples), seed, name, repr(self._recipe()), *([other.version] if other else [])])
-        record, out = folder / "learn.json", folder / "snapshot"
-        if out.exists():
-            return self._finished(inputs, record, out, name, snapshot.base)
-        with _quiet(), _threads(self.hardware.threads):
+        if ranks.shared((folder / MADE).exists):
+            return self._finished(inputs, folder, name, snapshot.base)
+        with _quiet(), _threads(self.hardware.threads), preempt.listening() as stop:
+            saving = checkpoint.Saving(folder / SAVED, inputs, self.checkpoint_s, stop)
             started = time.perf_counter()
             ref_M = self._foreign(other, snapshot, samples, folder) if other else None
             spent = time.perf_counter() - started if other else 0.0
-            training = self._training(samples, snapshot, folder, seed, progress)
+            training = self._training(samples, snapshot, folder, seed, saving, progress)
             training.ref_M, training.reference_seconds = ref_M, spent
             self._fit(training, folder)
-        metrics = training.metrics()
-        write_json(record, {"inputs": inputs, "metrics": metrics})
-        model: Any = training.policy.model
-        new = snapshots.save(model, load_tokenizer(snapshot.base or snapshot.path), out, name, snapshot.base)
-        return new, metrics
+            new = self._written(training, inputs, snapshot, folder, name) if training.finished else None
+        if new is None or stop.asked:
+            sys.exit(preempt.CODE)
+        return new, training.metrics()
 
     def _recipe(self) -> tuple[Any, ...]:
         return (self.loss, self.optimizer, self.epochs, self.batch_utterances, self.schedule, self.warmup, self.clip)
 
-    def _finished(self, inputs: str, record: Path, out: Path, name: str, base: str | None) -> tuple[Snapshot, dict[str, Any]]:
+    def _finished(self, inputs: str, folder: Path, name: str, base: str | None) -> tuple[Snapshot, dict[str, Any]]:
+        record = folder / RECORD
         stored: dict[str, Any] = json.loads(record.read_text()) if record.exists() else {"inputs": None}
         if stored["inputs"] != inputs:
-            raise ValueError(f"{out} was trained from other inputs: give an empty folder, or remove it to train again")
-        return snapshots.of(out, name, base), stored["metrics"]
+            raise ValueError(f"{folder / MADE} was trained from other inputs: give an empty folder, or remove it to train again")
+        if ranks.rank() == 0:
+            checkpoint.remove(folder / SAVED)
+        return snapshots.of(folder / MADE, name, base), stored["metrics"]
+
+    def _written(self, training: _Training, inputs: str, snapshot: Snapshot, folder: Path, name: str) -> Snapshot:
+        """Writes what a finished call leaves, which rank 0 does, and removes its checkpoints."""
+        model: Any = training.policy.model
+
+        def write() -> Snapshot:
+            write_json(folder / RECORD, {"inputs": inputs, "metrics": training.metrics()})
+            made = snapshots.save(model, load_tokenizer(snapshot.base or snapshot.path), folder / MADE, name, snapshot.base)
+            checkpoint.remove(folder / SAVED)
+            return made
+
+        return ranks.shared(write)
 
     def _foreign(self, model: Snapshot, snapshot: Snapshot, samples: Sequence[Sample], folder: Path) -> Tensor:
         """Log-probs [M] of all supervised tokens under another `model`, which is gone again when this returns."""
@@ -114,12 +136,14 @@ class LightningLearner:
         with torch.autocast(device.type, torch.bfloat16, enabled=self.hardware.precision == "bf16-mixed"):
             return reference(policy, samples, budget(policy, self.hardware), file, model=model.version, device=device)
 
-    def _training(self, samples: Sequence[Sample], snapshot: Snapshot, folder: Path, seed: int, progress: Report | None) -> _Training:
+    def _training(
+        self, samples: Sequence[Sample], snapshot: Snapshot, folder: Path, seed: int, saving: checkpoint.Saving, progress: Report | None
+    ) -> _Training:
         policy = load(snapshot, self.hardware).train()
         if self.hardware.activation_checkpointing:
             policy.causal_lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         steps = plan(samples, budget(policy, self.hardware), seed=seed, epochs=self.epochs, batch_utterances=self.batch_utterances)
-        return _Training(self, policy, steps, folder / "reference.safetensors", snapshot.version, progress)
+        return _Training(self, policy, steps, folder / "reference.safetensors", snapshot.version, saving, progress)
 
     def _fit(self, training: _Training, folder: Path) -> None:
         trainer = pl.Trainer(
@@ -168,15 +192,27 @@ def numbers(utterances: Sequence[Utterance], device: torch.device | str = "cpu")
 class _Training(pl.LightningModule):
     """One iteration's optimisation: the n-th training step is the n-th optimiser step of the plan."""
 
-    def __init__(self, learner: LightningLearner, policy: Policy, steps: Plan, kept: Path, version: str, progress: Report | None) -> None:
+    def __init__(
+        self, learner: LightningLearner, policy: Policy, steps: Plan, kept: Path, version: str, saving: checkpoint.Saving,
+        progress: Report | None,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.automatic_optimization = False
-        self.learner, self.policy, self.plan, self.kept, self.version, self.progress = learner, policy, steps, kept, version, progress
+        self.learner, self.policy, self.plan, self.kept, self.version = learner, policy, steps, kept, version
+        self.saving, self.progress = saving, progress
         self.before = supervised(steps.samples)
         self.ref_M: Tensor | None = None
         self.curve: list[dict[str, float]] = []
         self.seen: list[MicroBatch] = []
         self.reference_seconds = 0.0
+        if saving.begun is not None:
+            self.curve = list(saving.begun.curve)
+            self.seen = [micro for step in steps[: len(self.curve)] for micro in step.micros]
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are done."""
+        return len(self.curve) == len(self.plan)
 
     def train_dataloader(self) -> range:
         """The optimiser steps that are still to do; a step finds its data in the plan."""
@@ -190,7 +226,9 @@ class _Training(pl.LightningModule):
         return optimizers
 
     def on_train_start(self) -> None:
-        """The reference pass (or the look at what was recorded), while the policy is still the one that the iteration started from."""
+        """The reference pass (or the look at what was recorded), while the policy is still the one that the iteration started
+        from; then the checkpoint, where there is one. From here on a signal to stop waits for the end of a step."""
+        self.saving.stop.listen()  # Lightning has put handlers of its own
         if self.learner.loss.needs_reference and self.ref_M is None:
             started = time.perf_counter()
             tolerance = 1e-4 if self.trainer.precision == "32-true" else 0.05
@@ -198,6 +236,9 @@ class _Training(pl.LightningModule):
             with self.trainer.precision_plugin.forward_context():
                 self.ref_M = source(self.policy, self.plan.samples, self.plan.budget, self.kept, model=self.version, device=self.device)
             self.reference_seconds = time.perf_counter() - started
+        if self.saving.begun is not None:
+            checkpoint.restore(self.saving.begun, self.policy, self.trainer.optimizers)
+        self.saving.stop.holding = True
 
     def training_step(self, number: int, _index: int) -> None:
         started = time.perf_counter()
@@ -213,9 +254,12 @@ class _Training(pl.LightningModule):
                 self.manual_backward(loss * world)  # data-parallel strategies average over ranks; the loss is a sum
             for name, value in {"loss": loss, **metrics}.items():
                 sums[name] = sums.get(name, 0.0) + value.detach()
-        self.seen += micros
+        self.seen += step.micros
         norm = self._update(factor(self.learner.schedule, self.learner.warmup, number, len(self.plan)))
-        self._note(number, sums, norm, sum(sum(micro.sizes) for micro in micros), started)
+        due, asked = self._note(number, sums, norm, sum(sum(micro.sizes) for micro in step.micros), started)
+        if (due or asked) and not self.finished:
+            self.saving.save(self.policy, self.trainer.optimizers, self.curve)
+        self.trainer.should_stop = asked
 
     def _loss(self, batch: Batch, totals: Mapping[str, float]) -> tuple[Tensor, dict[str, Tensor]]:
         ref_N = None if self.ref_M is None else self.ref_M[batch.token_N].to(self.device)
@@ -240,18 +284,19 @@ class _Training(pl.LightningModule):
             optimizer.zero_grad()
         return norm
 
-    def _note(self, number: int, sums: Mapping[str, Tensor], norm: Tensor, tokens: int, started: float) -> None:
-        names = [*sums, "grad_norm"]
-        values = torch.stack([*(value.float() for value in sums.values()), norm.detach().float()]).tolist()
-        seconds = time.perf_counter() - started  # a GPU has only now done the step
-        row = dict(zip(names, values))
-        optimizer: Any = self.trainer.optimizers[0]
-        row |= {"step": number, "steps": len(self.plan), "lr": optimizer.param_groups[0]["lr"], "tokens": tokens}
-        if not all(map(math.isfinite, values)):
+    def _note(self, number: int, sums: Mapping[str, Tensor], norm: Tensor, tokens: int, started: float) -> tuple[bool, bool]:
+        """Adds a step's figures to the curve; returns what the ranks agree on: whether to save, and whether to stop."""
+        *mine, grad_norm = torch.stack([value.double() for value in (*sums.values(), norm)]).tolist()
+        *values, due, asked = ranks.summed(torch.tensor([*mine, *self.saving.asks()], dtype=torch.float64)).tolist()
+        row = {**dict(zip(sums, values)), "grad_norm": grad_norm}
+        if not all(map(math.isfinite, row.values())):
             raise FloatingPointError(f"step {number}: loss {row['loss']}, gradient norm {row['grad_norm']}; lower the learning rate")
+        seconds = time.perf_counter() - started  # a GPU has only now done the step
+        row |= {"step": number, "steps": len(self.plan), "lr": self.trainer.optimizers[0].param_groups[0]["lr"], "tokens": tokens}
         self.curve.append(row | {"tokens_per_second": tokens / seconds})
         if self.progress is not None:
             self.progress(self.curve[-1])
+        return due > 0, asked > 0
 
     def metrics(self) -> dict[str, Any]:
         """Means over the last epoch's steps, counts, speed, and the `curve` of all steps. `packing` is how many times more

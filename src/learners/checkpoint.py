@@ -1,0 +1,190 @@
+"""Checkpoints inside an iteration: after a kill, learning goes on at an optimiser step as if nothing had happened.
+
+    <folder>/<step>/0.safetensors 1.safetensors …   of each rank: trained weights, optimiser state, random states
+    <folder>/<step>/state.json                      written last, when all ranks' files are: without it there is no checkpoint
+
+A rank writes its own shards; what is the same on all ranks is written by rank 0. Nothing is pickled. Read by other ranks
+than wrote them (one process instead of two, whole instead of sharded) the shards are put together first.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.optim import Optimizer
+
+from .. import ranks
+from ..files import InputError, sync_folder, write_json
+from ..preempt import Stop
+
+STATE, SHARDED = "state.json", "sharded"
+RANDOM = "random"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A whole checkpoint: its folder, how many ranks wrote it, and the curve of the steps that were done."""
+
+    folder: Path
+    world: int
+    curve: list[dict[str, float]]
+
+
+class Saving:
+    """Where and when a call saves: every `every_s` seconds, and when it is asked to stop. `begun` is what it goes on from."""
+
+    def __init__(self, folder: Path, inputs: str, every_s: float, stop: Stop) -> None:
+        self.folder, self.inputs, self.every_s, self.stop = folder, inputs, every_s, stop
+        self.begun = ranks.shared(lambda: newest(folder, inputs))
+        self.last = time.monotonic()
+
+    def asks(self) -> tuple[float, float]:
+        """(1 when rank 0 finds it is time to save, 1 when this rank was asked to stop), else 0: to be added over ranks."""
+        return float(ranks.rank() == 0 and time.monotonic() - self.last >= self.every_s), float(self.stop.asked)
+
+    def save(self, module: nn.Module, optimizers: Sequence[Optimizer], curve: Sequence[Mapping[str, float]]) -> None:
+        """Writes a checkpoint of all ranks after `len(curve)` steps."""
+        save(self.folder, self.inputs, module, optimizers, curve)
+        self.last = time.monotonic()
+
+
+def newest(folder: Path, inputs: str) -> Checkpoint | None:
+    """The last whole checkpoint in `folder`. InputError when it belongs to a call with other inputs."""
+    whole = sorted(folder.glob(f"*/{STATE}"), key=lambda path: int(path.parent.name))
+    if not whole:
+        return None
+    state = json.loads(whole[-1].read_text())
+    if state["inputs"] != inputs:
+        raise InputError(
+            f"{whole[-1].parent} is a checkpoint of other inputs (samples, snapshot, seed or learner): "
+            "go on with those, or remove it to train from the beginning"
+        )
+    return Checkpoint(whole[-1].parent, state["world"], state["curve"])
+
+
+def save(
+    folder: Path, inputs: str, module: nn.Module, optimizers: Sequence[Optimizer], curve: Sequence[Mapping[str, float]]
+) -> None:
+    """Writes a checkpoint of all ranks after `len(curve)` steps, whole or not at all, and then removes the older ones."""
+    mine = folder / str(len(curve))
+    mine.mkdir(parents=True, exist_ok=True)
+    _write(mine / f"{ranks.rank()}.safetensors", {**_tensors(module, optimizers), **_random()})
+    ranks.barrier()
+    if ranks.rank() == 0:
+        write_json(mine / STATE, {"inputs": inputs, "world": ranks.world(), "curve": list(curve)})
+        for other in folder.iterdir():
+            if other != mine:
+                shutil.rmtree(other)
+    ranks.barrier()
+
+
+def restore(checkpoint: Checkpoint, module: nn.Module, optimizers: Sequence[Optimizer]) -> None:
+    """Puts weights, optimiser state and random states back as they were."""
+    with _Files(checkpoint) as files:
+        named = {id(parameter): (name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad}
+        with torch.no_grad():
+            for name, parameter in named.values():
+                parameter.copy_(files.like(f"weight/{name}", parameter))
+        for optimizer in optimizers:
+            given = optimizer.state_dict()
+            order = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            given["state"] = {at: files.state(*named[id(parameter)]) for at, parameter in enumerate(order)}
+            optimizer.load_state_dict(given)
+        files.random()
+
+
+def remove(folder: Path) -> None:
+    """Removes all checkpoints of a finished call."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _tensors(module: nn.Module, optimizers: Sequence[Optimizer]) -> dict[str, Tensor]:
+    named = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+    found: dict[str, Tensor] = {f"weight/{name}": parameter.detach() for name, parameter in named.items()}
+    for optimizer in optimizers:
+        for name, parameter in named.items():
+            for key, value in optimizer.state.get(parameter, {}).items():
+                found[f"state/{name}/{key}"] = torch.as_tensor(value)
+    return found
+
+
+def _random() -> dict[str, Tensor]:
+    """The states of PyTorch's generators. (Plans and samples draw from seeds of their own.)"""
+    found = {f"{RANDOM}/cpu": torch.get_rng_state()}
+    return found | ({f"{RANDOM}/cuda": torch.cuda.get_rng_state()} if torch.cuda.is_initialized() else {})
+
+
+def _write(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """This rank's part of `tensors`: its shards and random states, and of rank 0 everything else as well."""
+    sharded = [name for name, tensor in tensors.items() if isinstance(tensor, DTensor)]
+    mine = {name: tensor for name, tensor in tensors.items() if name in sharded or name.startswith(RANDOM) or ranks.rank() == 0}
+    local = {name: tensor.to_local() if isinstance(tensor, DTensor) else tensor for name, tensor in mine.items()}
+    draft = path.with_name(f".{path.name}.tmp")
+    save_file({name: tensor.cpu().contiguous() for name, tensor in local.items()}, draft, metadata={SHARDED: json.dumps(sharded)})
+    with open(draft, "rb") as file:
+        os.fsync(file.fileno())
+    os.replace(draft, path)
+    sync_folder(path.parent)
+
+
+class _Files:
+    """The files of all ranks that wrote a checkpoint, opened as they are needed."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.checkpoint = checkpoint
+        self.opened: dict[int, Any] = {}
+
+    def __enter__(self) -> _Files:
+        self.sharded: set[str] = set(json.loads(self._file(0).metadata()[SHARDED]))
+        self.names: list[str] = list(self._file(0).keys())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.opened.clear()
+
+    def _file(self, rank: int) -> Any:
+        if rank not in self.opened:
+            self.opened[rank] = safe_open(self.checkpoint.folder / f"{rank}.safetensors", framework="pt")
+        return self.opened[rank]
+
+    def _get(self, name: str) -> Tensor:
+        """The whole tensor. (Shards are consecutive rows.)"""
+        of = range(self.checkpoint.world if name in self.sharded else 1)
+        return torch.cat([self._file(rank).get_tensor(name) for rank in of]) if len(of) > 1 else self._file(0).get_tensor(name)
+
+    def like(self, name: str, parameter: Tensor) -> Tensor:
+        """A tensor of `parameter`'s shape, laid out over ranks and devices as it is."""
+        if not isinstance(parameter, DTensor):
+            return self._get(name).to(parameter.device)
+        mesh, placements = parameter.device_mesh, parameter.placements
+        if name in self.sharded and self.checkpoint.world == ranks.world():
+            local = self._file(ranks.rank()).get_tensor(name).to(parameter.device)
+            return DTensor.from_local(local, mesh, placements, run_check=False, shape=parameter.shape, stride=parameter.stride())
+        return distribute_tensor(self._get(name).to(parameter.device), mesh, placements, src_data_rank=None)
+
+    def state(self, name: str, parameter: Tensor) -> dict[str, Tensor]:
+        """What an optimiser knows of a parameter: figures of its shape, and single ones such as the count of its steps."""
+        prefix = f"state/{name}/"
+        keys = [each.removeprefix(prefix) for each in self.names if each.startswith(prefix)]
+        single = {key for key in keys if f"{prefix}{key}" not in self.sharded and self._get(f"{prefix}{key}").shape != parameter.shape}
+        return {key: self._get(f"{prefix}{key}") if key in single else self.like(f"{prefix}{key}", parameter) for key in keys}
+
+    def random(self) -> None:
+        """Sets this process's generators as they were on the rank of its number, if there was one."""
+        if ranks.rank() < self.checkpoint.world:
+            file = self._file(ranks.rank())
+            torch.set_rng_state(file.get_tensor(f"{RANDOM}/cpu"))
+            if f"{RANDOM}/cuda" in self.names and torch.cuda.is_available():
+                torch.cuda.set_rng_state(file.get_tensor(f"{RANDOM}/cuda"))
