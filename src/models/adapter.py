@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ..files import InputError
 from ..seeds import derive
 from . import snapshot as snapshots
 from .backend import Snapshot
@@ -52,7 +53,8 @@ class LoRA:
     def create(self, base: Snapshot, folder: str | Path, seed: int) -> Snapshot:
         """A fresh adapter on `base`, drawn from `seed`, which changes nothing yet: B is 0 (He's uniform A, as published).
 
-        Only the shapes of the base are looked at. ValueError when `base` is an adapter itself, or has no such layers.
+        Only the shapes of the base are looked at. ValueError when `base` is an adapter itself, InputError when it lacks one of
+        the layers that `targets` names.
         """
         if base.base is not None:
             raise ValueError(f"{base.version} is an adapter already: train that one, or merge it first (task=merge)")
@@ -69,9 +71,26 @@ class LoRA:
         config = LoraConfig(r=self.r, lora_alpha=self.alpha, target_modules=targets, task_type="CAUSAL_LM")
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base, local_files_only=True), trust_remote_code=False)
+            self._check(model, base)
             adapted = get_peft_model(model, config, low_cpu_mem_usage=True)
         tensors = get_peft_model_state_dict(adapted, save_embedding_layers=False)
         return config, {name: tensor.shape for name, tensor in tensors.items()}
+
+    def _check(self, model: PreTrainedModel, base: str) -> None:
+        """peft passes over a name that fits nothing as long as another one fits; and an adapter on a head that is the embedding
+        as well could not be merged."""
+        from torch.nn import Linear
+        from transformers.pytorch_utils import Conv1D
+
+        tied = bool(model.config.get_text_config().tie_word_embeddings)
+        head = model.get_output_embeddings() if tied else None
+        layers = [name for name, module in model.named_modules() if isinstance(module, (Linear, Conv1D)) and module is not head]
+        wrong = [] if isinstance(self.targets, str) else [name for name in self.targets if not any(_fits(name, each) for each in layers)]
+        if wrong or not self.targets:
+            there = ", ".join(sorted({name.rpartition(".")[2] for name in layers}))
+            tied_head = ", not the head, which shares its weights with the embedding" if tied else ""
+            named = ", ".join(wrong) or "nothing"
+            raise InputError(f"adapter.targets names {named}, but the layers of {base} that can be adapted are {there}{tied_head}")
 
 
 @dataclass(frozen=True)
@@ -92,6 +111,11 @@ class QLoRA(LoRA):
     @property
     def four_bit(self) -> FourBit:
         return FourBit(self.double)
+
+
+def _fits(target: str, layer: str) -> bool:
+    """As peft compares them: the layer's whole name or the end of it."""
+    return layer == target or layer.endswith(f".{target}")
 
 
 def _fresh(name: str, shape: torch.Size, seed: int) -> Tensor:
@@ -206,5 +230,5 @@ class _Shared:
     def remove(self, version: str) -> None:
         name = self.names.pop(version, None)
         if name is not None and self.names:
+            self.use(next(iter(self.names)))
             self.model.delete_adapter(name)
-            self.active = ""
