@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # speaks of a kernel that is not needed
+
 FILE = "quantization.json"  # in an adapter's folder: the base below it stands in 4 bits, in training and in play
 
 
@@ -52,7 +54,6 @@ def load_four_bit(folder: Path, four_bit: FourBit, dtype: torch.dtype, device: t
     The 4-bit weights are made from the stored ones as they are, so they are the same whatever `dtype` is. They are kept
     in tensors of `dtype`, the form that sharding asks for. ImportError when bitsandbytes or accelerate is missing.
     """
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # speaks of a kernel that is not needed
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     stored = BitsAndBytesConfig(

@@ -99,9 +99,10 @@ class Folder:
 
     def create(self, folder: Path, conversations: Iterable[Sequence[Message]], seed: int) -> Snapshot:
         """The snapshot in `path`, after a look at its parts; nothing is written to `folder` and nothing is drawn."""
-        load_tokenizer(self.path)
-        _needs_weights(_folder(self.path))
-        return snapshot.of(self.path, Path(self.path).resolve().name)
+        mine = _folder(self.path).resolve()  # a run may be resumed from elsewhere
+        load_tokenizer(mine)
+        _needs_weights(mine)
+        return snapshot.of(mine, mine.name)
 
 
 def _folder(path: str | Path) -> Path:

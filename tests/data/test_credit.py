@@ -7,13 +7,15 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import pytest
 from parley.data.credit import FilteredBC, NothingKept, SpagCredit, SpinPairs, decayed
 from parley.data.episode import Call, Episode, Turn
 from parley.data.sample import Sample, Utterance
-from parley.games.base import Result, Scenario
+from parley.games.base import Reply, Result, Scenario
+from parley.games.deal import Context, Deal
 
 ME = "iter_001"
 
@@ -98,6 +100,59 @@ def test_scores_as_shares_of_what_the_context_allowed() -> None:
     assert kept(result) == {("m1", "a"), ("m2", "a")}
     with pytest.raises(ValueError, match=r"no such metric; it has \['ceiling'\]"):
         FilteredBC(normalise_by="celing")(matches, ME)
+
+
+@pytest.mark.parametrize("payoff", ["coop", "self"])
+def test_shares_of_the_ceiling_on_matches_of_deal(payoff: Any) -> None:
+    """The fair script plays 200 contexts; a slow reference finds what each allowed by trying every split."""
+    game = Deal(payoff=payoff)
+    matches = sorted((negotiated(game, scenario) for scenario in game.scenarios("test")[:200]), key=lambda match: match.id)
+    best = {match.id: max(map(sum, every_split(match.scenario))) for match in matches}
+    shares = [share / best[match.id] for match in matches for share in payoffs(match, payoff)]
+    table, plain = (FilteredBC("above_avg", normalise_by=name)(matches, ME).table for name in ("ceiling", None))
+    assert [(verdict.match, verdict.seat) for verdict in table] == [(match.id, seat) for match in matches for seat in game.roles]
+    assert [verdict.score for verdict in table] == pytest.approx(shares)
+    assert [verdict.kept for verdict in table] == [share > sum(shares) / len(shares) for share in shares]
+    rich = {match for match in best if best[match] >= 16}
+    assert luck(table, rich) < luck(plain, rich) - 0.1
+
+
+def payoffs(match: Episode, payoff: str) -> list[float]:
+    """What each seat was after, doubled where it is its own points (against half of the largest sum)."""
+    score: Any = match.result.metrics["score"]
+    return [sum(score.values())] * 2 if payoff == "coop" else [2 * points for points in score.values()]
+
+
+def luck(table: Sequence[Any], rich: set[str]) -> float:
+    """How much likelier a log of a rich context is to be kept than another one."""
+    rates = [[verdict.kept for verdict in table if (verdict.match in rich) == side] for side in (True, False)]
+    return sum(rates[0]) / len(rates[0]) - sum(rates[1]) / len(rates[1])
+
+
+def every_split(scenario: Scenario) -> list[tuple[int, int]]:
+    """Both seats' points for every way to share out the items."""
+    context = Context.of(scenario)
+    found = []
+    for share in product(*(range(count + 1) for count in context.counts)):
+        mine = sum(n * value for n, value in zip(share, context.values[0]))
+        found.append((mine, sum((count - n) * value for count, n, value in zip(context.counts, share, context.values[1]))))
+    return found
+
+
+def negotiated(game: Deal, scenario: Scenario) -> Episode:
+    """A match of the fair script with itself, its replies given tokens as if a model had sampled them."""
+    script, draw, match = game.scripts()["fair"], random.Random(scenario.id), game.match(scenario, 0)
+    turns: list[Turn] = []
+    requests = match.start()
+    while requests:
+        replies = [Reply(request.id, script(request, draw, draw)) for request in requests]
+        turns += [
+            Turn(request.id, request.seat, request.kind, reply.text, call=Call((1,), (2, 3), (-0.5, -0.5), ME, None, 0))
+            for request, reply in zip(requests, replies)
+        ]
+        requests = match.step(replies)
+    policies = dict.fromkeys(game.roles, ME)
+    return Episode(scenario.id, game.name, game.version, scenario, 0, policies, policies, tuple(turns), match.result())
 
 
 def test_strict_competition_keeps_valid_draws() -> None:

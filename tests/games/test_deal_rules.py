@@ -79,6 +79,7 @@ def test_golden_compact_deal():
         "pareto_rate": 1,
         "pareto_agreed": 1,
         "optimal_rate": 1,
+        "ceiling": 12.0,
         "ceiling_share": 1.0,
         "nash_advantage": {"first": 0, "second": 0},
         "first_mover_advantage": -4,
@@ -165,6 +166,15 @@ def test_payoffs(payoff, first, second):
     assert result.metrics["score"] == {"first": 4, "second": 8} and result.metrics["joint_score"] == 12
     assert game.facts.zero_sum == (payoff == "comp")
     assert all(game.facts.min_return <= value <= game.facts.max_return for value in result.returns.values())
+
+
+@pytest.mark.parametrize(("payoff", "ceiling"), [("self", 6), ("coop", 12), ("comp", 0), (0.5, 9), (-0.25, 4.5)])
+def test_the_ceiling_is_an_even_share_of_the_largest_sum_of_payoffs(payoff, ceiling):
+    done = end(Deal(payoff=payoff), "[message] hi", SPLIT[1], SPLIT[0])
+    assert done.metrics["ceiling"] == ceiling
+    assert sum(done.returns.values()) / 2 == ceiling  # this deal reaches it
+    cut = end(Deal(payoff=payoff, retries=0), "nonsense")
+    assert cut.outcome == "abort" and cut.metrics["ceiling"] == ceiling  # whatever became of the match
 
 
 def test_no_deal_is_nothing_in_comp_too():

@@ -23,8 +23,8 @@ class FilteredBC:
     keep          above_avg: the mean over all logs of the round, zeros included; nonzero: 0; all: no bar;
                   above_group: the mean over the matches of one scenario, per seat (`play.group` matches each; a group
                   of equal scores keeps nothing)
-    normalise_by  name of a metric: scores become shares of it (0 where it is not positive), such as the context's
-                  ceiling, so that a lucky context is not taken for skill
+    normalise_by  name of a metric: scores become shares of it (0 where it is not positive), such as what the context
+                  allowed (`ceiling` in Deal), so that a lucky context is not taken for skill
     margin        how far above the bar a score must be
     keep_draws    name of a metric, 1 where a match ended in a valid deal: with above_avg and nonzero, both logs of a 0-0
                   match with a valid deal are kept as well when every match of the round sums to zero. The published

@@ -23,6 +23,7 @@ METRICS: Mapping[str, str] = {
     "pareto_rate": "1 if it ended in a deal that no allocation beats (at least as good in both seats' own points, better in one)",
     "pareto_agreed": "the same among deals only: absent without a deal",
     "optimal_rate": "1 if it ended in a deal at the largest sum of payoffs that the context allows (in comp: any deal)",
+    "ceiling": "the most that the payoffs of both seats can sum to in the context, halved: what a seat's payoff is to be measured by",
     "ceiling_share": "joint_score over the largest joint score that the context allows",
     "nash_advantage": "the seat's payoff less its payoff at the context's Nash bargaining solution (mean where several tie)",
     "first_mover_advantage": "points of the seat that opened less the other's",
@@ -88,6 +89,7 @@ def _quality(context: Context, weight: float, won: Points | None, payoff: Mappin
         "pareto_rate": pareto,
         **({} if won is None else {"pareto_agreed": pareto}),
         "optimal_rate": int(won is not None and (total == best.joint_max or weight == -1)),
+        "ceiling": (1 + weight) / 2 * best.joint_max,
         "ceiling_share": total / best.joint_max,
         "nash_advantage": {role: payoff[role] - fair[role] for role in ROLES},
     }
