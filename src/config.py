@@ -74,6 +74,7 @@ class Imitate:
     matches: Whole  # demonstrations that the scripts play
     validation: Whole  # more of them, held out
     players: list[str]  # scripts that demonstrate
+    first: bool  # before the first iteration; false: the model can do it already, and credit alone is given demonstrations
     partner_weight: Amount  # loss weight of the other seat's words
     learner: dict[str, Any] = field(default_factory=dict)  # laid over the learner node
 
@@ -121,6 +122,7 @@ class Config:
     imitate: Imitate
     hardware: Hardware
     players: dict[str, str] = field(default_factory=dict)
+    schedule: dict[str, Any] = field(default_factory=dict)  # iter_NNN -> what changes of objective and learner from then on
     adapter: Any = None  # null or {} for none
     data: Any = None
     logger: Any = None
@@ -130,7 +132,7 @@ def register() -> None:
     """Makes the schema and the resolvers known to Hydra."""
     schema = OmegaConf.structured(Config)
     schema.imitate = OmegaConf.structured(Imitate)
-    for free in (schema.players, schema.imitate.learner):  # any key, as in players.first=human
+    for free in (schema.players, schema.imitate.learner, schema.schedule):  # any key, as in players.first=human
         OmegaConf.set_struct(free, False)
     ConfigStore.instance().store("schema", schema)
     OmegaConf.register_new_resolver("parley.run", run_directory, replace=True, use_cache=True)
@@ -216,6 +218,19 @@ def imitation_learner(config: DictConfig) -> DictConfig:
     """The learner node as imitation uses it: `imitate.learner` laid over it."""
     base, over = (OmegaConf.to_container(node, resolve=True) for node in (config.learner, config.imitate.learner))
     return OmegaConf.create(overlaid(base, over))
+
+
+def scheduled(config: DictConfig) -> dict[int, dict[str, Any]]:
+    """The nodes objective and learner as they hold from an iteration on, for each that `schedule` names: laid over what held before."""
+    held = {node: OmegaConf.to_container(config[node], resolve=True) for node in SCHEDULED}
+    found = {}
+    for name, over in sorted(OmegaConf.to_container(config.schedule, resolve=True).items()):  # type: ignore[union-attr]
+        found[int(str(name).removeprefix("iter_"))] = held = overlaid(held, over)
+    return found
+
+
+SCHEDULED = ("objective", "learner")
+"""The nodes that `schedule` may change."""
 
 
 def overlaid(base: Any, over: Any) -> Any:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,10 @@ from .data.episode import Episode
 from .data.replay import replay
 from .data.sample import Demonstration, Sample
 from .data.store import EpisodeStore
-from .evaluate import language, paired, summarise
+from .evaluate import estimate, language, paired, summarise
 from .games.base import Game, Scenario
 from .learners.lightning import LightningLearner
-from .learners.likelihood import mean_logprob
+from .learners.likelihood import logprobs, mean_logprob
 from .learners.reference import foreign
 from .models.backend import Sampling, Snapshot
 from .models.renderer import Renderer
@@ -44,6 +44,15 @@ DRIFT_SAMPLES = 256  # matches whose words are scored under the start
 
 
 @dataclass(frozen=True, slots=True)
+class Recipe:
+    """How an iteration learns: the nodes objective and learner as they hold for it, and what they build."""
+
+    nodes: Mapping[str, Any]
+    credit: Credit
+    learner: LightningLearner
+
+
+@dataclass(frozen=True, slots=True)
 class Parts:
     """What an experiment is composed of, built from its config by `tasks.build`."""
 
@@ -56,6 +65,13 @@ class Parts:
     imitator: LightningLearner  # the learner as imitation uses it
     adapter: Any  # create(base, folder, seed) -> Snapshot; None: all weights are trained
     data: Any  # demonstrations(game, split) -> Iterable[Demonstration]; None: the game's scripts demonstrate
+    changes: Mapping[int, Recipe] = field(default_factory=dict)  # from which iteration on the schedule has another recipe
+
+    def recipe(self, number: int) -> Recipe:
+        """How iteration `number` learns."""
+        if begun := [each for each in self.changes if each <= number]:
+            return self.changes[max(begun)]
+        return Recipe({node: _plain(self.config[node]) for node in ("objective", "learner")}, self.credit, self.learner)
 
 
 class Loop:
@@ -87,7 +103,7 @@ class Loop:
         return restored(self._stage(name, {"base": snapshot.version, "adapter": _plain(self.config.adapter)}, create), self.out)
 
     def _imitated(self) -> Snapshot:
-        """The model as it comes, after it has imitated the demonstrations where there are any."""
+        """The model as it comes, after it has imitated the demonstrations where there are any and it is to."""
         imitate = self.config.imitate
         scripted = self.parts.data is None and imitate.matches > 0
         if scripted:
@@ -101,7 +117,7 @@ class Loop:
             return ranks.shared(make)
 
         base = restored(self._stage("iter_000/base", {"model": _plain(self.config.model), **self._demonstrated("train")}, create), self.out)
-        if self.parts.data is None and not scripted:
+        if not imitate.first or (self.parts.data is None and not scripted):
             return base
 
         def rendered(split: str) -> list[Sample]:
@@ -155,17 +171,17 @@ class Loop:
 
     def learn(self, number: int, snapshot: Snapshot, source: Loop | None = None) -> Snapshot:
         """The next snapshot: credit chooses from the round that `snapshot` played (in the run of `source`), the learner trains."""
-        name, nodes = f"iter_{number:03d}/learn", ("objective", "learner", "start", "replay")
-        inputs = {"snapshot": snapshot.version, "seed": self.seed, **{node: _plain(self.config[node]) for node in nodes}}
+        name, recipe = f"iter_{number:03d}/learn", self.parts.recipe(number)
+        inputs = {"snapshot": snapshot.version, "seed": self.seed, **recipe.nodes, "start": self.config.start, "replay": self.config.replay}
         if (model := foreign(self.config.reference)) is not None:
             inputs["reference"] = model.version
 
         def work() -> dict[str, Any]:
-            if self.parts.credit.mix != 0 and self.parts.data is None:
+            if recipe.credit.mix != 0 and self.parts.data is None:
                 self._demonstrate("train")
-            samples, kept = ranks.shared(lambda: self._samples(number, source or self, snapshot))
+            samples, kept = ranks.shared(lambda: self._samples(number, source or self, snapshot, recipe.credit))
             begin = self._adapted(snapshot, f"iter_{number:03d}/adapter") if self.config.start == "previous" else self.start()
-            return {**self._learn(self.parts.learner, samples, begin, name, f"iter_{number:03d}"), "credit": kept}
+            return {**self._learn(recipe.learner, samples, begin, name, f"iter_{number:03d}"), "credit": kept}
 
         return restored(self._stage(name, inputs, work)["snapshot"], self.out)
 
@@ -183,8 +199,9 @@ class Loop:
             "versus": {},
             "versus_greedy": {},
             "language": self._language(number, start),
+            "demonstrations": self._held_out_demonstrations(number, snapshot),
         }
-        if snapshot.version != start.version:
+        if snapshot.version != start.version and len(self.game.roles) > 1:
             figures["versus"][START] = self._versus(number, "versus", START, test, sampling, both)
             figures["versus_greedy"][START] = self._versus(number, "versus_greedy", START, test, greedy, both)
         return figures
@@ -296,19 +313,19 @@ class Loop:
 
     # --- learning ----------------------------------------------------------------------------------------------------
 
-    def _samples(self, number: int, source: Loop, snapshot: Snapshot) -> tuple[list[Sample], dict[str, Any]]:
+    def _samples(self, number: int, source: Loop, snapshot: Snapshot, credit: Credit) -> tuple[list[Sample], dict[str, Any]]:
         """The samples of this round and of the `replay` rounds before it, and what credit kept of this one."""
         samples: list[Sample] = []
         kept: dict[str, Any] = {}
         for each in range(max(1, number - self.config.replay), number + 1):
-            given = self.parts.credit(source.episodes(f"iter_{each:03d}/play"), LEARNER, self._mixed(each, snapshot))
+            given = credit(source.episodes(f"iter_{each:03d}/play"), LEARNER, self._mixed(each, snapshot, credit))
             samples += given.samples
             kept = {"logs": len(given.table), "kept": given.kept, "utterances": sum(len(sample.utterances) for sample in given.samples)}
         return samples, kept
 
-    def _mixed(self, number: int, snapshot: Snapshot) -> list[Sample]:
+    def _mixed(self, number: int, snapshot: Snapshot, credit: Credit) -> list[Sample]:
         """The demonstrations that credit is given with round `number`, drawn anew for each, in the tokens of `snapshot`."""
-        if (wanted := self.parts.credit.mix) == 0:
+        if (wanted := credit.mix) == 0:
             return []
         demos = self.demonstrations("train")
         if wanted is not None and wanted < len(demos):
@@ -339,6 +356,35 @@ class Loop:
             return words | drift
 
         return self._stage(name, {"start": start.version}, work)
+
+    def _held_out_demonstrations(self, number: int, snapshot: Snapshot) -> dict[str, Any]:
+        """How likely the snapshot finds demonstrations of the validation split, and how far it is from their source where that is known.
+
+        `logprob`: log p(demonstration) in nats; `kl`: log p of its source less that, whose mean estimates KL(source || model)
+        without bias. {} where there are none.
+        """
+        if self.parts.data is None:
+            if not self._demonstrated("validation")["matches"]:
+                return {}
+            self._demonstrate("validation")
+
+        def rendered() -> tuple[list[Demonstration], list[Sample]]:
+            demos = self.demonstrations("validation")[: self.config.eval.validation]
+            renderer = Renderer.load(snapshot.base or snapshot.path)
+            return demos, [renderer.demonstration(demo) for demo in demos]
+
+        def work() -> dict[str, Any]:
+            demos, samples = ranks.shared(rendered)
+            if not samples:
+                return {}
+            found = logprobs(samples, snapshot, self.parts.learner.hardware)
+            clusters = [demo.cluster or demo.id for demo in demos]
+            further = [(demo.logprob - mine, cluster) for demo, mine, cluster in zip(demos, found, clusters) if demo.logprob is not None]
+            distance = {"kl": estimate(*zip(*further)).to_json()} if further else {}
+            return {"logprob": estimate(found, clusters).to_json(), **distance}
+
+        inputs = {"snapshot": snapshot.version, "at_most": self.config.eval.validation, **self._demonstrated("validation")}
+        return self._stage(f"iter_{number:03d}/eval/demonstrations", inputs, work)
 
     # --- bookkeeping -------------------------------------------------------------------------------------------------
 
@@ -386,9 +432,12 @@ def demonstrate(game: Game, episode: Episode, partner_weight: float) -> list[Dem
     illegal = {request for request, mark in episode.result.marks.items() if "retry" in mark}
     weight = {"system": 0.0, "user": partner_weight, "assistant": 1.0}
     return [
-        Demonstration(f"{episode.id}/{seat}", messages, tuple(0.0 if each.request in illegal else weight[each.role] for each in messages))
+        Demonstration(
+            f"{episode.id}/{seat}", messages, tuple(0.0 if each.request in illegal else weight[each.role] for each in messages),
+            cluster=episode.scenario.cluster,
+        )
         for seat, messages in replay(game, episode).views.items()
-    ]
+    ]  # fmt: skip
 
 
 def everything_said(episodes: Sequence[Episode]) -> list[Sample]:

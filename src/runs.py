@@ -7,19 +7,20 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from . import preempt, ranks
-from .config import LAUNCH, SAVED, SUMMARY, ConfigError, changed_keys, imitation_learner
+from .config import LAUNCH, SAVED, SUMMARY, ConfigError, changed_keys, imitation_learner, scheduled
 from .data.credit import NothingKept
 from .data.episode import Episode
 from .data.store import EpisodeStore
 from .files import InputError, Locked, lock, write_json, write_text
 from .games.base import Game
-from .loop import Loop, Parts, restored
+from .loop import Loop, Parts, Recipe, restored
 from .models.backend import Snapshot
 from .objectives.filtered_bc import FilteredBC
 from .play.arena import TooManyFailures
@@ -34,23 +35,45 @@ EXPECTED = (InputError, FileNotFoundError, Locked, StageChanged, NothingKept, To
 def build(config: DictConfig) -> Parts:
     """The parts of the experiment. Nodes are built here and nowhere else."""
     objective, hardware = config.objective, config.hardware
-    loss, node = instantiate(objective.loss), imitation_learner(config)
+    node = imitation_learner(config)
     device = {"cpu": "cpu", "gpu": "cuda"}[hardware.accelerator]
     dtype = "bfloat16" if hardware.precision.startswith("bf16") else "float32"
     backend, credit = instantiate(config.backend), instantiate(objective.credit)
     if credit.mix != 0 and not config.data and not config.imitate.matches:
         raise ConfigError("objective.credit wants demonstrations, and there are none: choose a data option, or say imitate.matches=…")
+    game, data = instantiate(config.game), instantiate(config.data) if config.data else None
+    if credit.mix is None:
+        _check_pairs(game, data)
+
+    def learner(objective: Any, node: Any) -> Any:
+        return instantiate(node)(loss=instantiate(objective["loss"]), hardware=hardware, reference=config.reference)
+
     return Parts(
         config=config,
-        game=instantiate(config.game),
+        game=game,
         model=instantiate(config.model),
         backend=lambda: backend(device=device, dtype=dtype),
         credit=credit,
-        learner=instantiate(config.learner)(loss=loss, hardware=hardware, reference=config.reference),
+        learner=learner(objective, config.learner),
         imitator=instantiate(node)(loss=FilteredBC(), hardware=hardware),
         adapter=instantiate(config.adapter, _convert_="all") if config.adapter else None,
-        data=instantiate(config.data) if config.data else None,
+        data=data,
+        changes={
+            number: Recipe(nodes, instantiate(nodes["objective"]["credit"]), learner(nodes["objective"], nodes["learner"]))
+            for number, nodes in scheduled(config).items()
+        },
     )
+
+
+def _check_pairs(game: Game, data: Any) -> None:
+    """ConfigError unless some demonstration is that of a scenario: credit that pairs them would keep nothing."""
+    real = {demo.id for demo in data.demonstrations(game, "train")} if data else set()
+    if real.isdisjoint(scenario.id for scenario in game.scenarios("train")):
+        what = "those of this data option belong to no scenario" if data else "scripts play matches of their own"
+        raise ConfigError(
+            f"objective.credit pairs what the model says with the demonstration of the same scenario, and {what}: use a game "
+            "whose scenarios have real replies (game=prompts data=replies, or game=tales data=replies)"
+        )
 
 
 @contextmanager

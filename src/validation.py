@@ -22,7 +22,7 @@ from typing import Any, Literal, Union
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
-from .config import ALIKE, SAVED, Config, Least, OneOf, changed_keys, overlaid
+from .config import ALIKE, SAVED, SCHEDULED, Config, Least, OneOf, changed_keys, overlaid
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,7 @@ def validate(config: DictConfig, choices: Mapping[str, str], out: Path | None = 
     for key, value in plain.items():
         faults += _targets(value, key)
     faults += _imitation(plain, faults)
+    faults += _schedule(plain, faults)
     faults += _reference(plain.get("reference"))
     faults += _processes(plain, choices)
     lines = [f"{_source(fault.key, config)}: {fault.text}{_where(fault.key, choices)}" for fault in faults]
@@ -140,6 +141,23 @@ def _imitation(plain: Mapping[str, Any], known: Sequence[Fault]) -> Iterator[Fau
         yield from (fault for fault in _targets(overlaid(plain["learner"], over), "imitate.learner") if fault.text not in texts)
 
 
+def _schedule(plain: Mapping[str, Any], known: Sequence[Fault]) -> Iterator[Fault]:
+    """Entries that name no iteration or no node of a recipe, and faults that the nodes have only as the schedule changes them."""
+    schedule, texts = plain.get("schedule"), {fault.text for fault in known}
+    held = {node: plain.get(node) for node in SCHEDULED}
+    for name, over in sorted(schedule.items(), key=lambda entry: str(entry[0])) if isinstance(schedule, Mapping) else ():
+        key = f"schedule.{name}"
+        if not re.fullmatch(r"iter_\d{3}", str(name)) or name == "iter_000":
+            yield Fault(key, "is no iteration: say iter_001, iter_002, …")
+        elif not isinstance(over, Mapping) or not over.keys() <= set(SCHEDULED):
+            given = ", ".join(map(str, over)) if isinstance(over, Mapping) else _shown(over)
+            yield Fault(key, f"changes {given}, expected {' or '.join(SCHEDULED)}")
+        else:
+            held = overlaid(held, over)
+            for node in over:
+                yield from (fault for fault in _targets(held[node], f"{key}.{node}") if fault.text not in texts)
+
+
 def _reference(value: Any) -> Iterator[Fault]:
     """A reference that is neither a word nor a model folder."""
     words = ALIKE["reference"]
@@ -181,8 +199,7 @@ def _resumes(config: DictConfig, out: Path | None) -> Iterator[str]:
 # --- nodes with a _target_ -------------------------------------------------------------------------------------------
 
 RESERVED = ("_target_", "_partial_", "_recursive_", "_convert_")
-LEARNERS = dict.fromkeys(("learner", "imitate.learner"), ("loss", "hardware", "reference"))
-GIVEN = {"task": ("config", "out"), **LEARNERS}  # what a node's target gets without being told
+GIVEN = {"task": ("config", "out"), "learner": ("loss", "hardware", "reference")}  # what a node's target gets without being told
 
 
 def _targets(value: Any, key: str) -> Iterator[Fault]:
@@ -190,6 +207,8 @@ def _targets(value: Any, key: str) -> Iterator[Fault]:
     if isinstance(value, Mapping):
         if "_target_" in value and value["_target_"] is not UNKNOWN:
             yield from _target(value, key)
+        if key == "schedule":  # its entries are looked at together with what they change
+            return
         if key != "imitate":  # its learner is looked at together with the learner
             for name, part in value.items():
                 yield from _targets(part, f"{key}.{name}")
@@ -212,7 +231,7 @@ def _target(node: Mapping[str, Any], key: str) -> Iterator[Fault]:
         return
     name = path.rpartition(".")[2]
     parameters, hints = dict(inspect.signature(target).parameters), _hints(target)
-    given = GIVEN.get(key, ())
+    given = GIVEN.get(key.rpartition(".")[2] if key.startswith(("imitate.", "schedule.")) else key, ())
     free = any(part.kind is part.VAR_KEYWORD for part in parameters.values())
     named = {item: part for item, part in parameters.items() if part.kind in (part.POSITIONAL_OR_KEYWORD, part.KEYWORD_ONLY)}
     arguments = {str(item): value for item, value in node.items() if item not in RESERVED}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hydra import compose, initialize_config_module
@@ -15,18 +17,21 @@ from parley.data.credit import FilteredBC, SpinPairs
 from parley.data.episode import Call, Episode, Turn
 from parley.data.sample import Demonstration, Sample
 from parley.data.store import EpisodeStore
+from parley.files import InputError
 from parley.games.base import Message, Result, Scenario
-from parley.loop import Loop, Parts
+from parley.learners.optim import RMSProp
+from parley.loop import Loop, Parts, Recipe
 from parley.main import check
 from parley.models import snapshot
 from parley.models.backend import Snapshot
 from parley.models.tiny import word_tokenizer
 from parley.report.progress import Progress
 from parley.runs import build
+from parley.stages import StageChanged
 from rich.console import Console
 
-OBJECTIVES = {"filtered_bc": False, "offline_po": True, "sft_kl": True, "spin": True}  # whether a reference is needed
-FORMED = [name for name in OBJECTIVES if name != "filtered_bc"]
+OBJECTIVES = {"filtered_bc": False, "offline_po": True, "sft_kl": True, "spin": True, "sft": False}  # whether a reference is needed
+FORMED = [name for name, referring in OBJECTIVES.items() if referring]
 
 
 def config(*overrides: str) -> Any:
@@ -50,7 +55,7 @@ def test_every_objective_composes_and_is_built(name: str) -> None:
     assert faults(f"objective={name} reference=recorded") == []
     node = config(f"objective={name}").objective
     loss, credit = instantiate(node.loss), instantiate(node.credit)
-    assert loss.needs_reference is OBJECTIVES[name] and credit.mix == (None if name == "spin" else 0)
+    assert loss.needs_reference is OBJECTIVES[name] and credit.mix == (None if name in ("spin", "sft") else 0)
 
 
 @pytest.mark.parametrize("name", FORMED)
@@ -80,10 +85,71 @@ def test_a_resumed_run_may_change_its_mind_about_the_pass_but_not_about_the_mode
 def test_the_reference_reaches_the_learner_and_missing_demonstrations_are_told_first() -> None:
     built = build(config("reference=recorded", "objective=offline_po"))
     assert built.learner.reference == "recorded" and built.imitator.reference == "pass"
+    assert build(config("objective=spin", "game=tales", "data=replies")).credit.mix is None
+    assert build(config("objective=offline_po", "objective.credit.mix=9")).credit.mix == 9
     for words in (["objective=spin"], ["objective=offline_po", "objective.credit.mix=9"]):
-        assert build(config(*words)).credit.mix != 0
         with pytest.raises(ConfigError, match="wants demonstrations, and there are none"):
             build(config(*words, "imitate.matches=0"))
+
+
+def test_credit_that_pairs_wants_demonstrations_of_the_scenarios() -> None:
+    with pytest.raises(ConfigError, match="scripts play matches of their own: use a game whose scenarios have real replies"):
+        build(config("objective=spin"))
+    with pytest.raises(InputError, match="the scenarios of deal hold no real reply"):
+        build(config("objective=sft", "data=replies"))
+
+
+# --- a schedule ------------------------------------------------------------------------------------------------------
+
+PUBLISHED = ["experiment=spin_zephyr7b", "model.path=m"]
+
+
+def test_the_published_schedule_of_spin(tmp_path: Path) -> None:
+    file = tmp_path / "chats.jsonl"
+    rows = ({"messages": [{"role": "user", "content": f"q{n}"}, {"role": "assistant", "content": "a"}]} for n in range(300))
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    parts = build(config(*PUBLISHED, f"game.train={file}"))
+    recipes = [parts.recipe(number) for number in range(1, 6)]
+    assert [recipe.learner.optimizer.lr for recipe in recipes] == [5e-7, 5e-7, 1e-7, 1e-7, 1e-7]
+    assert [recipe.learner.loss.beta for recipe in recipes] == [0.1, 0.1, 0.1, 5.0, 5.0]
+    assert [recipe.nodes["objective"]["loss"]["beta"] for recipe in recipes] == [0.1, 0.1, 0.1, 5.0, 5.0]
+    for recipe in recipes:
+        learner = recipe.learner
+        assert isinstance(learner.optimizer, RMSProp) and learner.optimizer.weight_decay == 0 and learner.loss.kind == "sigmoid"
+        assert (learner.epochs, learner.batch_utterances, learner.schedule, learner.warmup) == (2, 128, "linear", 0.1)
+    settings = parts.config
+    assert (settings.iterations, settings.replay, settings.game.limit, settings.play.sampling.max_tokens) == (4, 1, 50000, 256)
+
+
+def test_a_schedule_is_checked_like_what_it_changes() -> None:
+    assert faults("schedule.iter_002.learner.optimizer.lr=1e-4 schedule.iter_003.objective.loss.reduce=utterance") == []
+    wrong = {
+        "schedule.iter_002.learner.optimizer.rate=1": "schedule.iter_002.learner.optimizer.rate: AdamW takes no such argument",
+        "schedule.iter_002.objective.loss.reduce=words": "schedule.iter_002.objective.loss.reduce: must be one of token, utterance",
+        "schedule.iter_002.play.group=1": "schedule.iter_002: changes play, expected objective or learner",
+        "schedule.second.learner.epochs=1": "schedule.second: is no iteration: say iter_001",
+        "schedule.iter_002=3": "schedule.iter_002: changes 3, expected objective or learner",
+    }
+    for words, expected in wrong.items():
+        [told] = faults(words)
+        assert told.startswith(expected), told
+    [told] = faults("learner.optimizer.rate=1 schedule.iter_002.learner.epochs=3")
+    assert told.startswith("learner.optimizer.rate")
+
+
+def test_a_scheduled_change_is_an_input_of_its_stage(tmp_path: Path) -> None:
+    begin = folder_of(tmp_path / "start")
+    made, _ = loop(tmp_path / "run", FilteredBC("all"), None, begin)
+    other, notes = Notes(), Notes()
+    changed = Recipe({"objective": {}, "learner": {"epochs": 9}}, FilteredBC("all"), cast(Any, other))
+    made.parts = replace(made.parts, changes={2: changed}, learner=cast(Any, notes))
+    made.learn(1, begin)
+    made.learn(2, begin)
+    assert (len(notes.given), len(other.given)) == (1, 1)
+    del made.done["iter_002/learn"]
+    made.parts = replace(made.parts, changes={})
+    with pytest.raises(StageChanged):
+        made.learn(2, begin)
 
 
 # --- demonstrations on their way into a round ----------------------------------------------------------------------------

@@ -41,8 +41,14 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Demonstration:
-    """A chat to imitate: one seat's whole view. `weights` [messages] is the loss weight of each message, 0 for context."""
+    """A chat to imitate: one seat's whole view. `weights` [messages] is the loss weight of each message, 0 for context.
+
+    `logprob`, where known: log p in nats of what is to be imitated, under the source that wrote it. Chats that are not
+    independent share a `cluster`.
+    """
 
     id: str
     messages: tuple[Message, ...]
     weights: tuple[float, ...]
+    logprob: float | None = None
+    cluster: str = ""

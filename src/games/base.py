@@ -107,6 +107,7 @@ class Facts:
     max_requests: int  # requests of one match, retries included
     max_retries: int  # consecutive retry requests to one seat
     zero_sum: bool = False
+    history: bool = False  # a seat's first view may hold assistant messages that the scenario brings along (an earlier chat)
     metrics: Mapping[str, str] = field(default_factory=dict)  # name of a metric -> what it says, for reports
 
 

@@ -318,7 +318,8 @@ def views(game: Game, matches: int = 20, seed: int = 0) -> None:
                 fresh, own = fresh[1:], fresh[0]
                 told = own.role == "assistant" and own.content == said.text
                 _need("views", told, f"{request.id!r} shows the reply to {before.id!r} as {own.role} {own.content[:60]!r}")
-            foreign = [message for message in fresh if message.role == "assistant" or message.request is not None]
+            brought = game.facts.history and before is None
+            foreign = [message for message in fresh if (message.role == "assistant" and not brought) or message.request is not None]
             _need("views", not foreign, f"{request.id!r} shows a reply that the seat did not give: {str(foreign[:1])[:120]}")
             last[request.seat] = request, reply
 

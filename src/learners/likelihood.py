@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 
@@ -15,12 +16,19 @@ from .lightning import Hardware, budget, load
 
 def mean_logprob(samples: Sequence[Sample], snapshot: Snapshot, hardware: Hardware) -> float:
     """The mean log-prob in nats of a supervised token of `samples` under `snapshot`; ValueError where there is none."""
+    sums = logprobs(samples, snapshot, hardware)
+    if not (tokens := supervised(samples)[-1]):
+        raise ValueError("none of the samples has a supervised token")
+    return sum(sums) / tokens
+
+
+def logprobs(samples: Sequence[Sample], snapshot: Snapshot, hardware: Hardware) -> list[float]:
+    """The summed log-prob in nats of the supervised tokens of each sample under `snapshot`; 0 where there is none."""
     policy = load(snapshot, hardware)
     before = supervised(samples)
-    if not before[-1]:
-        raise ValueError("none of the samples has a supervised token")
-    total = 0.0
+    logprob_M = torch.zeros(before[-1], dtype=torch.float64)
     with torch.no_grad():
         for micro in once(samples, budget(policy, hardware)):
-            total += policy(collate(samples, micro, before).to(policy.causal_lm.device)).sum().item()
-    return total / before[-1]
+            batch = collate(samples, micro, before)
+            logprob_M[batch.token_N] = policy(batch.to(policy.causal_lm.device)).double().cpu()
+    return [logprob_M[first:last].sum().item() for first, last in pairwise(before)]

@@ -1,8 +1,11 @@
 """Credit: finished matches in, samples out: who is trained on what, with which reward and weight. No torch here."""
 
 from .base import Credit, Credited, Log, NothingKept, Verdict, decayed, logs
+from .demonstrated import Demonstrated
 from .filtered_bc import FilteredBC
 from .spag import SpagCredit
 from .spin import SpinPairs
 
-__all__ = ["Credit", "Credited", "FilteredBC", "Log", "NothingKept", "SpagCredit", "SpinPairs", "Verdict", "decayed", "logs"]
+__all__ = [
+    "Credit", "Credited", "Demonstrated", "FilteredBC", "Log", "NothingKept", "SpagCredit", "SpinPairs", "Verdict", "decayed", "logs",
+]  # fmt: skip

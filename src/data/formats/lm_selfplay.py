@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ...games.base import Json, Message
-from .messages import Log, Meta, read_messages
+from ...games.chats import read_messages
+from .messages import Log, Meta
 
 ITEMS = ("book", "hat", "ball")
 ABORT = "[ABORT]"

@@ -11,14 +11,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from ...files import parse_line, replacing
-from ...games.base import Json, Message, Speaker
+from ...games.base import Json, Message
+from ...games.chats import read_messages, write_messages
 from ..episode import Episode
 from ..sample import Demonstration
-
-SPEAKERS: tuple[str, ...] = get_args(Speaker)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,29 +90,11 @@ def write_lines(path: Path, lines: Iterable[Json]) -> int:
     return count
 
 
-def read_messages(data: Json) -> tuple[Message, ...]:
-    """A list of {"role", "content"} as messages. ValueError says which one is wrong, and how."""
-    if not isinstance(data, list) or not data:
-        raise ValueError('"messages" must be a list of at least one {"role", "content"} object')
-    return tuple(_message(index, entry) for index, entry in enumerate(data))
-
-
-def _message(index: int, data: Json) -> Message:
-    if not isinstance(data, dict):
-        raise ValueError(f"message {index} is {type(data).__name__}, expected an object with role and content")
-    role, content = data.get("role"), data.get("content")
-    if role not in SPEAKERS:
-        raise ValueError(f"message {index} has the role {role!r}, expected one of {', '.join(SPEAKERS)}")
-    if not isinstance(content, str):
-        raise ValueError(f"message {index} has content of type {type(content).__name__}, expected text")
-    return Message(role, content)
-
-
 def _to_json(entry: Log) -> dict[str, Json]:
     meta: dict[str, Json] = {key: value for key, value in asdict(entry.meta).items() if value not in ("", None)}
     if entry.rejected:
         meta["rejected"] = list(entry.rejected)
-    return {"messages": [{"role": message.role, "content": message.content} for message in entry.messages], "meta": meta}
+    return {"messages": write_messages(entry.messages), "meta": meta}
 
 
 def _from_json(data: Json) -> Log:

@@ -1,0 +1,137 @@
+"""The game on plain chats: each line of a file is a scenario, its last assistant turn is what the seat has to write."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from ...files import InputError, digest, read_jsonl
+from ...seeds import derive
+from ..base import Facts, GeneratorMatch, Json, Match, Reply, Request, Result, Scenario, Script, Turns
+from ..chats import read_messages, write_messages
+
+WRITER = "writer"
+Judge = Callable[[str], Mapping[str, float]]  # text of a reply -> metrics, one of which is `score`
+METRICS = {
+    "score": "F1 of the words that the reply has in common with the real one",
+    "finished_rate": "1 if the reply ended by itself, 0 if it was cut at its length",
+    "empty_rate": "1 if it has no word",
+    "words": "words of the reply",
+}
+
+
+class Prompts:
+    """One seat, one request. The prompt is what stands before the last assistant turn of a chat (exchange=last), or before
+    the first one (exchange=first, which is all that SPIN's published code trains on); that turn is the real reply.
+
+    A file has one chat in each line: {"messages": […]}, or a row of the published SPIN data, {"real": […], "generated": […]},
+    of which the real chat is read. Scenarios hold the prompt (`messages`) and the real `reply`, which no seat is shown.
+
+    validation, test   files of their own, or shares of the chats of `train`; chats with the same prompt are never separated,
+                       and train loses those whose prompt is in another file
+    limit              chats that train keeps, drawn by `split_seed`; None keeps all
+
+    FileNotFoundError for a file that is not there; InputError names the line that is no such chat.
+    """
+
+    name = "prompts"
+    version = 1
+    roles = (WRITER,)
+    facts = Facts(min_return=0, max_return=1, max_requests=1, max_retries=0, history=True, metrics=METRICS)
+
+    def __init__(
+        self,
+        train: str,
+        validation: str | float = 0.1,
+        test: str | float = 0.1,
+        exchange: Literal["last", "first"] = "last",
+        limit: int | None = None,
+        split_seed: int = 0,
+    ) -> None:
+        given = {"train": train, "test": test, "validation": validation}
+        self.files = {split: each for split, each in given.items() if isinstance(each, str)}
+        if missing := [path for path in self.files.values() if not Path(path).is_file()]:
+            raise FileNotFoundError(f"there is no file {', no file '.join(missing)}: give chats, one in each line, as game.train=…")
+        self.shares = {split: each for split, each in given.items() if not isinstance(each, str)}
+        if any(not 0 <= share < 1 for share in self.shares.values()) or sum(self.shares.values()) >= 1:
+            raise InputError(f"validation and test are {validation} and {test}, expected files, or shares that leave some of train")
+        self.exchange, self.limit, self.split_seed = exchange, limit, split_seed
+
+    def scenarios(self, split: str) -> Sequence[Scenario]:
+        """The chats of a split, shuffled."""
+        return self._splits[split]
+
+    def match(self, scenario: Scenario, seed: int) -> Match:
+        """A new match; nothing in it is left to chance."""
+        return one_reply(scenario, lambda text: {"score": overlap(text, str(scenario.data["reply"]))})
+
+    def scripts(self) -> Mapping[str, Script]:
+        """None: the real replies are demonstrations (data=replies)."""
+        return {}
+
+    @cached_property
+    def _splits(self) -> Mapping[str, Sequence[Scenario]]:
+        read = {split: list(read_jsonl(path, self._read)) for split, path in self.files.items()}
+        splits: dict[str, dict[str, Scenario]] = {split: {} for split in ("train", "validation", "test")}
+        for split in ("test", "validation", "train"):  # what is held out stays held out
+            held = {scenario.cluster for other in splits.values() for scenario in other.values()}
+            for scenario in read.get(split, ()):
+                if scenario.cluster not in held:
+                    splits[self._place(scenario.cluster) if split == "train" else split][scenario.id] = scenario
+        if empty := [split for split, found in splits.items() if not found]:
+            raise InputError(f"{self.files['train']}: no chat is left for {' and '.join(empty)}: give more chats, larger shares, or files")
+        ordered = {split: self._shuffled(found) for split, found in splits.items()}
+        return {**ordered, "train": ordered["train"][: self.limit]}
+
+    def _place(self, cluster: str) -> str:
+        """The split of a chat of the file `train`, by its prompt alone."""
+        place, edge = derive(self.split_seed, "split", cluster) / 2**63, 0.0
+        for split, share in self.shares.items():
+            edge += share
+            if place < edge:
+                return split
+        return "train"
+
+    def _shuffled(self, found: Mapping[str, Scenario]) -> tuple[Scenario, ...]:
+        return tuple(found[key] for key in sorted(found, key=lambda key: (derive(self.split_seed, "order", key), key)))
+
+    def _read(self, data: Json) -> Scenario:
+        if not isinstance(data, dict):
+            raise ValueError(f'expected an object with "messages" (or "real"), got {type(data).__name__}')
+        chat = read_messages(data["messages"] if "messages" in data else data.get("real"))
+        turns = [at for at, message in enumerate(chat) if message.role == "assistant"]
+        if not turns:
+            raise ValueError("the chat has no assistant message: nothing is the real reply")
+        at = turns[0 if self.exchange == "first" else -1]
+        if at == 0 or chat[at - 1].role != "user":
+            raise ValueError(f"message {at} is the real reply, expected a user message before it")
+        prompt, reply = write_messages(chat[:at]), chat[at].content
+        cluster = f"prompts:{digest(prompt)[:16]}"
+        return Scenario(f"{cluster}-{digest(reply)[:8]}", {"messages": prompt, "reply": reply}, cluster)
+
+
+def one_reply(scenario: Scenario, judge: Judge) -> Match:
+    """A match in which the seat answers the scenario's `messages`; `judge` measures the text, and its `score` is the payoff."""
+    return GeneratorMatch(_turns(scenario, judge))
+
+
+def _turns(scenario: Scenario, judge: Judge) -> Turns:
+    reply: Reply = yield Request(f"{WRITER}.1", WRITER, read_messages(list(scenario.data["messages"])))
+    if reply.finish == "context":
+        return Result({WRITER: 0.0}, "context", blame=WRITER)
+    words = len(reply.text.split())
+    metrics = {**judge(reply.text), "finished_rate": float(reply.finish == "stop"), "empty_rate": float(not words), "words": float(words)}
+    return Result({WRITER: metrics["score"]}, "finished" if reply.finish == "stop" else "cut", metrics=metrics)
+
+
+def overlap(text: str, real: str) -> float:
+    """F1 of the words (in lower case, with their numbers) that two texts have in common: 1 for the same words, 0 for none.
+
+    As ROUGE-1's F-measure (Lin 2004) without stemming. Two empty texts are alike.
+    """
+    one, other = Counter(text.lower().split()), Counter(real.lower().split())
+    total = one.total() + other.total()
+    return 2 * (one & other).total() / total if total else 1.0

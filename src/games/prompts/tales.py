@@ -1,0 +1,139 @@
+"""The game on a made language: prompts whose real replies are drawn from a grammar with known probabilities.
+
+A prompt names who acts, on whom, and when: "two cats , the king , yesterday" is `cats king yesterday`. The real reply is one
+sentence about them, such as
+
+    the small old cats that saw a ship quietly followed this king in the garden .
+
+The actor may have a clause of its own, over which the verb has to agree with it; the tense is the prompt's; every noun has
+adjectives and verbs that it likes and others that are rare with it. So a model has to copy, to agree at a distance and to
+learn some hundred preferences, and how far it is from the language can be told exactly.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+
+from ...seeds import derive, rng
+from ..base import Facts, Match, Scenario, Script
+from .game import METRICS, WRITER, one_reply
+from .grammar import Grammar, Rule
+
+NOUNS = (
+    "cat", "dog", "king", "queen", "ship", "bird", "horse", "child", "witch", "wolf", "baker", "clock", "giant", "nurse", "robot", "tiger",
+)  # fmt: skip
+PLURALS = {"child": "children", "witch": "witches", "wolf": "wolves"}
+VERBS = {  # present singular, present plural, past
+    "see": ("sees", "see", "saw"), "follow": ("follows", "follow", "followed"), "find": ("finds", "find", "found"),
+    "hear": ("hears", "hear", "heard"), "help": ("helps", "help", "helped"), "catch": ("catches", "catch", "caught"),
+    "know": ("knows", "know", "knew"), "fear": ("fears", "fear", "feared"), "like": ("likes", "like", "liked"),
+    "push": ("pushes", "push", "pushed"),
+}  # fmt: skip
+ADJECTIVES = ("small", "old", "red", "quick", "tall", "kind", "quiet", "proud", "strange", "bright", "hungry", "lazy")
+ADVERBS = ("quietly", "often", "slowly", "again", "gladly", "twice")
+PLACES = ("garden", "harbour", "kitchen", "forest", "tower", "market")
+DETERMINERS = {"sg": ((5, ("the",)), (3, ("a",)), (2, ("this",))), "pl": ((5, ("the",)), (3, ("some",)), (2, ("these",)))}
+TIMES = ("today", "yesterday")
+SHARES = {"test": 0.2, "validation": 0.2}
+
+
+class Tales:
+    """One seat writes one sentence to a prompt of three words. The payoff is 1 for a sentence of the language that fits the prompt.
+
+    Scenarios are all prompts there are, 1,920. Each holds one real `reply`, which was drawn with `seed`, and its `logprob` in
+    nats under the grammar. `seed` also says which prompts are held out, and what the nouns prefer.
+    """
+
+    name = "tales"
+    version = 1
+    roles = (WRITER,)
+    facts = Facts(
+        min_return=0, max_return=1, max_requests=1, max_retries=0,
+        metrics={"accepted_rate": "1 if the grammar accepts the reply to this prompt", **METRICS, "score": "the same"},
+    )  # fmt: skip
+
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
+        self.grammar = Grammar(dict(rules(seed)))
+
+    def scenarios(self, split: str) -> Sequence[Scenario]:
+        """The prompts of a split, shuffled."""
+        return self._splits[split]
+
+    def match(self, scenario: Scenario, seed: int) -> Match:
+        """A new match; nothing in it is left to chance."""
+        return one_reply(scenario, lambda text: dict.fromkeys(("accepted_rate", "score"), float(self.logprob(scenario, text) > -math.inf)))
+
+    def scripts(self) -> Mapping[str, Script]:
+        """None: the real replies are demonstrations (data=replies)."""
+        return {}
+
+    def logprob(self, scenario: Scenario, text: str) -> float:
+        """log p(text | prompt) in nats under the grammar; -inf for what is no sentence of it."""
+        return self.grammar.logprob(_symbol(str(scenario.data["messages"][0]["content"])), text.split())
+
+    @cached_property
+    def _splits(self) -> Mapping[str, Sequence[Scenario]]:
+        splits: dict[str, list[Scenario]] = {split: [] for split in ("train", *SHARES)}
+        for prompt in sorted(prompts(), key=lambda prompt: derive(self.seed, "order", prompt)):
+            place = derive(self.seed, "split", prompt) / 2**63
+            split = "test" if place < SHARES["test"] else "validation" if place < sum(SHARES.values()) else "train"
+            splits[split].append(self._scenario(prompt))
+        return splits
+
+    def _scenario(self, prompt: str) -> Scenario:
+        words = self.grammar.draw(_symbol(prompt), rng(self.seed, "reply", prompt))
+        messages = [{"role": "user", "content": prompt}]
+        logprob = self.grammar.logprob(_symbol(prompt), words)
+        return Scenario(f"tales:{prompt.replace(' ', '-')}", {"messages": messages, "reply": " ".join(words), "logprob": logprob})
+
+
+def prompts() -> Iterator[str]:
+    """Every prompt: actor, other, time. They are different nouns."""
+    forms = [(noun, form) for noun in NOUNS for form in (noun, plural(noun))]
+    for actor, actors in forms:
+        for other, others in forms:
+            if actor != other:
+                yield from (f"{actors} {others} {time}" for time in TIMES)
+
+
+def plural(noun: str) -> str:
+    """Its form for several."""
+    return PLURALS.get(noun, f"{noun}s")
+
+
+def _symbol(prompt: str) -> str:
+    return f"<tale {prompt}>"
+
+
+def rules(seed: int) -> Iterator[tuple[str, Sequence[Rule]]]:
+    """The language: a symbol <tale PROMPT> for each prompt, and what it is made of. `seed` draws the nouns' preferences."""
+    for prompt in prompts():
+        actor, other, time = prompt.split()
+        yield _symbol(prompt), [(1, (f"<actor {actor} {time}>", f"<act {actor} {time}>", f"<some {other}>", "<tail>", "."))]
+    yield "<tail>", [(5, ()), (3, ("<adverb>",)), (3, ("in", "the", "<place>"))]
+    yield "<adverb>", _zipf(ADVERBS, seed, "adverb")
+    yield "<place>", _zipf(PLACES, seed, "place")
+    for noun in NOUNS:
+        adjective, verbs = _zipf(ADJECTIVES, seed, "adjective", noun), _zipf(VERBS, seed, "verb", noun)
+        yield f"<adjective {noun}>", adjective
+        yield f"<adjectives {noun}>", [(5, ()), (4, (f"<adjective {noun}>",)), (1, (f"<adjective {noun}>", f"<adjective {noun}>"))]
+        for number, form in (("sg", noun), ("pl", plural(noun))):
+            yield f"<some {form}>", [(1, (f"<determiner {number}>", f"<adjectives {noun}>", form))]
+            for time in TIMES:
+                at = 2 if time == "yesterday" else 0 if number == "sg" else 1
+                yield f"<act {form} {time}>", [(weight, (VERBS[verb][at],)) for weight, (verb,) in verbs]
+                clause = ("that", f"<act {form} {time}>", f"<anyone {noun}>")
+                yield f"<actor {form} {time}>", [(6, (f"<some {form}>",)), (4, (f"<some {form}>", *clause))]
+        others = _zipf([other for other in NOUNS if other != noun], seed, "other", noun)
+        anyone = [(weight, form) for weight, (other,) in others for form in (other, plural(other))]
+        yield f"<anyone {noun}>", [(weight, (f"<some {form}>",)) for weight, form in anyone]
+    yield from ((f"<determiner {number}>", rule) for number, rule in DETERMINERS.items())
+
+
+def _zipf(words: Sequence[str] | Mapping[str, object], seed: int, *names: str) -> list[tuple[float, tuple[str]]]:
+    """The words in an order of their own, the n-th with weight 1/n^2: half of the time it is one, and some are rare."""
+    order = sorted(words, key=lambda word: derive(seed, "preference", *names, word))
+    return [(1 / number**2, (word,)) for number, word in enumerate(order, 1)]
