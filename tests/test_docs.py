@@ -77,7 +77,7 @@ def test_every_metric_of_every_game_is_defined(game):
     page = (ROOT / "docs" / "metrics.md").read_text()
     with initialize_config_module("parley.conf", version_base="1.3"):
         node = compose("config", [f"game={game.stem}"]).game
-        for missing in OmegaConf.missing_keys(node):  # a file of the user's, which the rules do not open
+        for missing in [key for key in node if OmegaConf.is_missing(node, key)]:  # a file of the user's, which the rules do not open
             node[missing] = str(game)
         metrics = instantiate(node).facts.metrics
     assert metrics and [name for name in metrics if f"\n| `{name}` |" not in page] == []
