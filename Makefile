@@ -1,4 +1,4 @@
-# make demo: from an empty machine to a model that learned to negotiate.  make test: lint, types, tests.
+# make demo: from an empty machine to a model that learned to negotiate.  make test: lint, types, tests.  make test-vllm: with vLLM.
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
@@ -6,7 +6,7 @@ STAMP := .venv/installed
 export OMP_NUM_THREADS = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test shows setup clean
+.PHONY: demo test test-vllm shows setup clean
 
 demo: setup
 	$(BIN)/parley
@@ -18,6 +18,20 @@ test: setup
 	@$(BIN)/ruff check --quiet src tests conf benchmarks examples
 	@$(BIN)/mypy -p parley --no-error-summary
 	@$(BIN)/pytest -n 2 --dist loadfile
+
+# The tests that need vLLM, in an environment of their own: vLLM pins other versions.
+test-vllm: export HF_HUB_OFFLINE = 1
+test-vllm: export HF_DATASETS_OFFLINE = 1
+test-vllm: .venv-vllm/installed
+	@.venv-vllm/bin/python -m pytest -m vllm tests/models tests/play
+
+PIP_VLLM := .venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check
+.venv-vllm/installed: pyproject.toml constraints-vllm.txt
+	@test -x .venv-vllm/bin/python || $(PYTHON) -m venv .venv-vllm
+	@$(PIP_VLLM) torch==2.13.0
+	@$(PIP_VLLM) --no-deps -r constraints-vllm.txt
+	@$(PIP_VLLM) --no-deps --no-build-isolation -e .
+	@touch $@
 
 # What is claimed of learning, resume and batching, measured again: an hour on two idle cores, figures in docs/results/.
 shows: setup
@@ -38,5 +52,5 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-vllm build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find src tests conf -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -19,10 +19,10 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from ..games.base import Finish
 from .adapter import Bases
 from .backend import Completion, Prompt, Sampling, Snapshot
 from .renderer import Renderer, common
+from .reply import completed, limit, stopped
 from .sampling import Draw, choose
 from .slots import Slots
 
@@ -302,7 +302,7 @@ class Pool:
 
     def _seat(self, start: int, group: list[Row]) -> None:
         """Fills in the state of rows that are about to be prefilled."""
-        limits = [self._limit(row) for row in group]
+        limits = [limit(row.prompt, self.renderer.context) for row in group]
         if max(limits) > self._ids.shape[1]:
             self._ids, self._logprobs = (_wider(tensor, max(limits)) for tensor in (self._ids, self._logprobs))
         values: dict[str, Sequence[float]] = {
@@ -320,11 +320,6 @@ class Pool:
         for row in group:
             row.born = self.clock
 
-    def _limit(self, row: Row) -> int:
-        limits = [row.prompt.sampling.max_tokens, row.prompt.options.max_tokens]
-        limits.append(None if self.renderer.context is None else self.renderer.context - len(row.ids))
-        return max(1, min(limit for limit in limits if limit is not None))
-
     def _count(self, row: Row) -> int:
         """How many tokens of the reply have been sampled."""
         return 1 + self.clock - row.born
@@ -336,23 +331,14 @@ class Pool:
         state = {name: value[: len(self.rows)] for name, value in self._state.items()}
         done_B = self._stop_V[state["token"]] | (state["count"] >= state["limit"])
         done = set(done_B.nonzero()[:, 0].tolist())
-        done |= {i for i, row in enumerate(self.rows) if row.prompt.options.stop and self._stopped(i)}
+        done |= {i for i, row in enumerate(self.rows) if row.prompt.options.stop and stopped(row.prompt, self.renderer, self._sampled(i))}
         replies = [self._completion(i) for i in sorted(done)]
         self._leave(sorted(done))
         return replies
 
-    def _stopped(self, i: int) -> bool:
-        text = self.renderer.text(self._sampled(i))
-        return any(stop in text for stop in self.rows[i].prompt.options.stop)
-
     def _completion(self, i: int) -> Completion:
-        prompt, ids = self.rows[i].prompt, self._sampled(i)
-        ended = ids[-1] in self.renderer.stop_ids
-        text = self.renderer.text(ids[:-1] if ended else ids)
-        cuts = [text.index(stop) for stop in prompt.options.stop if stop in text]
-        finish: Finish = "stop" if ended or cuts else "length"
-        logprobs = tuple(round(value, 7) for value in self._logprobs[i, : len(ids)].tolist())
-        return Completion(prompt.id, text[: min(cuts, default=len(text))], finish, tuple(ids), logprobs, self.version)
+        ids = self._sampled(i)
+        return completed(self.rows[i].prompt, self.renderer, ids, self._logprobs[i, : len(ids)].tolist(), self.version)
 
     def _leave(self, gone: list[int]) -> None:
         """Takes rows out: their streams are kept for the next turn, and the last rows move into the gaps."""

