@@ -56,6 +56,13 @@ def test_a_folder_is_a_model_source(made, tmp_path):
     assert not (tmp_path / "unused").exists()
 
 
+def test_a_folder_named_from_here_is_found_from_elsewhere(made, tmp_path, monkeypatch):
+    monkeypatch.chdir(made.parent)
+    found = Folder("m").create(tmp_path / "unused", [], 0)
+    monkeypatch.chdir(tmp_path)
+    assert found == snapshot.of(made, "m") and load_model(found.path)
+
+
 def test_version_follows_the_content(made, copy):
     assert snapshot.of(copy).version == snapshot.of(made).version
     (copy / "training.log").write_text("not a part of the model")
