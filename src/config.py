@@ -105,6 +105,7 @@ class Config:
     iterations: Whole
     start: Annotated[str, OneOf(("previous", "base"))]
     replay: Whole
+    keep: Count | None
     reference: str
     resume: str
     run: str | None
@@ -174,7 +175,7 @@ def _task_of(saved: Path) -> str | None:
     return OmegaConf.select(OmegaConf.load(saved), "task._target_")
 
 
-UNCOUNTED = ("resume", "run", "runs", "match", "logger", "hardware")
+UNCOUNTED = ("resume", "run", "runs", "match", "logger", "hardware", "keep")
 """Keys that a resumed run may change: they decide where and how fast, not what. (Of hardware, precision does count.)"""
 ALIKE = {"reference": ("pass", "recorded")}
 """Values of a key that give the same figures: one may follow the other in a resumed run."""

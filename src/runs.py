@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from shutil import rmtree
 from typing import Any
 
 from hydra.utils import instantiate
@@ -129,21 +130,32 @@ def history(run: Path, what: str) -> list[int]:
 
 
 def all_snapshots(run: Path) -> dict[str, Snapshot]:
-    """The snapshots of a run by name: start, iter_001, …"""
+    """The snapshots of a run that are still there, by name: start, iter_001, …"""
     found = {"start": "start", **{f"iter_{number:03d}": "learn" for number in history(run, "learn")}}
     paths = {name: run / (name if what == "learn" else "iter_000") / what / MANIFEST for name, what in found.items()}
     first = (run / "iter_000" / what / MANIFEST for what in ("adapter", "start", "base"))  # the last of these that was made
     paths["start"] = next((path for path in first if path.exists()), paths["start"])
     outputs = {name: json.loads(path.read_text())["outputs"] for name, path in paths.items() if path.exists()}
-    return {name: restored(each.get("snapshot", each), run) for name, each in outputs.items()}
+    found = {name: restored(each.get("snapshot", each), run) for name, each in outputs.items()}
+    return {name: snapshot for name, snapshot in found.items() if Path(snapshot.path).exists()}
+
+
+def prune(run: Path, stay: Container[int]) -> None:
+    """Removes the snapshots of all iterations but those that `stay`; the start always does."""
+    for number in history(run, "learn"):
+        if number not in stay:
+            rmtree(run / f"iter_{number:03d}/learn/snapshot", ignore_errors=True)
 
 
 def kept(run: Path) -> Snapshot:
     """The snapshot that a finished run kept; of an unfinished one the newest."""
-    found = list(all_snapshots(run).values())
+    found = all_snapshots(run)
     if not found:
         raise ConfigError(f"{run} has no snapshot yet")
-    return found[json.loads((run / SUMMARY).read_text())["best"]] if (run / SUMMARY).exists() else found[-1]
+    if not (run / SUMMARY).exists():
+        return list(found.values())[-1]
+    best = json.loads((run / SUMMARY).read_text())["best"]
+    return found[f"iter_{best:03d}" if best else "start"]
 
 
 def player_of(run: Path, number: int) -> Snapshot:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from .report import compare as comparison
 from .report.run import figure
 from .report.table import figures_table, run_table, tournament_table, yardstick_table
 from .report.trackers import Tracker, tracking
-from .runs import all_snapshots, find_match, history, kept, player_of, running, saved, trackers
+from .runs import all_snapshots, find_match, history, kept, player_of, prune, running, saved, trackers
 
 
 @ranks.collective
@@ -60,7 +61,9 @@ def _iterations(loop: Loop, logs: Sequence[Tracker]) -> dict[str, Any]:
             _merge(row, loop.yardsticks(0, start))
         rows.append(_with_training(loop, row))
         _log(logs, row)
-    best = max(range(len(rows)), key=lambda at: _judged(config, rows[at]))
+        best = max(range(len(rows)), key=lambda at: _judged(config, rows[at]))
+        if config.keep is not None:
+            ranks.shared(partial(prune, loop.out, {best, *range(len(rows))[-config.keep :]}))
     if best:
         _merge(rows[best], loop.yardsticks(best, snapshots[best]))
     name = config.metric.split(".", 1)[1]

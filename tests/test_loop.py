@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -133,3 +134,16 @@ def look(run: Path, *words: str) -> str:
     process = parley(run, *words, f"run={run}")
     assert process.returncode == 0, process.stderr
     return process.stdout
+
+
+def test_pruning_leaves_the_start_and_what_shall_stay(whole: Path, tmp_path: Path) -> None:
+    from parley.runs import all_snapshots, kept, prune
+
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    prune(run, {1})
+    assert list(all_snapshots(run)) == ["start", "iter_001"]
+    prune(run, {0})
+    assert list(all_snapshots(run)) == ["start"] and kept(whole).version in {each.version for each in all_snapshots(whole).values()}
+    finish(run, "keep=1")  # a finished run goes on without the snapshots that are gone
+    assert figures(json.loads((run / "summary.json").read_text())) == figures(json.loads((whole / "summary.json").read_text()))

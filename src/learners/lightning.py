@@ -26,9 +26,11 @@ from ..data.sample import Sample, Utterance
 from ..files import digest, write_json
 from ..models import snapshot as snapshots
 from ..models.backend import Snapshot
+from ..models.dropout import Dropout
 from ..models.load import load_policy, load_tokenizer
 from ..models.policy import Policy, check_packable
 from ..objectives.base import Numbers, Objective
+from ..seeds import derive
 from . import checkpoint
 from .optim import OptimizerConfig, Schedule, factor
 from .reference import RECORDED, check_vocabulary, data_digest, foreign, recorded, reference
@@ -61,6 +63,7 @@ class LightningLearner:
     clip               largest norm of the gradient of a global batch, 0 for no limit
     reference          where the log-probs come from that the loss compares with, where it does: pass, recorded, or the path
                        of a model folder (see `parley.learners.reference`)
+    dropout            share of the embeddings and of each layer's outputs that is zeroed in training (see `parley.models.dropout`)
     checkpoint_s       seconds between checkpoints, from which a call that was killed goes on
     """
 
@@ -73,7 +76,15 @@ class LightningLearner:
     warmup: float = 0.0
     clip: float = 1.0
     reference: str = "pass"
+    dropout: float = 0.0
     checkpoint_s: float = 300.0
+
+    def __post_init__(self) -> None:
+        if self.dropout and self.loss.needs_reference:
+            raise ValueError(
+                f"learner.dropout is {self.dropout}, and {type(self.loss).__name__} compares with a reference, which dropout would make "
+                "another model: set it to 0 (imitate.learner.dropout is for imitation alone)"
+            )
 
     def learn(
         self, samples: Sequence[Sample], snapshot: Snapshot, folder: Path, *, seed: int, name: str, progress: Report | None = None
@@ -105,7 +116,8 @@ class LightningLearner:
         return new, training.metrics()
 
     def _recipe(self) -> tuple[Any, ...]:
-        return (self.loss, self.optimizer, self.epochs, self.batch_utterances, self.schedule, self.warmup, self.clip)
+        how = (self.loss, self.optimizer, self.epochs, self.batch_utterances, self.schedule, self.warmup, self.clip)
+        return (*how, self.dropout) if self.dropout else how
 
     def _finished(self, inputs: str, folder: Path, name: str, base: str | None) -> tuple[Snapshot, dict[str, Any]]:
         record = folder / RECORD
@@ -143,7 +155,7 @@ class LightningLearner:
         if self.hardware.activation_checkpointing:
             policy.causal_lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         steps = plan(samples, budget(policy, self.hardware), seed=seed, epochs=self.epochs, batch_utterances=self.batch_utterances)
-        return _Training(self, policy, steps, folder / "reference.safetensors", snapshot.version, saving, progress)
+        return _Training(self, policy, steps, folder / "reference.safetensors", snapshot.version, seed, saving, progress)
 
     def _fit(self, training: _Training, folder: Path) -> None:
         trainer = pl.Trainer(
@@ -193,18 +205,19 @@ class _Training(pl.LightningModule):
     """One iteration's optimisation: the n-th training step is the n-th optimiser step of the plan."""
 
     def __init__(
-        self, learner: LightningLearner, policy: Policy, steps: Plan, kept: Path, version: str, saving: checkpoint.Saving,
+        self, learner: LightningLearner, policy: Policy, steps: Plan, kept: Path, version: str, seed: int, saving: checkpoint.Saving,
         progress: Report | None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.automatic_optimization = False
         self.learner, self.policy, self.plan, self.kept, self.version = learner, policy, steps, kept, version
-        self.saving, self.progress = saving, progress
+        self.seed, self.saving, self.progress = seed, saving, progress
         self.before = supervised(steps.samples)
         self.ref_M: Tensor | None = None
         self.curve: list[dict[str, float]] = []
         self.seen: list[MicroBatch] = []
         self.reference_seconds = 0.0
+        self.dropout = Dropout(policy.causal_lm, learner.dropout) if learner.dropout else None
         if saving.begun is not None:
             self.curve = list(saving.begun.curve)
             self.seen = [micro for step in steps[: len(self.curve)] for micro in step.micros]
@@ -249,6 +262,8 @@ class _Training(pl.LightningModule):
         for at, micro in enumerate(micros):
             multiple = MASK_MULTIPLE if self.device.type == "cuda" else 1
             batch = collate(self.plan.samples, micro, self.before, multiple)
+            if self.dropout is not None:
+                self.dropout.key = derive(self.seed, "step", number, self.global_rank, at)
             with self._unsynced(at + 1 < len(micros)):
                 loss, metrics = self._loss(batch, totals)
                 self.manual_backward(loss * world)  # data-parallel strategies average over ranks; the loss is a sum
