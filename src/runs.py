@@ -136,8 +136,8 @@ def all_snapshots(run: Path) -> dict[str, Snapshot]:
     first = (run / "iter_000" / what / MANIFEST for what in ("adapter", "start", "base"))  # the last of these that was made
     paths["start"] = next((path for path in first if path.exists()), paths["start"])
     outputs = {name: json.loads(path.read_text())["outputs"] for name, path in paths.items() if path.exists()}
-    found = {name: restored(each.get("snapshot", each), run) for name, each in outputs.items()}
-    return {name: snapshot for name, snapshot in found.items() if Path(snapshot.path).exists()}
+    made = {name: restored(each.get("snapshot", each), run) for name, each in outputs.items()}
+    return {name: each for name, each in made.items() if not Path(each.path).is_relative_to(run) or Path(each.path).exists()}
 
 
 def prune(run: Path, stay: Container[int]) -> None:

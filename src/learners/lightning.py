@@ -23,7 +23,7 @@ from .. import preempt, ranks
 from ..data.packing import Batch, Budget, MicroBatch, collate, supervised
 from ..data.plan import Plan, efficiency, plan
 from ..data.sample import Sample, Utterance
-from ..files import digest, write_json
+from ..files import InputError, digest, write_json
 from ..models import snapshot as snapshots
 from ..models.backend import Snapshot
 from ..models.dropout import Dropout
@@ -81,7 +81,7 @@ class LightningLearner:
 
     def __post_init__(self) -> None:
         if self.dropout and self.loss.needs_reference:
-            raise ValueError(
+            raise InputError(
                 f"learner.dropout is {self.dropout}, and {type(self.loss).__name__} compares with a reference, which dropout would make "
                 "another model: set it to 0 (imitate.learner.dropout is for imitation alone)"
             )

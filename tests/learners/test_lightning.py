@@ -8,6 +8,7 @@ import pytest
 import torch
 from parley.data.packing import Budget, MicroBatch, collate, pack, supervised
 from parley.data.plan import plan
+from parley.files import InputError
 from parley.learners.lightning import LightningLearner, numbers
 from parley.learners.optim import AdamW, Muon
 from parley.models.load import load_model
@@ -230,3 +231,22 @@ def test_numbers_carry_every_utterance_and_count_pairs_from_zero():
     assert given.sft_U.tolist() == [False, False, False, False, True, True]
     assert given.weight_U.tolist() == [1, 1, 1, 1, 0.5, 1]
     assert given.reward_U.tolist() == pytest.approx([each.reward for each in batch.utterances])
+
+
+# --- dropout ------------------------------------------------------------------------------------------------------
+
+
+def test_dropout_is_drawn_by_name_and_gone_afterwards(tmp_path):
+    samples, begin = episodes(8), start(tmp_path / "start")
+    made = [
+        learner(dropout=rate).learn(samples, begin, tmp_path / str(at), seed=seed, name="x")
+        for at, (rate, seed) in enumerate([(0.3, 1), (0.3, 1), (0.3, 2), (0.0, 1)])
+    ]
+    one, again, other, without = (weights(snapshot.path) for snapshot, _ in made)
+    assert one == again and len({one, other, without}) == 3
+    assert made[0][1]["curve"][0]["loss"] != made[3][1]["curve"][0]["loss"]
+
+
+def test_dropout_beside_a_reference_is_refused():
+    with pytest.raises(InputError, match="compares with a reference"):
+        learner(loss=OfflinePO(), dropout=0.1)
