@@ -61,7 +61,9 @@ class Play:
 
 @dataclass
 class Eval:
+    start_name: str  # what the start is called as an opponent
     scenarios: Count  # of the test split, sampled and against opponents
+    group: Count  # matches of each of these, sampled; against opponents as many again in the other seat
     greedy: Count | None  # of the test split, played greedily; null for every one
     validation: Count  # of the validation split, on which the kept snapshot is chosen
     sampling: Sampling

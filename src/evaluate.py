@@ -86,22 +86,23 @@ def summarise(episodes: Iterable[Episode], players: Iterable[str] | None = None)
     return {name: estimate(*column) for name, column in columns.items()}
 
 
-def paired(before: Iterable[Episode], after: Iterable[Episode], metric: str) -> Estimate:
+def paired(before: Iterable[Episode], after: Iterable[Episode], metric: str, players: Iterable[str] | None = None) -> Estimate:
     """The mean difference after - before over the scenarios that both sets played, clustered by scenario cluster.
 
     Several matches of one scenario are averaged first. ValueError where the sets share no scenario.
     """
-    first, second = (_by_scenario(episodes, metric) for episodes in (before, after))
+    wanted = None if players is None else list(players)
+    first, second = (_by_scenario(episodes, metric, wanted) for episodes in (before, after))
     shared = sorted(first.keys() & second.keys())
     if not shared:
         raise ValueError(f"the two sets of episodes share no scenario with the metric {metric!r}")
     return estimate([second[key] - first[key] for key in shared], [cluster for _, cluster in shared])
 
 
-def _by_scenario(episodes: Iterable[Episode], metric: str) -> dict[tuple[str, str], float]:
+def _by_scenario(episodes: Iterable[Episode], metric: str, players: Sequence[str] | None) -> dict[tuple[str, str], float]:
     found: dict[tuple[str, str], list[float]] = defaultdict(list)
     for episode in episodes:
-        value = values(episode).get(metric)
+        value = values(episode, players).get(metric)
         if value is not None:
             found[episode.scenario.id, episode.scenario.cluster].append(value)
     return {key: sum(column) / len(column) for key, column in found.items()}

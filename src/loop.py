@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from itertools import combinations, product
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from rich.console import Console
 
@@ -26,6 +26,7 @@ from .data.replay import replay
 from .data.sample import Demonstration, Sample
 from .data.store import EpisodeStore
 from .evaluate import estimate, language, paired, summarise
+from .files import InputError
 from .games.base import Game, Scenario
 from .learners.lightning import LightningLearner
 from .learners.likelihood import logprobs, mean_logprob
@@ -39,7 +40,7 @@ from .report.progress import Progress
 from .seeds import derive, rng
 from .stages import Clock, Done, stage
 
-LEARNER, START = "learner", "start"
+LEARNER, PREVIOUS = "learner", "previous"
 DRIFT_SAMPLES = 256  # matches whose words are scored under the start
 
 
@@ -64,7 +65,7 @@ class Parts:
     learner: LightningLearner
     imitator: LightningLearner  # the learner as imitation uses it
     adapter: Any  # create(base, folder, seed) -> Snapshot; None: all weights are trained
-    data: Any  # demonstrations(game, split) -> Iterable[Demonstration]; None: the game's scripts demonstrate
+    data: Any  # demonstrations(game, split) -> Iterable[Demonstration], besides those of the game's scripts; None for none
     changes: Mapping[int, Recipe] = field(default_factory=dict)  # from which iteration on the schedule has another recipe
 
     def recipe(self, number: int) -> Recipe:
@@ -72,6 +73,14 @@ class Parts:
         if begun := [each for each in self.changes if each <= number]:
             return self.changes[max(begun)]
         return Recipe({node: _plain(self.config[node]) for node in ("objective", "learner")}, self.credit, self.learner)
+
+
+@runtime_checkable
+class Rewarded(Protocol):
+    """A data source whose texts have rewards."""
+
+    def samples(self, render: Callable[[Demonstration], Sample]) -> list[Sample]:
+        """The texts as samples; `render` makes tokens of a chat."""
 
 
 class Loop:
@@ -105,19 +114,8 @@ class Loop:
     def _imitated(self) -> Snapshot:
         """The model as it comes, after it has imitated the demonstrations where there are any and it is to."""
         imitate = self.config.imitate
-        scripted = self.parts.data is None and imitate.matches > 0
-        if scripted:
-            self._demonstrate("train")
-
-        def make() -> dict[str, Any]:
-            chats = (demo.messages for demo in self.demonstrations("train"))
-            return stored(self.parts.model.create(self.out / "iter_000/base/model", chats, derive(self.seed, "model")), self.out)
-
-        def create() -> dict[str, Any]:
-            return ranks.shared(make)
-
-        base = restored(self._stage("iter_000/base", {"model": _plain(self.config.model), **self._demonstrated("train")}, create), self.out)
-        if not imitate.first or (self.parts.data is None and not scripted):
+        base = self._base()
+        if not imitate.first or (self.parts.data is None and not imitate.matches):
             return base
 
         def rendered(split: str) -> list[Sample]:
@@ -131,27 +129,54 @@ class Loop:
                 learned["learn"]["validation_logprob"] = mean_logprob(held_out, made, self.parts.imitator.hardware)
             return learned
 
-        if scripted:
+        if imitate.matches:
             self._demonstrate("validation")
         inputs = {"base": base.version, "imitate": _plain(imitate), "learner": _plain(self.config.learner)}
         return restored(self._stage("iter_000/start", inputs, learn)["snapshot"], self.out)
 
+    def _base(self) -> Snapshot:
+        """The model as it comes (a tiny one has its words from the demonstrations)."""
+        self._demonstrate("train")
+
+        def make() -> dict[str, Any]:
+            chats = (demo.messages for demo in self.demonstrations("train"))
+            return stored(self.parts.model.create(self.out / "iter_000/base/model", chats, derive(self.seed, "model")), self.out)
+
+        inputs = {"model": _plain(self.config.model), **self._demonstrated("train")}
+        return restored(self._stage("iter_000/base", inputs, lambda: ranks.shared(make)), self.out)
+
+    def offline(self) -> Snapshot:
+        """The model as it comes, after it has learned from the samples with rewards that the data node holds."""
+        if not isinstance(self.parts.data, Rewarded):
+            raise InputError("there is no data with rewards: choose an option that has some, as data=spag data.path=…")
+        source, begin = self.parts.data, self._adapted(self._base(), "iter_001/adapter")
+        nodes = {node: _plain(self.config[node]) for node in ("objective", "learner", "data")}
+        inputs = {"snapshot": begin.version, "seed": self.seed, **nodes}
+
+        def work() -> dict[str, Any]:
+            renderer = Renderer.load(begin.base or begin.path)
+            samples = ranks.shared(lambda: source.samples(renderer.demonstration))
+            return self._learn(self.parts.learner, samples, begin, "iter_001/learn", "iter_001")
+
+        return restored(self._stage("iter_001/learn", inputs, work)["snapshot"], self.out)
+
     def demonstrations(self, split: str) -> list[Demonstration]:
-        """The chats to imitate: from the data node, or the matches that the game's scripts played (see `_demonstrate`)."""
-        if self.parts.data is not None:
-            return list(self.parts.data.demonstrations(self.game, split))
+        """The chats to imitate: the matches that the game's scripts played (see `_demonstrate`), and what the data node gives."""
         weight = self.config.imitate.partner_weight
-        played = self.episodes(f"iter_000/demonstrations/{split}")
-        return [demo for episode in played for demo in demonstrate(self.game, episode, weight)]
+        played = self.episodes(f"iter_000/demonstrations/{split}") if self._demonstrated(split)["matches"] else []
+        given = self.parts.data.demonstrations(self.game, split) if self.parts.data is not None else ()
+        return [*(demo for episode in played for demo in demonstrate(self.game, episode, weight)), *given]
 
     def _demonstrate(self, split: str) -> None:
-        """The stage in which the scripts play the demonstrations of a split."""
+        """The stage in which the scripts play the demonstrations of a split, where they do."""
         name, inputs = f"iter_000/demonstrations/{split}", self._demonstrated(split)
-        self._stage(name, inputs, lambda: self.play(name, self._demonstrators(split, inputs["matches"]), _figures))
+        if inputs["matches"]:
+            self._stage(name, inputs, lambda: self.play(name, self._demonstrators(split, inputs["matches"]), _figures))
 
     def _demonstrated(self, split: str) -> dict[str, Any]:
         imitate = self.config.imitate
-        matches = imitate.matches if split == "train" else imitate.validation
+        alone = self.parts.data is None or imitate.matches  # with data of another kind only where they demonstrate at all
+        matches = imitate.matches if split == "train" else imitate.validation if alone else 0
         nodes = {"game": _plain(self.config.game), "data": _plain(self.config.data)}
         return {"matches": matches, "players": list(imitate.players), "seed": self.seed, **nodes}
 
@@ -177,7 +202,7 @@ class Loop:
             inputs["reference"] = model.version
 
         def work() -> dict[str, Any]:
-            if recipe.credit.mix != 0 and self.parts.data is None:
+            if recipe.credit.mix != 0:
                 self._demonstrate("train")
             samples, kept = ranks.shared(lambda: self._samples(number, source or self, snapshot, recipe.credit))
             begin = self._adapted(snapshot, f"iter_{number:03d}/adapter") if self.config.start == "previous" else self.start()
@@ -185,34 +210,46 @@ class Loop:
 
         return restored(self._stage(name, inputs, work)["snapshot"], self.out)
 
-    def evaluate(self, number: int, snapshot: Snapshot, start: Snapshot) -> dict[str, Any]:
-        """The figures of a snapshot: self-play on validation and test, and matches against the frozen start."""
+    @property
+    def against_start(self) -> bool:
+        """Whether the run is judged by its matches against the start."""
+        return str(self.config.metric).startswith("versus.")
+
+    def evaluate(self, number: int, snapshot: Snapshot, start: Snapshot, previous: Snapshot | None = None) -> dict[str, Any]:
+        """The figures of a snapshot: self-play on validation and test, and matches against the frozen start and its predecessor.
+
+        Where a run is judged by `versus`, validation is played against the start, and the start meets itself for comparison.
+        """
         sampling = Sampling(**_plain(self.config.eval.sampling))
-        greedy = replace(sampling, temperature=0.0)
-        both = {LEARNER: snapshot, START: start}
+        greedy, first, k = replace(sampling, temperature=0.0), self.config.eval.start_name, self.config.eval.group
+        who = {LEARNER: snapshot, first: start}
         test = self._held_out("test", self.config.eval.scenarios)
         validation = self._held_out("validation", self.config.eval.validation)
+        judged = self._versus(number, "validation", first, validation, sampling, who, k) if self.against_start else None
         figures: dict[str, Any] = {
-            "validation": self._self_match(number, "validation", validation, sampling, both),
-            "sampled": self._self_match(number, "sampled", test, sampling, both),
-            "greedy": self._self_match(number, "greedy", self._held_out("test", self.config.eval.greedy), greedy, both),
+            "validation": judged or self._self_match(number, "validation", validation, sampling, who),
+            "sampled": self._self_match(number, "sampled", test, sampling, who, k),
+            "greedy": self._self_match(number, "greedy", self._held_out("test", self.config.eval.greedy), greedy, who),
             "versus": {},
             "versus_greedy": {},
             "language": self._language(number, start),
             "demonstrations": self._held_out_demonstrations(number, snapshot),
         }
-        if snapshot.version != start.version and len(self.game.roles) > 1:
-            figures["versus"][START] = self._versus(number, "versus", START, test, sampling, both)
-            figures["versus_greedy"][START] = self._versus(number, "versus_greedy", START, test, greedy, both)
+        if len(self.game.roles) > 1 and (self.against_start or snapshot.version != start.version):
+            figures["versus"][first] = self._versus(number, "versus", first, test, sampling, who, k)
+            figures["versus_greedy"][first] = self._versus(number, "versus_greedy", first, test, greedy, who)
+        if previous is not None and PREVIOUS in self.config.eval.opponents:
+            who = {LEARNER: snapshot, PREVIOUS: previous}
+            figures["versus"][PREVIOUS] = self._versus(number, "versus", PREVIOUS, test, sampling, who, k)
         return figures
 
     def yardsticks(self, number: int, snapshot: Snapshot) -> dict[str, Any]:
-        """The figures of a snapshot against the game's scripts."""
+        """The figures of a snapshot against the game's scripts that are its opponents."""
         sampling, test = Sampling(**_plain(self.config.eval.sampling)), self._held_out("test", self.config.eval.scenarios)
         greedy, who = replace(sampling, temperature=0.0), {LEARNER: snapshot}
-        names = list(self.config.eval.opponents)
+        names, k = self._scripts(), self.config.eval.group
         return {
-            "versus": {name: self._versus(number, "versus", name, test, sampling, who) for name in names},
+            "versus": {name: self._versus(number, "versus", name, test, sampling, who, k) for name in names},
             "versus_greedy": {name: self._versus(number, "versus_greedy", name, test, greedy, who) for name in names},
         }
 
@@ -221,12 +258,24 @@ class Loop:
         name = "iter_{:03d}/eval/greedy"
         return ranks.shared(lambda: paired(self.episodes(name.format(0)), self.episodes(name.format(number)), metric).to_json())
 
+    def gains(self, number: int) -> dict[str, Any]:
+        """What a snapshot gained against the start, by metric: its figures less those of the start against itself, in matches
+        of the same scenarios, seats and seeds."""
+        folder = f"eval/versus/{self.config.eval.start_name}"
+
+        def work() -> dict[str, Any]:
+            before, after = (self.episodes(f"iter_{each:03d}/{folder}") for each in (0, number))
+            both = summarise(before, [LEARNER]).keys() & summarise(after, [LEARNER]).keys()
+            return {name: paired(before, after, name, [LEARNER]).to_json() for name in sorted(both)}
+
+        return ranks.shared(work)
+
     def tournament(self, snapshots: Mapping[str, Snapshot]) -> dict[str, dict[str, Any]]:
         """Every snapshot against every other and the game's scripts, both seatings: [player][opponent] -> figures."""
         sampling, test = Sampling(**_plain(self.config.eval.sampling)), self._held_out("test", self.config.eval.scenarios)
         versions = {name: snapshot.version for name, snapshot in snapshots.items()}
         table: dict[str, dict[str, Any]] = {name: {} for name in snapshots}
-        pairs = [*combinations(snapshots, 2), *product(snapshots, self.config.eval.opponents)]
+        pairs = [*combinations(snapshots, 2), *product(snapshots, self._scripts())]
         for one, other in pairs:
             name = f"tournament/{one}/{other}"
             seatings = both_seatings(self.game, test, one, other, self.seed, name)
@@ -263,6 +312,10 @@ class Loop:
         drawn = rng(self.seed, "scenarios", number)
         return drawn.sample(every, count) if count <= len(every) else drawn.choices(every, k=count)
 
+    def _scripts(self) -> list[str]:
+        """The opponents that are scripts of the game."""
+        return [name for name in self.config.eval.opponents if name != PREVIOUS]
+
     def _held_out(self, split: str, count: int | None) -> Sequence[Scenario]:
         """The first scenarios of a split (None: all): the same for every iteration and seed, so that differences can be paired."""
         return self.game.scenarios(split)[:count]
@@ -295,14 +348,16 @@ class Loop:
 
         return watch
 
-    def _self_match(self, number: int, what: str, scenarios: Sequence[Scenario], sampling: Sampling, who: Who) -> dict[str, Any]:
-        seatings = self_play(self.game, scenarios, LEARNER, self.seed, f"eval/{what}")
+    def _self_match(
+        self, number: int, what: str, scenarios: Sequence[Scenario], sampling: Sampling, who: Who, k: int = 1
+    ) -> dict[str, Any]:
+        seatings = self_play(self.game, scenarios, LEARNER, self.seed, f"eval/{what}", k)
         return self._measured(number, what, seatings, sampling, who)
 
     def _versus(
-        self, number: int, what: str, other: str, scenarios: Sequence[Scenario], sampling: Sampling, who: Who
+        self, number: int, what: str, other: str, scenarios: Sequence[Scenario], sampling: Sampling, who: Who, k: int = 1
     ) -> dict[str, Any]:
-        seatings = both_seatings(self.game, scenarios, LEARNER, other, self.seed, f"eval/{what}/{other}")
+        seatings = both_seatings(self.game, scenarios, LEARNER, other, self.seed, f"eval/{what}/{other}", k)
         return self._measured(number, f"{what}/{other}", seatings, sampling, who)
 
     def _measured(self, number: int, what: str, seatings: Iterable[Seating], sampling: Sampling, who: Who) -> dict[str, Any]:
@@ -363,10 +418,9 @@ class Loop:
         `logprob`: log p(demonstration) in nats; `kl`: log p of its source less that, whose mean estimates KL(source || model)
         without bias. {} where there are none.
         """
-        if self.parts.data is None:
-            if not self._demonstrated("validation")["matches"]:
-                return {}
-            self._demonstrate("validation")
+        if self.parts.data is None and not self._demonstrated("validation")["matches"]:
+            return {}
+        self._demonstrate("validation")
 
         def rendered() -> tuple[list[Demonstration], list[Sample]]:
             demos = self.demonstrations("validation")[: self.config.eval.validation]

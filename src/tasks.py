@@ -14,7 +14,7 @@ from rich.console import Console
 from . import ranks
 from .config import SUMMARY, ConfigError
 from .data.episode import Episode
-from .data.formats import messages, openai_chat
+from .data.formats import messages, openai_chat, spag
 from .data.replay import replay as replayed
 from .data.store import EpisodeStore
 from .files import write_json, write_text
@@ -37,8 +37,7 @@ def selfplay(config: DictConfig, out: Path) -> float | None:
         summary = _iterations(loop, logs)
         ranks.shared(lambda: _conclude(loop, logs, summary))
     _closing(out, summary)
-    which, name = config.metric.split(".", 1)
-    return float(summary["iterations"][summary["best"]][which][name]["mean"])
+    return _figure(summary["iterations"][summary["best"]], config.metric)
 
 
 def _conclude(loop: Loop, logs: Sequence[Tracker], summary: Mapping[str, Any]) -> None:
@@ -56,7 +55,8 @@ def _iterations(loop: Loop, logs: Sequence[Tracker]) -> dict[str, Any]:
         if number:
             loop.self_play(number, snapshots[-1])
             snapshots.append(loop.learn(number, snapshots[-1]))
-        row = {"iteration": number, "snapshot": snapshots[-1].version, **loop.evaluate(number, snapshots[-1], start)}
+        previous = snapshots[-2] if number else None
+        row = {"iteration": number, "snapshot": snapshots[-1].version, **loop.evaluate(number, snapshots[-1], start, previous)}
         if number == 0:
             _merge(row, loop.yardsticks(0, start))
         rows.append(_with_training(loop, row))
@@ -66,7 +66,7 @@ def _iterations(loop: Loop, logs: Sequence[Tracker]) -> dict[str, Any]:
             ranks.shared(partial(prune, loop.out, {best, *range(len(rows))[-config.keep :]}))
     if best:
         _merge(rows[best], loop.yardsticks(best, snapshots[best]))
-    name = config.metric.split(".", 1)[1]
+    name = _metric(config)
     demonstrators = loop.done.get("iter_000/demonstrations/train")
     return {
         "experiment": config.name,
@@ -74,15 +74,25 @@ def _iterations(loop: Loop, logs: Sequence[Tracker]) -> dict[str, Any]:
         **loop.cost(),
         "best": best,
         "metric": name,
+        "start": config.eval.start_name,
         "demonstrators": demonstrators.outputs if demonstrators else None,
         "improvement_greedy": loop.improvement(best, name),
+        **({"gains": loop.gains(best)} if loop.against_start else {}),
         "iterations": rows,
     }
 
 
 def _judged(config: DictConfig, row: Mapping[str, Any]) -> float:
     """What the snapshot to keep is chosen by: the metric on the validation split."""
-    return float(row["validation"][config.metric.split(".", 1)[1]]["mean"])
+    return float(row["validation"][_metric(config)]["mean"])
+
+
+def _figure(row: Mapping[str, Any], path: str) -> float:
+    """The figure at `path` (sampled.score, versus.start.win_rate) of an iteration."""
+    found: Any = row
+    for name in path.split("."):
+        found = found[name]
+    return float(found["mean"])
 
 
 def _with_training(loop: Loop, row: dict[str, Any]) -> dict[str, Any]:
@@ -178,6 +188,15 @@ def learn(config: DictConfig, out: Path, run: str) -> float | None:
 
 
 @ranks.collective
+def offline(config: DictConfig, out: Path) -> float | None:
+    """Learning from the rewards of stored data, without a match: the model as it comes, and the data option's samples."""
+    with running(config, out) as loop:
+        made = loop.offline()
+    Console().print(f"snapshot {made.version}: {made.path}", soft_wrap=True)
+    return None
+
+
+@ranks.collective
 def evaluate(config: DictConfig, out: Path, run: str) -> float | None:
     """A tournament between all snapshots of `run` and the game's scripts, on the test split, in the game of that run."""
     old = saved(Path(run))
@@ -206,18 +225,21 @@ def replay(config: DictConfig, out: Path, run: str, match: str) -> float | None:
 
 
 def export(config: DictConfig, out: Path, run: str) -> float | None:
-    """Writes the self-play of `run` as chats: `messages.jsonl` (with meta) and `openai.jsonl` (for a fine-tuning service)."""
+    """Writes the self-play of `run` as chats: `messages.jsonl` (with meta) and `openai.jsonl` (for a fine-tuning service);
+    matches of Taboo as SPAG's files, too."""
     game = instantiate(saved(Path(run)).game)
-    logs = [
-        messages.log(episode, seat, view)
+    episodes = [
+        episode
         for number in history(Path(run), "play")
         for episode in EpisodeStore(Path(run) / f"iter_{number:03d}/play", shard=None).read(ordered=True)
-        for seat, view in replayed(game, episode).views.items()
     ]
+    logs = [messages.log(episode, seat, view) for episode in episodes for seat, view in replayed(game, episode).views.items()]
     if not logs:
         raise ConfigError(f"{run} has no finished round of self-play to export")
     count = messages.write(out / "messages.jsonl", logs), openai_chat.write(out / "openai.jsonl", logs)
     Console().print(f"{count[0]} logs in {out}/messages.jsonl, {count[1]} in {out}/openai.jsonl", soft_wrap=True)
+    for path in spag.export(out, game, episodes, config.seed):
+        Console().print(f"as SPAG's code reads it: {path}", soft_wrap=True)
     return None
 
 
@@ -242,4 +264,5 @@ def compare(config: DictConfig, out: Path, runs: list[str]) -> float | None:
 
 
 def _metric(config: DictConfig) -> str:
-    return str(config.metric).split(".", 1)[1]
+    """The name of the metric, without what it is taken from: win_rate of versus.start.win_rate."""
+    return str(config.metric).rpartition(".")[2]

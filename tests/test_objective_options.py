@@ -202,7 +202,7 @@ def loop(out: Path, credit: Any, data: Any, begin: Snapshot, *words: str) -> tup
     notes: Any = Notes()
     parts: Any = {"game": None, "model": None, "backend": None, "imitator": None, "adapter": None}
     known = {name: value for name, value in parts.items() if name in Parts.__slots__}
-    settings = config("data=lewis", "data.path=x", *words)
+    settings = config("data=lewis", "data.path=x", "imitate.matches=0", *words)
     return Loop(Parts(config=settings, credit=credit, learner=notes, data=data, **known), out, Progress(Console(quiet=True))), notes
 
 

@@ -22,7 +22,6 @@ from .progress import duration
 from .run import Figures, entry, figure, metric_names, number, summary
 from .transcript import Views, ending, facts, notes, printable, spoken
 
-START = "start"  # the opponent whose curve is drawn beside the player's own
 SHOWN = ("sampled", "greedy")
 FIRST_CHARTS = 9
 SHORT = 600  # characters of a system message that need no folding
@@ -98,7 +97,7 @@ def _tiles(data: Mapping[str, Any]) -> str:
 
 def _legend(data: Mapping[str, Any]) -> str:
     labels = {"sampled": "sampled", "greedy": "greedy"}
-    if any(START in (row.get("versus") or {}) for row in data["iterations"]):
+    if any(_start(data) in (row.get("versus") or {}) for row in data["iterations"]):
         labels["versus"] = "sampled, versus the start"
     if data.get("demonstrators"):
         labels["level"] = "demonstrators"
@@ -114,17 +113,22 @@ def _curves(data: Mapping[str, Any], definitions: Mapping[str, str]) -> str:
     rows, main = data["iterations"], data["metric"]
     names = metric_names([row.get(mode) or {} for row in rows for mode in SHOWN])
     names.sort(key=lambda name: (name != main, not name.endswith("_rate")))  # a stable sort: the file's order within each
-    drawn = [_figure(name, rows, data.get("demonstrators") or {}, definitions) for name in names]
+    drawn = [_figure(name, rows, data.get("demonstrators") or {}, definitions, _start(data)) for name in names]
     first, rest = "".join(drawn[:FIRST_CHARTS]), "".join(drawn[FIRST_CHARTS:])
     more = f'<details><summary>{len(drawn) - FIRST_CHARTS} more</summary><div class="charts">{rest}</div></details>' if rest else ""
     return f'<div class="charts">{first}</div>{more}'
 
 
-def _figure(name: str, rows: Sequence[Mapping[str, Any]], demonstrators: Figures, definitions: Mapping[str, str]) -> str:
+def _start(data: Mapping[str, Any]) -> str:
+    """What the start is called as an opponent; its curve is drawn beside the player's own."""
+    return str(data.get("start", "start"))
+
+
+def _figure(name: str, rows: Sequence[Mapping[str, Any]], demonstrators: Figures, definitions: Mapping[str, str], start: str) -> str:
     sources = {
         "sampled": ("sampled", lambda row: row.get("sampled")),
         "greedy": ("greedy", lambda row: row.get("greedy")),
-        "versus": ("versus the start", lambda row: (row.get("versus") or {}).get(START)),
+        "versus": ("versus the start", lambda row: (row.get("versus") or {}).get(start)),
     }
     curves = []
     for key, (label, source) in sources.items():
