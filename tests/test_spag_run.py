@@ -15,8 +15,8 @@ from parley.runs import ConfigError
 
 SMALL = [
     "experiment=spag_tiny", "iterations=2", "play.scenarios=12", "play.group=2", "eval.scenarios=5", "eval.greedy=3", "eval.validation=3",
-    "eval.group=2", "eval.opponents=[previous,fair]", "imitate.matches=60", "imitate.validation=4", "data.rows=1", "model.width=32",
-    "model.layers=1", "model.mlp=64", "learner.epochs=1", "eval.transcripts=1",
+    "eval.group=2", "eval.opponents=[previous,fair]", "imitate.matches=60", "imitate.validation=4", "model.width=32", "model.layers=1",
+    "model.mlp=64", "learner.epochs=1", "eval.transcripts=1",
 ]  # fmt: skip
 
 
@@ -28,7 +28,7 @@ def config(*words: str) -> Any:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
     run = tmp_path_factory.mktemp("spag") / "run"
-    return run, tasks.selfplay(config(), run)
+    return run, tasks.selfplay(config("data.rows=1"), run)
 
 
 def test_a_run_is_judged_against_its_start(whole):
