@@ -129,8 +129,7 @@ class Loop:
                 learned["learn"]["validation_logprob"] = mean_logprob(held_out, made, self.parts.imitator.hardware)
             return learned
 
-        if imitate.matches:
-            self._demonstrate("validation")
+        self._demonstrate("validation")
         inputs = {"base": base.version, "imitate": _plain(imitate), "learner": _plain(self.config.learner)}
         return restored(self._stage("iter_000/start", inputs, learn)["snapshot"], self.out)
 
