@@ -34,7 +34,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
 def test_a_run_is_judged_against_its_start(whole):
     run, figure = whole
     summary = json.loads((run / "summary.json").read_text())
-    first, second, third = summary["iterations"]
+    first, _, third = summary["iterations"]
     assert summary["start"] == "imitation" and summary["metric"] == "win_rate"
     assert figure == summary["iterations"][summary["best"]]["versus"]["imitation"]["win_rate"]["mean"]
     assert set(first["versus"]) == {"imitation", "fair"} and {"imitation", "previous"} <= set(third["versus"])
