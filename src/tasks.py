@@ -14,7 +14,7 @@ from rich.console import Console
 from . import ranks
 from .config import SUMMARY, ConfigError
 from .data.episode import Episode
-from .data.formats import messages, openai_chat, spag
+from .data.formats import messages, openai_chat, spag, spin_rows
 from .data.replay import replay as replayed
 from .data.store import EpisodeStore
 from .files import write_json, write_text
@@ -226,7 +226,7 @@ def replay(config: DictConfig, out: Path, run: str, match: str) -> float | None:
 
 def export(config: DictConfig, out: Path, run: str) -> float | None:
     """Writes the self-play of `run` as chats: `messages.jsonl` (with meta) and `openai.jsonl` (for a fine-tuning service);
-    matches of Taboo as SPAG's files, too."""
+    matches of Taboo as SPAG's files, too, and replies whose real counterpart is known as SPIN's (`spin.jsonl`)."""
     game = instantiate(saved(Path(run)).game)
     episodes = [
         episode
@@ -240,6 +240,8 @@ def export(config: DictConfig, out: Path, run: str) -> float | None:
     Console().print(f"{count[0]} logs in {out}/messages.jsonl, {count[1]} in {out}/openai.jsonl", soft_wrap=True)
     for path in spag.export(out, game, episodes, config.seed):
         Console().print(f"as SPAG's code reads it: {path}", soft_wrap=True)
+    if pairs := list(spin_rows.rows(episodes)):
+        Console().print(f"{spin_rows.write(out / 'spin.jsonl', pairs)} pairs in {out}/spin.jsonl", soft_wrap=True)
     return None
 
 

@@ -20,6 +20,7 @@ SHOWN_RATES = 2  # what fits 80 columns
 def run_table(data: Mapping[str, Any], metrics: Sequence[str] | None = None) -> Table:
     """One row per iteration of a summary: the main metric sampled, greedy and against whom every iteration met, rates, time.
 
+    Where the demonstrations' source is known, how far the snapshot is from it, too (`kl`, nats per demonstration).
     `metrics` names the further columns; the default are the first rates (names in `_rate`) that the summary holds.
     """
     main, rows = data["metric"], data["iterations"]
@@ -27,19 +28,21 @@ def run_table(data: Mapping[str, Any], metrics: Sequence[str] | None = None) -> 
     opponents = [name for name in _opponents(rows) if sum(name in (row.get("versus") or {}) for row in rows) > len(rows) / 2]
     headers = ["", f"{main}\nsampled", "\ngreedy", *(f"\nversus {name}" for name in opponents)]
     headers += [f"{name.removesuffix('_rate')}\nsampled" for name in further]
+    distance = [(row.get("demonstrations") or {}).get("kl") for row in rows]
+    headers += ["kl to the\nsource"] if any(distance) else []
     table = _table(f"{data['experiment']}, seed {data['seed']}", [*headers, "time"])
-    for row in rows:
+    for row, far in zip(rows, distance):
         best = row["iteration"] == data.get("best")
         sampled, versus = row.get("sampled") or {}, row.get("versus") or {}
         cells = [figure(sampled.get(main)), figure((row.get("greedy") or {}).get(main))]
         cells += [figure((versus.get(name) or {}).get(main)) for name in opponents]
-        cells += [figure(sampled.get(name)) for name in further]
+        cells += [figure(sampled.get(name)) for name in further] + ([figure(far)] if any(distance) else [])
         took = duration(sum((row.get("seconds") or {}).values()))
         _row(table, [f"{row['iteration']}{' *' if best else ''}", *cells, took], "bold green" if best else "")
     if data.get("demonstrators"):
         shown: Figures = data["demonstrators"]
-        gap = [""] * (1 + len(opponents))
-        _row(table, ["demos", figure(shown.get(main)), *gap, *(figure(shown.get(name)) for name in further), ""], "dim")
+        gap, end = [""] * (1 + len(opponents)), [""] * (1 + any(map(bool, distance)))
+        _row(table, ["demos", figure(shown.get(main)), *gap, *(figure(shown.get(name)) for name in further), *end], "dim")
     table.caption = Text(f"* kept, chosen on validation; intervals at 95 %; {duration(data['seconds'])}, {data['cpu_seconds']:.0f} CPU-s")
     return table
 

@@ -11,7 +11,7 @@ from itertools import product
 from typing import Any
 
 import pytest
-from parley.data.credit import FilteredBC, NothingKept, SpagCredit, SpinPairs, decayed
+from parley.data.credit import Demonstrated, FilteredBC, NothingKept, SpagCredit, SpinPairs, decayed
 from parley.data.episode import Call, Episode, Turn
 from parley.data.sample import Sample, Utterance
 from parley.games.base import Reply, Result, Scenario
@@ -391,6 +391,16 @@ def test_pairs_of_real_and_generated() -> None:
     assert generated.logprobs is not None and real.logprobs is None
     with pytest.raises(NothingKept, match="no demonstration"):
         SpinPairs()(matches, ME)
+
+
+def test_further_fine_tuning_takes_each_real_reply_once_and_nothing_of_the_play() -> None:
+    matches = [episode(f"m{at}", {"a": 0.0}, "a", scenario=f"prompt{number}") for at, number in enumerate((1, 0, 0, 7))]
+    given = [Sample(f"prompt{number}", (900, 7 + number), (Utterance(1, 2),)) for number in range(3)]
+    credited = Demonstrated()(matches, ME, given)
+    assert credited.samples == given[:2] and Demonstrated().mix is None
+    assert sorted((v.scenario, v.kept) for v in credited.table) == [("prompt0", True), ("prompt1", True), ("prompt7", False)]
+    with pytest.raises(NothingKept, match="no demonstration"):
+        Demonstrated()(matches, ME)
 
 
 def test_credit_imports_no_torch() -> None:

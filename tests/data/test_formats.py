@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from parley.data.episode import Episode, Turn
-from parley.data.formats import lm_selfplay, messages, openai_chat
+from parley.data.formats import lm_selfplay, messages, openai_chat, spin_rows
 from parley.games.base import Message, Result, Scenario
 
 
@@ -222,3 +222,46 @@ def test_missing_or_broken_logs_of_lm_selfplay_are_named(folder, tmp_path):
         list(lm_selfplay.read(folder))
     with pytest.raises(ValueError, match="expected a folder of lm-selfplay logs"):
         list(lm_selfplay.read(tmp_path / "elsewhere"))
+
+
+# --- SPIN's rows -----------------------------------------------------------------------------------------------------
+
+ROW = {
+    "real": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello, é"}],
+    "generated": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": ""}],
+}
+
+
+def test_published_rows_of_spin_come_back_as_they_were(tmp_path):
+    path = tmp_path / "train.jsonl"
+    path.write_text(json.dumps(ROW) + "\n" + json.dumps({**ROW, "prompt_id": 7}) + "\n")
+    rows = list(spin_rows.read(path))
+    assert rows[0] == rows[1] and rows[0].real[1].content == "hello, é"
+    assert spin_rows.write(tmp_path / "again.jsonl", rows) == 2
+    assert [json.loads(line) for line in (tmp_path / "again.jsonl").read_text().splitlines()] == [ROW, ROW]
+
+
+def test_rows_are_made_of_matches_with_a_known_reply(episode):
+    def match(number, text, **data):
+        turns = (Turn("writer.1", "writer", "act", text),) if text is not None else ()
+        result = Result({"writer": 0.0}, "finished")
+        return Episode(f"m{number}", "prompts", 1, Scenario("s", data), 0, {"writer": "learner"}, {}, turns, result)
+
+    prompt = [{"role": "system", "content": "short"}, {"role": "user", "content": "hi"}]
+    made = list(spin_rows.rows([match(0, "oh", messages=prompt, reply="hello"), episode, match(1, None, messages=prompt, reply="x")]))
+    asked = (Message("system", "short"), Message("user", "hi"))
+    assert made == [spin_rows.Row((*asked, Message("assistant", "hello")), (*asked, Message("assistant", "oh")))]
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"generated": [{"role": "user", "content": "ho"}, {"role": "assistant", "content": ""}]}, "must be the same prompt"),
+        ({"real": [{"role": "user", "content": "hi"}, {"role": "user", "content": "x"}]}, "must be the same prompt"),
+        ({"real": []}, "must be a list of at least one"),
+    ],
+)
+def test_a_row_that_is_no_pair_is_named(change, why, tmp_path):
+    (tmp_path / "f").write_text(json.dumps(ROW) + "\n" + json.dumps({**ROW, **change}) + "\n")
+    with pytest.raises(ValueError, match=f"line 2: .*{why}"):
+        list(spin_rows.read(tmp_path / "f"))

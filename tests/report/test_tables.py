@@ -35,6 +35,14 @@ def test_a_run_that_only_imitated_has_a_table(make_run):
     assert "0 *" in text and "demos" not in text
 
 
+def test_the_distance_to_a_known_source_has_a_column(make_run):
+    data = summary(make_run())
+    assert "kl to the" not in shown(run_table(data))
+    data["iterations"][-1]["demonstrations"] = {"kl": {"mean": 2.5, "low": 2.25, "high": 2.75}}
+    text = shown(run_table(data))
+    assert "kl to the" in text and "2.50 ±0.25" in text and "–" in text
+
+
 def test_figures_are_written_with_the_places_that_their_intervals_deserve():
     assert figure({"mean": 12.134, "low": 11.95, "high": 12.318}) == "12.13 ±0.18"
     assert figure({"mean": 0.95123, "low": 0.94023, "high": 0.96223}) == "0.951 ±0.011"

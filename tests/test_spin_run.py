@@ -1,0 +1,86 @@
+"""SPIN end to end on a very small scale: the made language, its control, and plain chats from a file, each by the command line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from parley.data.formats import spin_rows
+from parley.data.store import EpisodeStore
+from parley.games.prompts import Prompts, Tales
+
+SMALL = [
+    "iterations=2", "model.width=32", "model.layers=1", "model.mlp=64", "imitate.learner.epochs=1", "play.scenarios=24",
+    "eval.scenarios=12", "eval.greedy=12", "eval.validation=16", "eval.transcripts=1", "learner.epochs=1",
+    "learner.batch_utterances=16", "play.sampling.max_tokens=10", "eval.sampling.max_tokens=10",
+]  # fmt: skip
+
+
+def parley(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run([sys.executable, "-m", "parley", *words], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A run of spin_tiny whose learning rate is 0 from the second iteration on, and what it said at its end."""
+    run = tmp_path_factory.mktemp("runs") / "tiny"
+    words = ["experiment=spin_tiny", *SMALL, "schedule.iter_002.learner.optimizer.lr=0.0", f"hydra.run.dir={run}"]
+    return run, parley(run.parent, *words).stdout
+
+
+def stage(run: Path, name: str) -> Any:
+    return json.loads((run / name / "stage.json").read_text())["outputs"]
+
+
+def test_pairs_of_two_rounds_are_trained_on_and_the_schedule_holds(tiny: tuple[Path, str]) -> None:
+    run, told = tiny
+    first, second = (stage(run, f"iter_{number:03d}/learn") for number in (1, 2))
+    kept = [each["credit"]["kept"] for each in (first, second)]
+    assert min(kept) > 12 and first["learn"]["utterances"] == 2 * kept[0] and second["learn"]["utterances"] == 2 * sum(kept)
+    assert first["learn"]["rewards/margins"] != 0
+    assert abs(second["learn"]["rewards/margins"]) < 1e-5 and second["learn"]["loss"] == pytest.approx(0.693147, abs=1e-5)
+    assert "kl to the" in told and "versus" not in told
+
+
+def test_the_distance_to_the_source_is_measured_on_held_out_prompts(tiny: tuple[Path, str]) -> None:
+    run, _ = tiny
+    rows = json.loads((run / "summary.json").read_text())["iterations"]
+    scenarios = Tales().scenarios("validation")[:16]
+    entropy = -sum(scenario.data["logprob"] for scenario in scenarios) / 16
+    for row in rows:
+        found = row["demonstrations"]
+        assert found["kl"]["n"] == found["kl"]["clusters"] == 16
+        assert found["kl"]["mean"] == pytest.approx(-entropy - found["logprob"]["mean"], abs=1e-6)
+        assert row["versus"] == {} and 0 <= row["sampled"]["accepted_rate"]["mean"] <= 1
+    assert rows[1]["demonstrations"] == rows[2]["demonstrations"] != rows[0]["demonstrations"]  # of a learning rate of 0
+    token = rows[0]["learn"]["validation_logprob"]  # of all held-out replies, which have about eleven tokens each
+    assert rows[0]["demonstrations"]["logprob"]["mean"] == pytest.approx(11.1 * token, rel=0.2)
+
+
+def test_every_pair_can_be_exported_and_read_again_as_prompts(tiny: tuple[Path, str], tmp_path: Path) -> None:
+    run, _ = tiny
+    out = tmp_path / "export"
+    assert "48 pairs" in parley(tmp_path, "task=export", f"run={run}", f"hydra.run.dir={out}").stdout
+    rows = list(spin_rows.read(out / "spin.jsonl"))
+    said = [episode.turns[0].text for number in (1, 2) for episode in EpisodeStore(run / f"iter_{number:03d}/play").read(ordered=True)]
+    assert [row.generated[-1].content for row in rows] == said
+    again = Prompts(str(out / "spin.jsonl"), validation=0.3, test=0.3)
+    replies = {scenario.data["reply"] for split in ("train", "validation", "test") for scenario in again.scenarios(split)}
+    assert replies == {row.real[-1].content for row in rows}
+
+
+def test_plain_chats_and_the_control_run_too(tmp_path: Path) -> None:
+    chats = ([{"role": "user", "content": f"after {n}"}, {"role": "assistant", "content": str(n + 1)}] for n in range(120))
+    (tmp_path / "chats.jsonl").write_text("".join(json.dumps({"messages": chat}) + "\n" for chat in chats))
+    words = ["experiment=spin_tiny", *SMALL, "game=prompts", "game.train=chats.jsonl", "metric=sampled.score", "iterations=1"]
+    parley(tmp_path, *words, "objective=sft", "hydra.run.dir=run")
+    learned = stage(tmp_path / "run", "iter_001/learn")
+    assert learned["learn"]["utterances"] == learned["credit"]["kept"] == 24
+    first = json.loads((tmp_path / "run/summary.json").read_text())["iterations"][0]
+    assert first["demonstrations"].keys() == {"logprob"}
