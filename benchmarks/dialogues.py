@@ -88,6 +88,8 @@ class Profile:
 
     accelerator: str = "cpu"
     devices: int = 1
+    nodes: int = 1
+    strategy: str = "single"
     precision: str = "32-true"
     threads: int = 1
     micro_tokens: int = 1024

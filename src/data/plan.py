@@ -24,6 +24,17 @@ class Step:
         return self.micros[rank::world]
 
 
+def dealt(micros: Sequence[MicroBatch], rank: int, world: int, equal: bool) -> list[tuple[MicroBatch, bool]]:
+    """The share of one rank, and of each micro-batch whether it counts.
+
+    Ranks that work in step (`equal`) have as many as the first, any other has one at least: shares are filled up with the
+    smallest micro-batch, which then counts for nothing.
+    """
+    mine = [(micro, True) for micro in micros[rank::world]]
+    wanted = len(micros[::world]) if equal else 1
+    return mine + [(micros[-1], False)] * (wanted - len(mine))
+
+
 @dataclass(frozen=True, slots=True)
 class Plan(Sequence[Step]):
     """`plan[step]` is packed when it is asked for, always in the same way."""

@@ -17,18 +17,23 @@ from typing import Any, Protocol
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.plugins.environments import TorchElasticEnvironment
+from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
 from .. import preempt, ranks
 from ..data.packing import Batch, Budget, MicroBatch, collate, supervised
-from ..data.plan import Plan, efficiency, plan
+from ..data.plan import Plan, dealt, efficiency, plan
 from ..data.sample import Sample, Utterance
 from ..files import InputError, digest, write_json
 from ..models import snapshot as snapshots
 from ..models.backend import Snapshot
 from ..models.dropout import Dropout
+from ..models.fourbit import FourBit
 from ..models.load import load_policy, load_tokenizer
 from ..models.policy import Policy, check_packable
+from ..models.sharding import gathered_state, shard
 from ..objectives.base import Numbers, Objective
 from ..seeds import derive
 from . import checkpoint
@@ -45,6 +50,8 @@ class Hardware(Protocol):
 
     accelerator: str
     devices: int
+    nodes: int
+    strategy: str
     precision: str
     threads: int
     micro_tokens: int
@@ -131,10 +138,11 @@ class LightningLearner:
     def _written(self, training: _Training, inputs: str, snapshot: Snapshot, folder: Path, name: str) -> Snapshot:
         """Writes what a finished call leaves, which rank 0 does, and removes its checkpoints."""
         model: Any = training.policy.model
+        state = gathered_state(model, trained=snapshot.base is not None)
 
         def write() -> Snapshot:
             write_json(folder / RECORD, {"inputs": inputs, "metrics": training.metrics()})
-            made = snapshots.save(model, load_tokenizer(snapshot.base or snapshot.path), folder / MADE, name, snapshot.base)
+            made = snapshots.save(model, load_tokenizer(snapshot.base or snapshot.path), folder / MADE, name, snapshot.base, state)
             checkpoint.remove(folder / SAVED)
             return made
 
@@ -159,27 +167,44 @@ class LightningLearner:
 
     def _fit(self, training: _Training, folder: Path) -> None:
         trainer = pl.Trainer(
-            accelerator=self.hardware.accelerator, devices=self.hardware.devices, precision=self.hardware.precision,  # type: ignore[arg-type]
-            max_epochs=1, default_root_dir=folder, logger=False, enable_checkpointing=False, enable_progress_bar=False,
+            accelerator=self.hardware.accelerator, devices=self.hardware.devices, num_nodes=self.hardware.nodes,
+            strategy=_strategy(self.hardware.strategy), plugins=[TorchElasticEnvironment()] if ranks.world() > 1 else None,
+            precision=self.hardware.precision, max_epochs=1,  # type: ignore[arg-type]
+            default_root_dir=folder, logger=False, enable_checkpointing=False, enable_progress_bar=False,
             enable_model_summary=False, use_distributed_sampler=False, num_sanity_val_steps=0,
         )  # fmt: skip
         trainer.fit(training)
+
+
+def _strategy(name: str) -> Any:
+    """Lightning's strategy of a hardware profile, over the process group that is there."""
+    match name:
+        case "ddp":
+            return DDPStrategy(gradient_as_bucket_view=True)
+        case "fsdp":
+            return ModelParallelStrategy(data_parallel_size=ranks.world(), tensor_parallel_size=1)
+    return "auto"
 
 
 def load(snapshot: Snapshot, hardware: Hardware) -> Policy:
     """The policy of a snapshot on the profile's device, with the attention kernel that suits packed rows there.
 
     Of an adapter's snapshot the adapter alone takes gradients; in mixed precision its frozen base is held in bfloat16.
+    With the strategy fsdp the policy is sharded over the ranks, all of which must load it.
     """
     device = "cuda" if hardware.accelerator in ("gpu", "cuda") else "cpu"
-    half = hardware.precision == "bf16-true" or (hardware.precision == "bf16-mixed" and snapshot.base is not None)
-    model = load_policy(snapshot, "bfloat16" if half else "float32", device, trainable=True)
+    mixed, sharded = hardware.precision == "bf16-mixed", hardware.strategy == "fsdp"
+    half = hardware.precision == "bf16-true" or (mixed and snapshot.base is not None)
+    four_bit = snapshot.base is not None and FourBit.read(snapshot.path) is not None  # cannot be moved when it is made
+    model = load_policy(snapshot, "bfloat16" if half else "float32", "cpu" if sharded and not four_bit else device, trainable=True)
     policy = Policy(model, hardware.head_chunk)
     if device == "cuda":
         policy.use_block_sparse_attention()
     else:
         policy.use_path_attention()
-    check_packable(policy)
+    if sharded:
+        shard(policy, device, mixed)
+    check_packable(policy, 0.05 if sharded and mixed else None)
     return policy
 
 
@@ -227,6 +252,9 @@ class _Training(pl.LightningModule):
         """Whether all steps are done."""
         return len(self.curve) == len(self.plan)
 
+    def configure_model(self) -> None:
+        """Nothing is left to do: where weights are sharded, `load` did it. (Lightning wants this hook of whoever shards.)"""
+
     def train_dataloader(self) -> range:
         """The optimiser steps that are still to do; a step finds its data in the plan."""
         return range(len(self.curve), len(self.plan))
@@ -255,20 +283,20 @@ class _Training(pl.LightningModule):
 
     def training_step(self, number: int, _index: int) -> None:
         started = time.perf_counter()
-        step, world = self.plan[number], self.trainer.world_size
+        step, world = self.plan[number], ranks.world()
         totals = self.learner.loss.totals(step.utterances)
-        micros = step.micro(self.global_rank, world)
+        micros = dealt(step.micros, ranks.rank(), world, equal=self.learner.hardware.strategy == "fsdp")
         sums: dict[str, Tensor] = {}
-        for at, micro in enumerate(micros):
+        for at, (micro, counts) in enumerate(micros):
             multiple = MASK_MULTIPLE if self.device.type == "cuda" else 1
             batch = collate(self.plan.samples, micro, self.before, multiple)
             if self.dropout is not None:
-                self.dropout.key = derive(self.seed, "step", number, self.global_rank, at)
+                self.dropout.key = derive(self.seed, "step", number, at * world + ranks.rank())
             with self._unsynced(at + 1 < len(micros)):
                 loss, metrics = self._loss(batch, totals)
-                self.manual_backward(loss * world)  # data-parallel strategies average over ranks; the loss is a sum
+                self.manual_backward(loss * (world * counts))  # data-parallel strategies average over ranks; the loss is a sum
             for name, value in {"loss": loss, **metrics}.items():
-                sums[name] = sums.get(name, 0.0) + value.detach()
+                sums[name] = sums.get(name, 0.0) + value.detach() * counts
         self.seen += step.micros
         norm = self._update(factor(self.learner.schedule, self.learner.warmup, number, len(self.plan)))
         due, asked = self._note(number, sums, norm, sum(sum(micro.sizes) for micro in step.micros), started)
@@ -297,7 +325,7 @@ class _Training(pl.LightningModule):
                 group["lr"] = group["initial_lr"] * scale
             optimizer.step()
             optimizer.zero_grad()
-        return norm
+        return norm.full_tensor() if isinstance(norm, DTensor) else norm
 
     def _note(self, number: int, sums: Mapping[str, Tensor], norm: Tensor, tokens: int, started: float) -> tuple[bool, bool]:
         """Adds a step's figures to the curve; returns what the ranks agree on: whether to save, and whether to stop."""

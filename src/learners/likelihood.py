@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-import torch
-
-from ..data.packing import collate, supervised
-from ..data.plan import once
+from ..data.packing import supervised
 from ..data.sample import Sample
 from ..models.backend import Snapshot
 from .lightning import Hardware, budget, load
+from .reference import forward
 
 
 def mean_logprob(samples: Sequence[Sample], snapshot: Snapshot, hardware: Hardware) -> float:
@@ -23,12 +21,10 @@ def mean_logprob(samples: Sequence[Sample], snapshot: Snapshot, hardware: Hardwa
 
 
 def logprobs(samples: Sequence[Sample], snapshot: Snapshot, hardware: Hardware) -> list[float]:
-    """The summed log-prob in nats of the supervised tokens of each sample under `snapshot`; 0 where there is none."""
+    """The summed log-prob in nats of the supervised tokens of each sample under `snapshot`; 0 where there is none.
+
+    Every rank is needed, and does its share.
+    """
     policy = load(snapshot, hardware)
-    before = supervised(samples)
-    logprob_M = torch.zeros(before[-1], dtype=torch.float64)
-    with torch.no_grad():
-        for micro in once(samples, budget(policy, hardware)):
-            batch = collate(samples, micro, before)
-            logprob_M[batch.token_N] = policy(batch.to(policy.causal_lm.device)).double().cpu()
-    return [logprob_M[first:last].sum().item() for first, last in pairwise(before)]
+    logprob_M = forward(policy, samples, budget(policy, hardware), policy.causal_lm.device).double()
+    return [logprob_M[first:last].sum().item() for first, last in pairwise(supervised(samples))]

@@ -10,7 +10,10 @@ from typing import Literal, Protocol
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
+
+from .muon import ShardedMuon
 
 Named = Iterable[tuple[str, nn.Parameter]]
 Schedule = Literal["constant", "linear", "cosine"]
@@ -75,7 +78,8 @@ class Muon:
                 (hidden if _in_block(name) and parameter.ndim == 2 else rest).append(parameter)
         if not hidden:
             raise ValueError("Muon found no trainable matrix inside the model's blocks; use AdamW")
-        muon = torch.optim.Muon(hidden, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
+        kind = ShardedMuon if any(isinstance(each, DTensor) for each in hidden) else torch.optim.Muon
+        muon = kind(hidden, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
         if not rest:
             return [muon]
         return [muon, torch.optim.AdamW(rest, lr=self.adamw_lr, betas=_pair(self.betas), eps=self.eps, weight_decay=0.0)]

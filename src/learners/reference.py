@@ -20,8 +20,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from .. import ranks
 from ..data.packing import Budget, collate, supervised
-from ..data.plan import once
+from ..data.plan import dealt, once
 from ..data.sample import Sample, Utterance
 from ..files import InputError, digest
 from ..models import snapshot as snapshots
@@ -51,13 +52,14 @@ def reference(policy: nn.Module, samples: Sequence[Sample], budget: Budget, file
     is computed.
     """
     digests = {"model": model, "data": data_digest(samples)}
-    if (kept := _read(file, digests)) is not None:
+    if (kept := ranks.shared(lambda: _read(file, digests))) is not None:
         return kept
-    values_M = _forward(policy, samples, budget, device)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    draft = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    save_file({NAME: values_M}, draft, metadata=digests)
-    os.replace(draft, file)
+    values_M = forward(policy, samples, budget, device)
+    if ranks.rank() == 0:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        draft = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+        save_file({NAME: values_M}, draft, metadata=digests)
+        os.replace(draft, file)
     return values_M
 
 
@@ -75,7 +77,7 @@ def recorded(
     for sample in played:
         _refuse(sample, model)
     chosen = played[:: -(-len(played) // CHECKED) or 1]
-    _compare(chosen, _forward(policy, chosen, budget, device), tolerance)
+    _compare(chosen, forward(policy, chosen, budget, device), tolerance)
     passed_M = reference(policy, given, budget, file, model=model, device=device) if given else torch.zeros(0)
     passes = iter(passed_M.split([_tokens(sample) for sample in given]))
     return torch.cat([torch.tensor(sample.logprobs) if sample.policy else next(passes) for sample in live])
@@ -91,15 +93,17 @@ def check_vocabulary(model: Snapshot, policy: Snapshot) -> None:
         )
 
 
-def _forward(policy: nn.Module, samples: Sequence[Sample], budget: Budget, device: torch.device) -> Tensor:
-    """Log-probs [M] of all supervised tokens, from one pass over the packed samples."""
+def forward(policy: nn.Module, samples: Sequence[Sample], budget: Budget, device: torch.device) -> Tensor:
+    """Log-probs [M] of all supervised tokens, on the CPU, float32, from one pass over the packed samples, which the ranks share."""
     before = supervised(samples)
     values_M = torch.zeros(before[-1])
     with torch.no_grad():
-        for micro in once(samples, budget):
+        for micro, counts in dealt(once(samples, budget), ranks.rank(), ranks.world(), equal=True):
             batch = collate(samples, micro, before)
-            values_M[batch.token_N] = policy(batch.to(device)).cpu()
-    return values_M
+            value_N = policy(batch.to(device)).cpu()
+            if counts:
+                values_M[batch.token_N] = value_N
+    return ranks.summed(values_M)
 
 
 def _refuse(sample: Sample, model: str) -> None:

@@ -101,6 +101,12 @@ class Policy(nn.Module):
         return -F.cross_entropy(logits_KV, target_K, reduction="none")
 
 
+    def whole(self, ids_T: Tensor) -> Tensor:
+        """Log-probs [T - 1] of one stream's tokens after the first, from the model's own logits."""
+        logits_TV = self.causal_lm(input_ids=ids_T[None], use_cache=False).logits[0].float()
+        return logits_TV[:-1].log_softmax(-1).gather(1, ids_T[1:, None])[:, 0]
+
+
 def without_dropout(model: nn.Module) -> None:
     """Turns all dropout of `model` off, whatever mode it is in; its config stays as it is."""
     for module in model.modules():
@@ -176,7 +182,7 @@ def check_packable(policy: Policy, tolerance: float | None = None) -> None:
     samples = _random_tree(config)
     policy.packable = True
     with torch.no_grad():
-        expected = [_whole(inner, sample, device) for sample in samples]
+        expected = [policy.whole(torch.tensor(sample.token_ids, device=device)) for sample in samples]
         alone = _largest(policy, samples, expected, trees=False, device=device)
         if alone > limit:
             raise ValueError(
@@ -204,13 +210,6 @@ def _random_tree(config: Any) -> list[Sample]:
     a, b, c, d, e = ([draw.randrange(config.vocab_size) for _ in range(unit)] for _ in range(5))
     streams = [a + b + c, a + b + d, a + e, e + a + d]
     return [Sample(str(at), tuple(ids), (Utterance(1, len(ids)),)) for at, ids in enumerate(streams)]
-
-
-def _whole(model: Any, sample: Sample, device: torch.device) -> Tensor:
-    """Log-probs of a sample's supervised tokens from the model's own logits."""
-    ids_T = torch.tensor(sample.token_ids, device=device)
-    logits_TV = model(input_ids=ids_T[None], use_cache=False).logits[0].float()
-    return logits_TV[:-1].log_softmax(-1).gather(1, ids_T[1:, None])[:, 0]
 
 
 def _largest(policy: Policy, samples: Sequence[Sample], expected: Sequence[Tensor], *, trees: bool, device: torch.device) -> float:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from .backend import Snapshot
 
 if TYPE_CHECKING:
     from peft import PeftModel
+    from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from .adapter import Adapter
@@ -65,20 +67,29 @@ def save(
     folder: str | Path,
     name: str = "",
     base: str | None = None,
+    state: Mapping[str, Tensor] | None = None,
 ) -> Snapshot:
     """Writes model and tokenizer to `folder`, whole or not at all, as safetensors that AutoModelForCausalLM loads.
 
-    Of an adapted model (`base` is the folder it stands on) the adapter alone is written. FileExistsError when `folder`
+    Of an adapted model (`base` is the folder it stands on) the adapter alone is written. `state` are its weights where
+    the model itself is sharded. FileExistsError when `folder`
     already holds something else: a snapshot is never overwritten.
     """
     from transformers.utils.logging import disable_progress_bar
+
+    from .adapter import Adapter
 
     folder = Path(folder)
     disable_progress_bar()
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        _bare(model).save_pretrained(part)
+        if hasattr(model, "peft_config"):
+            Adapter.of(cast("PeftModel", model), state).save_pretrained(part)
+        elif state is not None:
+            cast("PreTrainedModel", model).save_pretrained(part, state_dict=dict(state))
+        else:
+            model.save_pretrained(part)
         tokenizer.save_pretrained(part)
         for path in part.iterdir():
             path.chmod(0o644)  # transformers leaves weights readable to their owner alone
@@ -95,10 +106,3 @@ def save(
 def _same(one: Path, other: Path) -> bool:
     names = [sorted(path.name for path in folder.iterdir()) for folder in (one, other)]
     return names[0] == names[1] and digest(one) == digest(other)
-
-
-def _bare(model: Any) -> Any:
-    """What is written of a model."""
-    from .adapter import Adapter
-
-    return Adapter.of(model) if hasattr(model, "peft_config") else model

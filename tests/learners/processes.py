@@ -4,6 +4,7 @@ import gc
 import multiprocessing
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ def _main(rank: int, world: int, meeting: str, call: Any, args: tuple[Any, ...])
     if world > 1:
         distributed.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=world)
     call(*args)
+    print(time.process_time())
     if world > 1:  # in this order, or gloo's threads may abort the process when all is done
         distributed.barrier()
         gc.collect()

@@ -44,6 +44,8 @@ class Cpu:
 
     accelerator: str = "cpu"
     devices: int = 1
+    nodes: int = 1
+    strategy: str = "single"
     precision: str = "32-true"
     threads: int = 1
     micro_tokens: int = 512
