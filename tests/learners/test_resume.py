@@ -38,7 +38,7 @@ def train(made, first, folder, signum=None, at=3, **changes):
 
 
 def killed(folder, first, at):
-    train(learner(optimizer=Muon()), first, folder, signal.SIGKILL, at)
+    train(learner(optimizer=Muon()), first, folder / "cut", signal.SIGKILL, at)
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGUSR1])
@@ -62,7 +62,7 @@ def test_killed_it_goes_on_exactly(tmp_path):
     first, made = start(tmp_path), learner(optimizer=Muon())
     whole, metrics = train(made, first, tmp_path / "whole")
     for at in (2, 4):
-        assert together(1, killed, tmp_path / "cut", first, at) == [-signal.SIGKILL]
+        assert together(1, killed, tmp_path, first, at) == [-signal.SIGKILL]
         assert [path.name for path in (tmp_path / "cut/checkpoint").iterdir()] == [str(at)]  # of the step before
     new, again = train(made, first, tmp_path / "cut")
     assert plain(again["curve"]) == plain(metrics["curve"]) and new.version == whole.version
