@@ -40,9 +40,9 @@ class Dropout:
 
 
 def blocks(model: nn.Module) -> list[nn.Module]:
-    """The transformer blocks of a causal model, in order."""
+    """The transformer blocks of a causal model, in order. (Sharding makes a subclass of each.)"""
     names = set(getattr(model, "_no_split_modules", None) or ())
-    found = [module for module in model.modules() if type(module).__name__ in names]
+    found = [module for module in model.modules() if any(kind.__name__ in names for kind in type(module).__mro__)]
     if not found:
         raise ValueError(f"{type(model).__name__} does not say what its blocks are (_no_split_modules)")
     return found

@@ -5,7 +5,6 @@ FSDP2 (`fully_shard`). Parameters, gradients and optimiser states are DTensors, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, cast
 
 import torch
@@ -16,6 +15,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_f
 from torch.distributed.tensor import DTensor
 
 from .. import ranks
+from .dropout import blocks
 from .policy import Policy
 
 
@@ -28,16 +28,10 @@ def shard(policy: Policy, device: str, mixed: bool) -> None:
     how: dict[str, Any] = {"mesh": mesh, "reshard_after_forward": True}
     if mixed:
         how["mp_policy"] = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
-    for block in blocks(policy):
+    for block in blocks(policy.causal_lm):
         fully_shard(block, **how)
     fully_shard(policy, **how)
     register_fsdp_forward_method(policy, "whole")
-
-
-def blocks(policy: Policy) -> Iterator[nn.Module]:
-    """The transformer blocks, by the classes that the architecture says must not be split."""
-    names = set(policy.causal_lm._no_split_modules or ())
-    return (module for module in policy.causal_lm.modules() if type(module).__name__ in names)
 
 
 def gathered_state(model: nn.Module, trained: bool) -> dict[str, Tensor] | None:

@@ -36,6 +36,7 @@ JOBS = {
     "checkpointed": {"hardware": replace(SMALL, activation_checkpointing=True)},
     "bloom": {"loss": FilteredBC(), "epochs": 1},  # which cannot be packed
     "foreign": {"epochs": 1},  # another model is the reference
+    "dropout": {"loss": FilteredBC(), "epochs": 1, "dropout": 0.2},
     "muon": {"optimizer": Muon(), "epochs": 1},
 }
 
