@@ -78,6 +78,7 @@ class Imitate:
     players: list[str]  # scripts that demonstrate
     first: bool  # before the first iteration; false: the model can do it already, and credit alone is given demonstrations
     partner_weight: Amount  # loss weight of the other seat's words
+    loss: Any  # an objective
     learner: dict[str, Any] = field(default_factory=dict)  # laid over the learner node
 
 

@@ -23,7 +23,6 @@ from .files import InputError, Locked, lock, write_json, write_text
 from .games.base import Game
 from .loop import Loop, Parts, Recipe, restored
 from .models.backend import Snapshot
-from .objectives.filtered_bc import FilteredBC
 from .play.arena import TooManyFailures
 from .report import manifest
 from .report.progress import Progress
@@ -56,7 +55,7 @@ def build(config: DictConfig) -> Parts:
         backend=lambda: backend(device=device, dtype=dtype),
         credit=credit,
         learner=learner(objective, config.learner),
-        imitator=instantiate(node)(loss=FilteredBC(), hardware=hardware),
+        imitator=instantiate(node)(loss=instantiate(config.imitate.loss), hardware=hardware),
         adapter=instantiate(config.adapter, _convert_="all") if config.adapter else None,
         data=data,
         changes={

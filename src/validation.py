@@ -209,11 +209,9 @@ def _targets(value: Any, key: str) -> Iterator[Fault]:
             yield from _target(value, key)
         if key == "schedule":  # its entries are looked at together with what they change
             return
-        if key != "imitate":  # its learner is looked at together with the learner
-            for name, part in value.items():
+        for name, part in value.items():
+            if (key, name) != ("imitate", "learner"):  # which is looked at together with the learner
                 yield from _targets(part, f"{key}.{name}")
-        else:
-            yield from _targets({name: part for name, part in value.items() if name != "learner"}, "imitate.")
     elif isinstance(value, list):
         for number, part in enumerate(value):
             yield from _targets(part, f"{key}.{number}")

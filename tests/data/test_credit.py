@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -18,6 +19,7 @@ from parley.games.base import Reply, Result, Scenario
 from parley.games.deal import Context, Deal
 
 ME = "iter_001"
+published = partial(SpagCredit, form="faithful")
 
 
 def episode(
@@ -193,7 +195,7 @@ def test_a_reply_of_another_version_in_the_seat_is_context() -> None:
     assert mine.logprobs == pytest.approx((-0.21, -0.22))
 
 
-@pytest.mark.parametrize("credit", [FilteredBC("all"), SpagCredit(), SpinPairs()], ids=lambda credit: type(credit).__name__)
+@pytest.mark.parametrize("credit", [FilteredBC("all"), published(), SpinPairs()], ids=lambda credit: type(credit).__name__)
 def test_a_frozen_opponent_of_the_very_same_version_is_not_trained(credit: Any) -> None:
     """In the first iteration the start sits opposite the learner with the same weights: seats count by who sits in them."""
     real = Sample("s", (900, 7, 8), (Utterance(1, 3),))
@@ -303,9 +305,23 @@ def numbers(samples: Sequence[Sample]) -> dict[str, list[tuple[float, float]]]:
     return {sample.id: [(each.reward, each.weight) for each in sample.utterances] for sample in samples}
 
 
+def test_corrected_credit_punishes_who_loses_or_breaks_the_rules() -> None:
+    """a: win, win, win, loss, tie, break: 1 1 1 -1 0 -1, mean 1/6. b: loss x 3, win, tie, a void: mean -2/5."""
+    rows = numbers(SpagCredit(role_weights=False)(GAMES, ME).samples)
+    total = {name: sum(reward for reward, _ in values) for name, values in rows.items()}
+    assert total == pytest.approx(
+        {"m1/a/0": 5 / 6, "m2/a/0": 5 / 6, "m3/a/0": 5 / 6, "m4/a/0": -7 / 6, "m5/a/0": -1 / 6, "m6/a/0": -7 / 6}
+        | {"m1/b/0": -0.6, "m2/b/0": -0.6, "m3/b/0": -0.6, "m4/b/0": 1.4, "m5/b/0": 0.4}
+    )
+    assert SpagCredit() == published(losers=-1.0, breakers=-1.0, baseline="role", form="corrected")
+    assert published(losers=-0.5).breakers == 0.0
+    with pytest.raises(ValueError, match="expected corrected or faithful"):
+        SpagCredit(form="published")
+
+
 def test_spag_as_published() -> None:
     """N = 4 decided games, 3 won by a and 1 by b: weights 4 / (2 * 3) and 4 / (2 * 1). Typed by hand."""
-    credited = SpagCredit()(GAMES, ME)
+    credited = published()(GAMES, ME)
     rows = numbers(credited.samples)
     assert sorted(rows) == ["m1/a/0", "m2/a/0", "m3/a/0", "m4/b/0"]
     assert rows["m1/a/0"] == [pytest.approx((4 / 9, 2 / 3)), pytest.approx((5 / 9, 2 / 3))]
@@ -313,7 +329,7 @@ def test_spag_as_published() -> None:
     assert rows["m3/a/0"] == [pytest.approx((16 / 61, 2 / 3)), pytest.approx((20 / 61, 2 / 3)), pytest.approx((25 / 61, 2 / 3))]
     assert rows["m4/b/0"] == [pytest.approx((4 / 9, 2.0)), pytest.approx((5 / 9, 2.0))]
     assert [v.why for v in credited.table if v.match == "m6"] == ["break, left out", "void, left out"]
-    assert {each.weight for sample in SpagCredit(role_weights=False)(GAMES, ME).samples for each in sample.utterances} == {1.0}
+    assert {each.weight for sample in published(role_weights=False)(GAMES, ME).samples for each in sample.utterances} == {1.0}
 
 
 def test_every_role_has_the_same_mass_of_weight_times_reward() -> None:
@@ -324,13 +340,13 @@ def test_every_role_has_the_same_mass_of_weight_times_reward() -> None:
         decided = sum(1 for game in games if "win" in game.result.outcome_by_seat.values())
         for losers in (0.0, -0.5):
             mass = {"a": 0.0, "b": 0.0}
-            for sample in SpagCredit(losers=losers)(games, ME).samples:
+            for sample in published(losers=losers)(games, ME).samples:
                 mass[sample.id.split("/")[1]] += sum(each.weight * each.reward for each in sample.utterances)
             assert mass == pytest.approx(dict.fromkeys("ab", decided / 2 * (1 + losers)))
 
 
 def test_losers_and_rule_breakers_can_be_punished() -> None:
-    rows = numbers(SpagCredit(losers=-0.9, breakers=-1.0, role_weights=False)(GAMES, ME).samples)
+    rows = numbers(published(losers=-0.9, breakers=-1.0, role_weights=False)(GAMES, ME).samples)
     assert rows["m1/b/0"] == [pytest.approx((-0.4, 1.0)), pytest.approx((-0.5, 1.0))]
     assert rows["m6/a/0"] == [pytest.approx((-4 / 9, 1.0)), pytest.approx((-5 / 9, 1.0))]  # the reply that broke the rules included
     assert "m6/b/0" not in rows and "m5/a/0" not in rows
@@ -338,7 +354,7 @@ def test_losers_and_rule_breakers_can_be_punished() -> None:
 
 def test_a_baseline_per_role() -> None:
     """a: win, win, win, loss, tie, break: totals 1 1 1 0 0 -1, mean 1/3. b: 0 0 0 1 0 and a void: mean 1/5."""
-    rows = numbers(SpagCredit(breakers=-1.0, baseline="role", role_weights=False)(GAMES, ME).samples)
+    rows = numbers(published(breakers=-1.0, baseline="role", role_weights=False)(GAMES, ME).samples)
     total = {name: sum(reward for reward, _ in values) for name, values in rows.items()}
     assert total == pytest.approx(
         {"m1/a/0": 2 / 3, "m2/a/0": 2 / 3, "m3/a/0": 2 / 3, "m4/a/0": -1 / 3, "m5/a/0": -1 / 3, "m6/a/0": -4 / 3}
@@ -346,10 +362,10 @@ def test_a_baseline_per_role() -> None:
     )
     assert sum(total.values()) == pytest.approx(0.0)
     with pytest.raises(ValueError, match="breaking the rules would pay"):
-        SpagCredit(losers=-1.0, baseline="role")
+        published(losers=-1.0, baseline="role")
 
 
-@pytest.mark.parametrize("credit", [SpagCredit(), FilteredBC()], ids=["spag", "filtered_bc"])
+@pytest.mark.parametrize("credit", [published(), FilteredBC()], ids=["spag", "filtered_bc"])
 def test_demonstrations_are_mixed_in_as_sft(credit: Any) -> None:
     text = Sample("alpaca/1", (1, 2, 3), (Utterance(1, 3, weight=0.5, kind="partner"),))
     samples = credit(GAMES, ME, [text]).samples
@@ -360,13 +376,13 @@ def test_demonstrations_are_mixed_in_as_sft(credit: Any) -> None:
 
 
 def test_credit_says_how_many_demonstrations_it_wants() -> None:
-    assert (FilteredBC().mix, SpagCredit().mix, SpinPairs().mix) == (0, 0, None)
-    assert (FilteredBC(mix=7).mix, SpagCredit(mix=7).mix) == (7, 7)
+    assert (FilteredBC().mix, published().mix, SpinPairs().mix) == (0, 0, None)
+    assert (FilteredBC(mix=7).mix, published(mix=7).mix) == (7, 7)
 
 
 def test_spag_needs_outcomes_by_seat() -> None:
     with pytest.raises(ValueError, match="outcome_by_seat says nothing of 'a'"):
-        SpagCredit()(ROUND, ME)
+        published()(ROUND, ME)
 
 
 # --- SPIN ----------------------------------------------------------------------------------------------------------

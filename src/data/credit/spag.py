@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
 from typing import Literal
@@ -14,12 +14,21 @@ from ..sample import Sample
 from .base import Credited, Log, Verdict, credited, decayed, logs
 
 
+FORMS: Mapping[str, Mapping[str, object]] = {
+    "corrected": {"losers": -1.0, "breakers": -1.0, "baseline": "role"},
+    "faithful": {"losers": 0.0, "breakers": 0.0, "baseline": "none"},
+}
+
+
 @dataclass(frozen=True, slots=True)
 class SpagCredit:
     """Decayed rewards of the winner, balanced over the roles (SPAG, arXiv:2404.10642, assign_rewards in its code).
 
     The winner of a match (`outcome_by_seat[seat] == "win"`) shares the reward 1 out over its n replies (`decayed`).
-    Published: losers ("loss"), ties (any other word) and matches that a rule break ended (`blame`) give no samples.
+    form=faithful: losers ("loss"), ties (any other word) and matches that a rule break ended (`blame`) give no samples
+    (losers 0, breakers 0, baseline none). form=corrected: who loses or breaks the rules gets -1, less the role's mean
+    (losers -1, breakers -1, baseline role), so that both seats learn from every match that was decided, and that seat most
+    which seldom wins. A switch that is given counts, whatever the form.
 
     gamma         decay towards earlier replies
     role_weights  utterance weight N / (R N_r): N winners, N_r of them in role r, R roles; so every role has the same
@@ -35,12 +44,19 @@ class SpagCredit:
 
     gamma: float = 0.8
     role_weights: bool = True
-    losers: float = 0.0
-    breakers: float = 0.0
-    baseline: Literal["none", "role"] = "none"
+    losers: float | None = None
+    breakers: float | None = None
+    baseline: Literal["none", "role"] | None = None
     mix: int = 0
+    form: Literal["corrected", "faithful"] = "corrected"
 
     def __post_init__(self) -> None:
+        if self.form not in FORMS:
+            raise ValueError(f"form is {self.form!r}, expected corrected or faithful")
+        for name, value in FORMS[self.form].items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+        assert self.losers is not None and self.breakers is not None
         if not 0 < self.gamma <= 1 or self.losers > 0 or self.breakers > 0 or self.baseline not in ("none", "role"):
             raise ValueError(f"{self}: expected 0 < gamma <= 1, losers and breakers <= 0, baseline none or role")
         if self.baseline == "role" and self.breakers > self.losers:
@@ -63,7 +79,7 @@ class SpagCredit:
         return credited(samples, table, demonstrations)
 
     def _totals(self, found: Sequence[Log], endings: Sequence[str]) -> list[float]:
-        worth = {"win": 1.0, "loss": self.losers, "break": self.breakers, "tie": 0.0}
+        worth = {"win": 1.0, "loss": self.losers or 0.0, "break": self.breakers or 0.0, "tie": 0.0}
         if self.baseline == "none":
             return [worth.get(ending, 0.0) for ending in endings]
         roles: dict[str, list[float]] = defaultdict(list)
