@@ -13,7 +13,6 @@ from ..episode import Episode
 from ..sample import Sample
 from .base import Credited, Log, Verdict, credited, decayed, logs
 
-
 FORMS: Mapping[str, Mapping[str, object]] = {
     "corrected": {"losers": -1.0, "breakers": -1.0, "baseline": "role"},
     "faithful": {"losers": 0.0, "breakers": 0.0, "baseline": "none"},
