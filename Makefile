@@ -39,6 +39,7 @@ shows: setup
 	$(BIN)/python benchmarks/show_kill.py
 	$(BIN)/python benchmarks/show_learning.py deal_tiny
 	$(BIN)/python benchmarks/show_learning.py deal_tiny_self
+	$(BIN)/python benchmarks/show_spin.py
 	$(BIN)/python benchmarks/show_adapters.py
 
 setup: $(STAMP)

@@ -415,7 +415,7 @@ class Loop:
         """How likely the snapshot finds demonstrations of the validation split, and how far it is from their source where that is known.
 
         `logprob`: log p(demonstration) in nats; `kl`: log p of its source less that, whose mean estimates KL(source || model)
-        without bias. {} where there are none.
+        without bias; `gain`: `logprob` less the start's, paired, which is by how much `kl` has fallen. {} where there are none.
         """
         if self.parts.data is None and not self._demonstrated("validation")["matches"]:
             return {}
@@ -434,10 +434,16 @@ class Loop:
             clusters = [demo.cluster or demo.id for demo in demos]
             further = [(demo.logprob - mine, cluster) for demo, mine, cluster in zip(demos, found, clusters) if demo.logprob is not None]
             distance = {"kl": estimate(*zip(*further)).to_json()} if further else {}
-            return {"logprob": estimate(found, clusters).to_json(), **distance}
+            return {"logprob": estimate(found, clusters).to_json(), **distance, "each": [*zip(clusters, found)]}
 
+        name = "iter_{:03d}/eval/demonstrations"
         inputs = {"snapshot": snapshot.version, "at_most": self.config.eval.validation, **self._demonstrated("validation")}
-        return self._stage(f"iter_{number:03d}/eval/demonstrations", inputs, work)
+        figures = dict(self._stage(name.format(number), inputs, work))
+        each, first = figures.pop("each", []), self.outputs(name.format(0)).get("each", [])
+        if number and each:
+            gains = [now - before for (_, before), (_, now) in zip(first, each, strict=True)]
+            figures["gain"] = estimate(gains, [cluster for cluster, _ in each]).to_json()
+        return figures
 
     # --- bookkeeping -------------------------------------------------------------------------------------------------
 

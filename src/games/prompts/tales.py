@@ -13,7 +13,7 @@ learn some hundred preferences, and how far it is from the language can be told 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 
 from ...seeds import derive, rng
@@ -34,7 +34,7 @@ VERBS = {  # present singular, present plural, past
 ADJECTIVES = ("small", "old", "red", "quick", "tall", "kind", "quiet", "proud", "strange", "bright", "hungry", "lazy")
 ADVERBS = ("quietly", "often", "slowly", "again", "gladly", "twice")
 PLACES = ("garden", "harbour", "kitchen", "forest", "tower", "market")
-DETERMINERS = {"sg": ((5, ("the",)), (3, ("a",)), (2, ("this",))), "pl": ((5, ("the",)), (3, ("some",)), (2, ("these",)))}
+DETERMINERS = {"sg": ("the", "a", "this"), "pl": ("the", "some", "these")}
 TIMES = ("today", "yesterday")
 SHARES = {"test": 0.2, "validation": 0.2}
 
@@ -43,7 +43,8 @@ class Tales:
     """One seat writes one sentence to a prompt of three words. The payoff is 1 for a sentence of the language that fits the prompt.
 
     Scenarios are all prompts there are, 1,920. Each holds one real `reply`, which was drawn with `seed`, and its `logprob` in
-    nats under the grammar. `seed` also says which prompts are held out, and what the nouns prefer.
+    nats under the grammar. `seed` also says which prompts are held out, and what the nouns prefer. Of several choices the
+    n-th has a weight of n to the power of -`skew`: 0 is even, and the larger, the surer is the language of its words.
     """
 
     name = "tales"
@@ -54,9 +55,9 @@ class Tales:
         metrics={"accepted_rate": "1 if the grammar accepts the reply to this prompt", **METRICS, "score": "the same"},
     )  # fmt: skip
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int = 0, skew: float = 3.0) -> None:
         self.seed = seed
-        self.grammar = Grammar(dict(rules(seed)))
+        self.grammar = Grammar(dict(rules(seed, skew)))
 
     def scenarios(self, split: str) -> Sequence[Scenario]:
         """The prompts of a split, shuffled."""
@@ -108,32 +109,33 @@ def _symbol(prompt: str) -> str:
     return f"<tale {prompt}>"
 
 
-def rules(seed: int) -> Iterator[tuple[str, Sequence[Rule]]]:
+def rules(seed: int, skew: float) -> Iterator[tuple[str, Sequence[Rule]]]:
     """The language: a symbol <tale PROMPT> for each prompt, and what it is made of. `seed` draws the nouns' preferences."""
+
+    def choice(*parts: tuple[str, ...]) -> list[Rule]:
+        return [(number**-skew, part) for number, part in enumerate(parts, 1)]
+
+    def preferred(words: Iterable[str], *names: str) -> list[str]:
+        return sorted(words, key=lambda word: derive(seed, "preference", *names, word))
+
     for prompt in prompts():
         actor, other, time = prompt.split()
-        yield _symbol(prompt), [(1, (f"<actor {actor} {time}>", f"<act {actor} {time}>", f"<some {other}>", "<tail>", "."))]
-    yield "<tail>", [(5, ()), (3, ("<adverb>",)), (3, ("in", "the", "<place>"))]
-    yield "<adverb>", _zipf(ADVERBS, seed, "adverb")
-    yield "<place>", _zipf(PLACES, seed, "place")
+        yield _symbol(prompt), choice((f"<actor {actor} {time}>", f"<act {actor} {time}>", f"<some {other}>", "<tail>", "."))
+    yield "<tail>", choice(("in", "the", "<place>"), (), ("<adverb>",))
+    yield "<adverb>", choice(*((word,) for word in ADVERBS))
+    yield "<place>", choice(*((word,) for word in PLACES))
+    for number, words in DETERMINERS.items():
+        yield f"<determiner {number}>", choice(*((word,) for word in words))
     for noun in NOUNS:
-        adjective, verbs = _zipf(ADJECTIVES, seed, "adjective", noun), _zipf(VERBS, seed, "verb", noun)
-        yield f"<adjective {noun}>", adjective
-        yield f"<adjectives {noun}>", [(5, ()), (4, (f"<adjective {noun}>",)), (1, (f"<adjective {noun}>", f"<adjective {noun}>"))]
+        adjective, verbs = f"<adjective {noun}>", preferred(VERBS, "verb", noun)
+        others = preferred((other for other in NOUNS if other != noun), "other", noun)
+        yield adjective, choice(*((word,) for word in preferred(ADJECTIVES, "adjective", noun)))
+        yield f"<adjectives {noun}>", choice((adjective,), (), (adjective, adjective))
+        yield f"<anyone {noun}>", choice(*((f"<some {form}>",) for other in others for form in (other, plural(other))))
         for number, form in (("sg", noun), ("pl", plural(noun))):
-            yield f"<some {form}>", [(1, (f"<determiner {number}>", f"<adjectives {noun}>", form))]
+            yield f"<some {form}>", choice((f"<determiner {number}>", f"<adjectives {noun}>", form))
             for time in TIMES:
                 at = 2 if time == "yesterday" else 0 if number == "sg" else 1
-                yield f"<act {form} {time}>", [(weight, (VERBS[verb][at],)) for weight, (verb,) in verbs]
-                clause = ("that", f"<act {form} {time}>", f"<anyone {noun}>")
-                yield f"<actor {form} {time}>", [(6, (f"<some {form}>",)), (4, (f"<some {form}>", *clause))]
-        others = _zipf([other for other in NOUNS if other != noun], seed, "other", noun)
-        anyone = [(weight, form) for weight, (other,) in others for form in (other, plural(other))]
-        yield f"<anyone {noun}>", [(weight, (f"<some {form}>",)) for weight, form in anyone]
-    yield from ((f"<determiner {number}>", rule) for number, rule in DETERMINERS.items())
-
-
-def _zipf(words: Sequence[str] | Mapping[str, object], seed: int, *names: str) -> list[tuple[float, tuple[str]]]:
-    """The words in an order of their own, the n-th with weight 1/n^2: half of the time it is one, and some are rare."""
-    order = sorted(words, key=lambda word: derive(seed, "preference", *names, word))
-    return [(1 / number**2, (word,)) for number, word in enumerate(order, 1)]
+                yield f"<act {form} {time}>", choice(*((VERBS[verb][at],) for verb in verbs))
+                clause = (f"<some {form}>", "that", f"<act {form} {time}>", f"<anyone {noun}>")
+                yield f"<actor {form} {time}>", choice((f"<some {form}>",), clause)
