@@ -325,7 +325,7 @@ def _tell(folder: Path, failed: Sequence[tuple[int, int]]) -> None:
     said: set[str] = set()
     for rank, code in failed:
         file = folder / ERROR.format(rank)
-        text = file.read_text() if file.exists() else f"killed by {signal.Signals(-code).name}" if code < 0 else ""
+        text = file.read_text().rstrip() if file.exists() else f"killed by {signal.Signals(-code).name}" if code < 0 else ""
         if text and text not in said:
             said.add(text)
             print(f"parley: {'' if rank == 0 else f'rank {rank}: '}{text}", file=sys.stderr)
