@@ -149,8 +149,8 @@ def test_a_step_of_slurm_is_adopted_and_a_batch_script_is_not(monkeypatch: pytes
     monkeypatch.setattr(os, "environ", {"SLURM_JOB_ID": "77", "SLURM_NTASKS": "8", "SLURM_PROCID": "0"})
     launch.adopt()
     assert "RANK" not in os.environ
-    step = {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "8", "SLURM_PROCID": "5", "SLURM_LOCALID": "1", "SLURM_STEP_NODELIST": "gpu[03-05,9]"}
-    os.environ.update(step)
+    step = {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "8", "SLURM_STEP_NODELIST": "gpu[03-05,9]"}
+    os.environ.update(step | {"SLURM_PROCID": "5", "SLURM_LOCALID": "1"})
     launch.adopt()
     assert [os.environ[name] for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR")] == ["5", "1", "8", "gpu03"]
     first = os.environ["MASTER_PORT"]
