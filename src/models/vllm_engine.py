@@ -105,24 +105,29 @@ class Engine:
     def add(self, ask: Ask) -> None:
         """Takes a request. ValueError where vLLM refuses it."""
         from vllm import SamplingParams
+        from vllm.inputs.engine import tokens_input
         from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
         params = SamplingParams(
             temperature=ask.temperature, top_p=ask.top_p, top_k=ask.top_k, seed=ask.seed, max_tokens=ask.limit, logprobs=0,
-            stop_token_ids=list(ask.stop_ids), detokenize=False,
+            stop_token_ids=list(ask.stop_ids), detokenize=False, skip_clone=True,
             output_kind=RequestOutputKind.CUMULATIVE if ask.watch else RequestOutputKind.FINAL_ONLY,
             structured_outputs=None if ask.schema is None else StructuredOutputsParams(json=ask.schema),
         )  # fmt: skip
-        prompt = {"prompt_token_ids": list(ask.token_ids), "cache_salt": ask.salt}
         self._numbers += 1
         name = str(self._numbers)
+        prompt = tokens_input(list(ask.token_ids), cache_salt=ask.salt)
         self._llm.add_request(name, prompt, params, lora_request=ask.adapter and self._adapter(*ask.adapter))
         self._requests[name] = ask.id
 
     def step(self) -> list[Sampled]:
         """One step of the engine: what is done, and what is watched."""
-        with _randomness(), _eagerly(self.shape.eager):
+        import torch
+
+        state = torch.random.get_rng_state()  # of which greedy requests take, beside others with seeds
+        with _eagerly(self.shape.eager):
             outputs = self._llm.step()
+        torch.random.set_rng_state(state)
         told = []
         for output in outputs:
             name = output.request_id

@@ -6,8 +6,9 @@ import os
 import select
 import sys
 from collections import Counter, deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from random import Random
 from typing import TYPE_CHECKING, TextIO
 
@@ -197,7 +198,7 @@ class LanguagePlayer:
         if length < 1:
             self._ready.append(Completion(prompt.id, "", "context", policy=self.version))
             return None
-        sampling = replace(self.sampling, max_tokens=length)
+        sampling = self.sampling if length == self.sampling.max_tokens else replace(self.sampling, max_tokens=length)
         self._asked[prompt.id] = _Asked(prompt.stream, prompt.request, extension, sampling)
         return replace(prompt, token_ids=tuple(extension.token_ids), sampling=sampling, policy=self.version)
 
@@ -208,14 +209,19 @@ class LanguagePlayer:
             raise RuntimeError(f"the backend of {self.name} answered {done.id}, which {self.name} did not ask; share it by a Switchboard")
         if done.policy not in ("", self.version):
             raise RuntimeError(f"{done.id} was answered by policy {done.policy!r}; {self.name} asked {self.version!r}")
-        done = replace(done, policy=self.version)
         if done.token_ids is None or done.logprobs is None or done.finish == "error":
             self._streams.pop(asked.stream, None)
-            return done
-        part, sampling = asked.extension, {name: float(value) for name, value in asdict(asked.sampling).items()}
+            return replace(done, policy=self.version)
+        part, sampling = asked.extension, _plain(asked.sampling)
         self._streams[asked.stream] = part.reply(asked.request, done.text, done.token_ids, done.finish)
         call = Call(tuple(part.prompt_ids), done.token_ids, done.logprobs, self.version, part.parent, part.shared, part.fork, sampling)
-        return replace(done, call=call)
+        return replace(done, policy=self.version, call=call)
+
+
+@lru_cache(maxsize=1024)
+def _plain(sampling: Sampling) -> Mapping[str, float]:
+    """The settings as an episode records them; of one reply after another they are the same."""
+    return {name: float(value) for name, value in asdict(sampling).items()}
 
 
 class Switchboard:
