@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 from parley.data.sample import Sample
+from parley.games.base import Message
 from parley.learners.optim import AdamW
+from parley.models.hf import HFBackend
+from parley.models.tiny import Tiny
 from parley.objectives.filtered_bc import FilteredBC
 from parley.objectives.offline_po import OfflinePO
 
@@ -22,6 +25,9 @@ import gpu  # noqa: E402
 import train  # noqa: E402
 from comparator import Comparator  # noqa: E402
 from dialogues import Dialogues, Profile, Shape  # noqa: E402
+from plain_play import PlainPlay  # noqa: E402
+
+import play  # noqa: E402
 
 TINY = Shape(width=32, layers=2, heads=4, kv_heads=2, mlp=64, vocab=64, tie=True)
 DATA = Dialogues(matches=4, turns=3, rules=20, reply=(3, 8), instruction=4, vocab=TINY.vocab)
@@ -121,3 +127,18 @@ def test_the_gpu_script_walks_every_path_on_a_cpu_and_needs_no_hydra(tmp_path):
 def test_a_check_that_fails_is_named_with_its_reason(tmp_path):
     found = gpu._process(["nonsense", "head"], cpu=True, sparse=False, folder=tmp_path, seconds=250)
     assert found["nonsense"]["status"] == "failed" and "nonsense" in found["nonsense"]["why"] and "head" not in found
+
+
+def test_the_plain_player_plays_the_same_game(tmp_path):
+    words = "[message] [propose] hello books hats balls 0 1 2 3 i take you get deal they proposed error"
+    made = Tiny(width=32, heads=2, layers=1, mlp=64, context=96).create(tmp_path / "tiny", [[Message("user", words)]], 0)
+    torch.manual_seed(0)
+    player = PlainPlay(made.path, play.SAMPLING)
+    results = player.play(play.GAME, play.seatings(2))
+    assert {result.outcome for result in results} <= {"abort", "context"} and player.tokens > 8
+    report, seconds = play.arena(HFBackend(max_batch=4), made, 2, 2)
+    assert report.matches == 2 and seconds > 0
+
+
+def test_scripted_play_is_measured_for_every_script():
+    assert play.scripted(1, 4).keys() == play.GAME.scripts().keys()

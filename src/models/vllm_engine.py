@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from warnings import catch_warnings, simplefilter
 
+from .. import ranks
 from ..files import InputError
 
 if TYPE_CHECKING:
@@ -267,8 +268,8 @@ def _build(shape: Shape, folder: str, never: Sequence[int]) -> Any:
     if shape.rank:
         room = max(shape.adapters, 1)
         arguments |= dict(enable_lora=True, max_lora_rank=shape.rank, max_loras=room, max_cpu_loras=max(2 * room, 8))
-    if "RANK" in os.environ and "LOCAL_RANK" in os.environ:
-        arguments["distributed_executor_backend"] = "external_launcher"  # the device of this rank
+    if ranks.world() > 1:
+        arguments["distributed_executor_backend"] = "external_launcher"  # which takes the device of this rank
     with _eagerly(shape.eager), catch_warnings():
         simplefilter("ignore", FutureWarning)
         return LLMEngine.from_engine_args(EngineArgs(**arguments))
