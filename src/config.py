@@ -72,6 +72,16 @@ class Eval:
 
 
 @dataclass
+class Opponent:
+    """A language model that may be seated under a name of its own: one of `path` and `model`."""
+
+    path: str | None = None  # a run's directory (the snapshot that it kept), a model folder, or an adapter's
+    base: str | None = None  # the model folder that an adapter stands on
+    model: str | None = None  # what a server has under this name
+    backend: Any = None  # a node, as of the group backend; null for the learner's own
+
+
+@dataclass
 class Imitate:
     matches: Whole  # demonstrations that the scripts play
     validation: Whole  # more of them, held out
@@ -127,6 +137,7 @@ class Config:
     hardware: Hardware
     players: dict[str, str] = field(default_factory=dict)
     schedule: dict[str, Any] = field(default_factory=dict)  # iter_NNN -> what changes of objective and learner from then on
+    opponents: dict[str, Any] = field(default_factory=dict)  # name -> Opponent
     adapter: Any = None  # null or {} for none
     data: Any = None
     logger: Any = None
@@ -136,7 +147,7 @@ def register() -> None:
     """Makes the schema and the resolvers known to Hydra."""
     schema = OmegaConf.structured(Config)
     schema.imitate = OmegaConf.structured(Imitate)
-    for free in (schema.players, schema.imitate.learner, schema.schedule):  # any key, as in players.first=human
+    for free in (schema.players, schema.opponents, schema.imitate.learner, schema.schedule):  # any key, as in players.first=human
         OmegaConf.set_struct(free, False)
     ConfigStore.instance().store("schema", schema)
     OmegaConf.register_new_resolver("parley.run", run_directory, replace=True, use_cache=True)

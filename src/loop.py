@@ -19,7 +19,7 @@ from typing import Any, Protocol, runtime_checkable
 from rich.console import Console
 
 from . import ranks
-from .data.credit import Credit
+from .data.credit import Credit, Verdict
 from .data.credit.base import logs
 from .data.episode import Episode
 from .data.replay import replay
@@ -28,14 +28,14 @@ from .data.store import EpisodeStore
 from .evaluate import estimate, language, paired, summarise
 from .files import InputError
 from .games.base import Game, Scenario
-from .learners.lightning import LightningLearner
+from .learners.base import Learner, Lessons
 from .learners.likelihood import logprobs, mean_logprob
 from .learners.reference import foreign
 from .models.backend import Sampling, Snapshot
 from .models.renderer import Renderer
 from .play.arena import Report
 from .play.pairing import Seating, both_seatings, fixed, self_play
-from .play.table import Table, Watch, Who
+from .play.table import Opponent, Table, Watch, Who
 from .report.progress import Progress
 from .seeds import derive, rng
 from .stages import Clock, Done, stage
@@ -50,7 +50,7 @@ class Recipe:
 
     nodes: Mapping[str, Any]
     credit: Credit
-    learner: LightningLearner
+    learner: Learner
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +62,11 @@ class Parts:
     model: Any  # a model source: create(folder, conversations, seed) -> Snapshot
     backend: Any  # backend() -> Backend
     credit: Credit
-    learner: LightningLearner
-    imitator: LightningLearner  # the learner as imitation uses it
+    learner: Learner
+    imitator: Learner  # the learner as imitation uses it
     adapter: Any  # create(base, folder, seed) -> Snapshot; None: all weights are trained
     data: Any  # demonstrations(game, split) -> Iterable[Demonstration], besides those of the game's scripts; None for none
+    opponents: Mapping[str, Opponent] = field(default_factory=dict)  # who else may be seated, by name
     changes: Mapping[int, Recipe] = field(default_factory=dict)  # from which iteration on the schedule has another recipe
 
     def recipe(self, number: int) -> Recipe:
@@ -90,7 +91,7 @@ class Loop:
         self.parts, self.config, self.game = parts, parts.config, parts.game
         self.out, self.progress = out, progress
         self.seed = int(parts.config.seed)
-        self.table = Table(self.game, parts.backend, self.config.play.in_flight)
+        self.table = Table(self.game, parts.backend, self.config.play.in_flight, parts.opponents)
         self.done: dict[str, Done] = {}
         self.clock = Clock()
 
@@ -118,15 +119,20 @@ class Loop:
         if not imitate.first or (self.parts.data is None and not imitate.matches):
             return base
 
-        def rendered(split: str) -> list[Sample]:
-            renderer = Renderer.load(base.base or base.path)
-            return [renderer.demonstration(demo) for demo in self.demonstrations(split)]
+        reads_chats = self.parts.imitator.reads == "chats"
+
+        def lessons() -> Lessons:
+            demos = self.demonstrations("train")
+            return demos if reads_chats else rendered(demos, base)
+
+        def held() -> list[Sample]:
+            return [] if reads_chats else rendered(self.demonstrations("validation"), base)
 
         def learn() -> dict[str, Any]:
-            learned = self._learn(self.parts.imitator, ranks.shared(lambda: rendered("train")), base, "iter_000/start", "start")
-            if held_out := ranks.shared(lambda: rendered("validation")):
+            learned = self._learn(self.parts.imitator, ranks.shared(lessons), base, "iter_000/start", "start")
+            if held_out := ranks.shared(held):
                 made = restored(learned["snapshot"], self.out)
-                learned["learn"]["validation_logprob"] = mean_logprob(held_out, made, self.parts.imitator.hardware)
+                learned["learn"]["validation_logprob"] = mean_logprob(held_out, made, self.config.hardware)
             return learned
 
         self._demonstrate("validation")
@@ -183,6 +189,7 @@ class Loop:
         """The matches of round `number`, in which `snapshot` is the learner; returns their figures."""
         name = f"iter_{number:03d}/play"
         inputs = {"snapshot": snapshot.version, "play": _plain(self.config.play), "game": _plain(self.config.game), "seed": self.seed}
+        inputs |= {"players": self._versions(map(str, self.config.players.values()))}
 
         def told(episodes: list[Episode]) -> dict[str, Any]:
             return {"matches": len(episodes), **language(episodes, [LEARNER]), "figures": _figures(episodes, [LEARNER])}
@@ -203,7 +210,7 @@ class Loop:
         def work() -> dict[str, Any]:
             if recipe.credit.mix != 0:
                 self._demonstrate("train")
-            samples, kept = ranks.shared(lambda: self._samples(number, source or self, snapshot, recipe.credit))
+            samples, kept = ranks.shared(lambda: self._samples(number, source or self, snapshot, recipe))
             begin = self._adapted(snapshot, f"iter_{number:03d}/adapter") if self.config.start == "previous" else self.start()
             return {**self._learn(recipe.learner, samples, begin, name, f"iter_{number:03d}"), "credit": kept}
 
@@ -299,12 +306,15 @@ class Loop:
             yield Seating(match, drawn.choice(scenarios), derive(self.seed, "match", match), players)
 
     def _self_play(self, number: int) -> Iterator[Seating]:
-        """This iteration's matches: each role is played by whom `players` names, by the learner unless it says otherwise."""
+        """This iteration's matches: each role is played by whom `players` names, by the learner unless it says otherwise; or the
+        learner plays each role in turn, against its `opponent`."""
         named = dict(_plain(self.config.players))
+        scenarios, stage = self._drawn("train", self.config.play.scenarios, number), f"iter_{number:03d}/play"
+        if "opponent" in named:
+            return both_seatings(self.game, scenarios, LEARNER, named["opponent"], self.seed, stage, self.config.play.group)
         default = named.pop("default", LEARNER)
         players = {role: str(named.get(role, default)) for role in self.game.roles}
-        scenarios = self._drawn("train", self.config.play.scenarios, number)
-        return fixed(self.game, scenarios, players, self.seed, f"iter_{number:03d}/play", self.config.play.group)
+        return fixed(self.game, scenarios, players, self.seed, stage, self.config.play.group)
 
     def _drawn(self, split: str, count: int, number: int) -> list[Scenario]:
         every = self.game.scenarios(split)
@@ -361,33 +371,43 @@ class Loop:
 
     def _measured(self, number: int, what: str, seatings: Iterable[Seating], sampling: Sampling, who: Who) -> dict[str, Any]:
         name = f"iter_{number:03d}/eval/{what}"
-        versions = {key: snapshot.version for key, snapshot in who.items()}
+        versions = {key: snapshot.version for key, snapshot in who.items()} | self._versions([what.rpartition("/")[2]])
         inputs = {"players": versions, "sampling": asdict(sampling), "game": _plain(self.config.game)}
         return self._stage(name, inputs, lambda: self.play(name, seatings, lambda found: _figures(found, [LEARNER]), sampling, who))
 
+    def _versions(self, names: Iterable[str]) -> dict[str, str]:
+        """The versions of those of `names` that are opponents from the config."""
+        return {name: self.parts.opponents[name].snapshot.version for name in names if name in self.parts.opponents}
+
     # --- learning ----------------------------------------------------------------------------------------------------
 
-    def _samples(self, number: int, source: Loop, snapshot: Snapshot, credit: Credit) -> tuple[list[Sample], dict[str, Any]]:
-        """The samples of this round and of the `replay` rounds before it, and what credit kept of this one."""
-        samples: list[Sample] = []
+    def _samples(self, number: int, source: Loop, snapshot: Snapshot, recipe: Recipe) -> tuple[Lessons, dict[str, Any]]:
+        """What the learner is given of this round and of the `replay` rounds before it, and what credit kept of this one."""
+        lessons: list[Any] = []
         kept: dict[str, Any] = {}
         for each in range(max(1, number - self.config.replay), number + 1):
-            given = credit(source.episodes(f"iter_{each:03d}/play"), LEARNER, self._mixed(each, snapshot, credit))
-            samples += given.samples
-            kept = {"logs": len(given.table), "kept": given.kept, "utterances": sum(len(sample.utterances) for sample in given.samples)}
-        return samples, kept
+            episodes, mixed = source.episodes(f"iter_{each:03d}/play"), self._mixed(each, recipe.credit)
+            if recipe.learner.reads == "chats":
+                given = recipe.credit(episodes, LEARNER)
+                lessons += [*chats(self.game, episodes, given.table), *mixed]
+                replies = sum(len(verdict.replies) for verdict in given.table)
+            else:
+                given = recipe.credit(episodes, LEARNER, rendered(mixed, snapshot))
+                lessons += given.on_policy()
+                replies = sum(len(sample.utterances) for sample in given.samples)
+            kept = {"logs": len(given.table), "kept": given.kept, "utterances": replies}
+        return lessons, kept
 
-    def _mixed(self, number: int, snapshot: Snapshot, credit: Credit) -> list[Sample]:
-        """The demonstrations that credit is given with round `number`, drawn anew for each, in the tokens of `snapshot`."""
+    def _mixed(self, number: int, credit: Credit) -> list[Demonstration]:
+        """The demonstrations that are mixed into round `number`, drawn anew for each."""
         if (wanted := credit.mix) == 0:
             return []
         demos = self.demonstrations("train")
         if wanted is not None and wanted < len(demos):
             demos = rng(self.seed, "mix", number).sample(demos, wanted)
-        renderer = Renderer.load(snapshot.base or snapshot.path)
-        return [renderer.demonstration(demo) for demo in demos]
+        return demos
 
-    def _learn(self, learner: LightningLearner, samples: Sequence[Sample], begin: Snapshot, name: str, version: str) -> dict[str, Any]:
+    def _learn(self, learner: Learner, samples: Lessons, begin: Snapshot, name: str, version: str) -> dict[str, Any]:
         bar = self.progress.stage(name, None, "steps")
         with bar:
             made, metrics = learner.learn(
@@ -406,8 +426,8 @@ class Loop:
 
         def work() -> dict[str, Any]:
             words, samples = ranks.shared(said)
-            drift = {"start_logprob": mean_logprob(samples, start, self.parts.learner.hardware)} if samples else {}
-            return words | drift
+            scored = samples and start.served is None  # a server scores no text
+            return words | ({"start_logprob": mean_logprob(samples, start, self.config.hardware)} if scored else {})
 
         return self._stage(name, {"start": start.version}, work)
 
@@ -415,22 +435,22 @@ class Loop:
         """How likely the snapshot finds demonstrations of the validation split, and how far it is from their source where that is known.
 
         `logprob`: log p(demonstration) in nats; `kl`: log p of its source less that, whose mean estimates KL(source || model)
-        without bias; `gain`: `logprob` less the start's, paired, which is by how much `kl` has fallen. {} where there are none.
+        without bias; `gain`: `logprob` less the start's, paired, which is by how much `kl` has fallen. {} where there are none,
+        or the model is behind a server, which scores no text.
         """
-        if self.parts.data is None and not self._demonstrated("validation")["matches"]:
+        if snapshot.served is not None or (self.parts.data is None and not self._demonstrated("validation")["matches"]):
             return {}
         self._demonstrate("validation")
 
-        def rendered() -> tuple[list[Demonstration], list[Sample]]:
+        def held() -> tuple[list[Demonstration], list[Sample]]:
             demos = self.demonstrations("validation")[: self.config.eval.validation]
-            renderer = Renderer.load(snapshot.base or snapshot.path)
-            return demos, [renderer.demonstration(demo) for demo in demos]
+            return demos, rendered(demos, snapshot)
 
         def work() -> dict[str, Any]:
-            demos, samples = ranks.shared(rendered)
+            demos, samples = ranks.shared(held)
             if not samples:
                 return {}
-            found = logprobs(samples, snapshot, self.parts.learner.hardware)
+            found = logprobs(samples, snapshot, self.config.hardware)
             clusters = [demo.cluster or demo.id for demo in demos]
             further = [(demo.logprob - mine, cluster) for demo, mine, cluster in zip(demos, found, clusters) if demo.logprob is not None]
             distance = {"kl": estimate(*zip(*further)).to_json()} if further else {}
@@ -478,12 +498,13 @@ def stored(snapshot: Snapshot, run: Path) -> dict[str, Any]:
     """A snapshot as JSON; what lies in the run's directory is named from there, so that a run may be moved."""
     folders = (snapshot.path, snapshot.base)
     path, base = (str(Path(each).relative_to(run)) if each and Path(each).is_relative_to(run) else each for each in folders)
-    return {"version": snapshot.version, "path": path, "base": base}
+    return {"version": snapshot.version, "path": path, "base": base} | ({"served": snapshot.served} if snapshot.served else {})
 
 
 def restored(data: Mapping[str, Any], run: Path) -> Snapshot:
     """What `stored` wrote."""
-    return Snapshot(data["version"], str(run / data["path"]), str(run / data["base"]) if data["base"] else None)
+    path, base = (str(run / data[each]) if data[each] else data[each] for each in ("path", "base"))
+    return Snapshot(data["version"], path, base, data.get("served"))
 
 
 def demonstrate(game: Game, episode: Episode, partner_weight: float) -> list[Demonstration]:
@@ -497,6 +518,25 @@ def demonstrate(game: Game, episode: Episode, partner_weight: float) -> list[Dem
         )
         for seat, messages in replay(game, episode).views.items()
     ]  # fmt: skip
+
+
+def rendered(demos: Sequence[Demonstration], snapshot: Snapshot) -> list[Sample]:
+    """Demonstrations in the tokens of `snapshot`."""
+    if not demos:
+        return []
+    renderer = Renderer.load(snapshot.base or snapshot.path)
+    return [renderer.demonstration(demo) for demo in demos]
+
+
+def chats(game: Game, episodes: Iterable[Episode], table: Iterable[Verdict]) -> list[Demonstration]:
+    """The logs that credit kept as whole chats, in which the replies that it chose weigh 1 and everything else 0."""
+    by_id = {episode.id: episode for episode in episodes}
+    found = []
+    for verdict in table:
+        if verdict.replies:
+            view, chosen = replay(game, by_id[verdict.match]).views[verdict.seat], set(verdict.replies)
+            found.append(Demonstration(f"{verdict.match}/{verdict.seat}", view, tuple(float(each.request in chosen) for each in view)))
+    return found
 
 
 def everything_said(episodes: Sequence[Episode]) -> list[Sample]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
+from inspect import signature
 from pathlib import Path
 from shutil import rmtree
 from typing import Any
@@ -21,48 +23,124 @@ from .data.episode import Episode
 from .data.store import EpisodeStore
 from .files import InputError, Locked, lock, write_json, write_text
 from .games.base import Game
-from .loop import Loop, Parts, Recipe, restored
-from .models.backend import Snapshot
+from .loop import LEARNER, Loop, Parts, Recipe, restored
+from .models import snapshot as snapshots
+from .models.backend import Backend, Snapshot
+from .models.openai import served
 from .play.arena import TooManyFailures
+from .play.table import HUMAN, Opponent
 from .report import manifest
 from .report.progress import Progress
 from .report.trackers import Jsonl, Tracker
 from .stages import MANIFEST, StageChanged
+from .validation import locate, nearest
 
+SPENDING = "spending"  # folder of the ledgers
 EXPECTED = (InputError, FileNotFoundError, Locked, StageChanged, NothingKept, TooManyFailures)  # told without a traceback
 
 
-def build(config: DictConfig) -> Parts:
+def build(config: DictConfig, out: Path) -> Parts:
     """The parts of the experiment. Nodes are built here and nowhere else."""
     objective, hardware = config.objective, config.hardware
-    node = imitation_learner(config)
-    device = {"cpu": "cpu", "gpu": "cuda"}[hardware.accelerator]
-    dtype = "bfloat16" if hardware.precision.startswith("bf16") else "float32"
-    backend, credit = instantiate(config.backend), instantiate(objective.credit)
+    node, credit = imitation_learner(config), instantiate(objective.credit)
     if credit.mix != 0 and not config.data and not config.imitate.matches:
         raise ConfigError("objective.credit wants demonstrations, and there are none: choose a data option, or say imitate.matches=…")
     game, data = instantiate(config.game), instantiate(config.data) if config.data else None
     if credit.mix is None:
         _check_pairs(game, data)
+    taught = {"hardware": hardware, "reference": config.reference, "ledger": out / SPENDING / "learner.jsonl"}
 
     def learner(objective: Any, node: Any) -> Any:
-        return instantiate(node)(loss=instantiate(objective["loss"]), hardware=hardware, reference=config.reference)
+        return _made(node, loss=instantiate(objective["loss"]), **taught)
 
-    return Parts(
+    parts = Parts(
         config=config,
         game=game,
         model=instantiate(config.model),
-        backend=lambda: backend(device=device, dtype=dtype),
+        backend=_backend(config.backend, config, out / SPENDING / "backend.jsonl"),
         credit=credit,
         learner=learner(objective, config.learner),
-        imitator=instantiate(node)(loss=instantiate(config.imitate.loss), hardware=hardware),
+        imitator=_made(node, loss=instantiate(config.imitate.loss), **taught | {"reference": "pass"}),
         adapter=instantiate(config.adapter, _convert_="all") if config.adapter else None,
         data=data,
+        opponents={str(name): _opponent(str(name), config, out) for name in config.opponents},
         changes={
             number: Recipe(nodes, instantiate(nodes["objective"]["credit"]), learner(nodes["objective"], nodes["learner"]))
             for number, nodes in scheduled(config).items()
         },
     )
+    if faults := [*_strangers(parts), *_misplaced(parts)]:
+        raise ConfigError("\n  - ".join(["the parts do not go together", *faults]))
+    return parts
+
+
+def _made(node: DictConfig, **offered: Any) -> Any:
+    """What `node` builds, with as much of what is offered as its target takes."""
+    target = instantiate(node, _convert_="all")
+    return target(**{name: value for name, value in offered.items() if name in signature(target).parameters})
+
+
+def _backend(node: DictConfig, config: DictConfig, ledger: Path) -> Callable[[], Backend]:
+    """Builds the backend of `node` when it is called."""
+    device = {"cpu": "cpu", "gpu": "cuda"}[config.hardware.accelerator]
+    dtype = "bfloat16" if config.hardware.precision.startswith("bf16") else "float32"
+    return partial(_made, node, device=device, dtype=dtype, ledger=ledger)
+
+
+def _opponent(name: str, config: DictConfig, out: Path) -> Opponent:
+    """The language model that `opponents.<name>` names."""
+    node, base = config.opponents[name], config.opponents[name].get("base")
+    backend = _backend(node.backend, config, out / SPENDING / f"{name}.jsonl") if node.get("backend") else None
+    if node.get("model") is not None:
+        return Opponent(served(node.model), backend)
+    folder = Path(node.path)
+    if (folder / SAVED).exists():
+        return Opponent(kept(folder), backend)
+    if (folder / "adapter_config.json").exists() and base is None:
+        raise ConfigError(f"opponents.{name}.path: {folder} is an adapter: say the folder of its base with opponents.{name}.base=…")
+    return Opponent(snapshots.of(folder, base=base), backend)
+
+
+def _strangers(parts: Parts) -> Iterator[str]:
+    """Names of players that nobody has, and roles that the game lacks."""
+    config, game, task = parts.config, parts.game, _task(parts.config)
+    models = {LEARNER, HUMAN, *parts.opponents}
+    if clash := sorted(parts.opponents.keys() & {LEARNER, config.eval.start_name, HUMAN, *game.scripts()}):
+        yield f"opponents: {', '.join(clash)} is taken: by the learner, its start, a person or a script of {game.name}"
+    for role in config.players.keys() - {*game.roles, "default", "opponent"}:
+        yield f"players.{role}: {game.name} has no such role{nearest(role, game.roles)}"
+    if "opponent" in config.players and len(config.players) > 1:
+        yield "players.opponent: the learner takes every role in turn, so no role can be given to somebody else"
+    asked = [(f"players.{role}", name, models) for role, name in config.players.items()]
+    if task in ("selfplay", "evaluate"):
+        asked += [("eval.opponents", name, {*parts.opponents}) for name in config.eval.opponents]
+    if parts.data is None and config.imitate.matches:
+        asked += [("imitate.players", name, set()) for name in config.imitate.players]
+    for key, name, others in asked:
+        if name not in (known := {*game.scripts(), *others}):
+            yield f"{key}: there is no player {name}{nearest(name, known)}"
+
+
+def _misplaced(parts: Parts) -> Iterator[str]:
+    """Models whose backend or learner is of the wrong kind: what a server holds cannot be played or trained here, nor the reverse."""
+    config, hosted = parts.config, _hosted(parts.config.model)
+    if hosted != _hosted(config.backend):
+        yield "backend: a served model (model=served) is played by backend=openai, and it plays no other"
+    if hosted != _hosted(config.learner) and _task(config) in ("selfplay", "imitate", "learn"):
+        yield "learner: a served model (model=served) is trained by learner=openai, and it trains no other"
+    for name, each in parts.opponents.items():
+        if (each.snapshot.served is not None) != _hosted(config.opponents[name].get("backend") or config.backend):
+            wanted = "openai" if each.snapshot.served else "hf"
+            yield f"opponents.{name}: its backend is of the wrong kind; say +backend@opponents.{name}.backend={wanted}"
+
+
+def _task(config: DictConfig) -> str:
+    return str(config.task._target_).rpartition(".")[2]
+
+
+def _hosted(node: DictConfig) -> bool:
+    """Whether a node's target deals with models that a server holds."""
+    return bool(getattr(locate(node._target_), "hosted", False))
 
 
 def _check_pairs(game: Game, data: Any) -> None:
@@ -84,7 +162,7 @@ def running(config: DictConfig, out: Path) -> Iterator[Loop]:
         with ExitStack() as held, preempt.listening():
             ranks.shared(lambda: _begin(config, out, held))
             with Progress(Console(stderr=True, quiet=ranks.rank() > 0)) as progress:
-                yield Loop(build(config), out, progress)
+                yield Loop(build(config, out), out, progress)
     except EXPECTED as error:
         raise ConfigError(str(error)) from error
 

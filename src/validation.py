@@ -22,7 +22,8 @@ from typing import Any, Literal, Union
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
-from .config import ALIKE, SAVED, SCHEDULED, Config, Least, OneOf, changed_keys, overlaid
+from .config import ALIKE, SAVED, SCHEDULED, Config, Least, OneOf, Opponent, changed_keys, leaves, overlaid
+from .report.redact import secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class _Unknown:
 
 
 UNKNOWN = _Unknown()
+SECRET = "looks like a key, and keys come from the environment only: name the variable that holds it (key_env)"
 
 
 def validate(config: DictConfig, choices: Mapping[str, str], out: Path | None = None) -> list[str]:
@@ -57,6 +59,8 @@ def validate(config: DictConfig, choices: Mapping[str, str], out: Path | None = 
     faults += _schedule(plain, faults)
     faults += _reference(plain.get("reference"))
     faults += _processes(plain, choices)
+    faults += _opponents(plain.get("opponents"))
+    faults += [Fault(key, SECRET) for key, value in leaves(plain) if isinstance(value, str) and secret("", value)]
     lines = [f"{_source(fault.key, config)}: {fault.text}{_where(fault.key, choices)}" for fault in faults]
     return list(dict.fromkeys([*lines, *_resumes(config, out)]))
 
@@ -182,6 +186,22 @@ def _processes(plain: Mapping[str, Any], choices: Mapping[str, str]) -> Iterator
         yield Fault(f"players.{people[0]}", f"a person plays in one process only, and this profile has {count}: choose another hardware")
 
 
+def _opponents(nodes: Any) -> Iterator[Fault]:
+    """Opponents that are nothing, or two things at once."""
+    for name, node in (nodes or {}).items():
+        if not isinstance(node, Mapping):
+            yield Fault(f"opponents.{name}", f"must be a mapping, as {{path: …}} or {{model: …, backend: …}}, got {node!r}")
+            continue
+        yield from _shape(node, Opponent, f"opponents.{name}")
+        for key in ("path", "base", "model"):
+            if not isinstance(node.get(key), (str, type(None), _Unknown)):
+                yield Fault(f"opponents.{name}.{key}", f"must be text, got {node[key]!r}")
+        found = [key for key in ("path", "model") if node.get(key) is not None]
+        if len(found) != 1:
+            got = " and ".join(found) or "neither"
+            yield Fault(f"opponents.{name}", f"needs one of path (a run or a model folder) and model (what a server has), got {got}")
+
+
 def _resumes(config: DictConfig, out: Path | None) -> Iterator[str]:
     if out is None or config.resume == "none":
         return
@@ -199,7 +219,11 @@ def _resumes(config: DictConfig, out: Path | None) -> Iterator[str]:
 # --- nodes with a _target_ -------------------------------------------------------------------------------------------
 
 RESERVED = ("_target_", "_partial_", "_recursive_", "_convert_")
-GIVEN = {"task": ("config", "out"), "learner": ("loss", "hardware", "reference")}  # what a node's target gets without being told
+GIVEN = {  # what a node's target gets without being told
+    "task": ("config", "out"),
+    "learner": ("loss", "hardware", "reference", "ledger"),
+    "backend": ("device", "dtype", "ledger"),
+}
 
 
 def _targets(value: Any, key: str) -> Iterator[Fault]:
@@ -229,7 +253,7 @@ def _target(node: Mapping[str, Any], key: str) -> Iterator[Fault]:
         return
     name = path.rpartition(".")[2]
     parameters, hints = dict(inspect.signature(target).parameters), _hints(target)
-    given = GIVEN.get(key.rpartition(".")[2] if key.startswith(("imitate.", "schedule.")) else key, ())
+    given = GIVEN.get(key.rpartition(".")[2] if key.startswith(("imitate.", "schedule.", "opponents.")) else key, ())
     free = any(part.kind is part.VAR_KEYWORD for part in parameters.values())
     named = {item: part for item, part in parameters.items() if part.kind in (part.POSITIONAL_OR_KEYWORD, part.KEYWORD_ONLY)}
     arguments = {str(item): value for item, value in node.items() if item not in RESERVED}

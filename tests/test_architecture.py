@@ -27,7 +27,7 @@ FLOORS = [
     {"__main__", "__init__"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-NEIGHBOURS = {("report", "evaluate")}
+NEIGHBOURS = {("report", "evaluate"), ("runs", "validation")}
 NARROWER = {"objectives": {"data.sample"}, "games": {"seeds", "files"}}  # all that a room may import of the others
 
 HEAVY = {"torch", "transformers", "pytorch_lightning", "peft", "tokenizers", "safetensors", "matplotlib", "numpy", "datasets"}

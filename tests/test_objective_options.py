@@ -82,21 +82,21 @@ def test_a_resumed_run_may_change_its_mind_about_the_pass_but_not_about_the_mode
     assert changed_keys(old, config("objective=offline_po", "reference=elsewhere")) == ["reference"]
 
 
-def test_the_reference_reaches_the_learner_and_missing_demonstrations_are_told_first() -> None:
-    built = build(config("reference=recorded", "objective=offline_po"))
+def test_the_reference_reaches_the_learner_and_missing_demonstrations_are_told_first(tmp_path: Path) -> None:
+    built = build(config("reference=recorded", "objective=offline_po"), tmp_path)
     assert built.learner.reference == "recorded" and built.imitator.reference == "pass"
-    assert build(config("objective=spin", "game=tales", "data=replies")).credit.mix is None
-    assert build(config("objective=offline_po", "objective.credit.mix=9")).credit.mix == 9
+    assert build(config("objective=spin", "game=tales", "data=replies"), tmp_path).credit.mix is None
+    assert build(config("objective=offline_po", "objective.credit.mix=9"), tmp_path).credit.mix == 9
     for words in (["objective=spin"], ["objective=offline_po", "objective.credit.mix=9"]):
         with pytest.raises(ConfigError, match="wants demonstrations, and there are none"):
-            build(config(*words, "imitate.matches=0"))
+            build(config(*words, "imitate.matches=0"), tmp_path)
 
 
-def test_credit_that_pairs_wants_demonstrations_of_the_scenarios() -> None:
+def test_credit_that_pairs_wants_demonstrations_of_the_scenarios(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="scripts play matches of their own: use a game whose scenarios have real replies"):
-        build(config("objective=spin"))
+        build(config("objective=spin"), tmp_path)
     with pytest.raises(InputError, match="the scenarios of deal hold no real reply"):
-        build(config("objective=sft", "data=replies"))
+        build(config("objective=sft", "data=replies"), tmp_path)
 
 
 # --- a schedule ------------------------------------------------------------------------------------------------------
@@ -108,7 +108,7 @@ def test_the_published_schedule_of_spin(tmp_path: Path) -> None:
     file = tmp_path / "chats.jsonl"
     rows = ({"messages": [{"role": "user", "content": f"q{n}"}, {"role": "assistant", "content": "a"}]} for n in range(300))
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    parts = build(config(*PUBLISHED, f"game.train={file}"))
+    parts = build(config(*PUBLISHED, f"game.train={file}"), tmp_path)
     recipes = [parts.recipe(number) for number in range(1, 6)]
     assert [recipe.learner.optimizer.lr for recipe in recipes] == [5e-7, 5e-7, 1e-7, 1e-7, 1e-7]
     assert [recipe.learner.loss.beta for recipe in recipes] == [0.1, 0.1, 0.1, 5.0, 5.0]
@@ -169,6 +169,8 @@ class Chats:
 
 class Notes:
     """A learner that only writes down what it is given."""
+
+    reads = "tokens"
 
     def __init__(self) -> None:
         self.given: list[list[Sample]] = []

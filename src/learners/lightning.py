@@ -8,12 +8,12 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import pytorch_lightning as pl
 import torch
@@ -37,10 +37,10 @@ from ..models.sharding import gathered_state, shard
 from ..objectives.base import Numbers, Objective
 from ..seeds import derive
 from . import checkpoint
+from .base import Report
 from .optim import OptimizerConfig, Schedule, factor
 from .reference import RECORDED, check_vocabulary, data_digest, foreign, recorded, reference
 
-Report = Callable[[Mapping[str, float]], None]
 RECORD, MADE, SAVED = "learn.json", "snapshot", "checkpoint"  # what lies in a call's folder
 MASK_MULTIPLE = 128  # rows with an explicit mask are padded to this on a GPU, so that kernels meet few shapes
 
@@ -73,6 +73,8 @@ class LightningLearner:
     dropout            share of the embeddings and of each layer's outputs that is zeroed in training (see `parley.models.dropout`)
     checkpoint_s       seconds between checkpoints, from which a call that was killed goes on
     """
+
+    reads: ClassVar[Literal["tokens"]] = "tokens"
 
     loss: Objective
     hardware: Hardware

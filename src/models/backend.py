@@ -64,6 +64,7 @@ class Completion:
 
     token_ids    sampled ids, terminator included when there was one; None where the server does not say
     logprobs     raw log-probs of those ids (temperature 1, before truncation)
+    prompt_ids   what a server says that it saw, where the prompt was not rendered here
     policy       version that answered; call: the record for the episode, added by the language-model player
     """
 
@@ -74,6 +75,7 @@ class Completion:
     logprobs: tuple[float, ...] | None = None
     policy: str = ""
     call: Call | None = None
+    prompt_ids: tuple[int, ...] | None = None
 
 
 class Player(Protocol):
@@ -105,8 +107,10 @@ class Backend(Player, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A policy with an immutable version: a Hugging Face folder, or a LoRA adapter folder on the folder `base`."""
+    """A policy with an immutable version: a Hugging Face folder, a LoRA adapter folder on the folder `base`, or (without
+    a path) what a server has under the name `served`."""
 
     version: str
     path: str
     base: str | None = None
+    served: str | None = None

@@ -224,6 +224,60 @@ def _plain(sampling: Sampling) -> Mapping[str, float]:
     return {name: float(value) for name, value in asdict(sampling).items()}
 
 
+class ServedPlayer:
+    """A model behind a server, which renders the views itself.
+
+    Its replies have a `Call` where the server says which ids it saw and sampled, with their log-probs; `forks` counts how
+    often what it saw did not begin with what it had seen and sampled before. Others cannot be trained on-policy.
+    """
+
+    def __init__(self, backend: Player, version: str, sampling: Sampling, name: str) -> None:
+        self.backend, self.version, self.sampling, self.name = backend, version, sampling, name
+        self.forks: Counter[str] = Counter()
+        self._streams: dict[str, tuple[str, tuple[int, ...]]] = {}  # stream -> (last request, all ids until its end)
+        self._asked: dict[str, Prompt] = {}
+
+    @property
+    def busy(self) -> bool:
+        return bool(self._asked) and self.backend.busy
+
+    def submit(self, prompts: Sequence[Prompt]) -> None:
+        lengths = [prompt.options.max_tokens or self.sampling.max_tokens for prompt in prompts]
+        asked = [replace(p, sampling=replace(self.sampling, max_tokens=n), policy=self.version) for p, n in zip(prompts, lengths)]
+        self._asked.update((prompt.id, prompt) for prompt in asked)
+        self.backend.submit(asked)
+
+    def poll(self, wait_s: float = 0.0) -> list[Completion]:
+        return [self._record(done) for done in self.backend.poll(wait_s)] if self._asked else []
+
+    def cancel(self, ids: Sequence[str]) -> None:
+        if asked := [prompt for prompt in ids if self._asked.pop(prompt, None) is not None]:
+            self.backend.cancel(asked)
+
+    def forget(self, streams: Sequence[str]) -> None:
+        for stream in streams:
+            self._streams.pop(stream, None)
+
+    def close(self) -> None:
+        self.cancel(list(self._asked))
+        self._streams.clear()
+
+    def _record(self, done: Completion) -> Completion:
+        prompt = self._asked.pop(done.id)
+        parent, before = self._streams.pop(prompt.stream, (None, ()))
+        if done.token_ids is None or done.logprobs is None or done.prompt_ids is None:
+            return done
+        from ..models.renderer import common
+
+        shared = common(before, done.prompt_ids)
+        fork = "history rewritten by the server" if shared < len(before) else None
+        self.forks.update([fork] if fork else [])
+        self._streams[prompt.stream] = prompt.request, done.prompt_ids + done.token_ids
+        sampling = {name: float(value) for name, value in asdict(prompt.sampling).items()}
+        new = done.prompt_ids[shared:]
+        return replace(done, call=Call(new, done.token_ids, done.logprobs, self.version, parent, shared, fork, sampling))
+
+
 class Switchboard:
     """One backend for several players: every `line` is a Player of its own, and completions go to the line that asked."""
 

@@ -1,6 +1,6 @@
 """The table of a stage: players by name, and matches played until none is owed.
 
-A name is that of one of the game's scripts, of a person, or of a language model's snapshot.
+A name is that of one of the game's scripts, of a person, of a snapshot, or of an opponent that the config names.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -19,7 +19,7 @@ from ..games.base import Game
 from ..models.backend import Backend, Player, Sampling, Snapshot
 from .arena import Arena, Report, TooManyFailures, owed
 from .pairing import Seating
-from .players import HumanPlayer, LanguagePlayer, ScriptedPlayer, Switchboard
+from .players import HumanPlayer, LanguagePlayer, ScriptedPlayer, ServedPlayer, Switchboard
 
 HUMAN = "human"
 ATTEMPTS = 3  # rounds in which matches that lost a player are played again before the run stops
@@ -30,12 +30,21 @@ Watch: TypeAlias = Callable[[int, bool], AbstractContextManager[Callable[[Report
 
 
 @dataclass(frozen=True, slots=True)
+class Opponent:
+    """A language model that may be seated beside the learner. `backend` builds its backend (None: the learner's own)."""
+
+    snapshot: Snapshot
+    backend: Callable[[], Backend] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Table:
     """Where matches of `game` are played. `backend` builds a backend, which lives as long as one call of `play`."""
 
     game: Game
     backend: Callable[[], Backend]
     in_flight: int
+    opponents: Mapping[str, Opponent] = field(default_factory=dict)
 
     def play(self, folder: Path, seatings: Iterable[Seating], sampling: Sampling, snapshots: Who, watch: Watch) -> None:
         """Plays into the episode store `folder` what it lacks of `seatings`, which all ranks share, each with a shard of its own.
@@ -67,27 +76,25 @@ class Table:
 
     @contextmanager
     def _seated(self, names: set[str], sampling: Sampling, snapshots: Who) -> Iterator[dict[str, Player]]:
-        """The players of these names. One backend serves all language models, and frees its memory at the end."""
+        """The players of these names. One backend serves the learner and all opponents without one of their own; all are closed."""
         scripts = self.game.scripts()
         players: dict[str, Player] = {name: ScriptedPlayer(scripts[name], name) for name in names & scripts.keys()}
         if HUMAN in names:
             players[HUMAN] = HumanPlayer()
-        if not (models := sorted(names & snapshots.keys())):
-            yield players
-            return
-        from ..models.renderer import Renderer
-
-        backend = self.backend()
-        board = Switchboard(backend)
+        models = {**self.opponents, **{name: Opponent(snapshot) for name, snapshot in snapshots.items()}}
+        boards: dict[Callable[[], Backend], tuple[Backend, Switchboard]] = {}
         try:
-            for name in models:
-                snapshot = snapshots[name]
-                backend.load(snapshot)
-                renderer = Renderer.load(snapshot.base or snapshot.path)
-                players[name] = LanguagePlayer(board.line(), renderer, snapshot.version, sampling, name)
+            for name in sorted(names & models.keys()):
+                build = models[name].backend or self.backend
+                if build not in boards:
+                    backend = build()
+                    boards[build] = backend, Switchboard(backend)
+                backend, board = boards[build]
+                backend.load(models[name].snapshot)
+                players[name] = _speaker(board.line(), models[name].snapshot, sampling, name)
             yield players
         finally:
-            for player in (*players.values(), backend):
+            for player in (*players.values(), *(backend for backend, _ in boards.values())):
                 player.close()
 
 
@@ -101,3 +108,12 @@ def _summed(reports: Sequence[Report]) -> Report:
     failures = tuple(failure for report in reports for failure in report.failures)
     matches, turns, tokens = (sum(getattr(report, name) for report in reports) for name in ("matches", "turns", "tokens"))
     return Report(matches, failures, turns, tokens, 0, max(report.seconds for report in reports))
+
+
+def _speaker(line: Player, snapshot: Snapshot, sampling: Sampling, name: str) -> Player:
+    """The player of a language model: one that renders here, or one whose server renders."""
+    if snapshot.served is not None:
+        return ServedPlayer(line, snapshot.version, sampling, name)
+    from ..models.renderer import Renderer
+
+    return LanguagePlayer(line, Renderer.load(snapshot.base or snapshot.path), snapshot.version, sampling, name)

@@ -6,7 +6,7 @@ Only what the policy under training sampled itself is ever supervised.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
@@ -22,7 +22,10 @@ class NothingKept(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of one log: its score, the bar that it had to pass (None where the rule has none), and why."""
+    """What became of one log: its score, the bar that it had to pass (None where the rule has none), and why.
+
+    `replies` are the requests whose replies were chosen, `recorded` says whether their token ids are known.
+    """
 
     match: str
     scenario: str
@@ -31,14 +34,28 @@ class Verdict:
     bar: float | None
     kept: bool
     why: str
+    replies: tuple[str, ...] = ()
+    recorded: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Credited:
-    """Samples sorted by match id, seat and stream (mixed-in demonstrations last), and one verdict for each log."""
+    """Samples sorted by match id, seat and stream (mixed-in demonstrations last), and one verdict for each log.
+
+    A log that was played without token ids can be kept and has no samples: it may teach a learner that reads chats.
+    """
 
     samples: list[Sample]
     table: tuple[Verdict, ...]
+
+    def on_policy(self) -> list[Sample]:
+        """The samples, for a learner that reads token ids. NothingKept where no kept log has any."""
+        if not any(verdict.recorded for verdict in self.table if verdict.kept):
+            raise NothingKept(
+                "the kept logs have no token ids, so that they cannot be trained on-policy: the server that played them did not give "
+                f"any. Say backend.token_ids=true where it can (vLLM's can), or learner=openai, which reads chats\n{self.text()}"
+            )
+        return self.samples
 
     @property
     def kept(self) -> int:
@@ -91,7 +108,7 @@ class Log:
         return value.get(self.seat) if isinstance(value, Mapping) else value
 
     def replies(self, breach: bool = False) -> list[str]:
-        """Requests whose replies may be trained on, in order: sampled by this policy, and legal.
+        """Requests whose replies may be trained on, in order: made by this policy, and legal.
 
         Illegal are replies that a retry answered (their mark has "retry") and, since it ended the match, the last reply
         of the seat to blame. `breach` lets that last one in, for a credit that punishes it.
@@ -102,7 +119,14 @@ class Log:
         illegal = {request for request, mark in result.marks.items() if "retry" in mark} | {last}
         return [turn.request for turn in own if self._sampled(turn) and (turn.request not in illegal or (breach and turn.request == last))]
 
+    @property
+    def recorded(self) -> bool:
+        """Whether it is known which token ids this seat sampled; else its replies are text alone."""
+        return any(turn.call is not None for turn in self.episode.turns if turn.seat == self.seat)
+
     def _sampled(self, turn: Turn) -> bool:
+        if not self.recorded:
+            return turn.text != "" and turn.finish != "context"
         return turn.call is not None and turn.call.policy == self.version and len(turn.call.sampled_ids) > 0
 
     def samples(self, numbers: Numbers) -> list[Sample]:
@@ -116,9 +140,13 @@ class Log:
                 found.append(Sample(name, stream.token_ids, utterances, policy=self.version, logprobs=_recorded(stream, spans)))
         return found
 
-    def verdict(self, why: str, kept: bool = False, score: float | None = None, bar: float | None = None) -> Verdict:
+    def verdict(
+        self, why: str, kept: bool = False, score: float | None = None, bar: float | None = None, replies: Iterable[str] = ()
+    ) -> Verdict:
         score = self.score if score is None else score
-        return Verdict(self.episode.id, self.episode.scenario.id, self.seat, score, bar, kept, why)
+        if kept and not self.recorded:
+            why = f"{why}, without token ids (not trainable on-policy)"
+        return Verdict(self.episode.id, self.episode.scenario.id, self.seat, score, bar, kept, why, tuple(replies), self.recorded)
 
 
 def _recorded(stream: Stream, spans: Mapping[str, tuple[int, int]]) -> tuple[float, ...] | None:
@@ -141,9 +169,9 @@ def logs(episodes: Sequence[Episode], player: str | None = None) -> list[Log]:
 
 
 def credited(samples: list[Sample], table: Sequence[Verdict], mixed: Sequence[Sample] = ()) -> Credited:
-    """The hand-over, `mixed` demonstrations as kind "sft"; NothingKept, with the table, when self-play gave no sample."""
+    """The hand-over, `mixed` demonstrations as kind "sft"; NothingKept, with the table, when no log is kept."""
     result = Credited([*samples, *map(_as_sft, mixed)], tuple(table))
-    if not samples:
+    if not any(verdict.kept for verdict in table):
         hint = "no seat was played by the policy under training" if not table else "loosen the rule, or play more matches"
         raise NothingKept(f"credit kept nothing to train on: {hint}\n{result.text()}")
     return result

@@ -56,7 +56,7 @@ class FilteredBC:
             samples += log.samples(self._numbers(replies, score))
             why = "kept" if above else "kept as a valid draw" if draw else f"not above the bar ({self.keep})"
             why = "no legal reply of this policy" if (above or draw) and not replies else why
-            table.append(log.verdict(why, bool(replies), score, bar))
+            table.append(log.verdict(why, bool(replies), score, bar, replies))
         return credited(samples, table, demonstrations)
 
     def _score(self, log: Log) -> float:

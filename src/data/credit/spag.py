@@ -74,7 +74,7 @@ class SpagCredit:
         for log, ending, total, own, weight in zip(found, endings, totals, replies, weights):
             shares = decayed(len(own), self.gamma)
             samples += log.samples({request: (total * share, weight) for request, share in zip(own, shares)})
-            table.append(log.verdict(ending if own else f"{ending}, left out", bool(own), score=total))
+            table.append(log.verdict(ending if own else f"{ending}, left out", bool(own), total, replies=own))
         return credited(samples, table, demonstrations)
 
     def _totals(self, found: Sequence[Log], endings: Sequence[str]) -> list[float]:

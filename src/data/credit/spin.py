@@ -43,7 +43,7 @@ def _unpaired(real: Sample | None, generated: Sequence[Sample]) -> str | None:
     if real is None or not real.utterances:
         return "no demonstration of this scenario"
     if not generated:
-        return "no legal reply of this policy"
+        return "no legal reply of this policy whose token ids are known"
     prompts = {sample.token_ids[: sample.utterances[0].start] for sample in (real, generated[0])}
     if len(prompts) > 1:
         return "the prompts differ"

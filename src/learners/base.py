@@ -1,0 +1,29 @@
+"""What the loop asks of a learner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeAlias
+
+from ..data.sample import Demonstration, Sample
+from ..models.backend import Snapshot
+
+Report: TypeAlias = Callable[[Mapping[str, float]], None]  # is told the figures of each step: step, steps, loss, tokens
+Lessons: TypeAlias = Sequence[Sample] | Sequence[Demonstration]
+
+
+class Learner(Protocol):
+    """Makes the next snapshot. It knows no game."""
+
+    @property
+    def reads(self) -> Literal["tokens", "chats"]:
+        """What `learn` is given: samples of token ids, or chats with a weight for each message."""
+
+    def learn(
+        self, samples: Any, snapshot: Snapshot, folder: Path, *, seed: int, name: str, progress: Report | None = None
+    ) -> tuple[Snapshot, dict[str, Any]]:
+        """The snapshot after training `snapshot` on `samples` (`Lessons`, as `reads` says), and what happened on the way.
+
+        `folder` receives what it makes. A call that was cut off is made again with the same arguments and the same folder.
+        """

@@ -1,0 +1,130 @@
+"""What requests to a paid server cost, booked before they are sent, so that a ceiling holds whatever happens to a run."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from secrets import token_hex
+from typing import Any
+
+from ..files import InputError, parse_line
+
+
+class SpendingLimit(InputError):
+    """The ceiling on requests or on cost is reached: nothing more is sent."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prices:
+    """Of a million tokens, in any one currency; `cached` is for prompt tokens that the server had in its cache (None: as others)."""
+
+    prompt: float = 0.0
+    completion: float = 0.0
+    cached: float | None = None
+
+    def of(self, prompt: int, completion: int, cached: int = 0) -> float:
+        """The cost of so many tokens, `cached` of the prompt's among them."""
+        known = self.prompt if self.cached is None else self.cached
+        return ((prompt - cached) * self.prompt + cached * known + completion * self.completion) / 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """One booked request and the most that it can cost."""
+
+    id: str
+    most: float
+
+
+class Ledger:
+    """Every request of one backend in one run, in a file of JSON lines that all processes of the run share.
+
+    A request is booked at the most it can cost before it is sent, and settled at what it did cost. What was booked and
+    never settled (the process was killed) counts in full, since the server may have done the work. Each line is written
+    at once; a crash of the machine itself may lose the last ones. Without `path` everything is kept in memory alone.
+    """
+
+    def __init__(self, path: Path | None = None, max_requests: int | None = None, max_cost: float | None = None) -> None:
+        self.path, self.max_requests, self.max_cost = path, max_requests, max_cost
+        self.requests, self.spent = 0, 0.0
+        self._held: dict[str, float] = {}  # ticket -> the most it can cost, while it is not settled
+        self._mine: set[str] = set()
+        self._name, self._read = token_hex(4), 0
+        with self._locked():
+            pass
+
+    @property
+    def held(self) -> float:
+        """What booked requests may still cost."""
+        return sum(self._held.values())
+
+    def book(self, what: str, most: float) -> Ticket | None:
+        """A ticket to send the request `what`; None while it does not fit, but may once this process has settled others.
+
+        SpendingLimit when it does not fit and nothing of this process is open.
+        """
+        with self._locked() as handle:
+            if reason := self._over(most):
+                if self._mine:
+                    return None
+                raise SpendingLimit(f"{reason}; {self.path or 'this run'} holds every request. Raise the ceiling, then resume")
+            ticket = Ticket(f"{self._name}-{self.requests}", most)
+            self._write(handle, {"book": ticket.id, "for": what, "most": most})
+            self._mine.add(ticket.id)
+        return ticket
+
+    def settle(self, ticket: Ticket, cost: float, facts: Mapping[str, Any] | None = None) -> None:
+        """Says what a booked request did cost, and what else is known of it (tokens, the model that answered)."""
+        with self._locked() as handle:
+            self._mine.discard(ticket.id)
+            self._write(handle, {"settle": ticket.id, "cost": cost, **(facts or {})})
+
+    def _over(self, most: float) -> str:
+        """Why a request of at most that cost does not fit; empty where it does."""
+        if self.max_requests is not None and self.requests >= self.max_requests:
+            return f"the ceiling of {self.max_requests} requests is reached"
+        if self.max_cost is not None and self.spent + self.held + most > self.max_cost:
+            gone = self.spent + self.held
+            return f"the next request may cost {most:.6g}, and of the ceiling of {self.max_cost:g} {gone:.6g} are spent or booked"
+        return ""
+
+    def _take(self, line: Mapping[str, Any]) -> None:
+        if "book" in line:
+            self.requests += 1
+            self._held[line["book"]] = line["most"]
+        else:
+            self._held.pop(line["settle"], None)
+            self.spent += line["cost"]
+
+    def _write(self, handle: int | None, line: Mapping[str, Any]) -> None:
+        self._take(line)
+        if handle is not None:
+            text = json.dumps(line).encode() + b"\n"
+            os.write(handle, text)
+            self._read += len(text)
+
+    @contextmanager
+    def _locked(self) -> Iterator[int | None]:
+        """The file, locked, with everything read that other processes wrote; a torn last line is cut off."""
+        if self.path is None:
+            yield None
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            new = os.pread(handle, os.fstat(handle).st_size - self._read, self._read)
+            whole = new[: new.rfind(b"\n") + 1]
+            if len(whole) < len(new):
+                os.ftruncate(handle, self._read + len(whole))
+            for number, line in enumerate(whole.splitlines(), 1):
+                parse_line(line, self.path, number, self._take)
+            self._read += len(whole)
+            yield handle
+        finally:
+            os.close(handle)
