@@ -33,13 +33,14 @@ PIP_VLLM := .venv-vllm/bin/python -m pip install --quiet --disable-pip-version-c
 	@$(PIP_VLLM) --no-deps --no-build-isolation -e .
 	@touch $@
 
-# What is claimed of learning, resume and batching, measured again: an hour on two idle cores, figures in docs/results/.
+# What is claimed of learning, resume and batching, measured again: two hours on two idle cores, figures in docs/results/.
 shows: setup
 	$(BIN)/python benchmarks/show_batch.py
 	$(BIN)/python benchmarks/show_kill.py
 	$(BIN)/python benchmarks/show_learning.py deal_tiny
 	$(BIN)/python benchmarks/show_learning.py deal_tiny_self
 	$(BIN)/python benchmarks/show_spin.py
+	$(BIN)/python benchmarks/show_spag.py
 	$(BIN)/python benchmarks/show_adapters.py
 
 setup: $(STAMP)

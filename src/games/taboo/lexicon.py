@@ -78,13 +78,25 @@ def lexicon() -> Lexicon:
     return Lexicon(cues, kinds, {cue: tuple(concepts) for cue, concepts in owners.items()})
 
 
+LISTED = 8  # concepts, at most, that a row names of one cue
+
+
+def _owners(concept: str, cue: str, chance: Random) -> list[str]:
+    """`concept` and some others that have `cue`, in an order of chance."""
+    others = [each for each in lexicon().owners[cue] if each != concept]
+    found = [concept, *chance.sample(others, min(LISTED - 1, len(others)))]
+    return chance.sample(found, len(found))
+
+
 def associations(concept: str, chance: Random, rows: int) -> Iterator[tuple[Message, ...]]:
-    """What goes with `concept`, as `rows` short chats to imitate. Four forms in turn, two each way:
+    """What goes with `concept`, as `rows` short chats to imitate. Five forms in turn, from the word and from its cues:
 
     cues apple -> red seeds fruit eating round orchard crunchy         it has seeds . it is red -> it is apple
     word apple -> apple is in the orchard                              seeds red orchard -> it is apple
+                                                                       with red -> cherry apple heart tomato
 
-    The first lists all cues, the others have one to four of them, in an order of chance. No row is a turn of the game.
+    The first lists all cues, the last `LISTED` concepts of one cue, this one among them, the others have one to four cues;
+    in an order of chance. No row is a turn of the game.
     """
     world = lexicon()
     cues = world.cues[concept]
@@ -95,5 +107,6 @@ def associations(concept: str, chance: Random, rows: int) -> Iterator[tuple[Mess
             (" . ".join(world.say("it", cue) for cue in own), f"it is {concept}"),
             (f"word {concept}", world.say(concept, own[0])),
             (" ".join(own), f"it is {concept}"),
-        )[row % 4]
+            (f"with {own[0]}", " ".join(_owners(concept, own[0], chance))),
+        )[row % 5]
         yield Message("system", "facts"), Message("user", asked), Message("assistant", answer)
