@@ -95,13 +95,13 @@ def associations(concept: str, chance: Random, rows: int) -> Iterator[tuple[Mess
     word apple -> apple is in the orchard                              seeds red orchard -> it is apple
                                                                        with red -> cherry apple heart tomato
 
-    The first lists all cues, the last `LISTED` concepts of one cue, this one among them, the others have one to four cues;
+    The first lists all cues, the last `LISTED` concepts of one cue, this one among them, the others have one to five cues;
     in an order of chance. No row is a turn of the game.
     """
     world = lexicon()
     cues = world.cues[concept]
     for row in range(rows):
-        own = chance.sample(cues, chance.randint(2, 4))
+        own = chance.sample(cues, chance.randint(2, 5))
         asked, answer = (
             (f"cues {concept}", " ".join(chance.sample(cues, len(cues)))),
             (" . ".join(world.say("it", cue) for cue in own), f"it is {concept}"),
