@@ -36,6 +36,7 @@ PIP_VLLM := .venv-vllm/bin/python -m pip install --quiet --disable-pip-version-c
 # What is claimed of learning, resume and batching, measured again: two hours on two idle cores, figures in docs/results/.
 shows: setup
 	$(BIN)/python benchmarks/show_batch.py
+	$(BIN)/python benchmarks/plan_memory.py
 	$(BIN)/python benchmarks/show_kill.py
 	$(BIN)/python benchmarks/show_learning.py deal_tiny
 	$(BIN)/python benchmarks/show_learning.py deal_tiny_self

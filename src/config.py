@@ -110,6 +110,26 @@ class Hardware:
 
 
 @dataclass
+class Lengths:
+    """Lengths in tokens, as `parley.data.shapes.Shape` takes them."""
+
+    layout: Annotated[str, OneOf(("chats", "branches", "pairs"))]
+    groups: Count
+    prompt: Count
+    replies: list[int]
+    between: Whole = 0
+    instruction: Whole = 0
+    prompts: Whole = 0
+
+
+@dataclass
+class Stated:
+    model: str | None
+    samples: list[Lengths]
+    source: str
+
+
+@dataclass
 class Config:
     """The root. Nodes typed Any are built from their `_target_`."""
 
@@ -135,6 +155,7 @@ class Config:
     eval: Eval
     imitate: Imitate
     hardware: Hardware
+    stated: Stated
     players: dict[str, str] = field(default_factory=dict)
     schedule: dict[str, Any] = field(default_factory=dict)  # iter_NNN -> what changes of objective and learner from then on
     opponents: dict[str, Any] = field(default_factory=dict)  # name -> Opponent
@@ -189,7 +210,7 @@ def _task_of(saved: Path) -> str | None:
     return OmegaConf.select(OmegaConf.load(saved), "task._target_")
 
 
-UNCOUNTED = ("resume", "run", "runs", "match", "logger", "hardware", "keep")
+UNCOUNTED = ("resume", "run", "runs", "match", "logger", "hardware", "keep", "stated")
 """Keys that a resumed run may change: they decide where and how fast, not what. (Of hardware, precision does count.)"""
 ALIKE = {"reference": ("pass", "recorded")}
 """Values of a key that give the same figures: one may follow the other in a resumed run."""

@@ -210,7 +210,7 @@ class Loop:
         def work() -> dict[str, Any]:
             if recipe.credit.mix != 0:
                 self._demonstrate("train")
-            samples, kept = ranks.shared(lambda: self._samples(number, source or self, snapshot, recipe))
+            samples, kept = ranks.shared(lambda: self.samples(number, source or self, snapshot, recipe))
             begin = self._adapted(snapshot, f"iter_{number:03d}/adapter") if self.config.start == "previous" else self.start()
             return {**self._learn(recipe.learner, samples, begin, name, f"iter_{number:03d}"), "credit": kept}
 
@@ -381,7 +381,7 @@ class Loop:
 
     # --- learning ----------------------------------------------------------------------------------------------------
 
-    def _samples(self, number: int, source: Loop, snapshot: Snapshot, recipe: Recipe) -> tuple[Lessons, dict[str, Any]]:
+    def samples(self, number: int, source: Loop, snapshot: Snapshot, recipe: Recipe) -> tuple[Lessons, dict[str, Any]]:
         """What the learner is given of this round and of the `replay` rounds before it, and what credit kept of this one."""
         lessons: list[Any] = []
         kept: dict[str, Any] = {}

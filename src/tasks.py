@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import instantiate
+from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
@@ -18,14 +18,18 @@ from .data.formats import messages, openai_chat, spag, spin_rows
 from .data.replay import replay as replayed
 from .data.store import EpisodeStore
 from .files import write_json, write_text
+from .forecast import Forecast, architecture, forecast, real, refusal, stated, words
+from .forecast import table as memory_table
+from .learners.lightning import LightningLearner
 from .loop import Loop
 from .models.adapter import merge as merged
 from .report import choice, html, transcript
 from .report import compare as comparison
+from .report.progress import Progress
 from .report.run import figure
 from .report.table import figures_table, run_table, tournament_table, yardstick_table
 from .report.trackers import Tracker, tracking
-from .runs import all_snapshots, find_match, history, kept, player_of, prune, running, saved, trackers
+from .runs import EXPECTED, all_snapshots, build, find_match, history, kept, player_of, prune, running, saved, trackers
 
 
 @ranks.collective
@@ -251,6 +255,47 @@ def merge(config: DictConfig, out: Path, run: str) -> float | None:
     made = merged(source, out / "model", source.version.rpartition("-")[0])
     Console().print(f"snapshot {source.version} as a model of its own: {made.path}", soft_wrap=True)
     return None
+
+
+def plan(config: DictConfig, out: Path, run: str | None) -> float | None:
+    """Explains one round of learning in words and figures: of the newest round of `run`, else of what the experiment states.
+
+    ConfigError, after the explanation, when a device has too little memory for it.
+    """
+    try:
+        learner, forecast = _forecast(config, run)
+    except EXPECTED as error:
+        raise ConfigError(str(error)) from error
+    console = Console()
+    for paragraph in words(forecast, learner, config):
+        console.print(paragraph, highlight=False)
+    console.print(memory_table(forecast, learner))
+    if (why := refusal(forecast, learner)) is not None:
+        raise ConfigError(why)
+    return None
+
+
+def _forecast(config: DictConfig, run: str | None) -> tuple[LightningLearner, Forecast]:
+    if get_class(config.learner._target_) is not LightningLearner:
+        raise ConfigError("task=plan explains learning on one's own devices (learner=lightning); another learner says itself what it does")
+    snapshot = None
+    if run is not None:
+        old = saved(Path(run))
+        for node in ("game", "backend", "model", "data", "imitate"):
+            config[node] = old[node]
+        number = max(history(Path(run), "play"), default=0)
+        if not number:
+            raise ConfigError(f"{run} has no finished round of self-play to plan with")
+        loop, snapshot = Loop(build(config, Path(run)), Path(run), Progress(Console(quiet=True))), player_of(Path(run), number)
+        recipe = loop.parts.recipe(number)
+        learner = recipe.learner
+        data = real(loop.samples(number, loop, snapshot, recipe)[0], f"round {number} of {run}")  # type: ignore[arg-type]
+    else:
+        loss = instantiate(config.objective.loss)
+        learner = instantiate(config.learner)(loss=loss, hardware=config.hardware, reference=config.reference)
+        data = stated(config.stated, learner.batch_utterances)
+    adapter = instantiate(config.adapter, _convert_="all") if config.adapter else None
+    return learner, forecast(learner, adapter, *architecture(config, snapshot), data, config.seed)
 
 
 def compare(config: DictConfig, out: Path, runs: list[str]) -> float | None:

@@ -43,6 +43,8 @@ class _Unknown:
 
 UNKNOWN = _Unknown()
 SECRET = "looks like a key, and keys come from the environment only: name the variable that holds it (key_env)"
+UNBUILT = {"parley.tasks.plan": ("game", "model", "data")}
+"""Nodes that a task can do without: what they lack is no fault. (What is wrong in them is one.)"""
 
 
 def validate(config: DictConfig, choices: Mapping[str, str], out: Path | None = None) -> list[str]:
@@ -52,6 +54,7 @@ def validate(config: DictConfig, choices: Mapping[str, str], out: Path | None = 
     """
     faults: list[Fault] = []
     plain = _plain(config, "", faults)
+    faults = [fault for fault in faults if fault.key.split(".")[0] not in UNBUILT.get(OmegaConf.select(config, "task._target_"), ())]
     faults += _shape(plain, Config, "")
     for key, value in plain.items():
         faults += _targets(value, key)

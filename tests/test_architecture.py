@@ -21,7 +21,7 @@ FLOORS = [
     {"evaluate", "learners", "report", "stages"},
     {"loop"},
     {"config"},
-    {"validation", "runs"},
+    {"validation", "runs", "forecast"},
     {"tasks", "launch"},
     {"main"},
     {"__main__", "__init__"},

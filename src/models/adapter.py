@@ -62,13 +62,19 @@ class LoRA:
         adapter = Adapter(config, {name: _fresh(name, shape, seed) for name, shape in shapes.items()}, self.four_bit)
         return snapshots.save(adapter, load_tokenizer(base.path), folder, "start", base.path)
 
-    def _shapes(self, base: str) -> tuple[LoraConfig, dict[str, torch.Size]]:
-        import torch
-        from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
-        from transformers import AutoConfig, AutoModelForCausalLM
+    def config(self) -> LoraConfig:
+        """The adapter as peft describes it."""
+        from peft import LoraConfig
 
         targets = self.targets if isinstance(self.targets, str) else list(self.targets)
-        config = LoraConfig(r=self.r, lora_alpha=self.alpha, target_modules=targets, task_type="CAUSAL_LM")
+        return LoraConfig(r=self.r, lora_alpha=self.alpha, target_modules=targets, task_type="CAUSAL_LM")
+
+    def _shapes(self, base: str) -> tuple[LoraConfig, dict[str, torch.Size]]:
+        import torch
+        from peft import get_peft_model, get_peft_model_state_dict
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        config = self.config()
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base, local_files_only=True), trust_remote_code=False)
             self._check(model, base)

@@ -46,9 +46,10 @@ def runs(batch: Batch) -> Runs:
     seen: list[np.ndarray] = []
     masks: list[Tensor | None] = []
     width = batch.last_BT.shape[1]
-    for row, last in enumerate(batch.last_BT.cpu().numpy()):
-        index = np.arange(width)
-        single = (last == index) & (batch.positions_BT[row].cpu().numpy() == 0)
+    index = np.arange(width)
+    lasts, positions = (np.array(each.tolist()) for each in (batch.last_BT, batch.positions_BT))
+    for row, (last, position) in enumerate(zip(lasts, positions)):
+        single = (last == index) & (position == 0)
         joined = (last[:-1] > index[:-1]) | (single[:-1] & single[1:])
         starts = [0, *(1 + np.flatnonzero(~joined)).tolist(), width]
         for start, end in pairwise(starts):

@@ -1,0 +1,357 @@
+"""What a training step will hold in memory, by part, found by rehearsing it without data.
+
+The policy, its backward and its optimiser are run on fake tensors, which have shapes and dtypes and no contents (PyTorch's
+FakeTensorMode), while a ledger follows what is alive. So whatever the model, the adapter or the attention kernel keep for the
+backward is counted as the code really keeps it, and a model of billions of weights needs neither weights nor a GPU.
+
+On W ranks of a sharded strategy a rank holds 1/W of the weights, gradients and optimiser's numbers (Rajbhandari et al. 2020,
+"ZeRO", arXiv:1910.02054, section 5, stage 3), and puts whole blocks together for as long as it computes with them (`_exchange`).
+
+Legend: B rows, T tokens of a row, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from transformers import AutoModelForCausalLM, PretrainedConfig
+
+from ..data.packing import Batch, Budget
+from ..models.adapter import LoRA
+from ..models.dropout import blocks
+from ..models.policy import Policy
+from .lightning import budget
+from .optim import OptimizerConfig
+
+GIB = 2**30
+PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "exchange")
+CONTEXT_GIB, SLACK = 1.0, 1.05  # of a GPU: the driver's and the libraries' own memory, and what the allocator's blocks waste
+
+
+class Hardware(Protocol):
+    """What a rehearsal reads of a hardware profile."""
+
+    accelerator: str
+    devices: int
+    nodes: int
+    strategy: str
+    precision: str
+    threads: int
+    micro_tokens: int
+    row_tokens: int
+    head_chunk: int
+    activation_checkpointing: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes that one device holds at the moment when it holds the most: in the `backward`, or in the optimiser's `step`.
+
+    weights      parameters and buffers as they are stored, and copies of them in a lower precision
+    gradients    of the trained parameters; optimizer: its numbers (AdamW keeps two for each trained parameter)
+    activations  all that the forward keeps for the backward, and what either needs for a moment
+    logits       tensors with the vocabulary as their last dimension
+    exchange     what ranks pass to each other: gathered blocks, buckets of gradients
+    most_logits  that are alive at any moment of the step, which is often another one
+    """
+
+    moment: str
+    weights: float
+    gradients: float
+    optimizer: float
+    activations: float
+    logits: float
+    exchange: float = 0.0
+    most_logits: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """What PyTorch's allocator gives out (on a GPU `torch.cuda.max_memory_allocated`)."""
+        return sum(getattr(self, part) for part in PARTS)
+
+    def needed(self, accelerator: str) -> float:
+        """What the device must have: on a GPU with the driver's share and the allocator's waste."""
+        return self.total * SLACK + CONTEXT_GIB * GIB if accelerator == "gpu" else self.total
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model without weights: its architecture, and the adapter that is trained on it (None: all weights are)."""
+
+    config: PretrainedConfig
+    adapter: LoRA | None = None
+
+    def policy(self, hardware: Hardware) -> Policy:
+        """The policy as `lightning.load` makes it, on PyTorch's device without memory ("meta"): with fsdp as its blocks are gathered."""
+        mixed = hardware.precision == "bf16-mixed" and (self.adapter is not None or hardware.strategy == "fsdp")
+        half = hardware.precision == "bf16-true" or mixed
+        model = self._model(torch.bfloat16 if half else torch.float32)
+        if self.adapter is not None and self.adapter.four_bit is not None:
+            _in_four_bits(model, self.adapter.four_bit.double)
+        policy = Policy(model, hardware.head_chunk).train()
+        if hardware.accelerator == "gpu":
+            policy.use_block_sparse_attention()
+        else:
+            policy.use_path_attention()
+        if hardware.activation_checkpointing:
+            policy.causal_lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        return policy
+
+    def budget(self, hardware: Hardware) -> Budget:
+        """How samples become micro-batches for this model under a profile."""
+        return budget(self.policy(hardware), hardware)
+
+    def parameters(self) -> tuple[int, int]:
+        """(all, trained) parameters."""
+        every = list(self._model(torch.float32).parameters())
+        return sum(each.numel() for each in every), sum(each.numel() for each in every if each.requires_grad)
+
+    def _model(self, dtype: torch.dtype) -> Any:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(self.config, dtype=dtype)
+            if self.adapter is None:
+                return model
+            from peft import get_peft_model
+
+            return get_peft_model(model, self.adapter.config(), low_cpu_mem_usage=True)
+
+
+def predict(model: Model, optimizer: OptimizerConfig, hardware: Hardware, batches: Sequence[Batch]) -> Memory:
+    """The peak of one rank over an optimiser step of these micro-batches. Nothing is computed.
+
+    The first finds no gradients; the later ones find all of them, so that the largest of these can be the worst.
+    """
+    world = hardware.devices * hardware.nodes
+    share = _share(model, hardware, world)
+    policy = model.policy(hardware)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        _with_memory(policy)
+        if hardware.accelerator == "gpu" and policy.causal_lm._supports_flex_attn:
+            policy.causal_lm.set_attn_implementation("sdpa")  # the fused kernel keeps for its backward what flex attention keeps
+            batches = [replace(batch, causal=True) for batch in batches]
+        with _Ledger(policy.causal_lm.config.get_text_config(), share) as ledger:
+            ledger.weights(policy)
+            trained = [each for each in policy.parameters() if each.requires_grad]
+            step = _step(policy, trained, optimizer, hardware, ledger)
+            for each in trained:
+                each.grad = None
+            worst = [batches[0], *sorted(batches[1:], key=lambda batch: -batch.tokens_BT.numel())[:1]]
+            backward = _backward(policy, trained, worst, hardware, ledger)
+        exchange = _exchange(policy, trained, hardware) if world > 1 else {"backward": 0.0, "step": 0.0}
+        logits = ledger.most["logits"]
+    parts = {"backward": backward, "step": step}
+    moments = [Memory(name, **parts[name], exchange=exchange[name], most_logits=logits) for name in parts]
+    return max(moments, key=lambda memory: memory.total)
+
+
+def _share(model: Model, hardware: Hardware, world: int) -> float:
+    """The part of weights, gradients and the optimiser's numbers that a rank holds. Sharded in mixed precision it holds them
+    in float32, and gathers them in bfloat16, in which they are rehearsed."""
+    if hardware.strategy != "fsdp":
+        return 1.0
+    return (2.0 if hardware.precision == "bf16-mixed" and model.adapter is None else 1.0) / world
+
+
+def _with_memory(policy: Policy) -> None:
+    """Puts tensors of the present mode, on the CPU, in the place of those without memory. Tied weights stay tied."""
+    made: dict[Tensor, Tensor] = {}
+    for module in policy.modules():
+        for name, each in list(module._parameters.items()):
+            if each is not None:
+                if each not in made:
+                    made[each] = nn.Parameter(torch.empty_like(each, device="cpu"), each.requires_grad)
+                    made[each].__dict__.update(vars(each))
+                module._parameters[name] = made[each]  # type: ignore[assignment]
+        for name, buffer in list(module._buffers.items()):
+            if buffer is not None:
+                module._buffers[name] = torch.empty_like(buffer, device="cpu")
+
+
+def _step(policy: Policy, trained: list[nn.Parameter], optimizer: OptimizerConfig, hardware: Hardware, ledger: _Ledger) -> dict[str, float]:
+    """The parts at the peak of an optimiser step. Its numbers and the gradients are there afterwards."""
+    for parameter in trained:
+        parameter.grad = ledger.mark(torch.empty_like(parameter), "gradients")
+    optimizers = optimizer.build(policy.named_parameters())
+    with ledger.sharing():
+        for each in optimizers:
+            for group in each.param_groups:
+                if hardware.accelerator == "gpu" and "foreach" in group:
+                    group["foreach"] = True  # PyTorch's choice there: all parameters at once, with copies of that size
+            each.step()
+            for tensor in tree_leaves([list(state.values()) for state in each.state.values()]):
+                if isinstance(tensor, Tensor):
+                    ledger.mark(tensor, "optimizer")
+        ledger.keep = optimizers
+        ledger.peak_since()
+        for each in optimizers:
+            each.step()
+    return ledger.peak_since()
+
+
+def _backward(
+    policy: Policy, trained: list[nn.Parameter], batches: Sequence[Batch], hardware: Hardware, ledger: _Ledger
+) -> dict[str, float]:
+    """The parts at the peak of the forward and backward passes of a step."""
+
+    def taken(parameter: Tensor) -> None:
+        ledger.mark(parameter.grad, "gradients")
+
+    for each in trained:
+        each.register_post_accumulate_grad_hook(taken)
+    ledger.peak_since()
+    with torch.autocast("cpu", torch.bfloat16, enabled=hardware.precision == "bf16-mixed"):
+        for batch in batches:
+            policy(batch).sum().backward()
+        return ledger.peak_since()
+
+
+def _exchange(policy: Policy, trained: Iterable[nn.Parameter], hardware: Hardware) -> dict[str, float]:
+    """Bytes that ranks need to pass weights and gradients to each other, in the backward and in the step.
+
+    ddp: buckets that hold another copy of the gradients. fsdp: everything outside the blocks is whole from the first
+    forward to the last backward; of the blocks the present one and the next, which is fetched meanwhile; and a block's
+    gradients before they are shared out, twice (as they come, and in the buffer that is sent, in mixed precision as float32).
+    """
+    if hardware.strategy != "fsdp":
+        copies = float(sum(each.numel() * each.element_size() for each in trained))
+        return {"backward": copies, "step": copies}
+    inside = [list(block.parameters()) for block in blocks(policy.causal_lm)]
+    known = {id(each) for block in inside for each in block}
+    outside = sum(stored_bytes(each) for each in policy.parameters() if id(each) not in known)
+    block = max(sum(map(stored_bytes, each)) for each in inside)
+    sent = 4 if hardware.precision == "bf16-mixed" else None
+    taking = [[each for each in some if each.requires_grad] for some in inside]
+    gradients = max(sum(each.numel() * (each.element_size() + (sent or each.element_size())) for each in some) for some in taking)
+    return {"backward": outside + 2 * block + gradients, "step": 0.0}
+
+
+# --- weights in four bits ------------------------------------------------------------------------------------------------
+
+
+def four_bit_bytes(weights: int, double: bool) -> float:
+    """What bitsandbytes stores for a matrix of so many weights: half a byte each, and a scale for every 64.
+
+    A scale is a float32; with `double` it is one byte, and one float32 more for every 256 scales. The two code books, of 16
+    and (with `double`) 256 float32, and an offset come once a matrix. Dettmers et al. 2023, arXiv:2305.14314, section 3.
+    """
+    blocks = -(-weights // 64)
+    scales = blocks + 4 * -(-blocks // 256) + 4 * 256 + 4 if double else 4 * blocks
+    return weights / 2 + scales + 4 * 16
+
+
+def stored_bytes(parameter: Tensor) -> float:
+    """Bytes of a parameter as it is stored."""
+    return getattr(parameter, "stored_bytes", None) or float(parameter.numel() * parameter.element_size())
+
+
+class _Unpacked(torch.autograd.Function):
+    """A linear layer whose weight is unpacked for the moment of each product, and which keeps nothing for its backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.weight = weight
+        return nn.functional.linear(x, torch.empty_like(weight, dtype=x.dtype))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return grads[0] @ torch.empty_like(ctx.weight, dtype=grads[0].dtype), None
+
+
+def _in_four_bits(model: Any, double: bool) -> None:
+    """Makes the linear layers of a rehearsed model, its head aside, count and compute as 4-bit ones."""
+    base = model.get_base_model()
+    head = base.get_output_embeddings()
+    for name, module in base.named_modules():
+        if type(module) is nn.Linear and module is not head and "lora_" not in name:
+            module.weight.stored_bytes = four_bit_bytes(module.weight.numel(), double)  # type: ignore[attr-defined]
+            module.forward = partial(_linear, module)  # type: ignore[method-assign]
+
+
+def _linear(module: nn.Linear, x: Tensor) -> Tensor:
+    y = _Unpacked.apply(x.to(module.weight.dtype), module.weight)
+    return y if module.bias is None else y + module.bias
+
+
+# --- the ledger --------------------------------------------------------------------------------------------------------
+
+
+class _Ledger(TorchDispatchMode):
+    """Follows the storage of every tensor that is made while it is on: bytes that are alive, by part, and their peak.
+
+    `share` is the fraction of weights, gradients and the optimiser's numbers that a rank holds.
+    """
+
+    def __init__(self, config: Any, share: float) -> None:
+        super().__init__()
+        self.vocabulary, self.width, self.share = config.vocab_size, config.hidden_size, share
+        self.seen: dict[int, tuple[weakref.ref[Any], str, float]] = {}
+        self.live: Counter[str] = Counter()
+        self.peak: dict[str, float] = {}
+        self.most: Counter[str] = Counter()  # of each part, at any moment
+        self.default = 1.0  # fraction of what has no part yet
+        self.keep: Any = None
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        copied = func is torch.ops.aten._to_copy.default and self._part(args[0]) == "weights"
+        for tensor in tree_leaves(made):
+            if isinstance(tensor, Tensor) and tensor.untyped_storage()._cdata not in self.seen:
+                self.mark(tensor, "weights" if copied else self._kind(tensor), self.default)
+        return made
+
+    def weights(self, policy: Policy) -> None:
+        """Counts parameters and buffers, which were there before."""
+        for each in [*policy.parameters(), *policy.buffers()]:
+            self.mark(each, "weights", self.share, stored_bytes(each))
+
+    def mark(self, tensor: Any, part: str, share: float | None = None, size: float | None = None) -> Any:
+        """Counts the tensor's storage in `part` from now on; gives the tensor back."""
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        self._forget(key)
+        size = storage.nbytes() if size is None else size
+        size *= (self.share if part in ("gradients", "optimizer") else 1.0) if share is None else share
+        self.seen[key] = (weakref.ref(storage, self._dropped(key)), part, size)
+        self.live[part] += size  # type: ignore[assignment]
+        self.most[part] = max(self.most[part], self.live[part])
+        if sum(self.live.values()) > sum(self.peak.values()):
+            self.peak = dict(self.live)
+        return tensor
+
+    def peak_since(self) -> dict[str, float]:
+        """The parts at the peak since this was last asked."""
+        peak, self.peak = self.peak, dict(self.live)
+        return {part: float(peak.get(part, 0.0)) for part in PARTS if part != "exchange"}
+
+    @contextmanager
+    def sharing(self) -> Iterator[None]:
+        """Everything that is made inside is shared out over the ranks."""
+        self.default = self.share
+        yield
+        self.default = 1.0
+
+    def _kind(self, tensor: Tensor) -> str:
+        shape = tensor.shape
+        return "logits" if len(shape) and shape[-1] == self.vocabulary and tuple(shape) != (self.width, self.vocabulary) else "activations"
+
+    def _part(self, tensor: Any) -> str:
+        return self.seen.get(tensor.untyped_storage()._cdata, (None, "", 0.0))[1]
+
+    def _dropped(self, key: int) -> Callable[[Any], None]:
+        return lambda _: self._forget(key)
+
+    def _forget(self, key: int) -> None:
+        if key in self.seen:
+            _, part, size = self.seen.pop(key)
+            self.live[part] -= size  # type: ignore[assignment]

@@ -1,0 +1,83 @@
+"""task=plan: what it says of a published recipe, of a run, and of what does not fit."""
+
+import shlex
+
+import pytest
+from hydra import compose, initialize_config_module
+from parley.config import ConfigError
+from parley.forecast import stated
+from parley.main import check
+from parley.models.published import shape
+from parley.tasks import plan
+
+SMALL = "stated.model=llama2_7b 'stated.samples=[{layout:chats,groups:640,prompt:30,replies:[10,10],between:10}]' stated.source='a test'"
+
+
+def told(command: str, capsys, tmp_path, run=None) -> str:
+    """What `parley task=plan …` says. The command line is checked as `parley` does it, so nothing that it lacks is missed."""
+    check(["task=plan", *shlex.split(command)])
+    with initialize_config_module("parley.conf", version_base="1.3"):
+        config = compose("config", ["task=plan", *shlex.split(command)])
+    try:
+        plan(config, tmp_path, run)
+    finally:
+        said = " ".join(capsys.readouterr().out.split())
+    assert not any(tmp_path.iterdir())
+    return said
+
+
+def test_a_published_recipe_is_explained_without_weights_or_data(capsys, tmp_path):
+    said = told("experiment=spin_zephyr7b hardware=a100x8_fsdp", capsys, tmp_path)
+    for words in (
+        "published shape mistral_7b", "of which 7,241,732,096 are trained", "100,000 samples with 100,000 utterances (stated, not real:",
+        "782 optimiser steps an epoch; 2 epochs of them are 1,564", "all 4 rounds are 10,942 steps, from the second on",
+        "rises to 5e-07 over the first 157 steps (10%), then falls in a line to 0", "From iter_004 on: objective.loss.beta=5.0",
+        "89,500,000 with a row for each utterance", "63,900,000 packed as trees (1.4 times fewer", "A step on 8 ranks",
+        "what RMSProp keeps for them, shared by 8 ranks", "there is │ 80.000 │ hardware=a100x8_fsdp",
+    ):  # fmt: skip
+        assert words in said, words
+
+
+@pytest.fixture
+def folder(tmp_path_factory):
+    """A folder with the config of a small model, and no weights."""
+    config = shape("llama2_7b")
+    config.update({"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2})
+    path = tmp_path_factory.mktemp("model")
+    config.save_pretrained(path)
+    return path
+
+
+@pytest.mark.parametrize("hardware", ["a100x32_fsdp", "gpu_qlora", "cpu"])
+def test_a_folder_with_a_config_is_enough(hardware, folder, capsys, tmp_path):
+    said = told(f"model=hf model.path={folder} {SMALL} hardware={hardware}", capsys, tmp_path)
+    assert f"config.json of {folder}" in said and f"hardware={hardware}" in said
+    assert ("Some ranks have nothing to do" in said) == (hardware == "a100x32_fsdp")
+
+
+def test_what_does_not_fit_is_explained_and_then_refused(folder, capsys, tmp_path):
+    tight = f"model=hf model.path={folder} {SMALL} hardware=gpu hardware.memory_gib=1.01"
+    with pytest.raises(ConfigError, match=r"a device needs 1\.\d GiB and has 1\.01 .* the logits with .*: a smaller hardware\.head_chunk"):
+        told(tight, capsys, tmp_path)
+    with pytest.raises(ConfigError, match=r"activation_checkpointing=true, or"):
+        told(f"{tight} hardware.head_chunk=8 hardware.activation_checkpointing=false", capsys, tmp_path)
+    assert told(f"{tight} hardware.memory_gib=3", capsys, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [("", "nothing says which samples"), (f"model=hf {SMALL} stated.model=llama3", "no such shape, only mistral_7b"),
+     (f"{SMALL} stated.model=null", "the model's shape is not known"),
+     (f"{SMALL} learner=hosted learner.model=m", "learning on one's own devices"),
+     ("model=hf 'stated.samples=[{layout:trees,groups:1,prompt:1,replies:[1]}]'", "layout is 'trees'")],
+)  # fmt: skip
+def test_what_is_not_known_is_asked_for(command, words, capsys, tmp_path):
+    with pytest.raises(ConfigError, match=words):
+        told(command, capsys, tmp_path)
+
+
+def test_a_part_of_stated_samples_stands_for_all():
+    with initialize_config_module("parley.conf", version_base="1.3"):
+        config = compose("config", shlex.split(SMALL.replace("640", "100000")))
+    data = stated(config.stated, batch_utterances=32)
+    assert data.utterances == 200_000 and data.samples == 100_000 and len(data.part) == 8 * 16
