@@ -278,6 +278,7 @@ def plan(config: DictConfig, out: Path, run: str | None) -> float | None:
 def _forecast(config: DictConfig, run: str | None) -> tuple[LightningLearner, Forecast]:
     if get_class(config.learner._target_) is not LightningLearner:
         raise ConfigError("task=plan explains learning on one's own devices (learner=lightning); another learner says itself what it does")
+    learner: Any
     snapshot = None
     if run is not None:
         old = saved(Path(run))

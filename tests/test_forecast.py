@@ -68,7 +68,7 @@ def test_what_does_not_fit_is_explained_and_then_refused(folder, capsys, tmp_pat
     ("command", "words"),
     [("", "nothing says which samples"), (f"model=hf {SMALL} stated.model=llama3", "no such shape, only mistral_7b"),
      (f"{SMALL} stated.model=null", "the model's shape is not known"),
-     (f"{SMALL} learner=hosted learner.model=m", "learning on one's own devices"),
+     ("learner=openai ~learner.batch_utterances", "learning on one's own devices"),
      ("model=hf 'stated.samples=[{layout:trees,groups:1,prompt:1,replies:[1]}]'", "layout is 'trees'")],
 )  # fmt: skip
 def test_what_is_not_known_is_asked_for(command, words, capsys, tmp_path):
