@@ -10,6 +10,8 @@ import pytest
 import torch
 from bitsandbytes.functional import dequantize_4bit, has_avx512bf16
 from bitsandbytes.nn import Linear4bit
+from hydra import compose, initialize_config_module
+from parley.config import register
 from parley.data.packing import Budget, collate, pack, supervised
 from parley.data.sample import Sample, Utterance
 from parley.files import InputError
@@ -37,21 +39,14 @@ MODELS = {
     "gpt2": lambda: GPT2LMHeadModel(GPT2Config(vocab_size=VOCAB, n_embd=64, n_layer=2, n_head=4, n_positions=96, **IDS)),
 }
 KINDS = {"lora": LoRA(r=4, alpha=16), "qlora": QLoRA(r=4, alpha=16)}
+register()
 PROBE = torch.tensor([[random.Random(0).randrange(7, VOCAB) for _ in range(24)]])
 
 
-@dataclass(frozen=True)
-class Cpu:
-    """A hardware profile, as the learner reads it."""
-
-    accelerator: str = "cpu"
-    devices: int = 1
-    precision: str = "32-true"
-    threads: int = 1
-    micro_tokens: int = 512
-    row_tokens: int = 128
-    head_chunk: int = 64
-    activation_checkpointing: bool = False
+def cpu():
+    """The profile `cpu`, with small rows."""
+    with initialize_config_module("parley.conf", version_base="1.3"):
+        return compose("config", ["hardware=cpu", "hardware.micro_tokens=512", "hardware.row_tokens=128"]).hardware
 
 
 def base_in(folder, name="llama"):
@@ -101,7 +96,7 @@ def made(request, tmp_path_factory):
     base = base_in(folder)
     before = contents(base.path)
     fresh = KINDS[request.param].create(base, folder / "fresh", seed=3)
-    learner = LightningLearner(FilteredBC(), Cpu(), AdamW(lr=1e-2), epochs=2, batch_utterances=4)
+    learner = LightningLearner(FilteredBC(), cpu(), AdamW(lr=1e-2), epochs=2, batch_utterances=4)
     trained, _ = learner.learn(samples(), fresh, folder / "learn", seed=0, name="iter_001")
     return Made(base, fresh, trained, before)
 
@@ -174,7 +169,7 @@ def in_full(adapter, folder):
 def test_adapters_on_other_architectures_are_merged_exactly_too(name, tmp_path):
     base = base_in(tmp_path, name)
     fresh = LoRA(r=4, alpha=16).create(base, tmp_path / "fresh", 0)
-    learner = LightningLearner(FilteredBC(), Cpu(), AdamW(lr=1e-2), batch_utterances=4)
+    learner = LightningLearner(FilteredBC(), cpu(), AdamW(lr=1e-2), batch_utterances=4)
     trained, _ = learner.learn(samples(), fresh, tmp_path / "learn", seed=0, name="iter_001")
     adapted, whole = logits(load_policy(trained)), logits(load_model(merge(trained, tmp_path / "merged").path))
     assert (adapted - logits(load_model(base.path))).abs().max() > 0.05
