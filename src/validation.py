@@ -180,6 +180,8 @@ def _processes(plain: Mapping[str, Any], choices: Mapping[str, str]) -> Iterator
     count, strategy = hardware["devices"] * hardware["nodes"], hardware.get("strategy")
     if strategy == "single" and count > 1:
         yield Fault("hardware.strategy", f"single is for one process, and there are {count} (devices × nodes): say ddp or fsdp")
+    if strategy in ("ddp", "fsdp") and count == 1:
+        yield Fault("hardware.strategy", f"{strategy} is for several processes, and there is one device: say single")
     wanted, chosen = hardware.get("adapter"), choices.get("adapter")
     if wanted and chosen and wanted != chosen:
         yield Fault("hardware.adapter", f"this profile is for adapter={wanted}, and {chosen} was chosen: change one or the other")

@@ -30,10 +30,9 @@ from ..files import InputError, digest, write_json
 from ..models import snapshot as snapshots
 from ..models.backend import Snapshot
 from ..models.dropout import Dropout
-from ..models.fourbit import FourBit
 from ..models.load import load_policy, load_tokenizer
 from ..models.policy import Policy, check_packable
-from ..models.sharding import gathered_state, shard
+from ..models.sharding import gathered_state, load_sharded
 from ..objectives.base import Numbers, Objective
 from ..seeds import derive
 from . import checkpoint
@@ -197,15 +196,15 @@ def load(snapshot: Snapshot, hardware: Hardware) -> Policy:
     device = "cuda" if hardware.accelerator in ("gpu", "cuda") else "cpu"
     mixed, sharded = hardware.precision == "bf16-mixed", hardware.strategy == "fsdp"
     half = hardware.precision == "bf16-true" or (mixed and snapshot.base is not None)
-    four_bit = snapshot.base is not None and FourBit.read(snapshot.path) is not None  # cannot be moved when it is made
-    model = load_policy(snapshot, "bfloat16" if half else "float32", "cpu" if sharded and not four_bit else device, trainable=True)
-    policy = Policy(model, hardware.head_chunk)
+    dtype = "bfloat16" if half else "float32"
+    if sharded:
+        policy = load_sharded(snapshot, dtype, device, hardware.head_chunk, mixed)
+    else:
+        policy = Policy(load_policy(snapshot, dtype, device, trainable=True), hardware.head_chunk)
     if device == "cuda":
         policy.use_block_sparse_attention()
     else:
         policy.use_path_attention()
-    if sharded:
-        shard(policy, device, mixed)
     check_packable(policy, 0.05 if sharded and mixed else None)
     return policy
 

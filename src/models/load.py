@@ -66,6 +66,23 @@ def load_policy(policy: Snapshot, dtype: str = "float32", device: str | torch.de
     return adapted.eval()  # type: ignore[return-value]  # PeftModel forwards everything to the model it wraps
 
 
+def outline(policy: Snapshot, dtype: str) -> PreTrainedModel:
+    """All of what `load_policy(policy, dtype, trainable=True)` gives but the values: a model on PyTorch's meta device. Bases
+    in 4 bits have no outline."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(_folder(policy.base or policy.path), local_files_only=True)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype), trust_remote_code=False)
+        if policy.base is not None:
+            adapter = LoraConfig.from_pretrained(policy.path)
+            adapter.inference_mode = False
+            model = get_peft_model(model, adapter, low_cpu_mem_usage=True)
+    return model.eval()
+
+
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     """The tokenizer in the local folder `path`; ValueError when it is missing or has no chat template."""
     tokenizer = _tokenizer(path)

@@ -8,15 +8,43 @@ from __future__ import annotations
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch import Tensor, distributed, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 
 from .. import ranks
+from .backend import Snapshot
 from .dropout import blocks
+from .fourbit import FourBit
+from .load import load_policy, outline
 from .policy import Policy
+
+
+def load_sharded(snapshot: Snapshot, dtype: str, device: str, head_chunk: int, mixed: bool) -> Policy:
+    """The trainable policy of a snapshot, sharded over all ranks, all of which must load it.
+
+    Rank 0 reads the weights, and the others get their rows from it: they hold no more at any time. A base in 4 bits is an
+    exception: every rank makes the whole of it, about a quarter of its size in bfloat16, and then keeps its rows.
+    """
+    if snapshot.base is not None and FourBit.read(snapshot.path) is not None:
+        policy = Policy(load_policy(snapshot, dtype, device, trainable=True), head_chunk)
+        shard(policy, device, mixed)
+        return policy
+    policy = Policy(outline(snapshot, dtype), head_chunk)
+    shard(policy, device, mixed)
+    policy.to_empty(device=device)
+    source = load_policy(snapshot, dtype, trainable=True) if ranks.rank() == 0 else None
+    options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+    set_model_state_dict(policy.model, {} if source is None else source.state_dict(), options=options)
+    given = {} if source is None else dict(source.named_buffers())  # those that no file has, too
+    for name, buffer in policy.model.named_buffers():
+        buffer.copy_(given.get(name, buffer))
+        distributed.broadcast(buffer, src=0)
+    if source is not None:
+        policy.causal_lm.generation_config = source.generation_config
+    return policy
 
 
 def shard(policy: Policy, device: str, mixed: bool) -> None:

@@ -114,6 +114,7 @@ def test_two_processes_are_one(strategy, name, results):
 def test_the_snapshot_is_whole_and_the_same(strategy, name, snapshots, results):
     (one, two) = (Path(read(results, each, name)["path"]) for each in ("single", strategy))
     assert sorted(path.name for path in one.iterdir()) == sorted(path.name for path in two.iterdir())
+    assert all((two / path.name).read_bytes() == path.read_bytes() for path in one.glob("*.json"))
     base = snapshots[name].base
     before, expected, got = (load_policy(Snapshot("", str(path), base)).state_dict() for path in (snapshots[name].path, one, two))
     floats = [key for key in expected if base is None or "lora_" in key]
