@@ -63,7 +63,7 @@ class Play:
 class Eval:
     start_name: str  # what the start is called as an opponent
     scenarios: Count  # of the test split, sampled and against opponents
-    group: Count  # matches of each of these, sampled; against opponents as many again in the other seat
+    group: Count  # sampled matches of each of these, against itself and in each seat against the start and the previous snapshot
     greedy: Count | None  # of the test split, played greedily; null for every one
     validation: Count  # of the validation split, on which the kept snapshot is chosen
     sampling: Sampling

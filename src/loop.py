@@ -253,9 +253,9 @@ class Loop:
         """The figures of a snapshot against the game's scripts that are its opponents."""
         sampling, test = Sampling(**_plain(self.config.eval.sampling)), self._held_out("test", self.config.eval.scenarios)
         greedy, who = replace(sampling, temperature=0.0), {LEARNER: snapshot}
-        names, k = self._scripts(), self.config.eval.group
+        names = self._scripts()
         return {
-            "versus": {name: self._versus(number, "versus", name, test, sampling, who, k) for name in names},
+            "versus": {name: self._versus(number, "versus", name, test, sampling, who) for name in names},
             "versus_greedy": {name: self._versus(number, "versus_greedy", name, test, greedy, who) for name in names},
         }
 
