@@ -359,7 +359,7 @@ def _fitted(
     with tempfile.TemporaryDirectory() as folder, lightning._quiet():
         kind, kept = lightning._Training if strategy is None else Sharded, Path(folder) / "reference.safetensors"
         saving = Saving(Path(folder) / "checkpoint", "", math.inf, Stop())
-        training = kind(learner, policy, steps, kept, "random", saving, ended)
+        training = kind(learner, policy, steps, kept, "random", 0, saving, ended)
         if strategy is None:
             learner._fit(training, Path(folder))
         else:

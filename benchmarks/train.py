@@ -83,7 +83,7 @@ class Bench:
         policy.use_path_attention()
         check_packable(policy)
         saving = Saving(folder / "checkpoint", "", math.inf, Stop())
-        training = lightning._Training(learner, policy, self._plan(policy), folder / "reference.safetensors", "random", saving, None)
+        training = lightning._Training(learner, policy, self._plan(policy), folder / "reference.safetensors", "random", 0, saving, None)
         with lightning._quiet(), lightning._threads(self.hardware.threads):
             start = time.process_time()
             learner._fit(training, folder)

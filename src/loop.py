@@ -569,4 +569,5 @@ def _advance(bar: Any) -> Any:
 
 def _step(bar: Any, row: Mapping[str, float]) -> None:
     bar.total = int(row["steps"])
+    bar.found(max(int(row["step"]) - bar.done, 0))
     bar.advance(1, loss=float(row["loss"]), tokens=int(row["tokens"]))

@@ -23,7 +23,7 @@ from .data.episode import Episode
 from .data.store import EpisodeStore
 from .files import InputError, Locked, lock, write_json, write_text
 from .games.base import Game
-from .loop import LEARNER, Loop, Parts, Recipe, restored
+from .loop import LEARNER, PREVIOUS, Loop, Parts, Recipe, restored
 from .models import snapshot as snapshots
 from .models.backend import Backend, Snapshot
 from .models.openai import served
@@ -105,7 +105,7 @@ def _strangers(parts: Parts) -> Iterator[str]:
     """Names of players that nobody has, and roles that the game lacks."""
     config, game, task = parts.config, parts.game, _task(parts.config)
     models = {LEARNER, HUMAN, *parts.opponents}
-    if clash := sorted(parts.opponents.keys() & {LEARNER, config.eval.start_name, HUMAN, *game.scripts()}):
+    if clash := sorted(parts.opponents.keys() & {LEARNER, PREVIOUS, config.eval.start_name, HUMAN, *game.scripts()}):
         yield f"opponents: {', '.join(clash)} is taken: by the learner, its start, a person or a script of {game.name}"
     for role in config.players.keys() - {*game.roles, "default", "opponent"}:
         yield f"players.{role}: {game.name} has no such role{nearest(role, game.roles)}"
@@ -113,7 +113,7 @@ def _strangers(parts: Parts) -> Iterator[str]:
         yield "players.opponent: the learner takes every role in turn, so no role can be given to somebody else"
     asked = [(f"players.{role}", name, models) for role, name in config.players.items()]
     if task in ("selfplay", "evaluate"):
-        asked += [("eval.opponents", name, {*parts.opponents}) for name in config.eval.opponents]
+        asked += [("eval.opponents", name, {PREVIOUS, *parts.opponents}) for name in config.eval.opponents]
     if parts.data is None and config.imitate.matches:
         asked += [("imitate.players", name, set()) for name in config.imitate.players]
     for key, name, others in asked:

@@ -30,6 +30,8 @@ def dealt(micros: Sequence[MicroBatch], rank: int, world: int, equal: bool) -> l
     Ranks that work in step (`equal`) have as many as the first, any other has one at least: shares are filled up with the
     smallest micro-batch, which then counts for nothing.
     """
+    if not micros:
+        return []
     mine = [(micro, True) for micro in micros[rank::world]]
     wanted = len(micros[::world]) if equal else 1
     return mine + [(micros[-1], False)] * (wanted - len(mine))

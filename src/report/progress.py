@@ -62,12 +62,18 @@ class Stage:
         self._task: TaskID | None = None
         self._began = self._said = clock()
         self._tenth = 0
+        self._found = 0
 
     def __enter__(self) -> Self:
         self._began = self._said = self._clock()
         if self._bars is not None:
             self._task = self._bars.add_task(self.name, total=self.total, unit=self.unit, facts="")
         return self
+
+    def found(self, n: int) -> None:
+        """`n` units were done by an earlier process: they count, and say nothing of the speed."""
+        self.done += n
+        self._found += n
 
     def advance(self, n: int = 1, **facts: Fact) -> None:
         """`n` more units are done."""
@@ -106,12 +112,12 @@ class Stage:
         return f"{self.done:,}" if self.total is None else f"{self.done:,}/{self.total:,}"
 
     def _left(self) -> str:
-        if not self.total or not self.done:
+        if not self.total or self.done == self._found:
             return ""
-        return duration(self._elapsed() / self.done * max(self.total - self.done, 0)) + " left"
+        return duration(self._elapsed() / (self.done - self._found) * max(self.total - self.done, 0)) + " left"
 
     def _facts(self) -> str:
-        counted = {self.unit: self.done, **self._counted}
+        counted = {self.unit: self.done - self._found, **self._counted}
         rates = [f"{rate(value / self._elapsed())} {key}/s" for key, value in counted.items()]
         shown = [f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in self._latest.items()]
         return ", ".join(rates + shown)

@@ -180,8 +180,8 @@ def test_a_servers_token_ids_can_be_trained_on(tmp_path: Path, tiny: Snapshot) -
     from parley.learners.likelihood import mean_logprob
 
     class Cpu:
-        accelerator, devices, precision, threads, micro_tokens, row_tokens, head_chunk = "cpu", 1, "32-true", 1, 4096, 512, 64
-        activation_checkpointing = False
+        accelerator, devices, nodes, strategy, precision, threads = "cpu", 1, 1, "single", "32-true", 1
+        micro_tokens, row_tokens, head_chunk, activation_checkpointing = 4096, 512, 64, False
 
     game, server = Bids(), Server(TinyServer(tiny))
     seatings = list(self_play(game, game.scenarios(), "learner", 5, "s"))

@@ -92,3 +92,15 @@ def test_duration(seconds, text):
 @pytest.mark.parametrize(("value", "text"), [(0.4213, "0.421"), (85.21, "85.2"), (5210, "5.2k"), (123_456, "123k")])
 def test_rate(value, text):
     assert rate(value) == text
+
+
+def test_what_an_earlier_process_did_counts_and_says_nothing_of_the_speed():
+    progress, out, clock = plain()
+    with progress, progress.stage("learn", 100, "steps") as stage:
+        stage.found(80)
+        for _ in range(10):
+            clock.now += 1
+            stage.advance()
+    lines = out.getvalue().splitlines()
+    assert lines[0] == "learn: 81/100 steps, 1 steps/s, 19.0 s left"
+    assert lines[-1] == "learn: 90 steps in 10.0 s, 1 steps/s"
