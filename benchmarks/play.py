@@ -203,7 +203,7 @@ def adapters(made: Snapshot, counts: Sequence[int] = (1, 8, 32), replies: int = 
         found = {}
         for count in (0, *counts):
             versions = [each.version for each in loaded[:count]] or [made.version]
-            rates = [_rate(backend, versions, replies, round_) for round_ in range(4)]
+            rates = [_rate(backend, versions, len(load_tokenizer(made.path)), replies, round_) for round_ in range(4)]
             found[str(count)] = round(median(rates[1:]))
         assert len(backend._engines) == 1
         backend.close()
@@ -211,10 +211,10 @@ def adapters(made: Snapshot, counts: Sequence[int] = (1, 8, 32), replies: int = 
     return found
 
 
-def _rate(backend: Any, versions: Sequence[str], replies: int, round_: int) -> float:
+def _rate(backend: Any, versions: Sequence[str], words: int, replies: int, round_: int) -> float:
     asked = [
         Prompt(f"{round_}/{at}", f"{round_}/{at}", (), at, sampling=Sampling(max_tokens=32), policy=versions[at % len(versions)],
-               token_ids=tuple(7 + (at * 31 + place * 17 + round_) % 80 for place in range(40)))
+               token_ids=tuple(7 + (at * 31 + place * 17 + round_) % (words - 7) for place in range(40)))
         for at in range(replies)
     ]  # fmt: skip
     with stopwatch() as spent:
