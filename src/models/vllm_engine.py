@@ -174,8 +174,8 @@ class Engine:
     def rest(self) -> bool:
         """Gives the device's memory back until `use`; False where that needs the engine's end, which this then was."""
         self.abort(list(self._requests.values()))
-        if self.shape.device == "cpu":
-            return True  # vLLM has no sleep there, and the learner does not compete for the memory
+        if self._asleep or self.shape.device == "cpu":
+            return True  # on a CPU vLLM has no sleep, and the learner does not compete for the memory
         if not self._llm.model_config.enable_sleep_mode:
             self.end()
             return False
