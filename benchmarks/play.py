@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -240,8 +241,10 @@ def keep(found: dict[str, Any]) -> None:
     """Records what was measured now; parts that were not keep their figures and say of which revision they are."""
     path = ROOT / "docs" / "results" / "play.json"
     old = json.loads(path.read_text()) if path.exists() else {}
-    measured = {name: {"revision": revision(), "figures": each} for name, each in found.items() if name != "vllm"}
-    record("play", {"vllm": found["vllm"] or old.get("vllm"), "parts": old.get("parts", {}) | measured})
+    when = {"revision": revision(), "date": date.today().isoformat()}
+    measured = {name: {**when, "figures": each} for name, each in found.items() if name != "vllm"}
+    command = "python benchmarks/play.py [FOLDER] --only PART --pairs N"
+    record("play", {"command": command, "vllm": found["vllm"] or old.get("vllm"), "parts": old.get("parts", {}) | measured})
 
 
 def main() -> None:
