@@ -31,8 +31,10 @@ from parley.games.base import Message
 from parley.learners import lightning
 from parley.learners.checkpoint import Saving
 from parley.learners.lightning import LightningLearner
+from parley.learners.memory import GIB, Model, predict
 from parley.learners.optim import AdamW
 from parley.models import snapshot as snapshots
+from parley.models.adapter import LoRA, QLoRA
 from parley.models.attention import PATHS
 from parley.models.backend import Prompt, Sampling, Snapshot
 from parley.models.policy import Policy, check_packable
@@ -216,8 +218,6 @@ def _apart(values: Values, truth: Values) -> dict[str, float]:
 
 def learner(bench: Bench) -> Figures:
     """The whole learner, from a folder to a folder, against float32 on the CPU: all weights, LoRA, QLoRA."""
-    from parley.models.adapter import LoRA, QLoRA
-
     samples, figures = LITTLE.samples(), {"faults": []}
     with tempfile.TemporaryDirectory() as folder:
         start = _saved(Path(folder) / "model")
@@ -262,13 +262,13 @@ def checkpointed_1b(bench: Bench) -> Figures:
 
 
 def lora_7b(bench: Bench) -> Figures:
-    return _speed(bench, SEVEN_B, adapt=_lora, activation_checkpointing=True)
+    return _speed(bench, SEVEN_B, LoRA(), adapt=_lora, activation_checkpointing=True)
 
 
 def qlora_7b(bench: Bench) -> Figures:
     if _version("bitsandbytes") == "missing":
         return {"skipped": "bitsandbytes is missing"}
-    return _speed(bench, SEVEN_B, adapt=lambda model: _lora(_four_bit(model)), activation_checkpointing=True)
+    return _speed(bench, SEVEN_B, QLoRA(double=False), adapt=lambda model: _lora(_four_bit(model)), activation_checkpointing=True)
 
 
 def _lora(model: LlamaForCausalLM) -> nn.Module:
@@ -294,7 +294,11 @@ def _four_bit(model: LlamaForCausalLM) -> LlamaForCausalLM:
 
 
 def _speed(
-    bench: Bench, real: Shape, adapt: Callable[[LlamaForCausalLM], nn.Module] | None = None, activation_checkpointing: bool = False
+    bench: Bench,
+    real: Shape,
+    adapter: LoRA | None = None,
+    adapt: Callable[[LlamaForCausalLM], nn.Module] | None = None,
+    activation_checkpointing: bool = False,
 ) -> Figures:
     """Packed training with the reference pass: tokens a second, share of the device's FLOP/s that the model needs, memory.
 
@@ -318,6 +322,9 @@ def _speed(
         tokens = [training.curve[number]["tokens"] for number in range(WARM, len(steps))]
         utterances = [len(steps[number].utterances) for number in range(WARM, len(steps))]
         reference = training.reference_seconds
+        batches = [list(_batches(steps, number)) for number in range(len(steps))]
+    worst = max(batches, key=lambda each: max(batch.tokens_BT.numel() for batch in each))
+    planned = predict(Model(shape.config(), adapter), learner.optimizer, hardware, worst)
     figures = {
         "tokens_per_second": round(sum(tokens) / sum(seconds)),
         "utterances_per_second": round(sum(utterances) / sum(seconds), 1),
@@ -327,6 +334,7 @@ def _speed(
         "tflops": round(sum(flops) / sum(seconds) / 1e12, 1),
         "held_gib": held,
         "peak_gib": bench.peak_gib(),
+        "predicted_gib": round(planned.total / GIB, 2),
         "attention": policy.causal_lm.config._attn_implementation,
     }
     best = None if bench.tiny else _peak(torch.cuda.get_device_name(0))

@@ -282,8 +282,9 @@ def _forecast(config: DictConfig, run: str | None) -> tuple[LightningLearner, Fo
     snapshot = None
     if run is not None:
         old = saved(Path(run))
-        for node in ("game", "backend", "model", "data", "imitate"):
+        for node in ("game", "backend", "model", "data", "seed"):
             config[node] = old[node]
+        OmegaConf.update(config, "imitate", old.imitate)
         number = max(history(Path(run), "play"), default=0)
         if not number:
             raise ConfigError(f"{run} has no finished round of self-play to plan with")

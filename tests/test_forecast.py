@@ -12,6 +12,8 @@ from parley.tasks import plan
 
 SMALL = "stated.model=llama2_7b 'stated.samples=[{layout:chats,groups:640,prompt:30,replies:[10,10],between:10}]' stated.source='a test'"
 
+HOSTED = "learner=openai ~learner.batch_utterances ~imitate.learner.batch_utterances ~imitate.learner.optimizer"
+
 
 def told(command: str, capsys, tmp_path, run=None) -> str:
     """What `parley task=plan …` says. The command line is checked as `parley` does it, so nothing that it lacks is missed."""
@@ -66,9 +68,8 @@ def test_what_does_not_fit_is_explained_and_then_refused(folder, capsys, tmp_pat
 
 @pytest.mark.parametrize(
     ("command", "words"),
-    [("", "nothing says which samples"), (f"model=hf {SMALL} stated.model=llama3", "no such shape, only mistral_7b"),
+    [(HOSTED, "learning on one's own devices"), ("", "nothing says which samples"), (f"model=hf {SMALL} stated.model=llama3", "no such shape, only mistral_7b"),
      (f"{SMALL} stated.model=null", "the model's shape is not known"),
-     ("learner=openai ~learner.batch_utterances", "learning on one's own devices"),
      ("model=hf 'stated.samples=[{layout:trees,groups:1,prompt:1,replies:[1]}]'", "layout is 'trees'")],
 )  # fmt: skip
 def test_what_is_not_known_is_asked_for(command, words, capsys, tmp_path):

@@ -59,6 +59,18 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
+def test_a_plan_of_a_run_counts_what_the_run_did_and_changes_nothing(whole: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in whole.rglob("*")}
+    done = subprocess.run(
+        [sys.executable, "-m", "parley", "task=plan", f"run={whole}", *SMALL], cwd=whole.parent, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    told, learned = " ".join(done.stdout.split()), json.loads((whole / "summary.json").read_text())["iterations"][1]["learn"]
+    assert f"{learned['samples']:,} samples with {learned['utterances']:,} utterances (round 1 of" in told
+    assert f"2 epochs of them are {learned['steps']:,}." in told
+    assert {path: path.stat().st_mtime_ns for path in whole.rglob("*")} == before
+
+
 def test_a_run_leaves_what_the_docs_say(whole: Path) -> None:
     summary = json.loads((whole / "summary.json").read_text())
     assert [row["iteration"] for row in summary["iterations"]] == [0, 1]
