@@ -68,10 +68,14 @@ def test_what_does_not_fit_is_explained_and_then_refused(folder, capsys, tmp_pat
 
 @pytest.mark.parametrize(
     ("command", "words"),
-    [(HOSTED, "learning on one's own devices"), ("", "nothing says which samples"), (f"model=hf {SMALL} stated.model=llama3", "no such shape, only mistral_7b"),
-     (f"{SMALL} stated.model=null", "the model's shape is not known"),
-     ("model=hf 'stated.samples=[{layout:trees,groups:1,prompt:1,replies:[1]}]'", "layout is 'trees'")],
-)  # fmt: skip
+    [
+        ("", "nothing says which samples"),
+        (HOSTED, "learning on one's own devices"),
+        (f"model=hf {SMALL} stated.model=llama3", "no such shape, only mistral_7b"),
+        (f"{SMALL} stated.model=null", "the model's shape is not known"),
+        ("model=hf 'stated.samples=[{layout:trees,groups:1,prompt:1,replies:[1]}]'", "layout is 'trees'"),
+    ],
+)
 def test_what_is_not_known_is_asked_for(command, words, capsys, tmp_path):
     with pytest.raises(ConfigError, match=words):
         told(command, capsys, tmp_path)
