@@ -114,7 +114,7 @@ def _strangers(parts: Parts) -> Iterator[str]:
     asked = [(f"players.{role}", name, models) for role, name in config.players.items()]
     if task in ("selfplay", "evaluate"):
         asked += [("eval.opponents", name, {PREVIOUS, *parts.opponents}) for name in config.eval.opponents]
-    if parts.data is None and config.imitate.matches:
+    if config.imitate.matches:
         asked += [("imitate.players", name, set()) for name in config.imitate.players]
     for key, name, others in asked:
         if name not in (known := {*game.scripts(), *others}):
