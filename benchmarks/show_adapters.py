@@ -36,13 +36,15 @@ def matches(run: Path, iteration: int, part: str) -> EpisodeStore:
 def measure(name: str, run: Path) -> dict[str, Any]:
     """The start, the last snapshot, and the paired differences between them."""
     summary, manifest = (json.loads((run / f"{file}.json").read_text()) for file in ("summary", "manifest"))
-    if missing := sorted(set(RUNS[name]) - set(manifest["command"].split())):
+    words = manifest["command"].split()[1:]
+    if missing := sorted(set(RUNS[name]) - set(words)):
         sys.exit(f"{run} is no run of {name}: its command lacks {missing[0]}")
     rows = summary["iterations"]
     end = rows[-1]["iteration"]
     gain = {part: paired(matches(run, 0, part).read(), matches(run, end, part).read(), METRIC).to_json() for part in ("sampled", "greedy")}
     return {
-        "overrides": RUNS[name],
+        "overrides": [word for word in words if "/" not in word],  # results name no folder of this machine
+        "imitation": "in the run" if summary["demonstrators"] else "given, as model.path",
         "revision": manifest["git"]["revision"],
         "seed": summary["seed"],
         "seconds": summary["seconds"],
