@@ -23,7 +23,7 @@ test: setup
 test-vllm: export HF_HUB_OFFLINE = 1
 test-vllm: export HF_DATASETS_OFFLINE = 1
 test-vllm: .venv-vllm/installed
-	@.venv-vllm/bin/python -m pytest -m vllm tests/models tests/play
+	@.venv-vllm/bin/python -m pytest -m vllm $$(grep -rl pytest.mark.vllm tests)
 
 PIP_VLLM := .venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check
 .venv-vllm/installed: pyproject.toml constraints-vllm.txt

@@ -24,7 +24,8 @@ except InputError as error:
 pytestmark = pytest.mark.vllm
 
 RUN = [
-    "debug=fast", "backend=vllm", "backend.kv_gib=0.1", "play.scenarios=48", "imitate.matches=200", "eval.opponents=[]", "model.width=64",
+    "debug=fast", "backend=vllm", "backend.kv_gib=0.1", "play.scenarios=48", "play.group=2", "objective.credit.keep=all",
+    "imitate.matches=200", "eval.opponents=[]", "model.width=64",
     "model.heads=2", "model.layers=1", "model.mlp=64",
 ]  # fmt: skip
 
