@@ -29,6 +29,7 @@ SMALL = [
     "experiment=deal_tiny", "objective=offline_po", "objective.credit.keep=all", "iterations=1", "imitate.matches=1200",
     "imitate.learner.batch_utterances=80", "imitate.validation=20", "play.scenarios=32", "play.group=4", "eval.scenarios=24",
     "eval.greedy=24", "eval.validation=12", "eval.opponents=[fair]", "learner.batch_utterances=32", "learner.checkpoint_s=0",
+    "hardware.micro_tokens=512", "hardware.row_tokens=512",  # several micro-batches a step, so that every rank has a share
 ]  # fmt: skip
 ADAPTERS, PROFILES = ["none", "lora", "qlora"], ["cpu_x2", "cpu_x2_fsdp"]
 LEARN, LOSS, STEPS, GONE_S = "iter_001/learn", 1e-5, 20, 60.0
