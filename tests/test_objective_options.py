@@ -85,7 +85,8 @@ def test_a_resumed_run_may_change_its_mind_about_the_pass_but_not_about_the_mode
 def test_the_reference_reaches_the_learner_and_missing_demonstrations_are_told_first(tmp_path: Path) -> None:
     built = build(config("reference=recorded", "objective=offline_po"), tmp_path)
     assert built.learner.reference == "recorded" and built.imitator.reference == "pass"
-    assert build(config("objective=spin", "game=tales", "data=replies", "eval.opponents=[]"), tmp_path).credit.mix is None
+    paired = config("objective=spin", "game=tales", "data=replies", "imitate.matches=0", "eval.opponents=[]")
+    assert build(paired, tmp_path).credit.mix is None
     assert build(config("objective=offline_po", "objective.credit.mix=9"), tmp_path).credit.mix == 9
     for words in (["objective=spin"], ["objective=offline_po", "objective.credit.mix=9"]):
         with pytest.raises(ConfigError, match="wants demonstrations, and there are none"):

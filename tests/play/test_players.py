@@ -3,7 +3,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from random import Random
@@ -112,7 +112,15 @@ def test_end_of_input_loses_the_player_for_good(person):
     ]
 
 
-def test_ctrl_c_at_the_persons_turn_loses_the_player(person):
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Python's own handler of Ctrl-C: a shell that starts us in the background has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_at_the_persons_turn_loses_the_player(person, ctrl_c):
     player, _, _ = person
     player.submit([prompt()])
     threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
