@@ -43,6 +43,7 @@ shows: setup
 	$(BIN)/python benchmarks/show_spin.py
 	$(BIN)/python benchmarks/show_spag.py
 	$(BIN)/python benchmarks/show_adapters.py
+	$(BIN)/python benchmarks/show_ranks.py
 
 setup: $(STAMP)
 

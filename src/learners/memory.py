@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,27 +31,12 @@ from ..data.packing import Batch, Budget
 from ..models.adapter import LoRA
 from ..models.dropout import blocks
 from ..models.policy import Policy
-from .lightning import budget
+from .lightning import Hardware, budget
 from .optim import OptimizerConfig
 
 GIB = 2**30
 PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "exchange")
 CONTEXT_GIB, SLACK = 1.0, 1.05  # of a GPU: the driver's and the libraries' own memory, and what the allocator's blocks waste
-
-
-class Hardware(Protocol):
-    """What a rehearsal reads of a hardware profile."""
-
-    accelerator: str
-    devices: int
-    nodes: int
-    strategy: str
-    precision: str
-    threads: int
-    micro_tokens: int
-    row_tokens: int
-    head_chunk: int
-    activation_checkpointing: bool
 
 
 @dataclass(frozen=True, slots=True)
