@@ -2,10 +2,10 @@
 
     python benchmarks/show_ranks.py [none lora qlora] [cpu_x2 cpu_x2_fsdp] [overrides...]
 
-A small run on one process gives the start. Copies of it that hold no more than the start go on with two. Shown are: the same
-token ids in the first play stage, the losses of all steps of the first iteration (at least 20), final figures whose
-intervals overlap, and, with one rank or all of them killed in the middle of that iteration, the same loss curve after the
-resume. Exits with 1 if anything differs.
+The default experiment's imitation gives the start, once. A run on one process goes on from it, and so do copies of that run, with two,
+which hold no more than the start. Shown are: the same token ids in the first play stage, the losses of all steps of the first iteration
+(at least 20), final figures whose intervals overlap, and, with one rank or all of them killed in the middle of that iteration, the same
+loss curve after the resume. Exits with 1 if anything differs.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from parley.data.store import EpisodeStore
 from results import record
 
 SMALL = [
-    "experiment=deal_tiny", "objective=offline_po", "objective.credit.keep=all", "iterations=1", "imitate.matches=1200",
-    "imitate.learner.batch_utterances=80", "imitate.validation=20", "play.scenarios=32", "play.group=4", "eval.scenarios=24",
-    "eval.greedy=24", "eval.validation=12", "eval.opponents=[fair]", "learner.batch_utterances=32", "learner.checkpoint_s=0",
+    "experiment=deal_tiny", "objective=offline_po", "objective.credit.keep=all", "iterations=1", "play.scenarios=32", "play.group=4",
+    "eval.scenarios=48", "eval.greedy=48", "eval.validation=12", "eval.opponents=[fair]", "learner.batch_utterances=32",
+    "learner.checkpoint_s=0",
     "hardware.micro_tokens=512", "hardware.row_tokens=512",  # several micro-batches a step, so that every rank has a share
 ]  # fmt: skip
 ADAPTERS, PROFILES = ["none", "lora", "qlora"], ["cpu_x2", "cpu_x2_fsdp"]
@@ -125,6 +125,13 @@ def killed(run: Path, words: list[str], one: bool) -> dict[str, Any]:
     return {"killed": "one rank" if one else "all ranks", "from_step": steps[-1], "code": code, "gone_s": round(seconds, 1)}
 
 
+def imitated(folder: Path) -> list[str]:
+    """The words that begin a run at the default experiment's start, which is made here."""
+    run = folder / "start"
+    finish(start(run, ["experiment=deal_tiny", "task=imitate"]), run)
+    return ["model=hf", f"model.path={run}/iter_000/start/snapshot", "imitate.matches=0", "imitate.validation=0"]
+
+
 def compare(folder: Path, adapter: str, profiles: list[str], overrides: list[str]) -> list[dict[str, Any]]:
     """The rows of one adapter: each profile against one process, and its kills."""
     common = [*SMALL, f"adapter={adapter}", *overrides]
@@ -158,7 +165,8 @@ def main() -> None:
     profiles = [word for word in PROFILES if word in sys.argv[1:]] or PROFILES
     overrides = [word for word in sys.argv[1:] if "=" in word]
     with tempfile.TemporaryDirectory() as folder:
-        rows = [row for adapter in adapters for row in compare(Path(folder), adapter, profiles, overrides)]
+        begin = imitated(Path(folder))
+        rows = [row for adapter in adapters for row in compare(Path(folder), adapter, profiles, [*overrides, *begin])]
     record("ranks", {"overrides": [*SMALL, *overrides], "rows": rows})
     sys.exit(0 if all(row["good"] for row in rows) else 1)
 
