@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from parley.data.store import EpisodeStore
-from parley.evaluate import paired
+from parley.estimates import paired
 from results import record
 
 RUNS = {"lora": ["adapter=lora"], "qlora": ["adapter=qlora"], "offline_po": ["objective=offline_po"]}

@@ -27,7 +27,7 @@ from parley.data.formats.lewis import LewisDialogues, read
 from parley.data.packing import supervised
 from parley.data.sample import Sample
 from parley.data.store import EpisodeStore
-from parley.evaluate import summarise
+from parley.estimates import summarise
 from parley.games.base import Game
 from parley.games.deal.grammar import parse
 from parley.learners.lightning import Hardware

@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from parley.evaluate import estimate
+from parley.estimates import estimate
 from results import record
 
 SEEDS = (1, 2, 3, 4, 5)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from parley.data.store import EpisodeStore
-from parley.evaluate import Estimate, estimate, values
+from parley.estimates import Estimate, estimate, values
 from results import record
 
 SEEDS = (1, 2, 3)

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from parley.evaluate import estimate
+from parley.estimates import estimate
 from results import record
 
 SEEDS = (0, 1, 2)

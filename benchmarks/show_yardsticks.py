@@ -9,7 +9,7 @@ import sys
 from statistics import fmean
 
 from parley.data.episode import Episode
-from parley.evaluate import summarise
+from parley.estimates import summarise
 from parley.games.base import Scenario
 from parley.games.deal import Context, Deal
 from parley.games.deal.contexts import allocations, points, rest

@@ -21,9 +21,10 @@ from .config import LAUNCH, SAVED, SUMMARY, ConfigError, changed_keys, imitation
 from .data.credit import NothingKept
 from .data.episode import Episode
 from .data.store import EpisodeStore
+from .experiment import LEARNER, PREVIOUS, Parts, Recipe, restored
 from .files import InputError, Locked, lock, write_json, write_text
 from .games.base import Game
-from .loop import LEARNER, PREVIOUS, Loop, Parts, Recipe, restored
+from .loop import Loop
 from .models import snapshot as snapshots
 from .models.backend import Backend, Snapshot
 from .models.openai import served

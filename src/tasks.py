@@ -17,6 +17,7 @@ from .data.episode import Episode
 from .data.formats import messages, openai_chat, spag, spin_rows
 from .data.replay import replay as replayed
 from .data.store import EpisodeStore
+from .evaluation import Evaluation
 from .files import write_json, write_text
 from .forecast import Forecast, architecture, forecast, real, refusal, stated, words
 from .forecast import table as memory_table
@@ -52,7 +53,7 @@ def _conclude(loop: Loop, logs: Sequence[Tracker], summary: Mapping[str, Any]) -
 
 
 def _iterations(loop: Loop, logs: Sequence[Tracker]) -> dict[str, Any]:
-    config = loop.config
+    config, evaluation = loop.config, Evaluation(loop)
     rows: list[dict[str, Any]] = []
     snapshots = [start := loop.start()]
     for number in range(config.iterations + 1):
@@ -60,16 +61,16 @@ def _iterations(loop: Loop, logs: Sequence[Tracker]) -> dict[str, Any]:
             loop.self_play(number, snapshots[-1])
             snapshots.append(loop.learn(number, snapshots[-1]))
         previous = snapshots[-2] if number else None
-        row = {"iteration": number, "snapshot": snapshots[-1].version, **loop.evaluate(number, snapshots[-1], start, previous)}
+        row = {"iteration": number, "snapshot": snapshots[-1].version, **evaluation.measure(number, snapshots[-1], start, previous)}
         if number == 0:
-            _merge(row, loop.yardsticks(0, start))
+            _merge(row, evaluation.yardsticks(0, start))
         rows.append(_with_training(loop, row))
         _log(logs, row)
         best = max(range(len(rows)), key=lambda at: _judged(config, rows[at]))
         if config.keep is not None:
             ranks.shared(partial(prune, loop.out, {best, *range(len(rows))[-config.keep :]}))
     if best:
-        _merge(rows[best], loop.yardsticks(best, snapshots[best]))
+        _merge(rows[best], evaluation.yardsticks(best, snapshots[best]))
     name = _metric(config)
     demonstrators = loop.done.get("iter_000/demonstrations/train")
     return {
@@ -80,8 +81,8 @@ def _iterations(loop: Loop, logs: Sequence[Tracker]) -> dict[str, Any]:
         "metric": name,
         "start": config.eval.start_name,
         "demonstrators": demonstrators.outputs if demonstrators else None,
-        "improvement_greedy": loop.improvement(best, name),
-        **({"gains": loop.gains(best)} if loop.against_start else {}),
+        "improvement_greedy": evaluation.improvement(best, name),
+        **({"gains": evaluation.gains(best)} if evaluation.against_start else {}),
         "iterations": rows,
     }
 
@@ -207,7 +208,7 @@ def evaluate(config: DictConfig, out: Path, run: str) -> float | None:
     for node in ("game", "backend", "model"):
         config[node] = old[node]
     with running(config, out) as loop:
-        table = loop.tournament(all_snapshots(Path(run)))
+        table = Evaluation(loop).tournament(all_snapshots(Path(run)))
         ranks.shared(lambda: write_json(out / "tournament.json", table))
     Console().print(tournament_table(table, _metric(config)))
     return None

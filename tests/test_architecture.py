@@ -18,8 +18,10 @@ FLOORS = [
     {"data"},
     {"models"},
     {"play", "objectives"},
-    {"evaluate", "learners", "report", "stages"},
-    {"loop"},
+    {"estimates", "learners", "report", "stages"},
+    {"experiment"},
+    {"demonstrations"},
+    {"loop", "evaluation"},
     {"config"},
     {"validation", "runs", "forecast"},
     {"tasks", "launch"},
@@ -27,13 +29,13 @@ FLOORS = [
     {"__main__", "__init__"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-NEIGHBOURS = {("report", "evaluate"), ("runs", "validation")}
+NEIGHBOURS = {("report", "estimates"), ("runs", "validation")}
 NARROWER = {"objectives": {"data.sample"}, "games": {"seeds", "files"}}  # all that a room may import of the others
 
 HEAVY = {"torch", "transformers", "pytorch_lightning", "peft", "tokenizers", "safetensors", "matplotlib", "numpy", "datasets"}
 OPTIONAL = {"vllm", "openai", "wandb", "bitsandbytes", "accelerate"}
 RECORD = ("games/", "data/episode", "data/store", "data/scorer", "data/sample", "data/replay", "data/credit/", "data/formats/")
-LIGHT = (*RECORD, "play/", "report/", "seeds", "files", "ranks", "preempt", "stages", "evaluate", "config", "validation", "main")
+LIGHT = (*RECORD, "play/", "report/", "seeds", "files", "ranks", "preempt", "stages", "estimates", "config", "validation", "main")
 
 
 def room(file: Path) -> str:

@@ -17,10 +17,11 @@ from parley.data.credit import FilteredBC, SpinPairs
 from parley.data.episode import Call, Episode, Turn
 from parley.data.sample import Demonstration, Sample
 from parley.data.store import EpisodeStore
+from parley.experiment import Parts, Recipe
 from parley.files import InputError
 from parley.games.base import Message, Result, Scenario
 from parley.learners.optim import RMSProp
-from parley.loop import Loop, Parts, Recipe
+from parley.loop import Loop
 from parley.main import check
 from parley.models import snapshot
 from parley.models.backend import Snapshot

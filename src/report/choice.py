@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..data.episode import Episode
-from ..evaluate import values
+from ..estimates import values
 from ..seeds import rng
 from .run import episodes as stored
 from .transcript import Views, ending, plain

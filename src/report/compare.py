@@ -14,7 +14,7 @@ from typing import Any, Literal
 from rich.table import Table
 
 from ..data.episode import Episode
-from ..evaluate import Estimate, estimate, values
+from ..estimates import Estimate, estimate, values
 from .run import entry, episodes, figure, summary
 from .table import _row, _table, by_setting
 

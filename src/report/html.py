@@ -13,7 +13,7 @@ from string import Template
 from typing import Any
 
 from ..data.episode import Episode
-from ..evaluate import values
+from ..estimates import values
 from ..files import write_text
 from ..games.base import Message
 from .choice import choose, worth

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..data.episode import Episode
-from ..evaluate import values
+from ..estimates import values
 from ..games.base import Json, Message
 from .run import number
 

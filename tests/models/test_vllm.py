@@ -17,12 +17,12 @@ from parley.config import Hardware
 from parley.data.episode import Episode
 from parley.data.packing import collate, supervised
 from parley.data.plan import once
+from parley.evaluation import everything_said
 from parley.files import InputError
 from parley.games.base import Message, Options
 from parley.games.deal import Deal
 from parley.games.taboo import Taboo
 from parley.learners.lightning import budget, load
-from parley.loop import everything_said
 from parley.models import snapshot, vllm, vllm_engine
 from parley.models.adapter import LoRA
 from parley.models.backend import Prompt, Sampling, Snapshot

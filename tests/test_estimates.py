@@ -6,7 +6,7 @@ import random
 
 import pytest
 from parley.data.episode import Call, Episode, Turn
-from parley.evaluate import estimate, language, paired, summarise, t_quantile, values
+from parley.estimates import estimate, language, paired, summarise, t_quantile, values
 from parley.games.base import Result, Scenario
 
 

@@ -1,0 +1,75 @@
+"""Chats to imitate: matches that the game's scripts play, and what the data node gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from .data.episode import Episode
+from .data.replay import replay
+from .data.sample import Demonstration, Sample
+from .experiment import Run, figures, plain
+from .games.base import Game
+from .models.backend import Snapshot
+from .models.renderer import Renderer
+from .play.pairing import Seating
+from .seeds import derive, rng
+
+
+class Demonstrations:
+    """The demonstrations of a run, by split of the game."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def __call__(self, split: str) -> list[Demonstration]:
+        """The chats to imitate: the matches that the game's scripts played (see `play`), and what the data node gives."""
+        run = self.run
+        weight = run.config.imitate.partner_weight
+        played = run.episodes(f"iter_000/demonstrations/{split}") if self.inputs(split)["matches"] else []
+        given = run.parts.data.demonstrations(run.game, split) if run.parts.data is not None else ()
+        return [*(demo for episode in played for demo in demonstrate(run.game, episode, weight)), *given]
+
+    def play(self, split: str) -> None:
+        """The stage in which the scripts play the demonstrations of a split, where they do."""
+        name, inputs = f"iter_000/demonstrations/{split}", self.inputs(split)
+        if inputs["matches"]:
+            self.run.stage(name, inputs, lambda: self.run.play(name, self._seatings(split, inputs["matches"]), figures))
+
+    def inputs(self, split: str) -> dict[str, Any]:
+        """What the demonstrations of a split depend on; `matches` of them are played by scripts."""
+        config = self.run.config
+        alone = self.run.parts.data is None or config.imitate.matches  # with data of another kind only where they demonstrate at all
+        matches = config.imitate.matches if split == "train" else config.imitate.validation if alone else 0
+        nodes = {"game": plain(config.game), "data": plain(config.data)}
+        return {"matches": matches, "players": list(config.imitate.players), "seed": self.run.seed, **nodes}
+
+    def _seatings(self, split: str, matches: int) -> Iterator[Seating]:
+        run = self.run
+        scenarios, scripts = run.game.scenarios(split), list(run.config.imitate.players)
+        drawn = rng(run.seed, "demonstrations", split)
+        for number in range(matches):
+            match = f"demonstrations/{split}/{number:06d}"
+            players = {role: scripts[(number + seat) % len(scripts)] for seat, role in enumerate(run.game.roles)}
+            yield Seating(match, drawn.choice(scenarios), derive(run.seed, "match", match), players)
+
+
+def demonstrate(game: Game, episode: Episode, partner_weight: float) -> list[Demonstration]:
+    """Every seat's whole chat of a match, to imitate: its legal replies at weight 1, what it was told at `partner_weight`."""
+    illegal = {request for request, mark in episode.result.marks.items() if "retry" in mark}
+    weight = {"system": 0.0, "user": partner_weight, "assistant": 1.0}
+    return [
+        Demonstration(
+            f"{episode.id}/{seat}", messages, tuple(0.0 if each.request in illegal else weight[each.role] for each in messages),
+            cluster=episode.scenario.cluster,
+        )
+        for seat, messages in replay(game, episode).views.items()
+    ]  # fmt: skip
+
+
+def rendered(demos: Sequence[Demonstration], snapshot: Snapshot) -> list[Sample]:
+    """Demonstrations in the tokens of `snapshot`."""
+    if not demos:
+        return []
+    renderer = Renderer.load(snapshot.base or snapshot.path)
+    return [renderer.demonstration(demo) for demo in demos]

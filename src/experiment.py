@@ -1,0 +1,168 @@
+"""An experiment at work: the parts it is composed of, and the stages of its run directory.
+
+Here it is said how a stage is done and how matches are played into one; which stages there are is the loop's, and evaluation's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from . import ranks
+from .data.credit import Credit
+from .data.episode import Episode
+from .data.store import EpisodeStore
+from .estimates import summarise
+from .games.base import Game
+from .learners.base import Learner
+from .models.backend import Sampling, Snapshot
+from .play.arena import Report
+from .play.pairing import Seating
+from .play.table import Opponent, Table, Watch, Who
+from .report.progress import Progress
+from .stages import Clock, Done, stage
+
+LEARNER, PREVIOUS = "learner", "previous"
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How an iteration learns: the nodes objective and learner as they hold for it, and what they build."""
+
+    nodes: Mapping[str, Any]
+    credit: Credit
+    learner: Learner
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What an experiment is composed of, built from its config by `runs.build`."""
+
+    config: Any  # parley.config.Config, composed
+    game: Game
+    model: Any  # a model source: create(folder, conversations, seed) -> Snapshot
+    backend: Any  # backend() -> Backend
+    credit: Credit
+    learner: Learner
+    imitator: Learner  # the learner as imitation uses it
+    adapter: Any  # create(base, folder, seed) -> Snapshot; None: all weights are trained
+    data: Any  # demonstrations(game, split) -> Iterable[Demonstration], besides those of the game's scripts; None for none
+    opponents: Mapping[str, Opponent] = field(default_factory=dict)  # who else may be seated, by name
+    changes: Mapping[int, Recipe] = field(default_factory=dict)  # from which iteration on the schedule has another recipe
+
+    def recipe(self, number: int) -> Recipe:
+        """How iteration `number` learns."""
+        if begun := [each for each in self.changes if each <= number]:
+            return self.changes[max(begun)]
+        return Recipe({node: plain(self.config[node]) for node in ("objective", "learner")}, self.credit, self.learner)
+
+
+class Run:
+    """The stages of one run directory. Each may be done again: what is finished is skipped."""
+
+    def __init__(self, parts: Parts, out: Path, progress: Progress) -> None:
+        self.parts, self.config, self.game = parts, parts.config, parts.game
+        self.out, self.progress = out, progress
+        self.seed = int(parts.config.seed)
+        self.table = Table(self.game, parts.backend, self.config.play.in_flight, parts.opponents)
+        self.done: dict[str, Done] = {}
+        self.clock = Clock()
+
+    def stage(self, name: str, inputs: Mapping[str, Any], work: Callable[[], Any]) -> Any:
+        """Does the stage `name` unless it is finished; gives back what it gave."""
+        done = stage(self.out / name, inputs, work)
+        self.done.setdefault(name, done)
+        return done.outputs
+
+    def play(
+        self,
+        name: str,
+        seatings: Iterable[Seating],
+        look: Callable[[list[Episode]], dict[str, Any]],
+        sampling: Sampling | None = None,
+        snapshots: Who | None = None,
+    ) -> dict[str, Any]:
+        """Plays what is owed of `seatings` into the folder `name`; gives back what rank 0 sees when it looks at all its episodes.
+
+        Players are the game's scripts, a person, or the language models of `snapshots`, by name.
+        """
+        self.table.play(self.out / name, seatings, sampling or Sampling(), snapshots or {}, self._watch(name))
+        return ranks.shared(lambda: look(self.episodes(name)))
+
+    def _watch(self, name: str) -> Watch:
+        """A progress bar for the stage `name`; a person has the terminal to themselves."""
+
+        @contextmanager
+        def watch(matches: int, person: bool) -> Iterator[Callable[[Report], None]]:
+            progress = Progress(Console(quiet=True)) if person else self.progress
+            with progress.stage(name, matches, "games") as bar:
+                yield _advance(bar)
+
+        return watch
+
+    def versions(self, names: Iterable[str]) -> dict[str, str]:
+        """The versions of those of `names` that are opponents from the config."""
+        return {name: self.parts.opponents[name].snapshot.version for name in names if name in self.parts.opponents}
+
+    def episodes(self, name: str) -> list[Episode]:
+        """The stored matches of the stage `name`, by id."""
+        return list(EpisodeStore(self.out / name, shard=None).read(ordered=True))
+
+    def outputs(self, name: str) -> Any:
+        """What the finished stage `name` gave."""
+        return self.done[name].outputs
+
+    def cost(self) -> dict[str, float]:
+        """Wall and CPU seconds of the run so far: of these processes, and of the stages that earlier ones finished."""
+        wall, cpu = self.clock.spent()
+        cpu = sum(ranks.gathered(cpu))
+        earlier = [done for done in self.done.values() if done.skipped]
+        wall, cpu = wall + sum(done.seconds for done in earlier), cpu + sum(done.cpu_seconds for done in earlier)
+        return {"seconds": round(wall, 1), "cpu_seconds": round(cpu, 1)}
+
+    def seconds(self, prefix: str) -> dict[str, float]:
+        """Wall seconds of the finished stages below the folder `prefix`, by the stage's name."""
+        mine = {name: done for name, done in self.done.items() if name.startswith(f"{prefix}/")}
+        return {name.removeprefix(f"{prefix}/"): round(done.seconds, 2) for name, done in mine.items()}
+
+
+def stored(snapshot: Snapshot, run: Path) -> dict[str, Any]:
+    """A snapshot as JSON; what lies in the run's directory is named from there, so that a run may be moved."""
+    folders = (snapshot.path, snapshot.base)
+    path, base = (str(Path(each).relative_to(run)) if each and Path(each).is_relative_to(run) else each for each in folders)
+    return {"version": snapshot.version, "path": path, "base": base} | ({"served": snapshot.served} if snapshot.served else {})
+
+
+def restored(data: Mapping[str, Any], run: Path) -> Snapshot:
+    """What `stored` wrote."""
+    path, base = (str(run / data[each]) if data[each] else data[each] for each in ("path", "base"))
+    return Snapshot(data["version"], path, base, data.get("served"))
+
+
+def figures(episodes: Iterable[Episode], players: Iterable[str] | None = None) -> dict[str, Any]:
+    """Every metric of the episodes with its interval, as JSON."""
+    return {name: found.to_json() for name, found in summarise(episodes, players).items()}
+
+
+def plain(node: Any) -> Any:
+    """A config node as plain JSON."""
+    from omegaconf import OmegaConf
+
+    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+
+
+def _advance(bar: Any) -> Callable[[Report], None]:
+    """Turns the arena's running totals into a progress bar's increments."""
+    last = [0, 0]
+
+    def advance(report: Report) -> None:
+        if report.matches > last[0] or report.tokens > last[1]:
+            bar.advance(report.matches - last[0], tokens=report.tokens - last[1])
+            last[:] = [report.matches, report.tokens]
+
+    return advance
