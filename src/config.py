@@ -277,8 +277,9 @@ def overlaid(base: Any, over: Any) -> Any:
 
 
 def use_threads(config: DictConfig) -> None:
-    """Sets the number of threads, for libraries that are imported from now on."""
+    """Sets how libraries that are imported from now on use threads and memory."""
     os.environ["OMP_NUM_THREADS"] = str(config.hardware.threads)
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch's tensors in huge pages: fresh ones cost a CPU less
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 

@@ -24,7 +24,7 @@ from .backend import Completion, Prompt, Sampling, Snapshot
 from .renderer import Renderer, common
 from .reply import completed, limit, stopped
 from .sampling import Draw, choose
-from .slots import Slots
+from .slots import Slots, Stash
 
 STATE = ("length", "token", "count", "limit", "seed", "top_k", "temperature", "top_p")
 
@@ -116,12 +116,12 @@ class HFBackend:
 
 @dataclass(slots=True)
 class Row:
-    """One reply in the making. `ids` is its prompt, of which the stream's kept row `slot` holds the first `held` already;
+    """One reply in the making. `ids` is its prompt, of which the stream's `stash` holds the first `held` already;
     `born` is the pool's clock when its first token was sampled."""
 
     prompt: Prompt
     ids: tuple[int, ...]
-    slot: int | None = None
+    stash: Stash | None = None
     held: int = 0
     born: int = 0
 
@@ -141,8 +141,7 @@ class Pool:
         self.rows: list[Row] = []
         self._kinds: set[Sampling] = set()  # every setting among the rows, since they were last none
         self.waiting: deque[Row] = deque()
-        self.kept: OrderedDict[str, tuple[int, tuple[int, ...]]] = OrderedDict()  # stream -> (slot, its ids), oldest first
-        self.free: list[int] = []  # slots that were used and hold nothing now
+        self.kept: OrderedDict[str, tuple[Stash, tuple[int, ...]]] = OrderedDict()  # stream -> (stash, its ids), oldest first
         self.device = model.device
         self.slots = Slots(model.config)
         self._state = {name: self._zeros(torch.float64 if name in ("temperature", "top_p") else torch.long) for name in STATE}
@@ -202,21 +201,20 @@ class Pool:
         return [Completion(row.prompt.id, "", "context", (), (), self.version) for row in lost]
 
     def _resume(self, row: Row) -> None:
-        """Takes over the stream's kept slot, and finds how much of the prompt it holds."""
+        """Takes over what is kept of the stream, and finds how much of the prompt it holds."""
         kept = self.kept.pop(row.prompt.stream, None)
         if kept is not None:
-            row.slot, ids = kept
+            row.stash, ids = kept
             row.held = min(common(ids, row.ids), len(row.ids) - 1)  # one token at least must be read, for its logits
 
     def _prefill(self, group: list[Row]) -> None:
         start, n = len(self.rows), len(group)
         width = max(len(row.ids) for row in group)
-        self.slots.reserve(start + n, 0, width)
-        old = [(row.slot, start + i, row.held) for i, row in enumerate(group) if row.slot is not None]
-        if old:
-            slots, rows, lengths = zip(*old)
-            self.slots.fetch(slots, rows, lengths)
-            self.free += slots
+        self.slots.reserve(start + n, width)
+        for i, row in enumerate(group):
+            if row.stash is not None:
+                self.slots.fetch(row.stash, start + i, row.held)
+                row.stash = None
         fresh = [len(row.ids) - row.held for row in group]
         q = max(fresh)
         ids_nq = self._long([(0,) * (q - new) + row.ids[row.held :] for new, row in zip(fresh, group)])
@@ -231,7 +229,7 @@ class Pool:
         n = len(self.rows)
         length_B = self._state["length"][:n]
         width = max(len(row.ids) + self._count(row) for row in self.rows)
-        self.slots.reserve(n, 0, width)
+        self.slots.reserve(n, width)
         position_nq, mask = self.slots.aim(0, length_B, 1, None, width, self.model.dtype)
         logits_BV = self._logits(self._state["token"][:n, None], position_nq, mask)
         length_B += 1
@@ -267,7 +265,7 @@ class Pool:
         """Logits [n, V] after each of these streams [1, L], of which all but the last token is prefilled together."""
         fresh = [ids.shape[1] - 1 for ids in whole]
         n, q = len(whole), max(fresh)
-        self.slots.reserve(n, 0, q + 1)
+        self.slots.reserve(n, q + 1)
         ids_nq = torch.cat([functional.pad(ids[:, :-1], (q - new, 0)) for ids, new in zip(whole, fresh)])
         self._logits(ids_nq, *self.slots.aim(0, self._long([0] * n), q, self._long(fresh), q, self.model.dtype))
         last_n1 = torch.cat([ids[:, -1:] for ids in whole])
@@ -359,22 +357,13 @@ class Pool:
 
     def _keep(self, gone: list[int]) -> None:
         """Sets finished rows aside; the oldest streams make room for them."""
-        slots, lengths = [], []
         for i in gone:
             row = self.rows[i]
             ids = row.ids + tuple(self._sampled(i)[:-1])  # the last token was sampled but never read
-            again = self.kept.pop(row.prompt.stream, None)
-            if again is not None:
-                self.free.append(again[0])
-            elif not self.free and len(self.kept) >= self.keep:
-                self.free.append(self.kept.popitem(last=False)[1][0])
-            slot = self.free.pop() if self.free else len(self.kept)
-            self.kept[row.prompt.stream] = (slot, ids)
-            slots.append(slot)
-            lengths.append(len(ids))
-        if slots:
-            self.slots.reserve(0, max(slots) + 1, 0)
-            self.slots.stash(gone, slots, lengths)
+            self.kept.pop(row.prompt.stream, None)
+            self.kept[row.prompt.stream] = self.slots.stash(i, len(ids)), ids
+        while len(self.kept) > self.keep:
+            self.kept.popitem(last=False)
 
     def _zeros(self, dtype: torch.dtype, *shape: int) -> Tensor:
         return torch.zeros(self.max_batch, *shape, dtype=dtype, device=self.device)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -19,9 +19,12 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 STEP = 64  # columns are added in steps of this many
 
+Stash: TypeAlias = tuple[Tensor, ...]
+"""A stream's keys and values [H, n, D], layer by layer."""
+
 
 class SlotLayer(CacheLayerMixin):
-    """One layer's keys and values [rows, H, T, D]: of the rows that decode, and of the streams that are set aside."""
+    """One layer's keys and values [rows, H, T, D] of the rows that decode."""
 
     is_sliding = False
 
@@ -29,14 +32,10 @@ class SlotLayer(CacheLayerMixin):
         super().__init__()
         self.slots = slots
         self.live: list[Tensor] = []  # keys, values
-        self.aside: list[Tensor] = []
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        def room(states: Tensor, rows: int) -> Tensor:  # zeros, because what a mask hides must still be finite
-            return states.new_zeros(rows, states.shape[1], self.slots.columns, states.shape[3])
-
-        self.live = [room(states, self.slots.rows) for states in (key_states, value_states)]
-        self.aside = [room(states, self.slots.kept) for states in (key_states, value_states)]
+        shape = (self.slots.rows, key_states.shape[1], self.slots.columns)
+        self.live = [states.new_zeros(*shape, states.shape[3]) for states in (key_states, value_states)]  # what a mask hides must be finite
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
@@ -51,7 +50,6 @@ class SlotLayer(CacheLayerMixin):
 
     def resize(self) -> None:
         self.live = [_grown(buffer, self.slots.rows, self.slots.columns) for buffer in self.live]
-        self.aside = [_grown(buffer, self.slots.kept, self.slots.columns) for buffer in self.aside]
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         return self.slots.place.width, 0
@@ -71,14 +69,14 @@ def _grown(buffer: Tensor, rows: int, columns: int) -> Tensor:
     return larger
 
 
-def _copy(source: Tensor, rows: Sequence[int], target: Tensor, to: Sequence[int], lengths: Sequence[int]) -> None:
+def _copy(buffer: Tensor, rows: Sequence[int], to: Sequence[int], lengths: Sequence[int]) -> None:
     """Row by row on a CPU, where bytes cost; all at once, as wide as the longest, on a GPU, where calls cost."""
-    if source.device.type == "cpu":
+    if buffer.device.type == "cpu":
         for i, j, n in zip(rows, to, lengths):
-            target[j, :, :n] = source[i, :, :n]
+            buffer[j, :, :n] = buffer[i, :, :n]
     else:
-        row_N, to_N = torch.tensor(rows, device=source.device), torch.tensor(to, device=source.device)
-        target[to_N, :, : max(lengths)] = source[row_N, :, : max(lengths)]
+        row_N, to_N = torch.tensor(rows, device=buffer.device), torch.tensor(to, device=buffer.device)
+        buffer[to_N, :, : max(lengths)] = buffer[row_N, :, : max(lengths)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,15 +105,14 @@ class Slots(Cache):
         config = config.get_text_config(decoder=True)
         self.own = [SlotLayer(self) for _ in range(config.num_hidden_layers)]
         super().__init__(layers=[*self.own])
-        self.rows, self.kept, self.columns = 0, 0, 0
+        self.rows, self.columns = 0, 0
         self.window: int = getattr(config, "sliding_window", None) or 0
         self._kinds = _kinds(config)
 
-    def reserve(self, rows: int, kept: int, columns: int) -> None:
-        """Makes room for at least this many rows, kept streams and columns; what is stored stays."""
-        if rows > self.rows or kept > self.kept or columns > self.columns:
-            self.rows = max(self.rows, rows) if rows <= self.rows else max(rows, 2 * self.rows)
-            self.kept = max(self.kept, kept) if kept <= self.kept else max(kept, 2 * self.kept)
+    def reserve(self, rows: int, columns: int) -> None:
+        """Makes room for at least this many rows and columns; what is stored stays."""
+        if rows > self.rows or columns > self.columns:
+            self.rows = self.rows if rows <= self.rows else max(rows, 2 * self.rows)
             if columns > self.columns:
                 self.columns = -(-max(columns, 3 * self.columns // 2) // STEP) * STEP
             for layer in self.own:
@@ -125,25 +122,22 @@ class Slots(Cache):
         """Lets go of all keys and values. (Layers and slots know each other: without this they would wait for the
         garbage collector, gigabytes in hand.)"""
         for layer in self.own:
-            layer.live, layer.aside = [], []
+            layer.live = []
 
     def move(self, rows: Sequence[int], to: Sequence[int], lengths: Sequence[int]) -> None:
         """Copies rows of these lengths to other rows."""
         for layer in self.own:
             for buffer in layer.live:
-                _copy(buffer, rows, buffer, to, lengths)
+                _copy(buffer, rows, to, lengths)
 
-    def stash(self, rows: Sequence[int], kept: Sequence[int], lengths: Sequence[int]) -> None:
-        """Sets rows aside under the numbers `kept`."""
-        for layer in self.own:
-            for live, aside in zip(layer.live, layer.aside):
-                _copy(live, rows, aside, kept, lengths)
+    def stash(self, row: int, length: int) -> Stash:
+        """A copy of a row, as long as it is: rows that wait take no more room than they need."""
+        return tuple(buffer[row, :, :length].clone() for layer in self.own for buffer in layer.live)
 
-    def fetch(self, kept: Sequence[int], rows: Sequence[int], lengths: Sequence[int]) -> None:
-        """Copies what was set aside back to rows."""
-        for layer in self.own:
-            for live, aside in zip(layer.live, layer.aside):
-                _copy(aside, kept, live, rows, lengths)
+    def fetch(self, stash: Stash, row: int, length: int) -> None:
+        """Copies the first `length` tokens of what was stashed back to a row."""
+        for buffer, states in zip((buffer for layer in self.own for buffer in layer.live), stash, strict=True):
+            buffer[row, :, :length] = states[:, :length]
 
     def aim(self, start: int, length_n: Tensor, q: int, fresh_n: Tensor | None, width: int, dtype: torch.dtype) -> tuple[Tensor, Any]:
         """Points the next forward at rows start..start+n, each of which holds `length_n` tokens already.
