@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -22,6 +22,7 @@ from torch import Tensor
 from .sample import Sample, Utterance
 
 Tokens = tuple[int, ...]
+Streams = Mapping[int, Tokens]  # what must be computed of a sample, by its number
 LARGER, PART = 1.15, 48  # packing tries limits on a row, each so much larger than the last, on so many trees
 LAUNCH = 64  # what a micro-batch costs besides its tokens, in tokens
 
@@ -102,7 +103,9 @@ def check(samples: Iterable[Sample]) -> None:
 
 def pack(samples: Sequence[Sample], units: Iterable[Sequence[int]], budget: Budget) -> list[MicroBatch]:
     """Micro-batches that hold every sample of `units` once, longest rows first. A unit is never split over two of them."""
-    bundles = [sorted(each, key=lambda row: -row.size) for each in _bundles([computed(each) for each in samples], units, budget)]
+    whole = [tuple(unit) for unit in units]
+    streams = {member: computed(samples[member]) for unit in whole for member in unit}
+    bundles = [sorted(each, key=lambda row: -row.size) for each in _bundles(streams, whole, budget)]
     bundles.sort(key=lambda rows: -rows[0].size)
     micros = [[row for rows in part for row in rows] for part in _cut(bundles, budget.micro_tokens)]
     return [MicroBatch(tuple(tuple(row.members) for row in rows), tuple(row.size for row in rows)) for rows in micros]
@@ -156,7 +159,7 @@ def _shared(stream: Tokens, ordered: list[Tokens]) -> int:
     return max((common(stream, other) for other in ordered[max(at - 1, 0) : at + 1]), default=0)
 
 
-def _bundles(streams: list[Tokens], units: Iterable[Sequence[int]], budget: Budget) -> list[list[_Row]]:
+def _bundles(streams: Streams, units: Iterable[Sequence[int]], budget: Budget) -> list[list[_Row]]:
     """Rows that must share a micro-batch: those of a unit that is longer than a row; else a row alone."""
     trees = [_tree(streams, unit) for unit in units]
     if not budget.trees:
@@ -167,14 +170,14 @@ def _bundles(streams: list[Tokens], units: Iterable[Sequence[int]], budget: Budg
     return alone + [[row] for row in _level(short, streams, budget)]
 
 
-def _tree(streams: list[Tokens], unit: Sequence[int]) -> _Row:
+def _tree(streams: Streams, unit: Sequence[int]) -> _Row:
     row = _Row()
     for member in unit:
         row.add(member, streams[member])
     return row
 
 
-def _level(trees: list[_Row], streams: list[Tokens], budget: Budget) -> list[_Row]:
+def _level(trees: list[_Row], streams: Streams, budget: Budget) -> list[_Row]:
     """The rows that cost least among those that best fit makes under several limits up to the budget.
 
     Best fit leaves its last row short, so that a somewhat smaller limit often gives rows of like length and less padding;
@@ -207,7 +210,7 @@ def _cost(rows: list[_Row], budget: Budget) -> float:
     return len(rows) * width * (1.0 + width / budget.attention_tokens)
 
 
-def _fill(trees: list[_Row], streams: list[Tokens], row_tokens: int) -> list[_Row]:
+def _fill(trees: list[_Row], streams: Streams, row_tokens: int) -> list[_Row]:
     """Best fit, largest tree first: into the row where it adds the fewest tokens, among those the fullest."""
     most = _most_shared([stream for tree in trees for stream in tree.streams])
     rows: list[_Row] = []

@@ -71,7 +71,10 @@ def path_attention(
     runs: Runs | None = None, **more: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
     """As transformers calls it: query [B, H, T, d], key and value [B, G, T, d]; gives [B, T, H, d]. Without `runs` the rows
-    are single streams."""
+    are single streams. On a CPU it is done in float32 whatever autocast says."""
+    if query.device.type == "cpu" and torch.is_autocast_enabled("cpu"):  # half precision: five times slower backwards
+        with torch.autocast("cpu", enabled=False):
+            return path_attention(module, query.float(), key.float(), value.float(), attention_mask, scaling=scaling, runs=runs, **more)
     if runs is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **more)
     shared = query.shape[1] // key.shape[1]  # query heads for each head of keys

@@ -35,8 +35,8 @@ class Dropout:
 
     def _drop(self, values: Tensor, number: int) -> Tensor:
         drawn = torch.Generator(values.device).manual_seed(derive(self.key, "dropout", number))
-        kept = torch.rand(values.shape, generator=drawn, device=values.device) >= self.p
-        return values * kept / (1.0 - self.p)
+        mask = torch.rand(values.shape, generator=drawn, device=values.device).ge_(self.p).div_(1.0 - self.p)
+        return values * mask.to(values.dtype)
 
 
 def blocks(model: nn.Module) -> list[nn.Module]:

@@ -163,6 +163,20 @@ def test_without_trees_every_sample_has_its_own_row():
     assert sorted(row for micro in micros for row in micro.rows) == [(0,), (1,), (2,)]
 
 
+def test_only_the_samples_of_its_units_are_looked_at():
+    class Watched(list):
+        def __getitem__(self, at):
+            looked.add(at)
+            return super().__getitem__(at)
+
+        def __iter__(self):
+            raise AssertionError("all samples are looked at, in every step anew")
+
+    looked: set[int] = set()
+    (micro,) = pack(Watched(random_samples(3)), [(0,), (2,)], ONE)
+    assert looked == {0, 2} and sorted(member for row in micro.rows for member in row) == [0, 2]
+
+
 def test_nothing_after_the_last_supervised_token_is_computed():
     assert computed(sample([1, 2, 3, 4, 5, 6], (1, 2), (2, 4))) == (1, 2, 3)
 

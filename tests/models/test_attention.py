@@ -56,6 +56,21 @@ def test_it_is_the_masked_attention_forward_and_backward(seed):
     assert all((one.grad - other.grad).abs().max() < 1e-12 for one, other in zip(ours, theirs))
 
 
+@pytest.mark.parametrize("packed", [True, False])
+def test_on_a_cpu_it_is_done_in_float32_whatever_autocast_says(packed):
+    batch = next(batch for batch in map(batch_of, range(30)) if not batch.causal)
+    rows, width = batch.tokens_BT.shape
+    draw = torch.Generator().manual_seed(0)
+    halves = [torch.randn(rows, 2, width, 8, generator=draw).bfloat16() for _ in range(3)]
+    paths = runs(batch) if packed else None
+    module = torch.nn.Identity()
+    module.is_causal, module.num_key_value_groups = True, 1
+    with torch.autocast("cpu", torch.bfloat16):
+        found, _ = path_attention(module, *halves, None, scaling=0.3, runs=paths)
+    expected, _ = path_attention(module, *(each.float() for each in halves), None, scaling=0.3, runs=paths)
+    assert found.dtype == torch.float32 and torch.equal(found, expected)
+
+
 @pytest.mark.parametrize("seed", range(30))
 def test_runs_cover_every_token_once_and_name_exactly_what_it_sees(seed):
     batch = batch_of(seed)
