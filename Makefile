@@ -37,6 +37,7 @@ PIP_VLLM := .venv-vllm/bin/python -m pip install --quiet --disable-pip-version-c
 shows: setup
 	$(BIN)/python benchmarks/show_batch.py
 	$(BIN)/python benchmarks/plan_memory.py
+	$(BIN)/python benchmarks/play_memory.py
 	$(BIN)/python benchmarks/show_kill.py
 	$(BIN)/python benchmarks/show_learning.py deal_tiny
 	$(BIN)/python benchmarks/show_learning.py deal_tiny_self

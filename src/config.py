@@ -161,6 +161,7 @@ class Config:
     opponents: dict[str, Any] = field(default_factory=dict)  # name -> Opponent
     adapter: Any = None  # null or {} for none
     data: Any = None
+    scorer: Any = None
     logger: Any = None
 
 
@@ -217,13 +218,13 @@ ALIKE = {"reference": ("pass", "recorded")}
 
 
 def changed_keys(old: Mapping[str, Any] | DictConfig, new: Mapping[str, Any] | DictConfig) -> list[str]:
-    """The keys, as game.payoff, in which two composed configs differ so that one run cannot continue the other."""
+    """The keys, as game.payoff, in which two composed configs differ so that one run cannot continue the other.
+
+    A key that is not there is null, so that a run may be continued where there are more keys than there were.
+    """
     before, after = dict(leaves(_container(old))), dict(leaves(_container(new)))
     keys = sorted(before.keys() | after.keys())
-    return [key for key in keys if _counts(key) and _differ(key, before.get(key, _ABSENT), after.get(key, _ABSENT))]
-
-
-_ABSENT = object()
+    return [key for key in keys if _counts(key) and _differ(key, before.get(key), after.get(key))]
 
 
 def _counts(key: str) -> bool:

@@ -12,7 +12,7 @@ from .experiment import Run, figures, plain
 from .games.base import Game
 from .models.backend import Snapshot
 from .models.renderer import Renderer
-from .play.pairing import Seating
+from .play.pairing import Seating, Seatings
 from .seeds import derive, rng
 
 
@@ -34,7 +34,7 @@ class Demonstrations:
         """The stage in which the scripts play the demonstrations of a split, where they do."""
         name, inputs = f"iter_000/demonstrations/{split}", self.inputs(split)
         if inputs["matches"]:
-            self.run.stage(name, inputs, lambda: self.run.play(name, self._seatings(split, inputs["matches"]), figures))
+            self.run.stage(name, inputs, lambda: self.run.play(name, Seatings(lambda: self._seatings(split, inputs["matches"])), figures))
 
     def inputs(self, split: str) -> dict[str, Any]:
         """What the demonstrations of a split depend on; `matches` of them are played by scripts."""

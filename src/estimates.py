@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from hashlib import blake2b
 from math import isfinite, sqrt
 from statistics import NormalDist
+from typing import Any
 
 from .data.episode import Episode
 
@@ -41,23 +44,48 @@ def t_quantile(freedom: int) -> float:
     return sum(terms)
 
 
+def to_json(figures: Mapping[str, Estimate]) -> dict[str, Any]:
+    """Estimates by name, as JSON."""
+    return {name: each.to_json() for name, each in figures.items()}
+
+
+class Column:
+    """Values of one figure, of which only the sums over each cluster are held. Clusters are numbered from 0."""
+
+    def __init__(self) -> None:
+        self.n, self.total = 0, 0.0
+        self._sums, self._counts = array("d"), array("Q")
+
+    def add(self, value: float, cluster: int) -> None:
+        if (missing := cluster + 1 - len(self._sums)) > 0:
+            self._sums.extend([0.0] * missing)
+            self._counts.extend([0] * missing)
+        self.n, self.total = self.n + 1, self.total + value
+        self._sums[cluster] += value
+        self._counts[cluster] += 1
+
+    def estimate(self) -> Estimate:
+        """The mean with its interval, as `estimate` says."""
+        if not self.n:
+            raise ValueError("no values to estimate from")
+        mean = self.total / self.n
+        residuals = [total - count * mean for total, count in zip(self._sums, self._counts) if count]
+        if (clusters := len(residuals)) < 2:
+            return Estimate(mean, float("-inf"), float("inf"), self.n, clusters)
+        error = sqrt(clusters / (clusters - 1) * sum(r * r for r in residuals)) / self.n
+        half = t_quantile(clusters - 1) * error
+        return Estimate(mean, mean - half, mean + half, self.n, clusters)
+
+
 def estimate(values: Sequence[float], clusters: Sequence[Hashable]) -> Estimate:
     """The mean of `values` with a cluster-robust interval (Liang & Zeger 1986, with the C/(C-1) correction).
 
     Fewer than two clusters say nothing of the spread: the interval is infinite.
     """
-    if not values:
-        raise ValueError("no values to estimate from")
-    mean = sum(values) / len(values)
-    residual: dict[Hashable, float] = defaultdict(float)
+    column, numbers = Column(), dict[Hashable, int]()
     for value, cluster in zip(values, clusters, strict=True):
-        residual[cluster] += value - mean
-    count = len(residual)
-    if count < 2:
-        return Estimate(mean, float("-inf"), float("inf"), len(values), count)
-    error = sqrt(count / (count - 1) * sum(r * r for r in residual.values())) / len(values)
-    half = t_quantile(count - 1) * error
-    return Estimate(mean, mean - half, mean + half, len(values), count)
+        column.add(value, numbers.setdefault(cluster, len(numbers)))
+    return column.estimate()
 
 
 def values(episode: Episode, players: Iterable[str] | None = None) -> dict[str, float]:
@@ -75,15 +103,33 @@ def values(episode: Episode, players: Iterable[str] | None = None) -> dict[str, 
     return found
 
 
+class Tally:
+    """Every metric of the matches that are added, clustered by scenario cluster: it grows with the clusters, not with the matches.
+
+    A metric that a match lacks is not counted there.
+    """
+
+    def __init__(self, players: Iterable[str] | None = None) -> None:
+        self._players = None if players is None else list(players)
+        self._clusters: dict[str, int] = {}
+        self._columns: dict[str, Column] = defaultdict(Column)
+
+    def add(self, episode: Episode) -> None:
+        cluster = self._clusters.setdefault(episode.scenario.cluster, len(self._clusters))
+        for name, value in values(episode, self._players).items():
+            self._columns[name].add(value, cluster)
+
+    def figures(self) -> dict[str, Estimate]:
+        """The estimates so far, by metric."""
+        return {name: column.estimate() for name, column in self._columns.items()}
+
+
 def summarise(episodes: Iterable[Episode], players: Iterable[str] | None = None) -> dict[str, Estimate]:
     """Every metric of the episodes, clustered by scenario cluster. A metric that a match lacks is not counted there."""
-    wanted = None if players is None else list(players)
-    columns: dict[str, tuple[list[float], list[str]]] = defaultdict(lambda: ([], []))
+    tally = Tally(players)
     for episode in episodes:
-        for name, value in values(episode, wanted).items():
-            columns[name][0].append(value)
-            columns[name][1].append(episode.scenario.cluster)
-    return {name: estimate(*column) for name, column in columns.items()}
+        tally.add(episode)
+    return tally.figures()
 
 
 def paired(before: Iterable[Episode], after: Iterable[Episode], metric: str, players: Iterable[str] | None = None) -> Estimate:
@@ -108,32 +154,45 @@ def _by_scenario(episodes: Iterable[Episode], metric: str, players: Sequence[str
     return {key: sum(column) / len(column) for key, column in found.items()}
 
 
+class Language:
+    """How the players' own words read, in the matches that are added."""
+
+    def __init__(self, players: Iterable[str]) -> None:
+        self._players = set(players)
+        self._replies = self._tokens = 0
+        self._logprob = 0.0
+        self._words: set[str] = set()
+        self._texts = array("Q")  # 64-bit digests
+
+    def add(self, episode: Episode) -> None:
+        for turn in episode.turns:
+            if turn.call is None or episode.players[turn.seat] not in self._players:
+                continue
+            self._replies, self._tokens = self._replies + 1, self._tokens + len(turn.call.sampled_ids)
+            self._logprob += sum(turn.call.logprobs)
+            self._words.update(turn.text.split())
+            self._texts.append(int.from_bytes(blake2b(turn.text.encode(errors="surrogatepass"), digest_size=8).digest()))
+
+    def figures(self) -> dict[str, float]:
+        """See `language`; {} without a reply."""
+        if not self._replies:
+            return {}
+        return {
+            "replies": self._replies,
+            "entropy": -self._logprob / self._replies,
+            "reply_tokens": self._tokens / self._replies,
+            "distinct_words": len(self._words),
+            "distinct_replies": len(set(self._texts)) / self._replies,
+        }
+
+
 def language(episodes: Iterable[Episode], players: Iterable[str]) -> dict[str, float]:
     """How the players' own words read: mean log-prob and entropy estimate per reply, words, length, variety.
 
     `entropy` is the mean of -log p(reply) in nats, an unbiased estimate of the entropy of a reply where the episodes
     were sampled at temperature 1 without truncation.
     """
-    wanted = set(players)
-    replies = tokens = words = 0
-    logprob = 0.0
-    seen: set[str] = set()
-    texts: set[str] = set()
+    said = Language(players)
     for episode in episodes:
-        for turn in episode.turns:
-            if turn.call is None or episode.players[turn.seat] not in wanted:
-                continue
-            split = turn.text.split()
-            replies, tokens, words = replies + 1, tokens + len(turn.call.sampled_ids), words + len(split)
-            logprob += sum(turn.call.logprobs)
-            seen.update(split)
-            texts.add(turn.text)
-    if not replies:
-        return {}
-    return {
-        "replies": replies,
-        "entropy": -logprob / replies,
-        "reply_tokens": tokens / replies,
-        "distinct_words": len(seen),
-        "distinct_replies": len(texts) / replies,
-    }
+        said.add(episode)
+    return said.figures()

@@ -6,9 +6,9 @@ by scenario (`estimates`). The same scenarios, seats and seeds come in every ite
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
-from itertools import combinations, product
+from itertools import combinations, islice, product
 from typing import Any
 
 from . import ranks
@@ -87,7 +87,7 @@ class Evaluation:
         folder = f"eval/versus/{self.config.eval.start_name}"
 
         def work() -> dict[str, Any]:
-            before, after = (self.run.episodes(f"iter_{each:03d}/{folder}") for each in (0, number))
+            before, after = (list(self.run.episodes(f"iter_{each:03d}/{folder}")) for each in (0, number))
             both = summarise(before, [LEARNER]).keys() & summarise(after, [LEARNER]).keys()
             return {name: paired(before, after, name, [LEARNER]).to_json() for name in sorted(both)}
 
@@ -148,7 +148,7 @@ class Evaluation:
 
         def said() -> tuple[dict[str, Any], list[Sample]]:
             episodes = self.run.episodes(f"iter_{number:03d}/eval/sampled")
-            return language(episodes, [LEARNER]), everything_said(episodes[:DRIFT_SAMPLES])
+            return language(episodes, [LEARNER]), everything_said(list(islice(episodes, DRIFT_SAMPLES)))
 
         def work() -> dict[str, Any]:
             words, samples = ranks.shared(said)
@@ -193,7 +193,7 @@ class Evaluation:
         return made
 
 
-def everything_said(episodes: Sequence[Episode]) -> list[Sample]:
+def everything_said(episodes: Collection[Episode]) -> list[Sample]:
     """All that language models said in `episodes`, legal or not, for scoring only."""
     said = ((log, {turn.request: (1.0, 1.0) for turn in log.episode.turns if turn.call}) for log in logs(episodes))
     return [sample for log, numbers in said for sample in log.samples(numbers)]

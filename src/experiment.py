@@ -16,8 +16,9 @@ from rich.console import Console
 from . import ranks
 from .data.credit import Credit
 from .data.episode import Episode
-from .data.store import EpisodeStore
-from .estimates import summarise
+from .data.scorer import Scorer
+from .data.store import Matches
+from .estimates import summarise, to_json
 from .games.base import Game
 from .learners.base import Learner
 from .models.backend import Sampling, Snapshot
@@ -52,6 +53,7 @@ class Parts:
     imitator: Learner  # the learner as imitation uses it
     adapter: Any  # create(base, folder, seed) -> Snapshot; None: all weights are trained
     data: Any  # demonstrations(game, split) -> Iterable[Demonstration], besides those of the game's scripts; None for none
+    scorer: Scorer | None = None  # what it says of a round's matches is told to credit
     opponents: Mapping[str, Opponent] = field(default_factory=dict)  # who else may be seated, by name
     changes: Mapping[int, Recipe] = field(default_factory=dict)  # from which iteration on the schedule has another recipe
 
@@ -83,7 +85,7 @@ class Run:
         self,
         name: str,
         seatings: Iterable[Seating],
-        look: Callable[[list[Episode]], dict[str, Any]],
+        look: Callable[[Matches], dict[str, Any]],
         sampling: Sampling | None = None,
         snapshots: Who | None = None,
     ) -> dict[str, Any]:
@@ -109,9 +111,9 @@ class Run:
         """The versions of those of `names` that are opponents from the config."""
         return {name: self.parts.opponents[name].snapshot.version for name in names if name in self.parts.opponents}
 
-    def episodes(self, name: str) -> list[Episode]:
+    def episodes(self, name: str) -> Matches:
         """The stored matches of the stage `name`, by id."""
-        return list(EpisodeStore(self.out / name, shard=None).read(ordered=True))
+        return Matches(self.out / name)
 
     def outputs(self, name: str) -> Any:
         """What the finished stage `name` gave."""
@@ -146,7 +148,7 @@ def restored(data: Mapping[str, Any], run: Path) -> Snapshot:
 
 def figures(episodes: Iterable[Episode], players: Iterable[str] | None = None) -> dict[str, Any]:
     """Every metric of the episodes with its interval, as JSON."""
-    return {name: found.to_json() for name, found in summarise(episodes, players).items()}
+    return to_json(summarise(episodes, players))
 
 
 def plain(node: Any) -> Any:

@@ -4,23 +4,25 @@ It holds no algorithm's formula: who is trained on what is credit's, how is the 
 it: all of them play and learn, while files are read and figures are made on rank 0, for all.
 
     iter_000/  demonstrations/ base/ start/ (after imitation) adapter/ (a fresh one, where wanted) eval/
-    iter_001/  play/ learn/ (samples and the next snapshot) eval/
+    iter_001/  play/ score/ (where there is a scorer) learn/ (samples and the next snapshot) eval/
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from . import ranks
 from .data.credit import Credit, Verdict
-from .data.episode import Episode
 from .data.replay import replay
 from .data.sample import Demonstration, Sample
+from .data.scorer import ScoredMatches, write_scores
+from .data.store import Matches
 from .demonstrations import Demonstrations, rendered
-from .estimates import language
-from .experiment import LEARNER, Parts, Recipe, Run, figures, plain, restored, stored
+from .estimates import Language, Tally, to_json
+from .experiment import LEARNER, Parts, Recipe, Run, plain, restored, stored
 from .files import InputError
 from .games.base import Game, Scenario
 from .learners.base import Learner, Lessons
@@ -28,7 +30,7 @@ from .learners.likelihood import mean_logprob
 from .learners.reference import foreign
 from .models.backend import Sampling, Snapshot
 from .models.renderer import Renderer
-from .play.pairing import Seating, both_seatings, fixed
+from .play.pairing import Seatings, both_seatings, fixed
 from .report.progress import Progress
 from .seeds import derive, rng
 
@@ -124,8 +126,12 @@ class Loop(Run):
         inputs = {"snapshot": snapshot.version, "play": plain(self.config.play), "game": plain(self.config.game), "seed": self.seed}
         inputs |= {"players": self.versions(map(str, self.config.players.values()))}
 
-        def told(episodes: list[Episode]) -> dict[str, Any]:
-            return {"matches": len(episodes), **language(episodes, [LEARNER]), "figures": figures(episodes, [LEARNER])}
+        def told(episodes: Matches) -> dict[str, Any]:
+            said, tally = Language([LEARNER]), Tally([LEARNER])
+            for episode in episodes:
+                said.add(episode)
+                tally.add(episode)
+            return {"matches": len(episodes), **said.figures(), "figures": to_json(tally.figures())}
 
         def work() -> dict[str, Any]:
             sampling = Sampling(**plain(self.config.play.sampling))
@@ -133,12 +139,32 @@ class Loop(Run):
 
         return self.stage(name, inputs, work)
 
-    def learn(self, number: int, snapshot: Snapshot, source: Loop | None = None) -> Snapshot:
+    def score(self, number: int, source: Run | None = None) -> dict[str, Any] | None:
+        """The scorer's scores of round `number` (in the run of `source`), into a file; returns their figures. None without a scorer."""
+        name, scorer, matches = f"iter_{number:03d}/score", self.parts.scorer, self.matches(number, source)
+        if scorer is None or not isinstance(matches, ScoredMatches):
+            return None
+
+        def make() -> dict[str, Any]:
+            write_scores(matches.scores, scorer, matches)
+            tally = Tally([LEARNER])
+            for each in matches.scored():
+                tally.add(replace(each.episode, result=replace(each.episode.result, metrics=each.scores)))
+            return to_json(tally.figures())
+
+        return self.stage(name, {"scorer": plain(self.config.scorer), "seed": self.seed}, lambda: ranks.shared(make))
+
+    def learn(self, number: int, snapshot: Snapshot, source: Run | None = None) -> Snapshot:
         """The next snapshot: credit chooses from the round that `snapshot` played (in the run of `source`), the learner trains."""
         name, recipe = f"iter_{number:03d}/learn", self.parts.recipe(number)
         inputs = {"snapshot": snapshot.version, "seed": self.seed, **recipe.nodes, "start": self.config.start, "replay": self.config.replay}
         if (model := foreign(self.config.reference)) is not None:
             inputs["reference"] = model.version
+
+        if self.parts.scorer is not None:
+            inputs["scorer"] = plain(self.config.scorer)
+            for each in self._rounds(number):
+                self.score(each, source)
 
         def work() -> dict[str, Any]:
             if recipe.credit.mix != 0:
@@ -151,7 +177,7 @@ class Loop(Run):
 
     # --- who plays whom ----------------------------------------------------------------------------------------------
 
-    def _self_play(self, number: int) -> Iterator[Seating]:
+    def _self_play(self, number: int) -> Seatings:
         """This iteration's matches: each role is played by whom `players` names, by the learner unless it says otherwise; or the
         learner plays each role in turn, against its `opponent`."""
         named = dict(plain(self.config.players))
@@ -169,12 +195,23 @@ class Loop(Run):
 
     # --- learning ----------------------------------------------------------------------------------------------------
 
-    def samples(self, number: int, source: Loop, snapshot: Snapshot, recipe: Recipe) -> tuple[Lessons, dict[str, Any]]:
+    def _rounds(self, number: int) -> range:
+        """The rounds on which iteration `number` is trained."""
+        return range(max(1, number - self.config.replay), number + 1)
+
+    def matches(self, number: int, source: Run | None = None) -> Matches:
+        """The matches of a round that the run `source` played, with what the scorer of this run says of them where there is one."""
+        played = (source or self).episodes(f"iter_{number:03d}/play")
+        if self.parts.scorer is None:
+            return played
+        return ScoredMatches(played.folder, self.out / f"iter_{number:03d}/score/scores.jsonl")
+
+    def samples(self, number: int, source: Run, snapshot: Snapshot, recipe: Recipe) -> tuple[Lessons, dict[str, Any]]:
         """What the learner is given of this round and of the `replay` rounds before it, and what credit kept of this one."""
         lessons: list[Any] = []
         kept: dict[str, Any] = {}
-        for each in range(max(1, number - self.config.replay), number + 1):
-            episodes, mixed = source.episodes(f"iter_{each:03d}/play"), self._mixed(each, recipe.credit)
+        for each in self._rounds(number):
+            episodes, mixed = self.matches(each, source), self._mixed(each, recipe.credit)
             if recipe.learner.reads == "chats":
                 given = recipe.credit(episodes, LEARNER)
                 lessons += [*chats(self.game, episodes, given.table), *mixed]
@@ -205,13 +242,12 @@ class Loop(Run):
         return {"snapshot": stored(made, self.out), "learn": {key: value for key, value in metrics.items() if key != "curve"}}
 
 
-def chats(game: Game, episodes: Iterable[Episode], table: Iterable[Verdict]) -> list[Demonstration]:
+def chats(game: Game, episodes: Matches, table: Iterable[Verdict]) -> list[Demonstration]:
     """The logs that credit kept as whole chats, in which the replies that it chose weigh 1 and everything else 0."""
-    by_id = {episode.id: episode for episode in episodes}
     found = []
     for verdict in table:
         if verdict.replies:
-            view, chosen = replay(game, by_id[verdict.match]).views[verdict.seat], set(verdict.replies)
+            view, chosen = replay(game, episodes[verdict.match]).views[verdict.seat], set(verdict.replies)
             found.append(Demonstration(f"{verdict.match}/{verdict.seat}", view, tuple(float(each.request in chosen) for each in view)))
     return found
 

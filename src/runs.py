@@ -64,6 +64,7 @@ def build(config: DictConfig, out: Path) -> Parts:
         imitator=_made(node, loss=instantiate(config.imitate.loss), **taught | {"reference": "pass"}),
         adapter=instantiate(config.adapter, _convert_="all") if config.adapter else None,
         data=data,
+        scorer=instantiate(config.scorer) if config.scorer else None,
         opponents={str(name): _opponent(str(name), config, out) for name in config.opponents},
         changes={
             number: Recipe(nodes, instantiate(nodes["objective"]["credit"]), learner(nodes["objective"], nodes["learner"]))

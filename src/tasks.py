@@ -107,6 +107,8 @@ def _with_training(loop: Loop, row: dict[str, Any]) -> dict[str, Any]:
         learned = loop.outputs(f"{folder}/learn")
         row["play"] = {key: value for key, value in loop.outputs(f"{folder}/play").items() if key != "figures"} | learned["credit"]
         row["learn"] = learned["learn"]
+        if (scores := loop.done.get(f"{folder}/score")) is not None:
+            row["play"]["scores"] = scores.outputs
     elif "iter_000/start" in loop.done:
         row["learn"] = loop.outputs("iter_000/start")["learn"]
     row["seconds"] = loop.seconds(folder)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
 from ..files import read_jsonl, replacing
 from .episode import Episode
-from .store import EpisodeStore
+from .store import Matches
 
 Scores: TypeAlias = Mapping[str, Mapping[str, float]]  # name -> {seat: score}, every seat present
 
@@ -41,10 +41,22 @@ class RuleScorer:
         return scores
 
 
-def write_scores(path: str | Path, scorer: Scorer, store: EpisodeStore) -> None:
-    """Scores every stored episode, sorted by match id, into one file (whole or not at all)."""
+class ScoredMatches(Matches):
+    """The stored matches of one stage, with the scores that the file `scores` has of them."""
+
+    def __init__(self, folder: str | Path, scores: str | Path) -> None:
+        super().__init__(folder)
+        self.scores = scores
+
+    def scored(self) -> Iterator[Scored]:
+        """Every match with its scores, as `read_scored` gives them."""
+        return read_scored(self.scores, self)
+
+
+def write_scores(path: str | Path, scorer: Scorer, episodes: Iterable[Episode]) -> None:
+    """Scores `episodes`, which are sorted by match id, into one file (whole or not at all)."""
     with replacing(path) as file:
-        for episode in store.read(ordered=True):
+        for episode in episodes:
             row = {"id": episode.id, "scores": scorer(episode)}
             file.write(json.dumps(row, separators=(",", ":"), allow_nan=False) + "\n")
 
@@ -54,10 +66,10 @@ def read_scores(path: str | Path) -> Iterator[tuple[str, Scores]]:
     return read_jsonl(path, lambda row: (row["id"], row["scores"]))
 
 
-def read_scored(path: str | Path, store: EpisodeStore) -> Iterator[Scored]:
-    """Every stored episode with its scores, sorted by match id. ValueError when the two files do not belong together."""
+def read_scored(path: str | Path, episodes: Iterable[Episode]) -> Iterator[Scored]:
+    """Every one of `episodes`, which are sorted by match id, with its scores. ValueError when the two do not belong together."""
     scores = read_scores(path)
-    for episode in store.read(ordered=True):
+    for episode in episodes:
         match, found = next(scores, ("nothing", {}))
         if match != episode.id:
             raise ValueError(f"{path} has the scores of {match} where {episode.id} is stored: run the scorer again")

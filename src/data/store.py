@@ -6,14 +6,16 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, suppress
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
+from functools import cached_property
 from io import FileIO
 from pathlib import Path
 from typing import Any
 
 from ..files import parse_line, sync_folder
 from .episode import SCHEMA, Call, Episode, Result, Scenario, Turn
+from .index import Index, Line, Place
 
 SYNC_S = 5.0  # at most this many seconds of play are lost with the machine's power; with the process, nothing is
 _HEAD = re.compile(rb'\{"schema":%d,"id":("(?:[^"\\]|\\.)*"),"game":.*\}\n\Z' % SCHEMA)
@@ -71,49 +73,42 @@ class EpisodeStore:
 
     def ids(self) -> set[str]:
         """The ids of all stored matches. ValueError names the file and line of what is no episode of this schema."""
-        return {match for _, _, _, match in self._lines()}
+        return {match for _, _, _, match in self._lines(self.shards())}
 
     def read(self, ordered: bool = False) -> Iterator[Episode]:
         """All episodes, one at a time; sorted by match id if `ordered` (shards otherwise, each in the order of play)."""
         if ordered:
-            yield from self._read_ordered()
+            yield from map(parsed, self.index())
             return
         seen: set[str] = set()
         self.duplicates = 0
-        for path, number, line, match in self._lines():
+        for path, number, line, match in self._lines(self.shards()):
             if match in seen:
                 self.duplicates += 1
                 continue
             seen.add(match)
             yield parse_line(line, path, number, Episode.from_json)
 
-    def _read_ordered(self) -> Iterator[Episode]:
-        shards = {path: rank for rank, path in enumerate(self.shards())}
-        index: list[tuple[str, int, int, int]] = []
+    def index(self) -> Index:
+        """Where every stored match lies, as of now; `duplicates` counts what is stored twice. ValueError as of `ids`."""
+        index = Index(shards := self.shards(), self._places(shards))
+        self.duplicates = index.duplicates
+        return index
+
+    def _places(self, shards: Sequence[Path]) -> Iterator[Place]:
         offsets = dict.fromkeys(shards, 0)
-        for path, number, line, match in self._lines():
-            index.append((match, shards[path], number, offsets[path]))
+        numbers = {path: rank for rank, path in enumerate(shards)}
+        for path, number, line, match in self._lines(shards):
+            yield match, numbers[path], number, offsets[path]
             offsets[path] += len(line)
-        index.sort()
-        self.duplicates = 0
-        last = None
-        with ExitStack() as stack:
-            files = {rank: stack.enter_context(open(path, "rb")) for path, rank in shards.items()}
-            for match, rank, number, offset in index:
-                if match == last:
-                    self.duplicates += 1
-                    continue
-                last = match
-                files[rank].seek(offset)
-                yield parse_line(files[rank].readline(), files[rank].name, number, Episode.from_json)
 
     def shards(self) -> list[Path]:
         """The shard files, by rank."""
         return sorted((path for path in self.folder.glob("*.jsonl") if path.stem.isdecimal()), key=lambda path: int(path.stem))
 
-    def _lines(self) -> Iterator[tuple[Path, int, bytes, str]]:
+    def _lines(self, shards: Sequence[Path]) -> Iterator[tuple[Path, int, bytes, str]]:
         """Every whole line as (shard, line number, line, match id)."""
-        for path in self.shards():
+        for path in shards:
             with open(path, "rb") as file:
                 for number, line in enumerate(file, 1):
                     if line.endswith(b"\n"):
@@ -133,6 +128,38 @@ class EpisodeStore:
         self._file = None
         text = f"cannot append to the episodes ({error.strerror}); the matches before are stored: make room, then resume"
         raise OSError(error.errno, text, str(self._path)) from error
+
+
+class Matches(Collection[Episode]):
+    """The stored matches of one stage, sorted by match id, or one of them by its id.
+
+    It can be gone through again and again: every time they are read from the disk, one at a time, so that there may be more
+    of them than memory has room for. It knows what was stored when it was first asked.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+
+    @cached_property
+    def _index(self) -> Index:
+        return EpisodeStore(self.folder, shard=None).index()
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __iter__(self) -> Iterator[Episode]:
+        return map(parsed, self._index)
+
+    def __contains__(self, match: object) -> bool:
+        return match in self._index
+
+    def __getitem__(self, match: str) -> Episode:
+        return parsed(self._index[match])
+
+
+def parsed(line: Line) -> Episode:
+    """The episode in a line. InputError names file and line."""
+    return parse_line(line.text, line.path, line.number, Episode.from_json)
 
 
 def encode(episode: Episode) -> bytes:

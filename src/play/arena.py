@@ -109,8 +109,8 @@ class Arena:
 
 def owed(seatings: Iterable[Seating], store: EpisodeStore) -> list[Seating]:
     """The seatings without a stored episode, in their order."""
-    done = store.ids()
-    return [seating for seating in seatings if seating.match not in done]
+    stored = store.index()
+    return [seating for seating in seatings if seating.match not in stored]
 
 
 class _Session:
@@ -230,7 +230,7 @@ class _Session:
         table.replies = {}
         try:
             requests = table.match.step(replies)
-        except Exception as error:
+        except Exception as error:  # a fault of the game, whatever its kind: it goes on its way, and says from which match
             error.add_note(f"in match {seating.match} of {self.game.name}, after {replies}")
             raise
         self.ask(table, requests)

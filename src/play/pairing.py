@@ -1,4 +1,4 @@
-"""Who meets whom: seatings are planned here, in full, before anything is played.
+"""Who meets whom: what is played is settled here, in full, before anything is played.
 
 A match's id is "<stage>/<scenario id>/<number>", the same on every machine and in every order; its seed derives from it.
 """
@@ -6,8 +6,9 @@ A match's id is "<stage>/<scenario id>/<number>", the same on every machine and 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from ..games.base import Game, Scenario
 from ..seeds import derive
@@ -23,24 +24,35 @@ class Seating:
     players: Mapping[str, str]
 
 
-def fixed(game: Game, scenarios: Iterable[Scenario], players: Mapping[str, str], seed: int, stage: str, k: int = 1) -> Iterator[Seating]:
+@dataclass(frozen=True, slots=True)
+class Seatings:
+    """A plan of matches: made anew, and the same, each time that it is gone through, so that nothing of it is held."""
+
+    make: Callable[[], Iterator[Seating]]
+
+    def __iter__(self) -> Iterator[Seating]:
+        return self.make()
+
+
+def fixed(game: Game, scenarios: Sequence[Scenario], players: Mapping[str, str], seed: int, stage: str, k: int = 1) -> Seatings:
     """`k` matches of every scenario, the same player in each role throughout. ValueError for roles the game lacks."""
     if set(players) != set(game.roles):
         raise ValueError(f"{game.name} has the roles {list(game.roles)}, got players for {list(players)}")
-    return _plan(scenarios, [players], seed, stage, k)
+    return Seatings(partial(_seated, scenarios, [players], seed, stage, k))
 
 
-def self_play(game: Game, scenarios: Iterable[Scenario], name: str, seed: int, stage: str, k: int = 1) -> Iterator[Seating]:
+def self_play(game: Game, scenarios: Sequence[Scenario], name: str, seed: int, stage: str, k: int = 1) -> Seatings:
     """`k` matches of every scenario with the player `name` in every seat."""
     return fixed(game, scenarios, dict.fromkeys(game.roles, name), seed, stage, k)
 
 
-def both_seatings(game: Game, scenarios: Iterable[Scenario], a: str, b: str, seed: int, stage: str, k: int = 1) -> Iterator[Seating]:
+def both_seatings(game: Game, scenarios: Sequence[Scenario], a: str, b: str, seed: int, stage: str, k: int = 1) -> Seatings:
     """Every scenario with `a` in each role in turn and `b` in all others, `k` times: 2k matches of a game for two."""
-    return _plan(scenarios, [{role: a if role == own else b for role in game.roles} for own in game.roles], seed, stage, k)
+    tables = [{role: a if role == own else b for role in game.roles} for own in game.roles]
+    return Seatings(partial(_seated, scenarios, tables, seed, stage, k))
 
 
-def _plan(scenarios: Iterable[Scenario], tables: Sequence[Mapping[str, str]], seed: int, stage: str, k: int) -> Iterator[Seating]:
+def _seated(scenarios: Sequence[Scenario], tables: Sequence[Mapping[str, str]], seed: int, stage: str, k: int) -> Iterator[Seating]:
     """Seats every scenario at all `tables`, `k` times. One that is drawn again goes on with its numbers."""
     played: Counter[str] = Counter()
     for scenario in scenarios:

@@ -9,6 +9,8 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
+from itertools import compress, islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,8 +19,8 @@ from ..data.store import EpisodeStore
 from ..files import append_lines
 from ..games.base import Game
 from ..models.backend import Backend, Player, Sampling, Snapshot
-from .arena import Arena, Report, TooManyFailures, owed
-from .pairing import Seating
+from .arena import Arena, Report, TooManyFailures
+from .pairing import Seating, Seatings
 from .players import HumanPlayer, LanguagePlayer, ScriptedPlayer, ServedPlayer, Switchboard
 
 HUMAN = "human"
@@ -49,25 +51,26 @@ class Table:
     def play(self, folder: Path, seatings: Iterable[Seating], sampling: Sampling, snapshots: Who, watch: Watch) -> None:
         """Plays into the episode store `folder` what it lacks of `seatings`, which all ranks share, each with a shard of its own.
 
-        Matches that lost a player are written to `failures.jsonl` and played again; TooManyFailures where that does not help.
+        The plan is gone through several times, and is not held. Matches that lost a player are written to `failures.jsonl` and
+        played again; TooManyFailures where that does not help.
         """
-        planned = list(seatings)
+        plan = list(seatings) if isinstance(seatings, Iterator) else seatings
         with EpisodeStore(folder, ranks.rank()) as store:
             for _ in range(ATTEMPTS):
-                waiting = ranks.shared(lambda: _owed(planned, store))
-                if not waiting:
+                owes = ranks.shared(lambda: _owed(plan, store))
+                if not any(owes):
                     return
-                report = self._play([planned[at] for at in waiting], store, sampling, snapshots, watch)
+                report = self._play(Seatings(partial(compress, plan, owes)), sum(owes), store, sampling, snapshots, watch)
                 if ranks.rank() == 0:
                     append_lines(folder / "failures.jsonl", [json.dumps(asdict(failure)) for failure in report.failures])
         if report.failures:
             raise TooManyFailures(report)
 
-    def _play(self, seatings: Sequence[Seating], store: EpisodeStore, sampling: Sampling, snapshots: Who, watch: Watch) -> Report:
-        """Plays this rank's share of `seatings`, dealt in turn, and meets the others; gives back what all of them played."""
-        mine = seatings[ranks.rank() :: ranks.world()]
+    def _play(self, seatings: Seatings, count: int, store: EpisodeStore, sampling: Sampling, snapshots: Who, watch: Watch) -> Report:
+        """Plays this rank's share of the `count` seatings, dealt in turn, and meets the others; gives back what all of them played."""
+        mine = Seatings(lambda: islice(seatings, ranks.rank(), None, ranks.world()))
         names = {player for seating in mine for player in seating.players.values()}
-        with watch(len(seatings), HUMAN in names) as progress:
+        with watch(count, HUMAN in names) as progress:
             with self._seated(names, sampling, snapshots) as players:
                 own = Arena(self.game, players, self.in_flight).play(mine, store.append, progress)
             report = _summed(ranks.gathered(own))
@@ -98,10 +101,10 @@ class Table:
                 player.close()
 
 
-def _owed(planned: Sequence[Seating], store: EpisodeStore) -> list[int]:
-    """The places in the plan of the matches that no shard holds."""
-    waiting = {seating.match for seating in owed(planned, store)}
-    return [at for at, seating in enumerate(planned) if seating.match in waiting]
+def _owed(plan: Iterable[Seating], store: EpisodeStore) -> bytes:
+    """For each match of the plan 1 where no shard holds it, else 0."""
+    stored = store.index()
+    return bytes(seating.match not in stored for seating in plan)
 
 
 def _summed(reports: Sequence[Report]) -> Report:

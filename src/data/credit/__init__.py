@@ -1,11 +1,13 @@
 """Credit: finished matches in, samples out: who is trained on what, with which reward and weight. No torch here."""
 
-from .base import Credit, Credited, Log, NothingKept, Verdict, decayed, logs
+from .base import Credit, Credited, Log, NothingKept, decayed, logs
 from .demonstrated import Demonstrated
 from .filtered_bc import FilteredBC
 from .spag import SpagCredit
 from .spin import SpinPairs
+from .verdicts import Verdict, Verdicts
 
 __all__ = [
-    "Credit", "Credited", "Demonstrated", "FilteredBC", "Log", "NothingKept", "SpagCredit", "SpinPairs", "Verdict", "decayed", "logs",
+    "Credit", "Credited", "Demonstrated", "FilteredBC", "Log", "NothingKept", "SpagCredit", "SpinPairs", "Verdict", "Verdicts", "decayed",
+    "logs",
 ]  # fmt: skip

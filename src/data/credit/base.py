@@ -6,36 +6,22 @@ Only what the policy under training sampled itself is ever supervised.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from heapq import nlargest
 from typing import Protocol, TypeAlias
 
 from ..episode import Episode, Stream, Turn, streams
 from ..sample import Sample, Utterance
+from ..scorer import Scored, ScoredMatches, Scores
+from ..store import Matches
+from .verdicts import Verdict, Verdicts
 
 Numbers: TypeAlias = Mapping[str, tuple[float, float]]  # request -> (reward, weight)
 
 
 class NothingKept(ValueError):
     """A credit kept no log at all; the message holds the table of scores."""
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What became of one log: its score, the bar that it had to pass (None where the rule has none), and why.
-
-    `replies` are the requests whose replies were chosen, `recorded` says whether their token ids are known.
-    """
-
-    match: str
-    scenario: str
-    seat: str
-    score: float
-    bar: float | None
-    kept: bool
-    why: str
-    replies: tuple[str, ...] = ()
-    recorded: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +32,7 @@ class Credited:
     """
 
     samples: list[Sample]
-    table: tuple[Verdict, ...]
+    table: Verdicts
 
     def on_policy(self) -> list[Sample]:
         """The samples, for a learner that reads token ids. NothingKept where no kept log has any."""
@@ -65,7 +51,7 @@ class Credited:
     def text(self, rows: int = 20) -> str:
         """The table for people: how many logs for each reason, then the `rows` best scores."""
         reasons = Counter(verdict.why for verdict in self.table)
-        best = sorted(self.table, key=lambda verdict: -verdict.score)[:rows]
+        best = nlargest(rows, self.table, key=lambda verdict: verdict.score)
         lines = [f"{self.kept} of {len(self.table)} logs kept", *(f"  {count:6d} {why}" for why, count in reasons.most_common())]
         lines += [f"{'score':>9} {'bar':>9}  match, seat"] if best else []
         for verdict in best:
@@ -81,9 +67,11 @@ class Credit(Protocol):
     def mix(self) -> int | None:
         """How many demonstrations, drawn anew for each round, it wants to be given: 0 for none, None for every one."""
 
-    def __call__(self, episodes: Sequence[Episode], player: str, demonstrations: Sequence[Sample] = ()) -> Credited:
+    def __call__(self, episodes: Collection[Episode], player: str, demonstrations: Sequence[Sample] = ()) -> Credited:
         """Samples of the replies that the model named `player` made in `episodes`, the matches of one round.
 
+        They may be more than memory holds, and can be gone through several times: first for what the round is like as a whole, then
+        for what becomes of each match (`logs`). What is kept of a match on the way should be a few numbers.
         Seats count by who sits in them: a frozen opponent of the very same version is not trained. `demonstrations` are
         rendered texts to mix in (or to pair with). NothingKept where no log is trained on.
         """
@@ -96,6 +84,7 @@ class Log:
     episode: Episode
     seat: str
     version: str
+    scores: Scores = field(default_factory=dict)  # what a scorer said of the match, where there was one
 
     @property
     def score(self) -> float:
@@ -103,8 +92,8 @@ class Log:
         return self.episode.result.returns[self.seat]
 
     def metric(self, name: str) -> float | None:
-        """The match's metric, or the seat's share of it; None where the result has no such metric."""
-        value = self.episode.result.metrics.get(name)
+        """The match's metric, or the seat's share of it, else the scorer's score of this name; None where there is neither."""
+        value = self.episode.result.metrics.get(name, self.scores.get(name))
         return value.get(self.seat) if isinstance(value, Mapping) else value
 
     def replies(self, breach: bool = False) -> list[str]:
@@ -161,16 +150,30 @@ def _recorded(stream: Stream, spans: Mapping[str, tuple[int, int]]) -> tuple[flo
     return chosen
 
 
-def logs(episodes: Sequence[Episode], player: str | None = None) -> list[Log]:
+@dataclass(frozen=True, slots=True)
+class Logs:
+    """Logs, read anew from the matches each time that they are gone through."""
+
+    episodes: Collection[Episode]  # sorted by match id
+    player: str | None
+
+    def __iter__(self) -> Iterator[Log]:
+        plain = (Scored(episode, {}) for episode in self.episodes)
+        for each in self.episodes.scored() if isinstance(self.episodes, ScoredMatches) else plain:
+            for seat, version in sorted(each.episode.policies.items()):
+                if version and self.player in (None, each.episode.players[seat]):
+                    yield Log(each.episode, seat, version, each.scores)
+
+
+def logs(episodes: Collection[Episode], player: str | None = None) -> Logs:
     """The logs of the language model named `player` (None: of every one), sorted by match id and seat."""
-    seats = [(episode, seat, version) for episode in episodes for seat, version in episode.policies.items() if version]
-    found = [Log(*each) for each in seats if player is None or each[0].players[each[1]] == player]
-    return sorted(found, key=lambda log: (log.episode.id, log.seat))
+    return Logs(episodes if isinstance(episodes, Matches) else sorted(episodes, key=lambda episode: episode.id), player)
 
 
-def credited(samples: list[Sample], table: Sequence[Verdict], mixed: Sequence[Sample] = ()) -> Credited:
+def credited(samples: list[Sample], table: Iterable[Verdict], mixed: Sequence[Sample] = ()) -> Credited:
     """The hand-over, `mixed` demonstrations as kind "sft"; NothingKept, with the table, when no log is kept."""
-    result = Credited([*samples, *map(_as_sft, mixed)], tuple(table))
+    table = table if isinstance(table, Verdicts) else Verdicts(table)
+    result = Credited([*samples, *map(_as_sft, mixed)], table)
     if not any(verdict.kept for verdict in table):
         hint = "no seat was played by the policy under training" if not table else "loosen the rule, or play more matches"
         raise NothingKept(f"credit kept nothing to train on: {hint}\n{result.text()}")

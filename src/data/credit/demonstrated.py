@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from ..episode import Episode
 from ..sample import Sample
 from .base import Credited, credited, logs
+from .verdicts import Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +22,11 @@ class Demonstrated:
     def mix(self) -> None:
         """Every demonstration is wanted: the play chooses."""
 
-    def __call__(self, episodes: Sequence[Episode], player: str, demonstrations: Sequence[Sample] = ()) -> Credited:
+    def __call__(self, episodes: Collection[Episode], player: str, demonstrations: Sequence[Sample] = ()) -> Credited:
         real = {sample.id: sample for sample in demonstrations if sample.utterances}
-        played = {log.episode.scenario.id: log for log in logs(episodes, player)}
         why = {True: "imitated", False: "no demonstration of this scenario"}
-        table = [log.verdict(why[key in real], key in real) for key, log in played.items()]
-        return credited([real[key] for key in sorted(played) if key in real], table)
+        played: dict[str, Verdict] = {}
+        for log in logs(episodes, player):
+            key = log.episode.scenario.id
+            played[key] = log.verdict(why[key in real], key in real)
+        return credited([real[key] for key in sorted(played) if key in real], played.values())

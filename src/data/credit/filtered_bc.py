@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import mean  # exact, so that equal scores have exactly their mean
 from typing import Literal, TypeAlias
@@ -11,7 +12,8 @@ from typing import Literal, TypeAlias
 from ...files import InputError
 from ..episode import Episode
 from ..sample import Sample
-from .base import Credited, Log, Numbers, Verdict, credited, decayed, logs
+from .base import Credited, Log, Logs, Numbers, credited, decayed, logs
+from .verdicts import Verdicts
 
 Keep: TypeAlias = Literal["above_avg", "nonzero", "all", "above_group"]
 
@@ -23,6 +25,7 @@ class FilteredBC:
     keep          above_avg: the mean over all logs of the round, zeros included; nonzero: 0; all: no bar;
                   above_group: the mean over the matches of one scenario, per seat (`play.group` matches each; a group
                   of equal scores keeps nothing)
+    score         name of a metric, or of what a scorer says (`scorer=…`), that counts in place of the payoff
     normalise_by  name of a metric: scores become shares of it (0 where it is not positive), such as what the context
                   allowed (`ceiling` in Deal), so that a lucky context is not taken for skill
     margin        how far above the bar a score must be
@@ -37,6 +40,7 @@ class FilteredBC:
     """
 
     keep: Keep = "above_avg"
+    score: str | None = None
     normalise_by: str | None = None
     margin: float = 0.0
     keep_draws: str | None = "agreement_rate"
@@ -44,49 +48,60 @@ class FilteredBC:
     decay: float = 0.8
     mix: int = 0
 
-    def __call__(self, episodes: Sequence[Episode], player: str, demonstrations: Sequence[Sample] = ()) -> Credited:
+    def __call__(self, episodes: Collection[Episode], player: str, demonstrations: Sequence[Sample] = ()) -> Credited:
         found = logs(episodes, player)
-        scores = [self._score(log) for log in found]
-        bars, draws = self._bars(found, scores), self._draws(episodes)
+        bar, draws = self._bar(found), self._keeps_draws(found.episodes)
         samples: list[Sample] = []
-        table: list[Verdict] = []
-        for log, score, bar in zip(found, scores, bars):
-            above, draw = bar is None or score > bar + self.margin, log.episode.id in draws
+        table = Verdicts()
+        for log in found:
+            score, least = self._score(log), bar(log)
+            above, draw = least is None or score > least + self.margin, draws and self._drawn(log)
             replies = log.replies() if above or draw else []
             samples += log.samples(self._numbers(replies, score))
             why = "kept" if above else "kept as a valid draw" if draw else f"not above the bar ({self.keep})"
             why = "no legal reply of this policy" if (above or draw) and not replies else why
-            table.append(log.verdict(why, bool(replies), score, bar, replies))
+            table.append(log.verdict(why, bool(replies), score, least, replies))
         return credited(samples, table, demonstrations)
 
     def _score(self, log: Log) -> float:
+        score = log.score if self.score is None else self._named("score", self.score, log)
         if self.normalise_by is None:
-            return log.score
-        scale = log.metric(self.normalise_by)
-        if scale is None:
-            names = sorted(log.episode.result.metrics)
-            raise InputError(f"normalise_by={self.normalise_by!r}: match {log.episode.id} has no such metric; it has {names}")
-        return log.score / scale if scale > 0 else 0.0
+            return score
+        scale = self._named("normalise_by", self.normalise_by, log)
+        return score / scale if scale > 0 else 0.0
 
-    def _bars(self, found: Sequence[Log], scores: Sequence[float]) -> Sequence[float | None]:
+    def _named(self, option: str, name: str, log: Log) -> float:
+        value = log.metric(name)
+        if value is None:
+            known = sorted({*log.episode.result.metrics, *log.scores})
+            raise InputError(f"{option}={name!r}: match {log.episode.id} has no such metric; it has {known}")
+        return value
+
+    def _bar(self, found: Logs) -> Callable[[Log], float | None]:
+        """What a log's score has to exceed."""
         if self.keep == "above_avg":
-            return [mean(scores)] * len(scores) if scores else []
+            scores = array("d", (self._score(log) for log in found))
+            average = mean(scores) if scores else 0.0
+            return lambda log: average
         if self.keep == "above_group":
-            groups: dict[tuple[str, str], list[float]] = defaultdict(list)
-            for log, score in zip(found, scores):
-                groups[log.episode.scenario.id, log.seat].append(score)
-            return [mean(groups[log.episode.scenario.id, log.seat]) for log in found]
+            groups: dict[tuple[str, str], array[float]] = defaultdict(lambda: array("d"))
+            for log in found:
+                groups[log.episode.scenario.id, log.seat].append(self._score(log))
+            means = {group: mean(scores) for group, scores in groups.items()}
+            return lambda log: means[log.episode.scenario.id, log.seat]
         if self.keep in ("nonzero", "all"):
-            return [0.0 if self.keep == "nonzero" else None] * len(scores)
+            return lambda log: 0.0 if self.keep == "nonzero" else None
         raise ValueError(f"keep is {self.keep!r}, expected above_avg, nonzero, all or above_group")
 
-    def _draws(self, episodes: Sequence[Episode]) -> set[str]:
-        """Matches that end 0-0 with a valid deal, in a round of zero-sum payoffs."""
-        returns = {episode.id: list(episode.result.returns.values()) for episode in episodes}
-        if self.keep_draws is None or self.keep not in ("above_avg", "nonzero") or any(abs(sum(each)) > 1e-9 for each in returns.values()):
-            return set()
-        valid = {episode.id for episode in episodes if episode.result.metrics.get(self.keep_draws)}
-        return {match for match in valid if not any(returns[match])}
+    def _keeps_draws(self, episodes: Iterable[Episode]) -> bool:
+        """Whether valid draws are kept: where every match of the round sums to zero."""
+        asked = self.keep_draws is not None and self.keep in ("above_avg", "nonzero")
+        return asked and all(abs(sum(episode.result.returns.values())) <= 1e-9 for episode in episodes)
+
+    def _drawn(self, log: Log) -> bool:
+        """Whether the match ended 0-0 with a valid deal."""
+        result = log.episode.result
+        return bool(self.keep_draws and result.metrics.get(self.keep_draws)) and not any(result.returns.values())
 
     def _numbers(self, replies: Sequence[str], score: float) -> Numbers:
         each = 1.0 if self.reward == "one" else score

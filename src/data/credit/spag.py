@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from ...files import InputError
 from ..episode import Episode
 from ..sample import Sample
-from .base import Credited, Log, Verdict, credited, decayed, logs
+from .base import Credited, Log, credited, decayed, logs
+from .verdicts import Verdicts
+
+Kind: TypeAlias = tuple[str, str]  # how a log ended (see `_ending`), and its seat: all that reward and weight depend on
 
 FORMS: Mapping[str, Mapping[str, object]] = {
     "corrected": {"losers": -1.0, "breakers": -1.0, "baseline": "role"},
@@ -63,37 +66,48 @@ class SpagCredit:
                 f"{self}: with a baseline breakers must not exceed losers, or breaking the rules would pay for who mostly loses"
             )
 
-    def __call__(self, episodes: Sequence[Episode], player: str, demonstrations: Sequence[Sample] = ()) -> Credited:
+    def __call__(self, episodes: Collection[Episode], player: str, demonstrations: Sequence[Sample] = ()) -> Credited:
         found = logs(episodes, player)
-        endings = [_ending(log) for log in found]
-        totals = self._totals(found, endings)
-        replies = [log.replies(breach=True) if total else [] for log, total in zip(found, totals)]
-        weights = self._weights(found, endings, replies)
+        played, able = Counter[Kind](), Counter[Kind]()  # logs of each kind; and those with a reply to train on
+        for log in found:
+            played[kind := (_ending(log), log.seat)] += 1
+            able[kind] += bool(log.replies(breach=True))
+        totals = self._totals(played)
+        weights = self._weights(Counter({kind: count for kind, count in able.items() if totals[kind]}), {seat for _, seat in played})
         samples: list[Sample] = []
-        table: list[Verdict] = []
-        for log, ending, total, own, weight in zip(found, endings, totals, replies, weights):
+        table = Verdicts()
+        for log in found:
+            kind = ending, _ = _ending(log), log.seat
+            total, weight = totals[kind], weights[kind]
+            own = log.replies(breach=True) if total else []
             shares = decayed(len(own), self.gamma)
             samples += log.samples({request: (total * share, weight) for request, share in zip(own, shares)})
             table.append(log.verdict(ending if own else f"{ending}, left out", bool(own), total, replies=own))
         return credited(samples, table, demonstrations)
 
-    def _totals(self, found: Sequence[Log], endings: Sequence[str]) -> list[float]:
+    def _totals(self, played: Mapping[Kind, int]) -> dict[Kind, float]:
+        """The total reward of a log, by its kind."""
         worth = {"win": 1.0, "loss": self.losers or 0.0, "break": self.breakers or 0.0, "tie": 0.0}
         if self.baseline == "none":
-            return [worth.get(ending, 0.0) for ending in endings]
-        roles: dict[str, list[float]] = defaultdict(list)
-        for log, ending in zip(found, endings):
-            roles[log.seat] += [worth[ending]] if ending in worth else []
-        return [worth[ending] - mean(roles[log.seat]) if ending in worth else 0.0 for log, ending in zip(found, endings)]
+            return {(ending, seat): worth.get(ending, 0.0) for ending, seat in played}
+        roles: dict[str, Counter[float]] = defaultdict(Counter)
+        for (ending, seat), count in played.items():
+            if ending in worth:
+                roles[seat][worth[ending]] += count
+        means = {seat: mean(totals.elements()) for seat, totals in roles.items()}
+        return {(ending, seat): worth[ending] - means[seat] if ending in worth else 0.0 for ending, seat in played}
 
-    def _weights(self, found: Sequence[Log], endings: Sequence[str], replies: Sequence[list[str]]) -> list[float]:
+    def _weights(self, trained: Counter[Kind], seats: Collection[str]) -> Mapping[Kind, float]:
+        """The weight of a log, by its kind; `trained` counts the logs that are trained on."""
         if not self.role_weights:
-            return [1.0] * len(found)
-        kinds = ["all" if self.baseline == "role" else ending for ending in endings]
-        of_kind = Counter(kind for kind, own in zip(kinds, replies) if own)
-        of_role = Counter((kind, log.seat) for log, kind, own in zip(found, kinds, replies) if own)
-        roles = len({log.seat for log in found})
-        return [of_kind[kind] / (roles * of_role[kind, log.seat]) if own else 0.0 for log, kind, own in zip(found, kinds, replies)]
+            return defaultdict(lambda: 1.0)
+        by_role = self.baseline == "role"  # whatever the ending
+        of_ending, of_kind = Counter[str](), Counter[Kind]()
+        for (ending, seat), count in trained.items():
+            of_ending["all" if by_role else ending] += count
+            of_kind["all" if by_role else ending, seat] += count
+        weights = {(ending, seat): of_ending[ending] / (len(seats) * count) for (ending, seat), count in of_kind.items() if count}
+        return defaultdict(float, {kind: weights.get(("all" if by_role else kind[0], kind[1]), 0.0) for kind in trained})
 
 
 def _ending(log: Log) -> str:

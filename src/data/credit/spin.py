@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from ...seeds import derive
 from ..episode import Episode
 from ..sample import Sample
-from .base import Credited, Verdict, credited, logs
+from .base import Credited, credited, logs
+from .verdicts import Verdicts
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +26,10 @@ class SpinPairs:
     def mix(self) -> None:
         """Every demonstration is wanted: pairing chooses."""
 
-    def __call__(self, episodes: Sequence[Episode], player: str, demonstrations: Sequence[Sample] = ()) -> Credited:
+    def __call__(self, episodes: Collection[Episode], player: str, demonstrations: Sequence[Sample] = ()) -> Credited:
         real = {sample.id: sample for sample in demonstrations}
         samples: list[Sample] = []
-        table: list[Verdict] = []
+        table = Verdicts()
         for log in logs(episodes, player):
             generated = log.samples({request: (log.score, 1.0) for request in log.replies()})
             why = _unpaired(real.get(log.episode.scenario.id), generated)
