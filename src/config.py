@@ -163,6 +163,7 @@ class Config:
     data: Any = None
     scorer: Any = None
     logger: Any = None
+    benchmark: Any = None
 
 
 def register() -> None:
@@ -211,7 +212,7 @@ def _task_of(saved: Path) -> str | None:
     return OmegaConf.select(OmegaConf.load(saved), "task._target_")
 
 
-UNCOUNTED = ("resume", "run", "runs", "match", "logger", "hardware", "keep", "stated")
+UNCOUNTED = ("resume", "run", "runs", "match", "logger", "hardware", "keep", "stated", "benchmark")
 """Keys that a resumed run may change: they decide where and how fast, not what. (Of hardware, precision does count.)"""
 ALIKE = {"reference": ("pass", "recorded")}
 """Values of a key that give the same figures: one may follow the other in a resumed run."""

@@ -12,6 +12,7 @@ from itertools import combinations, islice, product
 from typing import Any
 
 from . import ranks
+from .benchmark import Benchmark, measure
 from .data.credit.base import logs
 from .data.episode import Episode
 from .data.sample import Demonstration, Sample
@@ -75,6 +76,13 @@ class Evaluation:
             "versus": {name: self._versus(number, "versus", name, test, self.sampling, who) for name in names},
             "versus_greedy": {name: self._versus(number, "versus_greedy", name, test, self.greedy, who) for name in names},
         }
+
+    def benchmark(self, number: int, snapshot: Snapshot, bench: Benchmark) -> dict[str, Any]:
+        """The figures of a snapshot on `bench`, by task and metric."""
+        name = f"iter_{number:03d}/benchmark"
+        self.run.done[name] = done = measure(bench, snapshot, self.run.out / name, self.config, self.run.progress)
+        found: dict[str, Any] = done.outputs
+        return found
 
     def improvement(self, number: int, metric: str) -> dict[str, float | None]:
         """The paired difference in greedy self-play between a snapshot and the start, over every held-out scenario."""

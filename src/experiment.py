@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from . import ranks
+from .benchmark import Benchmark
 from .data.credit import Credit
 from .data.episode import Episode
 from .data.scorer import Scorer
@@ -55,6 +56,7 @@ class Parts:
     data: Any  # demonstrations(game, split) -> Iterable[Demonstration], besides those of the game's scripts; None for none
     scorer: Scorer | None = None  # what it says of a round's matches is told to credit
     opponents: Mapping[str, Opponent] = field(default_factory=dict)  # who else may be seated, by name
+    benchmark: Benchmark | None = None
     changes: Mapping[int, Recipe] = field(default_factory=dict)  # from which iteration on the schedule has another recipe
 
     def recipe(self, number: int) -> Recipe:

@@ -4,7 +4,7 @@ It holds no algorithm's formula: who is trained on what is credit's, how is the 
 it: all of them play and learn, while files are read and figures are made on rank 0, for all.
 
     iter_000/  demonstrations/ base/ start/ (after imitation) adapter/ (a fresh one, where wanted) eval/
-    iter_001/  play/ score/ (where there is a scorer) learn/ (samples and the next snapshot) eval/
+    iter_001/  play/ score/ (where there is a scorer) learn/ (samples and the next snapshot) eval/ benchmark/ (where one is chosen)
 """
 
 from __future__ import annotations

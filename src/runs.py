@@ -66,6 +66,7 @@ def build(config: DictConfig, out: Path) -> Parts:
         data=data,
         scorer=instantiate(config.scorer) if config.scorer else None,
         opponents={str(name): _opponent(str(name), config, out) for name in config.opponents},
+        benchmark=instantiate(config.benchmark, _convert_="all") if config.benchmark else None,
         changes={
             number: Recipe(nodes, instantiate(nodes["objective"]["credit"]), learner(nodes["objective"], nodes["learner"]))
             for number, nodes in scheduled(config).items()
@@ -96,11 +97,14 @@ def _opponent(name: str, config: DictConfig, out: Path) -> Opponent:
     if node.get("model") is not None:
         return Opponent(served(node.model), backend)
     folder = Path(node.path)
-    if (folder / SAVED).exists():
-        return Opponent(kept(folder), backend)
+    return Opponent(kept(folder) if (folder / SAVED).exists() else on_disk(folder, base, f"opponents.{name}.base"), backend)
+
+
+def on_disk(folder: Path, base: str | None, key: str) -> Snapshot:
+    """The snapshot in a model folder, or in that of an adapter on `base`; ConfigError names the `key` of a base that lacks."""
     if (folder / "adapter_config.json").exists() and base is None:
-        raise ConfigError(f"opponents.{name}.path: {folder} is an adapter: say the folder of its base with opponents.{name}.base=…")
-    return Opponent(snapshots.of(folder, base=base), backend)
+        raise ConfigError(f"{folder} is an adapter: say the folder of its base with {key}=…")
+    return snapshots.of(folder, base=base)
 
 
 def _strangers(parts: Parts) -> Iterator[str]:
@@ -158,13 +162,20 @@ def _check_pairs(game: Game, data: Any) -> None:
 
 @contextmanager
 def running(config: DictConfig, out: Path) -> Iterator[Loop]:
-    """A loop on the run directory `out`, which is locked, and refused where another run's files are in it."""
+    """A loop on the run directory `out`."""
+    with begun(config, out) as progress:
+        yield Loop(build(config, out), out, progress)
+
+
+@contextmanager
+def begun(config: DictConfig, out: Path) -> Iterator[Progress]:
+    """The run directory `out`, which is locked, and refused where another run's files are in it."""
     out.mkdir(parents=True, exist_ok=True)
     try:
         with ExitStack() as held, preempt.listening():
             ranks.shared(lambda: _begin(config, out, held))
             with Progress(Console(stderr=True, quiet=ranks.rank() > 0)) as progress:
-                yield Loop(build(config, out), out, progress)
+                yield progress
     except EXPECTED as error:
         raise ConfigError(str(error)) from error
 
@@ -235,6 +246,17 @@ def kept(run: Path) -> Snapshot:
         return list(found.values())[-1]
     best = json.loads((run / SUMMARY).read_text())["best"]
     return found[f"iter_{best:03d}" if best else "start"]
+
+
+def measured(config: DictConfig, run: str | None, base: str | None, which: str) -> dict[str, Snapshot]:
+    """Whom task=benchmark looks at, by name: the snapshot that `run` kept (or all that it has), or the model in `model.path`."""
+    if run is not None:
+        every, chosen = all_snapshots(Path(run)), kept(Path(run))
+        return {name: each for name, each in every.items() if which == "all" or each.version == chosen.version}
+    if "path" not in config.model or OmegaConf.is_missing(config.model, "path"):
+        raise ConfigError("which model? Name a run (run=outputs/…) or a folder (model=hf model.path=…): a server scores no text")
+    folder = Path(config.model.path).expanduser()
+    return {"model": on_disk(folder, base, "task.base")}
 
 
 def player_of(run: Path, number: int) -> Snapshot:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from . import ranks
+from .benchmark import measure
 from .config import SUMMARY, ConfigError
 from .data.episode import Episode
 from .data.formats import messages, openai_chat, spag, spin_rows
@@ -28,9 +29,9 @@ from .report import choice, html, transcript
 from .report import compare as comparison
 from .report.progress import Progress
 from .report.run import figure
-from .report.table import figures_table, run_table, tournament_table, yardstick_table
+from .report.table import benchmark_table, figures_table, run_table, tournament_table, yardstick_table
 from .report.trackers import Tracker, tracking
-from .runs import EXPECTED, all_snapshots, build, find_match, history, kept, player_of, prune, running, saved, trackers
+from .runs import EXPECTED, all_snapshots, begun, build, find_match, history, kept, measured, player_of, prune, running, saved, trackers
 
 
 @ranks.collective
@@ -54,6 +55,8 @@ def _conclude(loop: Loop, logs: Sequence[Tracker], summary: Mapping[str, Any]) -
 
 def _iterations(loop: Loop, logs: Sequence[Tracker]) -> dict[str, Any]:
     config, evaluation = loop.config, Evaluation(loop)
+    if (bench := loop.parts.benchmark) is not None:
+        ranks.shared(bench.check)  # what it lacks is told now, not after the first iteration
     rows: list[dict[str, Any]] = []
     snapshots = [start := loop.start()]
     for number in range(config.iterations + 1):
@@ -64,6 +67,8 @@ def _iterations(loop: Loop, logs: Sequence[Tracker]) -> dict[str, Any]:
         row = {"iteration": number, "snapshot": snapshots[-1].version, **evaluation.measure(number, snapshots[-1], start, previous)}
         if number == 0:
             _merge(row, evaluation.yardsticks(0, start))
+        if bench is not None:
+            row["benchmark"] = evaluation.benchmark(number, snapshots[-1], bench)
         rows.append(_with_training(loop, row))
         _log(logs, row)
         best = max(range(len(rows)), key=lambda at: _judged(config, rows[at]))
@@ -213,6 +218,26 @@ def evaluate(config: DictConfig, out: Path, run: str) -> float | None:
         table = Evaluation(loop).tournament(all_snapshots(Path(run)))
         ranks.shared(lambda: write_json(out / "tournament.json", table))
     Console().print(tournament_table(table, _metric(config)))
+    return None
+
+
+@ranks.collective
+def benchmark(config: DictConfig, out: Path, run: str | None, base: str | None, which: Literal["kept", "all"]) -> float | None:
+    """The configured benchmark, on the snapshot that `run` kept or on all of them; without a run on the folder `model.path`
+    (an adapter's, on `base`). Writes `benchmark.json` and `metrics.jsonl`, a row for each snapshot."""
+    if not config.benchmark:
+        raise ConfigError("task=benchmark needs a benchmark: say benchmark=spag, or benchmark=tasks 'benchmark.tasks=[…]'")
+    with begun(config, out) as progress, tracking(trackers(config), out) as logs:
+        bench = instantiate(config.benchmark, _convert_="all")
+        snapshots = ranks.shared(lambda: measured(config, run, base, which))
+        ranks.shared(bench.check)
+        rows = {}
+        for name, snapshot in snapshots.items():
+            rows[name] = measure(bench, snapshot, out / name / "benchmark", config, progress).outputs
+            _log(logs, {"benchmark": rows[name], "iteration": int(name.removeprefix("iter_")) if name.startswith("iter_") else 0})
+        versions = {name: snapshot.version for name, snapshot in snapshots.items()}
+        ranks.shared(lambda: write_json(out / "benchmark.json", {"snapshots": versions, "figures": rows}))
+    Console().print(benchmark_table("benchmark", rows))
     return None
 
 

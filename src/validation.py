@@ -43,7 +43,7 @@ class _Unknown:
 
 UNKNOWN = _Unknown()
 SECRET = "looks like a key, and keys come from the environment only: name the variable that holds it (key_env)"
-UNBUILT = {"parley.tasks.plan": ("game", "model", "data")}
+UNBUILT = {f"parley.tasks.{name}": ("game", "model", "data") for name in ("plan", "benchmark")}
 """Nodes that a task can do without: what they lack is no fault. (What is wrong in them is one.)"""
 
 

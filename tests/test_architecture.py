@@ -19,6 +19,7 @@ FLOORS = [
     {"models"},
     {"play", "objectives"},
     {"estimates", "learners", "report", "stages"},
+    {"benchmark"},
     {"experiment"},
     {"demonstrations"},
     {"loop", "evaluation"},
@@ -33,7 +34,7 @@ NEIGHBOURS = {("report", "estimates"), ("runs", "validation")}
 NARROWER = {"objectives": {"data.sample"}, "games": {"seeds", "files"}}  # all that a room may import of the others
 
 HEAVY = {"torch", "transformers", "pytorch_lightning", "peft", "tokenizers", "safetensors", "matplotlib", "numpy", "datasets"}
-OPTIONAL = {"vllm", "openai", "wandb", "bitsandbytes", "accelerate"}
+OPTIONAL = {"vllm", "openai", "wandb", "bitsandbytes", "accelerate", "lm_eval"}
 RECORD = ("games/", "data/episode", "data/store", "data/scorer", "data/sample", "data/replay", "data/credit/", "data/formats/")
 LIGHT = (*RECORD, "play/", "report/", "seeds", "files", "ranks", "preempt", "stages", "estimates", "config", "validation", "main")
 

@@ -83,10 +83,10 @@ def outline(policy: Snapshot, dtype: str) -> PreTrainedModel:
     return model.eval()
 
 
-def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
-    """The tokenizer in the local folder `path`; ValueError when it is missing or has no chat template."""
+def load_tokenizer(path: str | Path, template: bool = True) -> PreTrainedTokenizerBase:
+    """The tokenizer in the local folder `path`; ValueError when it is missing, or has no chat template and is to have one."""
     tokenizer = _tokenizer(path)
-    if not tokenizer.chat_template:
+    if template and not tokenizer.chat_template:
         raise InputError(
             f"the tokenizer in {path} has no chat template, so conversations cannot be rendered: "
             "put the model's template beside it as chat_template.jinja"

@@ -19,7 +19,7 @@ from ..games.base import Message
 from .choice import choose, worth
 from .curves import Curve, chart
 from .progress import duration
-from .run import Figures, entry, figure, metric_names, number, summary
+from .run import Figures, benchmarks, entry, figure, metric_names, number, summary
 from .transcript import Views, ending, facts, notes, printable, spoken
 
 SHOWN = ("sampled", "greedy")
@@ -99,6 +99,8 @@ def _legend(data: Mapping[str, Any]) -> str:
     labels = {"sampled": "sampled", "greedy": "greedy"}
     if any(_start(data) in (row.get("versus") or {}) for row in data["iterations"]):
         labels["versus"] = "sampled, versus the start"
+    if any(row.get("benchmark") for row in data["iterations"]):
+        labels["benchmark"] = "benchmark"
     if data.get("demonstrators"):
         labels["level"] = "demonstrators"
     items = (
@@ -114,6 +116,7 @@ def _curves(data: Mapping[str, Any], definitions: Mapping[str, str]) -> str:
     names = metric_names([row.get(mode) or {} for row in rows for mode in SHOWN])
     names.sort(key=lambda name: (name != main, not name.endswith("_rate")))  # a stable sort: the file's order within each
     drawn = [_figure(name, rows, data.get("demonstrators") or {}, definitions, _start(data)) for name in names]
+    drawn += [_benchmark(task, name, rows) for task, name in benchmarks(rows)]
     first, rest = "".join(drawn[:FIRST_CHARTS]), "".join(drawn[FIRST_CHARTS:])
     more = f'<details><summary>{len(drawn) - FIRST_CHARTS} more</summary><div class="charts">{rest}</div></details>' if rest else ""
     return f'<div class="charts">{first}</div>{more}'
@@ -139,6 +142,13 @@ def _figure(name: str, rows: Sequence[Mapping[str, Any]], demonstrators: Figures
     return f"<figure><figcaption><b>{_text(name)}</b> {_text(definitions.get(name, ''))}</figcaption>{drawn}</figure>"
 
 
+def _benchmark(task: str, name: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    found = {row["iteration"]: ((row.get("benchmark") or {}).get(task) or {}).get(name) for row in rows}
+    points = {iteration: point for iteration, point in found.items() if point}
+    drawn = chart(printable(f"{task} {name}"), [Curve("benchmark", "benchmark", points)])
+    return f"<figure><figcaption><b>{_text(task)}</b> {_text(name)}</figcaption>{drawn}</figure>"
+
+
 # --- tables -----------------------------------------------------------------------------------------------------------
 
 
@@ -149,7 +159,7 @@ def _metric_tables(data: Mapping[str, Any], definitions: Mapping[str, str]) -> s
         for mode in ("sampled", "greedy", "validation", "demonstrations"):
             if row.get(mode):
                 modes.setdefault(mode, {})[row["iteration"]] = row[mode]
-        for mode, words in (("versus", "sampled, versus"), ("versus_greedy", "greedy, versus")):
+        for mode, words in (("versus", "sampled, versus"), ("versus_greedy", "greedy, versus"), ("benchmark", "benchmark")):
             for opponent, figures in (row.get(mode) or {}).items():
                 modes.setdefault(f"{words} {opponent}", {})[row["iteration"]] = figures
     parts = []

@@ -58,6 +58,12 @@ def metric_names(tables: Sequence[Figures]) -> list[str]:
     return list(dict.fromkeys(name for table in tables for name in table))
 
 
+def benchmarks(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """(task, metric) of every benchmark figure that some of the rows hold."""
+    pairs = ((task, name) for row in rows for task, figures in (row.get("benchmark") or {}).items() for name in figures)
+    return list(dict.fromkeys(pairs))
+
+
 def number(value: Any) -> str:
     """A number in a table: whole ones in full, others with three decimals at most; a dash for none."""
     if value is None or isinstance(value, str):

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .progress import duration
-from .run import Figures, entry, figure, overrides, summary
+from .run import Figures, benchmarks, entry, figure, overrides, summary
 
 SHOWN_RATES = 2  # what fits 80 columns
 
@@ -58,6 +58,14 @@ def yardstick_table(data: Mapping[str, Any]) -> Table | None:
     for name in both:
         cells = [figure((row.get(part) or {}).get(name, {}).get(main)) for row in (start, kept) for part in ("versus", "versus_greedy")]
         _row(table, [name, *cells], "")
+    return table
+
+
+def benchmark_table(title: str, rows: Mapping[str, Mapping[str, Any]]) -> Table:
+    """A row for each task and metric, a column for each snapshot; `rows` are task -> metric -> figure, by snapshot."""
+    table = _table(title, ["task", "metric", *rows])
+    for task, name in benchmarks([{"benchmark": figures} for figures in rows.values()]):
+        _row(table, [task, name, *(figure((figures.get(task) or {}).get(name)) for figures in rows.values())])
     return table
 
 
