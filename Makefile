@@ -1,4 +1,5 @@
 # make demo: from an empty machine to a model that learned to negotiate.  make test: lint, types, tests.  make test-vllm: with vLLM.
+# make test-benchmark: with lm-evaluation-harness.
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
@@ -6,7 +7,7 @@ STAMP := .venv/installed
 export OMP_NUM_THREADS = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test test-vllm shows setup clean
+.PHONY: demo test test-vllm test-benchmark shows setup clean
 
 demo: setup
 	$(BIN)/parley
@@ -33,6 +34,13 @@ PIP_VLLM := .venv-vllm/bin/python -m pip install --quiet --disable-pip-version-c
 	@$(PIP_VLLM) --no-deps --no-build-isolation -e .
 	@touch $@
 
+# Benchmarks, with lm-evaluation-harness, which brings pandas, scipy and much else along.
+test-benchmark: export HF_HUB_OFFLINE = 1
+test-benchmark: export HF_DATASETS_OFFLINE = 1
+test-benchmark: setup
+	@$(PIP) --no-build-isolation -e '.[benchmark]'
+	@$(BIN)/python -m pytest tests/test_benchmark.py
+
 # What is claimed of learning, resume and batching, measured again: two hours on two idle cores, figures in docs/results/.
 shows: setup
 	$(BIN)/python benchmarks/show_batch.py
@@ -54,7 +62,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(PIP) torch==2.13.0 setuptools
-	@$(PIP) --no-build-isolation -e '.[dev,wandb,qlora,sweeps,openai,benchmark]'
+	@$(PIP) --no-build-isolation -e '.[dev,wandb,qlora,sweeps,openai]'
 	@touch $@
 
 clean:

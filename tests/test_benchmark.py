@@ -168,8 +168,8 @@ def test_limit_shots_and_chat_change_what_is_asked(small, tmp_path):
     found = run(Benchmark(["colours", "says"], shots={"colours": 2}, include=include, limit=5), small, tmp_path)
     assert found["colours"]["acc"]["n"] == found["says"]["exact_match"]["n"] == 5
     assert json.loads((tmp_path / "results.json").read_text())["n-shot"] == {"colours": 2, "says": 0}
-    plain, chat = (run(Benchmark(["likely"], include=include, chat=chat), small, tmp_path)["likely"]["perplexity"] for chat in (False, True))
-    assert plain["mean"] != chat["mean"]
+    plain, chat = (run(Benchmark(["likely"], include=include, chat=chat), small, tmp_path)["likely"] for chat in (False, True))
+    assert plain["perplexity"]["mean"] != chat["perplexity"]["mean"]
 
 
 @needs_harness
@@ -193,7 +193,7 @@ BAD = {
     "metric_list: [{metric: bleurt}]": "asks for code .metric: bleurt",
     "metric_list: [{metric: acc, hf_evaluate: true}]": "asks for code .hf_evaluate",
     "doc_to_text: !!python/name:os.system": "asks for code",
-    "include: ../other.yaml": "lies outside",
+    "include: ../../other.yaml": "lies outside",
     "task: [": "cannot be read",
 }
 

@@ -43,7 +43,7 @@ def test_constraints_pin_every_dependency_inside_its_range():
     pins = {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in (line.split("==") for line in lines)}
     assert all(re.fullmatch(r"[\w.]+", version) for version in pins.values()), "no local version tags: a wheel may be a CPU or a CUDA build"
     extras = PROJECT["project"]["optional-dependencies"]
-    wanted = [*PROJECT["project"]["dependencies"], *extras["dev"], *extras["wandb"], *extras["qlora"]]
+    wanted = [*PROJECT["project"]["dependencies"], *extras["dev"], *extras["wandb"], *extras["qlora"], *extras["benchmark"]]
     needs = [(text, Requirement(text)) for text in wanted]
     pinned = {text: pins.get(re.sub(r"[-_.]+", "-", need.name).lower()) for text, need in needs}
     assert [text for text, need in needs if pinned[text] is None or not need.specifier.contains(pinned[text])] == []
