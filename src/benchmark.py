@@ -101,7 +101,7 @@ class Benchmark:
                     apply_chat_template=self.chat,
                 )  # fmt: skip
             except TemplateError as error:
-                raise InputError(f"benchmark: a template of {', '.join(self.tasks)} cannot be filled in: {error}") from error
+                raise _unfilled(", ".join(self.tasks), error) from error
         if ranks.rank() == 0:
             kept = {key: found.get(key) for key in ("results", "groups", "n-shot", "n-samples", "versions")}
             write_json(folder / RESULTS, _plain({"lm_eval": version("lm_eval"), **kept}))
@@ -180,14 +180,22 @@ def _figure(mean: float, error: Any, count: int) -> dict[str, Any]:
 
 
 def _loaded(manager: TaskManager, name: str) -> Any:
+    from jinja2 import TemplateError
+
     try:
         return manager.load([name])
+    except TemplateError as error:  # it is tried on a document
+        raise _unfilled(name, error) from error
     except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:  # what a task's file, or its data, can lack
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
             f"benchmark.tasks: {name} cannot be loaded: {reason}. Data of a hub must be in its cache, or the hub within reach; "
             "paths in a task's own file are taken from where the command is run"
         ) from error
+
+
+def _unfilled(names: str, error: Exception) -> InputError:
+    return InputError(f"benchmark.tasks: a template of {names} cannot be filled in: {error}")
 
 
 def _nearest(name: str, manager: TaskManager) -> str:

@@ -283,16 +283,16 @@ def test_every_iteration_of_a_run_has_its_figures_and_a_look_back_finds_the_same
 
 
 @needs_harness
-def test_the_task_takes_a_folder_or_an_adapter_on_its_base(model, tmp_path, capsys):
+@pytest.mark.parametrize("model", ["qlora"], indirect=True)
+def test_the_task_takes_an_adapter_on_its_base(model, tmp_path, capsys):
     asked = ["benchmark=tasks", "benchmark.tasks=[likely]", f"benchmark.include={folder_of_tasks(tmp_path / 'tasks', DOCS)}"]
     tasks.benchmark(config("task=benchmark", "model=hf", f"model.path={model.path}", *asked), tmp_path / "out", None, model.base, "kept")
     chosen = [each[doc["answer"]] for each, doc in zip(likelihoods(model), DOCS)]
     found = json.loads((tmp_path / "out/benchmark.json").read_text())["figures"]["model"]["likely"]["perplexity"]
     assert found["mean"] == pytest.approx(math.exp(-sum(chosen) / len(chosen)), rel=1e-4)
     assert "perplexity" in capsys.readouterr().out
-    if model.base is not None:
-        with pytest.raises(ConfigError, match=r"is an adapter: say the folder of its base with task\.base"):
-            tasks.benchmark(config("task=benchmark", "model=hf", f"model.path={model.path}", *asked), tmp_path / "two", None, None, "kept")
+    with pytest.raises(ConfigError, match=r"is an adapter: say the folder of its base with task\.base"):
+        tasks.benchmark(config("task=benchmark", "model=hf", f"model.path={model.path}", *asked), tmp_path / "two", None, None, "kept")
 
 
 def test_a_task_without_benchmark_or_model_says_what_to_give(tmp_path):

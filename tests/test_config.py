@@ -19,7 +19,10 @@ GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir() and 
 OPTIONS = [f"{group}={file.stem}" for group in GROUPS for file in sorted((CONF / group).glob("*.yaml"))]
 LOOKS = {"show": "run=a match=b", "replay": "run=a match=b", "learn": "run=a", "evaluate": "run=a", "export": "run=a", "merge": "run=a"}
 
-BESIDE = {"learner=openai": "experiment=deal_hosted"}  # the default one sets keys of another learner
+BESIDE = {
+    "learner=openai": "experiment=deal_hosted",  # the default one sets keys of another learner
+    "benchmark=tasks": "benchmark.tasks=[x]",  # a list
+}
 
 
 def faults(command: str) -> list[str]:
