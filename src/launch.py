@@ -118,7 +118,8 @@ def _grouped(job: Job, number: int) -> float | None:
     if ranks.rank():
         _hush()
     ranks.join(job.config.hardware.accelerator, PrefixStore(f"group/{number}", _store()))
-    figure = _task(job)
+    with ranks.work():
+        figure = _task(job)
     ranks.leave()
     return figure
 
@@ -321,9 +322,9 @@ def _passing_on(processes: Sequence[subprocess.Popen[bytes]]) -> Iterator[list[i
 
 
 def _tell(folder: Path, failed: Sequence[tuple[int, int]]) -> None:
-    """The errors of the processes that failed. What several say alike is said once."""
+    """The errors of the processes that failed. What several say alike is said once; that another is gone, where none says why."""
     said: set[str] = set()
-    for rank, code in failed:
+    for rank, code in [one for one in failed if one[1] != GONE] or failed:
         file = folder / ERROR.format(rank)
         text = file.read_text().rstrip() if file.exists() else f"killed by {signal.Signals(-code).name}" if code < 0 else ""
         if text and text not in said:
@@ -358,7 +359,8 @@ def _work(folder: Path) -> int:
         return 130
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    except ranks.Elsewhere:
+    except ranks.Elsewhere as gone:
+        write_text(error, str(gone))
         return GONE
     except (ConfigError, InstantiationException) as fault:
         write_text(error, str(fault))

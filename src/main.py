@@ -56,7 +56,8 @@ def main() -> None:
         with launch.leading():
             check(sys.argv[1:])
             run()
-    except ranks.Elsewhere:  # the rank that failed says why
+    except ranks.Elsewhere as gone:  # the rank that failed says why
+        _say(gone)
         sys.exit(launch.GONE)
     except ConfigError as error:
         sys.exit(_say(error))

@@ -137,6 +137,19 @@ def others() -> Iterator[None]:
         raise Elsewhere(f"another rank is gone ({str(error).splitlines()[0]})") from error
 
 
+@contextmanager
+def work() -> Iterator[None]:
+    """Around a task that meets the others in ways of its own (the collectives of a training step): Elsewhere where one broke down."""
+    try:
+        yield
+    except RuntimeError as error:
+        from torch import distributed
+
+        if isinstance(error, distributed.DistError) or "gloo/transport" in str(error):
+            raise Elsewhere(f"another rank is gone ({str(error).splitlines()[0]})") from error
+        raise
+
+
 def _group() -> Any:
     """A gloo group of all ranks without a time limit worth the name, whatever the training's own group is."""
     if not _meeting:

@@ -40,6 +40,16 @@ def fail(config, out):
     ranks.barrier()
 
 @ranks.collective
+def step(config, out):
+    """Adds up gradients, as a training step does; rank 1 is killed, and rank 0 waits for its share."""
+    import signal
+    import torch
+    from torch import distributed
+    if ranks.rank():
+        os.kill(os.getpid(), signal.SIGKILL)
+    distributed.all_reduce(torch.ones(4))
+
+@ranks.collective
 def wait(config, out):
     """Waits until it is asked to stop."""
     with preempt.listening():
@@ -89,6 +99,18 @@ def test_one_that_fails_says_why_and_stops_the_others(folder: Path, capfd: pytes
         launch.run(config("fail"), folder / "run")
     told = capfd.readouterr().err
     assert stopped.value.code == 1 and told.count("ValueError: something is amiss") == 1 and "rank 1: Traceback" in told
+
+
+def test_one_that_dies_within_a_collective_is_the_only_one_that_is_told_of(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    watched = launch._watched
+    codes: list[tuple[int, int]] = []
+    monkeypatch.setattr(launch, "_watched", lambda processes: codes.extend(watched(processes)) or codes)
+    with pytest.raises(SystemExit) as stopped:
+        launch.run(config("step"), folder / "run")
+    assert stopped.value.code == 128 + signal.SIGKILL and dict(codes) == {0: launch.GONE, 1: -signal.SIGKILL}
+    assert capfd.readouterr().err == "parley: rank 1: killed by SIGKILL\n"
 
 
 def begun(folder: Path) -> tuple[subprocess.Popen[bytes], list[int]]:
