@@ -57,7 +57,7 @@ OPTIONS = {
 }  # fmt: skip
 ENV = {
     "OMP_NUM_THREADS": "1", "TORCHDYNAMO_DISABLE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_LOGGING_LEVEL": "ERROR", "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the worker lives in the engine's process
 }  # fmt: skip
 
 
