@@ -8,7 +8,7 @@ from typing import Any
 from .data.episode import Episode
 from .data.replay import replay
 from .data.sample import Demonstration, Sample
-from .experiment import Run, figures, plain
+from .experiment import Run, figures
 from .games.base import Game
 from .models.backend import Snapshot
 from .models.renderer import Renderer
@@ -41,7 +41,7 @@ class Demonstrations:
         config = self.run.config
         alone = self.run.parts.data is None or config.imitate.matches  # with data of another kind only where they demonstrate at all
         matches = config.imitate.matches if split == "train" else config.imitate.validation if alone else 0
-        nodes = {"game": plain(config.game), "data": plain(config.data)}
+        nodes = {name: self.run.node(name) for name in ("game", "data")}
         return {"matches": matches, "players": list(config.imitate.players), "seed": self.run.seed, **nodes}
 
     def _seatings(self, split: str, matches: int) -> Iterator[Seating]:

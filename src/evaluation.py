@@ -145,7 +145,7 @@ class Evaluation:
     def _played(self, number: int, what: str, seatings: Iterable[Seating], sampling: Sampling, who: Who) -> dict[str, Any]:
         name = f"iter_{number:03d}/eval/{what}"
         versions = {key: snapshot.version for key, snapshot in who.items()} | self.run.versions([what.rpartition("/")[2]])
-        inputs = {"players": versions, "sampling": asdict(sampling), "game": plain(self.config.game)}
+        inputs = {"players": versions, "sampling": asdict(sampling), "game": self.run.node("game")}
         return self.run.stage(name, inputs, lambda: self.run.play(name, seatings, lambda found: figures(found, [LEARNER]), sampling, who))
 
     # --- texts -------------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from .data.episode import Episode
 from .data.scorer import Scorer
 from .data.store import Matches
 from .estimates import summarise, to_json
+from .files import digest
 from .games.base import Game
 from .learners.base import Learner
 from .models.backend import Sampling, Snapshot
@@ -76,6 +77,16 @@ class Run:
         self.table = Table(self.game, parts.backend, self.config.play.in_flight, parts.opponents)
         self.done: dict[str, Done] = {}
         self.clock = Clock()
+        self._nodes: dict[str, Any] = {}
+
+    def node(self, name: str) -> Any:
+        """The config node `name` as an input of stages, with digests of what it reads where the part that it builds has `files`
+        (name -> path), so that a file that was changed is not taken for what it was. (Rank 0's inputs count.)"""
+        if name not in self._nodes:
+            files = getattr(getattr(self.parts, name), "files", {}) if ranks.rank() == 0 else {}
+            content = {key: digest(Path(path)) for key, path in files.items()}
+            self._nodes[name] = {**plain(self.config[name]), "content": content} if content else plain(self.config[name])
+        return self._nodes[name]
 
     def stage(self, name: str, inputs: Mapping[str, Any], work: Callable[[], Any]) -> Any:
         """Does the stage `name` unless it is finished; gives back what it gave."""
@@ -122,11 +133,11 @@ class Run:
         return self.done[name].outputs
 
     def cost(self) -> dict[str, float]:
-        """Wall and CPU seconds of the run so far: of these processes, and of the stages that earlier ones finished."""
+        """Wall and CPU seconds of the run so far: of these processes, and what earlier ones spent on stages."""
         wall, cpu = self.clock.spent()
         cpu = sum(ranks.gathered(cpu))
-        earlier = [done for done in self.done.values() if done.skipped]
-        wall, cpu = wall + sum(done.seconds for done in earlier), cpu + sum(done.cpu_seconds for done in earlier)
+        earlier = [done.earlier for done in self.done.values()]
+        wall, cpu = wall + sum(each[0] for each in earlier), cpu + sum(each[1] for each in earlier)
         return {"seconds": round(wall, 1), "cpu_seconds": round(cpu, 1)}
 
     def seconds(self, prefix: str) -> dict[str, float]:

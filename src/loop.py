@@ -110,8 +110,8 @@ class Loop(Run):
         if not isinstance(self.parts.data, Rewarded):
             raise InputError("there is no data with rewards: choose an option that has some, as data=spag data.path=…")
         source, begin = self.parts.data, self._adapted(self._base(), "iter_001/adapter")
-        nodes = {node: plain(self.config[node]) for node in ("objective", "learner", "data")}
-        inputs = {"snapshot": begin.version, "seed": self.seed, **nodes}
+        nodes = {node: plain(self.config[node]) for node in ("objective", "learner")}
+        inputs = {"snapshot": begin.version, "seed": self.seed, **nodes, "data": self.node("data")}
 
         def work() -> dict[str, Any]:
             renderer = Renderer.load(begin.base or begin.path)
@@ -123,7 +123,7 @@ class Loop(Run):
     def self_play(self, number: int, snapshot: Snapshot) -> dict[str, Any]:
         """The matches of round `number`, in which `snapshot` is the learner; returns their figures."""
         name = f"iter_{number:03d}/play"
-        inputs = {"snapshot": snapshot.version, "play": plain(self.config.play), "game": plain(self.config.game), "seed": self.seed}
+        inputs = {"snapshot": snapshot.version, "play": plain(self.config.play), "game": self.node("game"), "seed": self.seed}
         inputs |= {"players": self.versions(map(str, self.config.players.values()))}
 
         def told(episodes: Matches) -> dict[str, Any]:

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 from . import ranks
 from .files import digest, write_json
 
 MANIFEST = "stage.json"
-
+SPENT = ".spent-"  # begins the names of files that say what a process has spent on a stage: rank, then when it began
+TICK_S = 5.0  # between two notes of that
 
 _FROM = [time.perf_counter() - time.process_time(), 0.0]  # the first run of a process also pays for its imports
 
@@ -41,30 +44,37 @@ class StageChanged(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A finished stage: what `work` returned, and what it cost (over all processes that worked on it)."""
+    """A finished stage: what `work` returned, and what it cost, over all processes that worked on it.
+
+    `earlier` is what of that cost (wall and CPU seconds) was spent by processes that have ended.
+    """
 
     outputs: Any
     seconds: float
     cpu_seconds: float
     skipped: bool
+    earlier: tuple[float, float]
 
 
 def stage(folder: Path, inputs: Any, work: Callable[[], Any]) -> Done:
     """Runs `work` once: its return value (plain JSON) stands in `folder`'s manifest, beside the digest of `inputs`.
 
-    Every rank works; rank 0 decides whether for all of them, and its return value is the one that counts.
-    StageChanged when the folder was finished with other inputs.
+    Every rank works; rank 0 decides whether for all of them, and its return value is the one that counts. What a process that was
+    cut off spent is counted, to within `TICK_S` where it was killed. StageChanged when the folder was finished with other inputs.
     """
     path, wanted = folder / MANIFEST, digest(inputs)
     if (manifest := ranks.shared(lambda: _finished(path, wanted))) is not None:
-        return Done(manifest["outputs"], manifest["seconds"], manifest["cpu_seconds"], True)
+        spent = manifest["seconds"], manifest["cpu_seconds"]
+        return Done(manifest["outputs"], *spent, True, spent)
     folder.mkdir(parents=True, exist_ok=True)
-    wall, cpu = time.perf_counter(), time.process_time()
-    outputs = work()
-    seconds, cpu_seconds = time.perf_counter() - wall, sum(ranks.gathered(time.process_time() - cpu))
+    earlier = ranks.shared(lambda: _spent(folder))
+    with _metered(folder) as meter:
+        outputs = work()
+        wall, cpu = meter()
+    seconds, cpu_seconds = earlier[0] + wall, earlier[1] + sum(ranks.gathered(cpu))
     manifest = {"inputs": wanted, "outputs": outputs, "seconds": round(seconds, 3), "cpu_seconds": round(cpu_seconds, 3)}
     outputs = ranks.shared(lambda: _written(path, manifest))
-    return Done(outputs, seconds, cpu_seconds, False)
+    return Done(outputs, seconds, cpu_seconds, False, earlier)
 
 
 def _finished(path: Path, wanted: str) -> dict[str, Any] | None:
@@ -77,6 +87,43 @@ def _finished(path: Path, wanted: str) -> dict[str, Any] | None:
     return manifest
 
 
+@contextmanager
+def _metered(folder: Path) -> Iterator[Callable[[], tuple[float, float]]]:
+    """Gives what tells the (wall, CPU) seconds of this process since now, and keeps them in a file of `folder` meanwhile."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    path, over = folder / f"{SPENT}{ranks.rank()}-{time.time_ns()}", Event()
+
+    def meter() -> tuple[float, float]:
+        return time.perf_counter() - wall, time.process_time() - cpu
+
+    def note() -> None:
+        draft = path.with_name(f"{path.name}.tmp")
+        with suppress(OSError):  # a full disk is told by the work
+            draft.write_text(json.dumps(meter()))
+            draft.rename(path)
+
+    def tick() -> None:
+        while not over.wait(TICK_S):
+            note()
+
+    ticking = Thread(target=tick, name=f"time of {folder.name}", daemon=True)
+    ticking.start()
+    try:
+        yield meter
+    finally:
+        over.set()
+        ticking.join()
+        note()
+
+
+def _spent(folder: Path) -> tuple[float, float]:
+    """The (wall, CPU) seconds that processes which were cut off spent on the stage: of all ranks, the wall seconds of rank 0."""
+    found = {path: json.loads(path.read_text()) for path in folder.glob(f"{SPENT}*") if path.suffix != ".tmp"}
+    return sum(each[0] for path, each in found.items() if path.name.startswith(f"{SPENT}0-")), sum(each[1] for each in found.values())
+
+
 def _written(path: Path, manifest: dict[str, Any]) -> Any:
     write_json(path, manifest)
+    for spent in path.parent.glob(f"{SPENT}*"):
+        spent.unlink()
     return json.loads(json.dumps(manifest["outputs"]))

@@ -210,6 +210,44 @@ def loop(out: Path, credit: Any, data: Any, begin: Snapshot, *words: str) -> tup
     return Loop(Parts(config=settings, credit=credit, learner=notes, data=data, **known), out, Progress(Console(quiet=True))), notes
 
 
+def test_a_scorers_scores_are_written_once_and_told_to_credit(tmp_path: Path) -> None:
+    """Scored by how little the payoff is: the matches that paid least are kept."""
+    begin, credit = folder_of(tmp_path / "start"), FilteredBC("above_avg", score="modesty")
+    made, notes = loop(tmp_path / "run", credit, None, begin, "scorer=rules")
+    made.parts = replace(made.parts, scorer=Modesty())
+    made.learn(1, begin)
+    assert [sample.id for sample in notes.given[0]] == [f"iter_001/play/s{at}/0/a/0" for at in range(3)]
+    assert made.outputs("iter_001/score")["modesty"]["mean"] == -2.5 and made.score(1) == made.outputs("iter_001/score")
+    rows = [json.loads(line) for line in (tmp_path / "run/iter_001/score/scores.jsonl").read_text().splitlines()]
+    assert rows[5] == {"id": "iter_001/play/s5/0", "scores": {"modesty": {"a": -5.0, "b": -9.0}}}
+    unscored, _ = loop(tmp_path / "other", credit, None, begin)
+    with pytest.raises(InputError, match="score='modesty': match iter_001/play/s0/0 has no such metric"):
+        unscored.learn(1, begin)
+    assert unscored.score(1) is None and not (tmp_path / "other/iter_001/score").exists()
+
+
+class Modesty:
+    def __call__(self, episode: Episode) -> dict[str, dict[str, float]]:
+        return {"modesty": {seat: -payoff for seat, payoff in episode.result.returns.items()}}
+
+
+def test_a_file_of_data_that_was_changed_is_not_taken_for_what_it_was(tmp_path: Path) -> None:
+    begin, file = folder_of(tmp_path / "start"), tmp_path / "chats.jsonl"
+    made, _ = loop(tmp_path / "run", FilteredBC("all"), None, begin)
+    assert made.node("game") == loop(tmp_path / "again", FilteredBC("all"), None, begin)[0].node("game")  # as the config has it
+    digests = []
+    for text in ("hello", "hello", "hallo"):
+        file.write_text(text)
+        made, _ = loop(tmp_path / str(len(digests)), FilteredBC("all"), Filed(file), begin)
+        digests.append(made.demonstrations.inputs("train")["data"]["content"])
+    assert digests[0] == digests[1] != digests[2] and digests[0].keys() == {"path"}
+
+
+class Filed:
+    def __init__(self, path: Path) -> None:
+        self.files = {"path": path}
+
+
 def test_no_demonstration_is_rendered_unless_credit_wants_it(tmp_path: Path) -> None:
     begin, data = folder_of(tmp_path / "start"), Chats(20)
     made, notes = loop(tmp_path / "run", FilteredBC("all"), data, begin)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -38,3 +42,48 @@ def test_a_stage_that_was_cut_off_is_called_again_and_finds_its_files(tmp_path: 
 def test_what_is_returned_is_what_a_resumed_run_reads(tmp_path: Path) -> None:
     """A tuple becomes a list, an int key a string: at once, not only after a resume."""
     assert stage(tmp_path / "s", {}, lambda: {1: (2, 3)}).outputs == {"1": [2, 3]}
+
+
+def test_the_time_of_attempts_that_were_cut_off_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One attempt ends in an error, one is killed while it works; both have spent what the third adds its own to."""
+    folder = tmp_path / "s"
+    with pytest.raises(KeyboardInterrupt):
+        stage(folder, {}, lambda: busy(0.3, KeyboardInterrupt))
+    code = f"""
+import time
+from pathlib import Path
+from parley import stages
+stages.TICK_S = 0.05
+def work():
+    while True:
+        sum(range(1000))
+stages.stage(Path({str(folder)!r}), {{}}, work)
+"""
+    [first] = notes(folder)
+    child = subprocess.Popen([sys.executable, "-c", code])
+    while sum(cpu for _, cpu in notes(folder)) < first[1] + 0.3:
+        time.sleep(0.01)
+    child.kill()
+    child.wait()
+    spent = tuple(map(sum, zip(*notes(folder))))
+    done = stage(folder, {}, lambda: busy(0.2))
+    assert first[1] >= 0.3 and spent[1] >= 0.6 and done.earlier == pytest.approx(spent) and not done.skipped
+    assert spent[1] + 0.2 <= done.cpu_seconds < spent[1] + 0.4 and done.seconds > spent[0] + 0.19
+    again = stage(folder, {}, lambda: busy(9))
+    assert again.skipped and again.earlier == (again.seconds, again.cpu_seconds)
+    assert again.earlier == pytest.approx((done.seconds, done.cpu_seconds), abs=1e-3)
+    assert [path.name for path in folder.iterdir()] == ["stage.json"]
+
+
+def notes(folder: Path) -> list[list[float]]:
+    """What has been noted of each attempt: wall and CPU seconds."""
+    return [json.loads(path.read_text()) for path in folder.glob(".spent-0-*") if path.suffix != ".tmp"]
+
+
+def busy(seconds: float, error: type[BaseException] | None = None) -> None:
+    """Spends CPU seconds."""
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        sum(range(1000))
+    if error is not None:
+        raise error

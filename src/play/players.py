@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from random import Random
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
 from rich.text import Text
@@ -145,18 +145,44 @@ class _Asked:
     sampling: Sampling
 
 
-class LanguagePlayer:
-    """A snapshot that plays: renders each view as an extension of its stream's tokens and has the backend sample.
+class _Modelled:
+    """What both players of a language model do alike: they ask a backend, and remember each stream until its match is over.
 
-    `forks` counts, by reason, how often a view did not extend its stream. The backend belongs to who built it: `close`
-    leaves it open. Several players of one backend each get a `line` of one `Switchboard`.
+    The backend belongs to who built it: `close` leaves it open.
     """
 
-    def __init__(self, backend: Player, renderer: Renderer, version: str, sampling: Sampling, name: str) -> None:
-        self.backend, self.renderer, self.version, self.sampling, self.name = backend, renderer, version, sampling, name
+    def __init__(self, backend: Player, version: str, sampling: Sampling, name: str) -> None:
+        self.backend, self.version, self.sampling, self.name = backend, version, sampling, name
         self.forks: Counter[str] = Counter()
-        self._streams: dict[str, TokenStream] = {}
-        self._asked: dict[str, _Asked] = {}
+        self._streams: dict[str, Any] = {}
+        self._asked: dict[str, Any] = {}  # prompt id -> what must be remembered while the backend works on it
+
+    def cancel(self, ids: Sequence[str]) -> None:
+        if asked := [prompt for prompt in ids if self._asked.pop(prompt, None) is not None]:
+            self.backend.cancel(asked)
+
+    def forget(self, streams: Sequence[str]) -> None:
+        for stream in streams:
+            self._streams.pop(stream, None)
+
+    def close(self) -> None:
+        self.cancel(list(self._asked))
+        self._streams.clear()
+
+
+class LanguagePlayer(_Modelled):
+    """A snapshot that plays: renders each view as an extension of its stream's tokens and has the backend sample.
+
+    `forks` counts, by reason, how often a view did not extend its stream. Several players of one backend each get a `line`
+    of one `Switchboard`.
+    """
+
+    _streams: dict[str, TokenStream]
+    _asked: dict[str, _Asked]
+
+    def __init__(self, backend: Player, renderer: Renderer, version: str, sampling: Sampling, name: str) -> None:
+        super().__init__(backend, version, sampling, name)
+        self.renderer = renderer
         self._ready: list[Completion] = []  # answers that need no backend
 
     @property
@@ -176,16 +202,11 @@ class LanguagePlayer:
     def cancel(self, ids: Sequence[str]) -> None:
         gone = set(ids)
         self._ready = [done for done in self._ready if done.id not in gone]
-        if asked := [prompt for prompt in ids if self._asked.pop(prompt, None) is not None]:
-            self.backend.cancel(asked)
-
-    def forget(self, streams: Sequence[str]) -> None:
-        for stream in streams:
-            self._streams.pop(stream, None)
+        super().cancel(ids)
 
     def close(self) -> None:
-        self.cancel([*self._asked, *(done.id for done in self._ready)])
-        self._streams.clear()
+        self._ready.clear()
+        super().close()
 
     def _render(self, prompt: Prompt) -> Prompt | None:
         """The prompt as the backend needs it; None when the view leaves no room for a single token."""
@@ -224,18 +245,15 @@ def _plain(sampling: Sampling) -> Mapping[str, float]:
     return {name: float(value) for name, value in asdict(sampling).items()}
 
 
-class ServedPlayer:
+class ServedPlayer(_Modelled):
     """A model behind a server, which renders the views itself.
 
     Its replies have a `Call` where the server says which ids it saw and sampled, with their log-probs; `forks` counts how
     often what it saw did not begin with what it had seen and sampled before. Others cannot be trained on-policy.
     """
 
-    def __init__(self, backend: Player, version: str, sampling: Sampling, name: str) -> None:
-        self.backend, self.version, self.sampling, self.name = backend, version, sampling, name
-        self.forks: Counter[str] = Counter()
-        self._streams: dict[str, tuple[str, tuple[int, ...]]] = {}  # stream -> (last request, all ids until its end)
-        self._asked: dict[str, Prompt] = {}
+    _streams: dict[str, tuple[str, tuple[int, ...]]]  # stream -> (last request, all ids until its end)
+    _asked: dict[str, Prompt]
 
     @property
     def busy(self) -> bool:
@@ -250,18 +268,6 @@ class ServedPlayer:
     def poll(self, wait_s: float = 0.0) -> list[Completion]:
         return [self._record(done) for done in self.backend.poll(wait_s)] if self._asked else []
 
-    def cancel(self, ids: Sequence[str]) -> None:
-        if asked := [prompt for prompt in ids if self._asked.pop(prompt, None) is not None]:
-            self.backend.cancel(asked)
-
-    def forget(self, streams: Sequence[str]) -> None:
-        for stream in streams:
-            self._streams.pop(stream, None)
-
-    def close(self) -> None:
-        self.cancel(list(self._asked))
-        self._streams.clear()
-
     def _record(self, done: Completion) -> Completion:
         prompt = self._asked.pop(done.id)
         parent, before = self._streams.pop(prompt.stream, (None, ()))
@@ -273,8 +279,7 @@ class ServedPlayer:
         fork = "history rewritten by the server" if shared < len(before) else None
         self.forks.update([fork] if fork else [])
         self._streams[prompt.stream] = prompt.request, done.prompt_ids + done.token_ids
-        sampling = {name: float(value) for name, value in asdict(prompt.sampling).items()}
-        new = done.prompt_ids[shared:]
+        new, sampling = done.prompt_ids[shared:], _plain(prompt.sampling)
         return replace(done, call=Call(new, done.token_ids, done.logprobs, self.version, parent, shared, fork, sampling))
 
 

@@ -123,6 +123,11 @@ class LewisDialogues:
         orders = rng(0, "versions", number).sample(_ORDERS[1:], self.versions - 1)
         return [dialogue, *(relabelled(dialogue, (a, b, c)) for a, b, c in orders)]
 
+    @property
+    def files(self) -> dict[str, Path]:
+        """What it reads, by split."""
+        return {split: path for split in FILES if (path := self.file(split)).is_file()}
+
     def file(self, split: str) -> Path:
         """The file of a split; ValueError for another name."""
         if split not in FILES:

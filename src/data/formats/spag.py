@@ -136,6 +136,11 @@ class SpagFile:
         if not Path(self.path).is_file():
             raise FileNotFoundError(f"{self.path} is no file: give SPAG's episodes, its training rows or Alpaca rows as data.path")
 
+    @property
+    def files(self) -> dict[str, str]:
+        """What it reads."""
+        return {"path": self.path}
+
     def demonstrations(self, game: Game, split: str) -> Iterator[Demonstration]:
         """The chats of a split, in the file's order. InputError for a file that is none of theirs."""
         if not self._episodes():

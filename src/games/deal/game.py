@@ -63,6 +63,7 @@ class Deal:
         self.weight = PAYOFFS[payoff] if isinstance(payoff, str) else float(payoff)
         self.form: Form = FORMS[prompt](self.weight)
         self.counts, self.contexts, self.split_seed = counts, contexts, split_seed
+        self.files = {"contexts": contexts} if contexts is not None else {}
         self.retries, self.max_actions = retries, max_actions
         self.facts = Facts(
             min_return=FULL_VALUE * min(self.weight, 0.0),

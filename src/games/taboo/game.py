@@ -73,7 +73,8 @@ class Taboo:
         self.facts = Facts(
             min_return=-1.0, max_return=1.0, max_requests=2 * turns * (1 + retries), max_retries=retries, metrics=METRICS
         )
-        if words not in ("lexicon", "top"):
+        self.files = {"words": words} if words not in ("lexicon", "top") else {}
+        if self.files:
             self._splits  # noqa: B018  (a bad file is reported now, not in the middle of a run)
         inflections("word")  # loads the dictionary now, not in the middle of a match
 
