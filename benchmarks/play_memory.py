@@ -36,7 +36,7 @@ def round_of(matches: int, out: Path) -> dict[str, Any]:
 
     words = [f"players.default={SCRIPT}", f"play.scenarios={matches}", "play.group=1", "imitate.matches=0", "scorer=rules"]
     with initialize_config_module("parley.conf", version_base="1.3"):
-        config = compose("config", ["game=deal", "objective.credit.keep=above_avg", "+objective.credit.score=return", *words])
+        config = compose("config", ["game=deal", "objective.credit.keep=above_avg", "objective.credit.score=return", *words])
     loop = Loop(build(config, out), out, Progress(Console(quiet=True)))
     before, clock = peak(), time.process_time()
     played = loop.self_play(1, Snapshot("nobody", ""))
