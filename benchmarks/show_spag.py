@@ -28,7 +28,7 @@ SEEDS = (1, 2, 3)
 COLUMNS: Mapping[str, Sequence[str]] = {
     "corrected": (),
     "faithful": ("objective.form=faithful",),
-    "cloning": ("objective=filtered_bc", "objective.credit.keep=nonzero", "objective.credit.keep_draws=null", "objective.credit.mix=0"),
+    "cloning": ("objective=filtered_bc", "objective.credit.keep=nonzero", "objective.credit.keep_draws=null"),
 }
 SHOWN = (
     "attacker_win_rate", "defender_win_rate", "attacker_break_rate", "attacker_win_clean", "defender_win_clean", "word_leak_rate", "turns",
@@ -63,7 +63,7 @@ def pooled(runs: Sequence[Path]) -> Figures:
     rows: dict[str, dict[str, list[tuple[str, float]]]] = {part: defaultdict(list) for part in ("before", "after", "gain")}
     for each in runs:
         best = json.loads((each / "summary.json").read_text())["best"]
-        before, after = (by_word(each / f"iter_{number:03d}/eval/versus/imitation") for number in (0, best))
+        before, after = (by_word(each / f"iter_{number:03d}/eval/final/imitation") for number in (0, best))
         for metric in SHOWN:
             for word in before[metric].keys() & after[metric].keys():
                 means = [sum(part[metric][word]) / len(part[metric][word]) for part in (before, after)]

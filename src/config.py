@@ -64,8 +64,10 @@ class Eval:
     start_name: str  # what the start is called as an opponent
     scenarios: Count  # of the test split, sampled and against opponents
     group: Count  # sampled matches of each of these, against itself and in each seat against the start and the previous snapshot
+    final: Count | None  # the same against the start, once more, for the start and the kept snapshot alone; null: group is enough
     greedy: Count | None  # of the test split, played greedily; null for every one
     validation: Count  # of the validation split, on which the kept snapshot is chosen
+    validation_group: Count | None  # sampled matches of each of these in each seat against the start, where a run is judged by that; null: group
     sampling: Sampling
     opponents: list[str]  # scripts, besides the start
     transcripts: Whole  # of each iteration, in the report
@@ -88,6 +90,7 @@ class Imitate:
     players: list[str]  # scripts that demonstrate
     first: bool  # before the first iteration; false: the model can do it already, and credit alone is given demonstrations
     partner_weight: Amount  # loss weight of the other seat's words
+    mixed: Annotated[str, OneOf(("all", "data"))]  # what credit mixes into a round: any demonstrations, or the data node's alone
     loss: Any  # an objective
     learner: dict[str, Any] = field(default_factory=dict)  # laid over the learner node
 

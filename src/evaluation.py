@@ -51,7 +51,8 @@ class Evaluation:
         who = {LEARNER: snapshot, first: start}
         test = self._held_out("test", self.config.eval.scenarios)
         validation = self._held_out("validation", self.config.eval.validation)
-        judged = self._versus(number, "validation", first, validation, sampling, who, k) if self.against_start else None
+        often = self.config.eval.validation_group or k
+        judged = self._versus(number, "validation", first, validation, sampling, who, often) if self.against_start else None
         found: dict[str, Any] = {
             "validation": judged or self._self_play(number, "validation", validation, sampling, who),
             "sampled": self._self_play(number, "sampled", test, sampling, who, k),
@@ -77,6 +78,18 @@ class Evaluation:
             "versus_greedy": {name: self._versus(number, "versus_greedy", name, test, self.greedy, who) for name in names},
         }
 
+    def confirmed(self, number: int, snapshot: Snapshot, start: Snapshot) -> dict[str, Any]:
+        """The figures of the start or of the kept snapshot against the start, from `eval.final` new matches of each scenario and seat."""
+        if not self._confirms:
+            return {}
+        first, test = self.config.eval.start_name, self._held_out("test", self.config.eval.scenarios)
+        who = {LEARNER: snapshot, first: start}
+        return {"versus": {first: self._versus(number, "final", first, test, self.sampling, who, self.config.eval.final)}}
+
+    @property
+    def _confirms(self) -> bool:
+        return self.against_start and self.config.eval.final is not None
+
     def benchmark(self, number: int, snapshot: Snapshot, bench: Benchmark) -> dict[str, Any]:
         """The figures of a snapshot on `bench`, by task and metric."""
         name = f"iter_{number:03d}/benchmark"
@@ -92,7 +105,7 @@ class Evaluation:
     def gains(self, number: int) -> dict[str, Any]:
         """What a snapshot gained against the start, by metric: its figures less those of the start against itself, in matches
         of the same scenarios, seats and seeds."""
-        folder = f"eval/versus/{self.config.eval.start_name}"
+        folder = f"eval/{'final' if self._confirms else 'versus'}/{self.config.eval.start_name}"
 
         def work() -> dict[str, Any]:
             before, after = (list(self.run.episodes(f"iter_{each:03d}/{folder}")) for each in (0, number))

@@ -167,7 +167,7 @@ class Loop(Run):
                 self.score(each, source)
 
         def work() -> dict[str, Any]:
-            if recipe.credit.mix != 0:
+            if recipe.credit.mix != 0 and self.config.imitate.mixed == "all":
                 self.demonstrations.play("train")
             samples, kept = ranks.shared(lambda: self.samples(number, source or self, snapshot, recipe))
             begin = self._adapted(snapshot, f"iter_{number:03d}/adapter") if self.config.start == "previous" else self.start()
@@ -227,7 +227,7 @@ class Loop(Run):
         """The demonstrations that are mixed into round `number`, drawn anew for each."""
         if (wanted := credit.mix) == 0:
             return []
-        demos = self.demonstrations("train")
+        demos = self.demonstrations("train") if self.config.imitate.mixed == "all" else self.demonstrations.given("train")
         if wanted is not None and wanted < len(demos):
             demos = rng(self.seed, "mix", number).sample(demos, wanted)
         return demos

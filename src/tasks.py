@@ -67,6 +67,7 @@ def _iterations(loop: Loop, logs: Sequence[Tracker]) -> dict[str, Any]:
         row = {"iteration": number, "snapshot": snapshots[-1].version, **evaluation.measure(number, snapshots[-1], start, previous)}
         if number == 0:
             _merge(row, evaluation.yardsticks(0, start))
+            _merge(row, evaluation.confirmed(0, start, start))
         if bench is not None:
             row["benchmark"] = evaluation.benchmark(number, snapshots[-1], bench)
         rows.append(_with_training(loop, row))
@@ -76,6 +77,7 @@ def _iterations(loop: Loop, logs: Sequence[Tracker]) -> dict[str, Any]:
             ranks.shared(partial(prune, loop.out, {best, *range(len(rows))[-config.keep :]}))
     if best:
         _merge(rows[best], evaluation.yardsticks(best, snapshots[best]))
+        _merge(rows[best], evaluation.confirmed(best, snapshots[best], start))
     name = _metric(config)
     demonstrators = loop.done.get("iter_000/demonstrations/train")
     return {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -306,17 +307,45 @@ def numbers(samples: Sequence[Sample]) -> dict[str, list[tuple[float, float]]]:
 
 
 def test_corrected_credit_punishes_who_loses_or_breaks_the_rules() -> None:
-    """a: win, win, win, loss, tie, break: 1 1 1 -1 0 -1, mean 1/6. b: loss x 3, win, tie, a void: mean -2/5."""
-    rows = numbers(SpagCredit(role_weights=False)(GAMES, ME).samples)
-    total = {name: sum(reward for reward, _ in values) for name, values in rows.items()}
-    assert total == pytest.approx(
-        {"m1/a/0": 5 / 6, "m2/a/0": 5 / 6, "m3/a/0": 5 / 6, "m4/a/0": -7 / 6, "m5/a/0": -1 / 6, "m6/a/0": -7 / 6}
-        | {"m1/b/0": -0.6, "m2/b/0": -0.6, "m3/b/0": -0.6, "m4/b/0": 1.4, "m5/b/0": 0.4}
-    )
-    assert SpagCredit() == published(losers=-1.0, breakers=-1.0, baseline="role", form="corrected")
+    """Each reply has its match's total less the mean of its seat and turn. a: win, win, win, loss, tie, break: of 1 1 1 -1 0 -1 the
+    mean is 1/6 in turn 1, of 1 1 -1 0 -1 (m2 is over) 0, then 1 alone. b: -1 -1 -1 1 0, without the void: -2/5, -1 -1 1 0: -1/4."""
+    credit = SpagCredit(role_weights=False)
+    rows = {name: [reward for reward, _ in values] for name, values in numbers(credit(GAMES, ME).samples).items()}
+    wanted = {
+        "m1/a/0": [5 / 6, 1.0], "m2/a/0": [5 / 6], "m3/a/0": [5 / 6, 1.0, 0.0], "m4/a/0": [-7 / 6, -1.0], "m5/a/0": [-1 / 6, 0.0],
+        "m6/a/0": [-7 / 6, -1.0], "m1/b/0": [-0.6, -0.75], "m2/b/0": [-0.6], "m3/b/0": [-0.6, -0.75, 0.0], "m4/b/0": [1.4, 1.25],
+        "m5/b/0": [0.4, 0.25],
+    }  # fmt: skip
+    assert rows == {name: pytest.approx(values) for name, values in wanted.items()}
+    assert SpagCredit() == published(gamma=1.0, spread="whole", losers=-1.0, breakers=-1.0, baseline="turn", form="corrected")
     assert published(losers=-0.5).breakers == 0.0
     with pytest.raises(ValueError, match="expected corrected or faithful"):
         SpagCredit(form="published")
+
+
+def test_the_baseline_of_a_turn_leaves_nothing_over() -> None:
+    """Whatever the matches, the rewards of a seat's replies of one turn sum to 0; and gamma discounts them before."""
+    for seed in range(20):
+        draw = random.Random(seed)
+        games = [taboo(f"m{n}", draw.choice(["a", "a", "b", None]), "ab" * draw.randint(1, 5)) for n in range(30)]
+        credit = SpagCredit(role_weights=False, losers=0.0, gamma=draw.choice([1.0, 0.8]))
+        turns: dict[tuple[str, int], list[float]] = defaultdict(list)
+        for name, values in numbers(credit(games, ME).samples).items():
+            for at, (reward, _) in enumerate(values):
+                turns[name.split("/")[1], at].append(reward)
+        assert all(sum(rewards) == pytest.approx(0.0, abs=1e-9) for rewards in turns.values())
+    first, last = (reward for reward, _ in numbers(published(spread="whole")([taboo("m1", "a")], ME).samples)["m1/a/0"])
+    assert (first, last) == pytest.approx((0.8, 1.0))
+
+
+def test_a_win_that_was_waited_for_is_worth_as_much() -> None:
+    """b wins half of its matches in its 1st turn, and of those in which it waits three in four in its 3rd: waiting is what pays."""
+    early = [taboo(f"e{n}", "b" if n % 2 else "a", "ab") for n in range(8)]
+    late = [taboo(f"l{n}", "b" if n % 4 else "a", "ababab") for n in range(8)]
+    for credit, sign in ((SpagCredit(losers=0.0), 1), (published(), -1)):
+        rows = numbers(credit([*early, *late], ME).samples)
+        wait, guess = (sum(rows[name][0][0] for name in rows if name[0] == kind and "/b/" in name) for kind in "le")
+        assert (wait - guess) * sign > 0
 
 
 def test_spag_as_published() -> None:

@@ -14,11 +14,12 @@ from ..sample import Sample
 from .base import Credited, Log, credited, decayed, logs
 from .verdicts import Verdicts
 
-Kind: TypeAlias = tuple[str, str]  # how a log ended (see `_ending`), and its seat: all that reward and weight depend on
+Role: TypeAlias = tuple[str, str]  # how a log ended (see `_ending`), and its seat
+Kind: TypeAlias = tuple[str, str, int]  # the same, and how many replies it has: all that rewards and weight depend on
 
 FORMS: Mapping[str, Mapping[str, object]] = {
-    "corrected": {"losers": -1.0, "breakers": -1.0, "baseline": "role"},
-    "faithful": {"losers": 0.0, "breakers": 0.0, "baseline": "none"},
+    "corrected": {"gamma": 1.0, "spread": "whole", "losers": -1.0, "breakers": -1.0, "baseline": "turn"},
+    "faithful": {"gamma": 0.8, "spread": "shared", "losers": 0.0, "breakers": 0.0, "baseline": "none"},
 }
 
 
@@ -26,29 +27,36 @@ FORMS: Mapping[str, Mapping[str, object]] = {
 class SpagCredit:
     """Decayed rewards of the winner, balanced over the roles (SPAG, arXiv:2404.10642, assign_rewards in its code).
 
-    The winner of a match (`outcome_by_seat[seat] == "win"`) shares the reward 1 out over its n replies (`decayed`).
-    form=faithful: losers ("loss"), ties (any other word) and matches that a rule break ended (`blame`) give no samples
-    (losers 0, breakers 0, baseline none). form=corrected: who loses or breaks the rules gets -1, less the role's mean
-    (losers -1, breakers -1, baseline role), so that both seats learn from every match that was decided, and that seat most
-    which seldom wins. A switch that is given counts, whatever the form.
+    The winner of a match (`outcome_by_seat[seat] == "win"`) has the reward 1, for all of its n replies. form=faithful: they
+    share it (`decayed`, gamma 0.8); losers ("loss"), ties (any other word) and matches that a rule break ended (`blame`)
+    give no samples. form=corrected: each reply has the whole of it, less what the seat's replies of that turn have on
+    average, and who loses or breaks the rules has -1: both seats learn from every match that was decided.
 
-    gamma         decay towards earlier replies
+    gamma         decay towards earlier replies (corrected 1, faithful 0.8)
+    spread        whole (corrected): the j-th reply has gamma^(n-j) of the total, the discounted return of REINFORCE;
+                  shared (faithful): that divided by its sum over the match. Then a win after two replies gives the second
+                  0.56, one after five 0.15: who waits for a clue more earns less by it.
     role_weights  utterance weight N / (R N_r): N winners, N_r of them in role r, R roles; so every role has the same
                   total of weight times reward. Losers and breakers are balanced among themselves in the same way.
-    losers        total reward of a loser, at most 0 (0: none, as published; the author reports that training with
-                  negative rewards did not converge)
-    breakers      the same for the seat to blame. Its opponent never has a sample: it did not earn that win.
-    baseline      role: from every total (win 1, loss, break, tie 0) the mean over the role's logs is taken off, so
-                  that ties and unpunished losses become negative (REINFORCE with a baseline for each role)
+    losers        total reward of a loser, at most 0 (corrected -1; faithful 0: none, the author reports that training
+                  with negative rewards did not converge). With a baseline, 0 makes win rates the aim: a tie is then
+                  worth no more than a defeat, and a guess that may be wrong better than none.
+    breakers      the same for the seat to blame (corrected -1, faithful 0). Its opponent never has a sample: it did not
+                  earn that win.
+    baseline      role: from every total (win 1, loss, break, tie 0) the mean over the role's logs is taken off, so that
+                  ties and unpunished losses become negative (REINFORCE with a baseline for each role); turn (corrected):
+                  from each reward the mean over the role's replies of that turn, so that ending the match there is
+                  compared with going on; none (faithful)
     mix           demonstrations that are mixed into each round as kind "sft", with weights of their own (all of them
                   where there are fewer)
     """
 
-    gamma: float = 0.8
+    gamma: float | None = None
     role_weights: bool = True
     losers: float | None = None
     breakers: float | None = None
-    baseline: Literal["none", "role"] | None = None
+    baseline: Literal["none", "role", "turn"] | None = None
+    spread: Literal["whole", "shared"] | None = None
     mix: int = 0
     form: Literal["corrected", "faithful"] = "corrected"
 
@@ -58,56 +66,80 @@ class SpagCredit:
         for name, value in FORMS[self.form].items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
-        assert self.losers is not None and self.breakers is not None
-        if not 0 < self.gamma <= 1 or self.losers > 0 or self.breakers > 0 or self.baseline not in ("none", "role"):
-            raise ValueError(f"{self}: expected 0 < gamma <= 1, losers and breakers <= 0, baseline none or role")
-        if self.baseline == "role" and self.breakers > self.losers:
+        assert self.gamma is not None and self.losers is not None and self.breakers is not None
+        if not 0 < self.gamma <= 1 or self.losers > 0 or self.breakers > 0:
+            raise ValueError(f"{self}: expected 0 < gamma <= 1, losers and breakers <= 0")
+        if self.baseline not in ("none", "role", "turn") or self.spread not in ("whole", "shared"):
+            raise ValueError(f"{self}: expected baseline none, role or turn, and spread whole or shared")
+        if self.baseline != "none" and self.breakers > self.losers:
             raise ValueError(
                 f"{self}: with a baseline breakers must not exceed losers, or breaking the rules would pay for who mostly loses"
             )
 
     def __call__(self, episodes: Collection[Episode], player: str, demonstrations: Sequence[Sample] = ()) -> Credited:
         found = logs(episodes, player)
-        played, able = Counter[Kind](), Counter[Kind]()  # logs of each kind; and those with a reply to train on
-        for log in found:
-            played[kind := (_ending(log), log.seat)] += 1
-            able[kind] += bool(log.replies(breach=True))
+        played = Counter(_kind(log) for log in found)
         totals = self._totals(played)
-        weights = self._weights(Counter({kind: count for kind, count in able.items() if totals[kind]}), {seat for _, seat in played})
+        rewards = self._rewards(played, totals)
+        weights = self._weights({kind: count for kind, count in played.items() if rewards[kind]}, {seat for _, seat, _ in played})
         samples: list[Sample] = []
         table = Verdicts()
         for log in found:
-            kind = ending, _ = _ending(log), log.seat
-            total, weight = totals[kind], weights[kind]
-            own = log.replies(breach=True) if total else []
-            shares = decayed(len(own), self.gamma)
-            samples += log.samples({request: (total * share, weight) for request, share in zip(own, shares)})
-            table.append(log.verdict(ending if own else f"{ending}, left out", bool(own), total, replies=own))
+            kind = ending, seat, _ = _kind(log)
+            own = log.replies(breach=True) if rewards[kind] else []
+            samples += log.samples({request: (reward, weights[ending, seat]) for request, reward in zip(own, rewards[kind])})
+            table.append(log.verdict(ending if own else f"{ending}, left out", bool(own), totals[ending, seat] or 0.0, replies=own))
         return credited(samples, table, demonstrations)
 
-    def _totals(self, played: Mapping[Kind, int]) -> dict[Kind, float]:
-        """The total reward of a log, by its kind."""
+    def _totals(self, played: Mapping[Kind, int]) -> dict[Role, float | None]:
+        """What a log earned in all; None for those that are left out."""
         worth = {"win": 1.0, "loss": self.losers or 0.0, "break": self.breakers or 0.0, "tie": 0.0}
-        if self.baseline == "none":
-            return {(ending, seat): worth.get(ending, 0.0) for ending, seat in played}
-        roles: dict[str, Counter[float]] = defaultdict(Counter)
-        for (ending, seat), count in played.items():
-            if ending in worth:
-                roles[seat][worth[ending]] += count
-        means = {seat: mean(totals.elements()) for seat, totals in roles.items()}
-        return {(ending, seat): worth[ending] - means[seat] if ending in worth else 0.0 for ending, seat in played}
+        totals = {(ending, seat): worth.get(ending) for ending, seat, _ in played}
+        if self.baseline == "turn":
+            return totals
+        if self.baseline == "role":
+            seats: dict[str, Counter[float]] = defaultdict(Counter)
+            for (ending, seat, _), count in played.items():
+                if ending in worth:
+                    seats[seat][worth[ending]] += count
+            means = {seat: mean(earned.elements()) for seat, earned in seats.items()}
+            totals = {role: None if total is None else total - means[role[1]] for role, total in totals.items()}
+        return {role: total or None for role, total in totals.items()}
 
-    def _weights(self, trained: Counter[Kind], seats: Collection[str]) -> Mapping[Kind, float]:
-        """The weight of a log, by its kind; `trained` counts the logs that are trained on."""
+    def _rewards(self, played: Mapping[Kind, int], totals: Mapping[Role, float | None]) -> dict[Kind, list[float]]:
+        """The rewards of a log's replies, in order; none for a log that is left out."""
+        gamma, found = self.gamma or 1.0, dict[Kind, list[float]]()
+        for ending, seat, replies in played:
+            shares = decayed(replies, gamma) if self.spread == "shared" else [gamma ** (replies - j) for j in range(1, replies + 1)]
+            total = totals[ending, seat]
+            found[ending, seat, replies] = [] if total is None else [total * share for share in shares]
+        if self.baseline != "turn":
+            return found
+        turns: dict[tuple[str, int], Counter[float]] = defaultdict(Counter)
+        for kind, rewards in found.items():
+            for at, reward in enumerate(rewards):
+                turns[kind[1], at][reward] += played[kind]
+        means = {turn: mean(earned.elements()) for turn, earned in turns.items()}
+        return {kind: [reward - means[kind[1], at] for at, reward in enumerate(rewards)] for kind, rewards in found.items()}
+
+    def _weights(self, trained: Mapping[Kind, int], seats: Collection[str]) -> Mapping[Role, float]:
+        """The weight of a log; `trained` counts the logs that are trained on."""
         if not self.role_weights:
             return defaultdict(lambda: 1.0)
-        by_role = self.baseline == "role"  # whatever the ending
-        of_ending, of_kind = Counter[str](), Counter[Kind]()
-        for (ending, seat), count in trained.items():
-            of_ending["all" if by_role else ending] += count
-            of_kind["all" if by_role else ending, seat] += count
-        weights = {(ending, seat): of_ending[ending] / (len(seats) * count) for (ending, seat), count in of_kind.items() if count}
-        return defaultdict(float, {kind: weights.get(("all" if by_role else kind[0], kind[1]), 0.0) for kind in trained})
+        of_ending, of_role = Counter[str](), Counter[Role]()
+        for (ending, seat, _), count in trained.items():
+            of_ending[self._balanced(ending)] += count
+            of_role[self._balanced(ending), seat] += count
+        roles = {(ending, seat) for ending, seat, _ in trained}
+        return {role: of_ending[of := self._balanced(role[0])] / (len(seats) * of_role[of, role[1]]) for role in roles}
+
+    def _balanced(self, ending: str) -> str:
+        """Among which logs the roles are balanced: those of one ending, with a baseline all."""
+        return ending if self.baseline == "none" else "all"
+
+
+def _kind(log: Log) -> Kind:
+    return _ending(log), log.seat, len(log.replies(breach=True))
 
 
 def _ending(log: Log) -> str:

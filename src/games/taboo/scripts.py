@@ -94,5 +94,5 @@ SCRIPTS: Mapping[str, Script] = {
     "naive": Talker(slip=(0.1, 0.1), ask=(0.1, 0.1), guard=(0, 0), careless=(1, 1), curious=(0.3, 0.3), nerve=(6, 6), last=(20, 20)),
     "fair": Talker(slip=(0.03, 0.03), ask=(0.5, 0.5), guard=(0.5, 0.5), careless=(0.5, 0.5), curious=(0.1, 0.1), nerve=(3, 3), last=(4, 4)),
     "skilled": Talker(slip=(0, 0), ask=(1, 1), guard=(1, 1), careless=(0, 0), curious=(0, 0), nerve=(1, 1), last=(2, 2), greet=0.0),
-    "demo": Talker(slip=(0, 0.2), ask=(0, 1), guard=(0, 1), careless=(0.3, 1), curious=(0, 0.3), nerve=(1, 6), last=(1, 12)),
+    "demo": Talker(slip=(0, 0.1), ask=(0, 1), guard=(0, 1), careless=(0, 1), curious=(0, 0.3), nerve=(-3, 6), last=(-2, 10)),
 }
