@@ -43,7 +43,8 @@ def run(folder: Path, seed: int, column: str) -> None:
     if (out / "summary.json").exists():
         return
     start = folder / "corrected" / str(seed) / "iter_000/start/snapshot"
-    again = [] if column == "corrected" else ["model=hf", f"model.path={start}", "imitate.first=false"]
+    once = ["eval.group=1", "eval.opponents=[]"]  # nothing else is looked at than the figures against the start
+    again = [] if column == "corrected" else ["model=hf", f"model.path={start}", "imitate.first=false", *once]
     where = f"resume={out}" if out.exists() else f"hydra.run.dir={out}"
     words = ["experiment=spag_tiny", f"seed={seed}", where, *again, *COLUMNS[column]]
     subprocess.run([sys.executable, "-m", "parley", *words], check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})

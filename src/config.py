@@ -67,7 +67,7 @@ class Eval:
     final: Count | None  # the same against the start, once more, for the start and the kept snapshot alone; null: group is enough
     greedy: Count | None  # of the test split, played greedily; null for every one
     validation: Count  # of the validation split, on which the kept snapshot is chosen
-    validation_group: Count | None  # sampled matches of each of these in each seat against the start, where a run is judged by that; null: group
+    validation_group: Count | None  # matches of each of these in each seat against the start, where that is what counts; null: group
     sampling: Sampling
     opponents: list[str]  # scripts, besides the start
     transcripts: Whole  # of each iteration, in the report

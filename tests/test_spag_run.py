@@ -19,7 +19,8 @@ from rich.console import Console
 
 SMALL = [
     "experiment=spag_tiny", "iterations=2", "play.scenarios=12", "play.group=2", "eval.scenarios=5", "eval.greedy=3", "eval.validation=3",
-    "eval.group=2", "eval.final=3", "eval.validation_group=2", "eval.opponents=[previous,fair]", "imitate.matches=60", "imitate.validation=4", "model.width=32", "model.layers=1",
+    "eval.group=2", "eval.final=3", "eval.validation_group=2",
+    "eval.opponents=[previous,fair]", "imitate.matches=60", "imitate.validation=4", "model.width=32", "model.layers=1",
     "model.mlp=64", "learner.epochs=1", "eval.transcripts=1",
 ]  # fmt: skip
 

@@ -45,7 +45,7 @@ def test_skill_rises_in_both_seats():
 def test_the_demonstrator_leaves_room_to_beat_it():
     """Both seats can gain ten points and more. Scripts know all cues; a model that imitates them guesses wrong more often."""
     demo, attack, defend = rates("demo", "demo"), rates("skilled", "demo"), rates("demo", "skilled")
-    assert 0.28 < demo["attacker"] < 0.40 and 0.38 < demo["defender"] < 0.52 and 0.16 < demo["breach"] < 0.27 and demo["abort"] == 0
+    assert 0.38 < demo["attacker"] < 0.50 and 0.30 < demo["defender"] < 0.42 and 0.10 < demo["breach"] < 0.20 and demo["abort"] == 0
     assert attack["attacker"] > demo["attacker"] + 0.1 and attack["breach"] == 0
     assert defend["defender"] > demo["defender"] + 0.1
 
