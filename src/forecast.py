@@ -169,9 +169,10 @@ def words(it: Forecast, learner: LightningLearner, config: DictConfig) -> Iterat
         f"of {it.rows[1]:,} tokens, of which {it.supervised:,} are supervised."
     )
     if least == 0:
+        share = 2 ** math.floor(math.log2(max(padded / it.steps / it.world, 1)))
         yield (
             f"Some ranks have nothing to do in some steps: about {padded / it.steps / it.world:,.0f} tokens a rank are there, "
-            f"so hardware.micro_tokens={2 ** math.floor(math.log2(max(padded / it.steps / it.world, 1)))} would give work to all."
+            f"so hardware.micro_tokens={share} hardware.row_tokens={share} would give work to all."
         )
 
 

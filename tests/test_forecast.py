@@ -1,10 +1,15 @@
 """task=plan: what it says of a published recipe, of a run, and of what does not fit."""
 
+import json
 import shlex
+from functools import cache
 
 import pytest
 from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
 from parley.config import ConfigError
+from parley.data.packing import Budget
+from parley.data.plan import plan as planned
 from parley.forecast import stated
 from parley.main import check
 from parley.models.published import shape
@@ -55,6 +60,24 @@ def test_a_folder_with_a_config_is_enough(hardware, folder, capsys, tmp_path):
     said = told(f"model=hf model.path={folder} {SMALL} hardware={hardware}", capsys, tmp_path)
     assert f"config.json of {folder}" in said and f"hardware={hardware}" in said
     assert ("Some ranks have nothing to do" in said) == (hardware == "a100x32_fsdp")
+
+
+@cache
+def micro_batches(samples: str, utterances: int, micro: int, row: int) -> list[int]:
+    """How many each step of a part of the stated samples has."""
+    node = OmegaConf.create({"samples": json.loads(samples), "source": ""})
+    steps = planned(stated(node, utterances).part, Budget(row, micro), seed=0, epochs=1, batch_utterances=utterances)
+    return [len(step.micros) for step in steps]
+
+
+@pytest.mark.parametrize("hardware", ["a100x8_fsdp", "a100x8_qlora", "a100x32_fsdp", "a100x32_qlora"])
+@pytest.mark.parametrize("experiment", ["spag_llama2_7b", "spag_llama2_13b", "spin_zephyr7b"])
+def test_every_rank_has_work_in_every_step_of_the_published_recipes(experiment, hardware):
+    with initialize_config_module("parley.conf", version_base="1.3"):
+        config = compose("config", [f"experiment={experiment}", f"hardware={hardware}"])
+    samples, profile = json.dumps(OmegaConf.to_container(config.stated.samples)), config.hardware
+    found = micro_batches(samples, config.learner.batch_utterances, profile.micro_tokens, profile.row_tokens)
+    assert len(found) >= 8 and min(found) >= profile.devices * profile.nodes
 
 
 def test_what_does_not_fit_is_explained_and_then_refused(folder, capsys, tmp_path):
