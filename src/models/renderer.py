@@ -27,6 +27,7 @@ from ..games.base import Finish, Message, Speaker
 from .load import load_tokenizer
 
 if TYPE_CHECKING:
+    from jinja2 import Template
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
@@ -113,6 +114,9 @@ class Renderer:
         self._special = {str(token): id for id, token in _special(tokenizer).items()}
         self._forged = re.compile("|".join(map(re.escape, sorted(self._special, key=len, reverse=True)))) if self._special else None
         self._shape = lru_cache(maxsize=1024)(self._learn)
+        self._template = _compiled(tokenizer)
+        said = {"strftime_now": TODAY.strftime, "tools": None, "documents": None}
+        self._known = {**self._template.globals, **tokenizer.special_tokens_map, **said}
         self._folds = False
         self._folds = self._refuses_system()
         self.stop_ids = self._stop_ids(eos)
@@ -179,10 +183,11 @@ class Renderer:
 
     def _render(self, messages: Sequence[Message], prompt: bool) -> str:
         chat = [{"role": message.role, "content": self._plain(message.content)} for message in self._fold(messages)[0]]
+        known = {**self._known, "messages": chat, "add_generation_prompt": prompt}
         try:
-            return self.tokenizer.apply_chat_template(
-                chat, tokenize=False, add_generation_prompt=prompt, strftime_now=lambda form: TODAY.strftime(form)
-            )  # type: ignore[return-value]
+            if not chat:
+                raise ValueError("it is empty")
+            return "".join(self._template.root_render_func(self._template.new_context(known, shared=True)))
         except (TemplateError, TypeError, ValueError, LookupError) as error:  # foreign code, run in Jinja's sandbox
             roles = ", ".join(message.role for message in messages) or "no message"
             raise InputError(
@@ -371,6 +376,13 @@ def _core(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
     core.no_truncation()  # a tokenizer.json may carry both, and a direct call would obey them
     core.no_padding()
     return core
+
+
+def _compiled(tokenizer: PreTrainedTokenizerBase) -> Template:
+    """The chat template in Jinja's sandbox, as transformers compiles it. The calls around it cost more than a short chat."""
+    from transformers.utils.chat_template_utils import _compile_jinja_template
+
+    return _compile_jinja_template(tokenizer.get_chat_template())
 
 
 def _special(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:

@@ -18,7 +18,7 @@ from warnings import catch_warnings, simplefilter
 
 from .. import ranks
 from ..files import InputError
-from .vllm_guest import apart, eagerly
+from .vllm_guest import apart, eagerly, unseen
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -92,6 +92,7 @@ class Engine:
     def __init__(self, shape: Shape, folder: str, holds: str, never: Sequence[int]) -> None:
         self.shape, self.holds = shape, holds
         self._requests: dict[str, str] = {}  # the engine's own id -> the request's
+        self._greedy: set[str] = set()  # of them those which, beside others, take of torch's global randomness
         self._adapters: dict[str, Any] = {}  # version -> vLLM's handle
         self._numbers = 0
         self._asleep = False
@@ -119,15 +120,13 @@ class Engine:
         prompt = tokens_input(list(ask.token_ids), cache_salt=ask.salt)
         self._llm.add_request(name, prompt, params, lora_request=ask.adapter and self._adapter(*ask.adapter))
         self._requests[name] = ask.id
+        if ask.temperature == 0:
+            self._greedy.add(name)
 
     def step(self) -> list[Sampled]:
         """One step of the engine: what is done, and what is watched."""
-        import torch
-
-        state = torch.random.get_rng_state()  # of which greedy requests take, beside others with seeds
-        with eagerly(self.shape.eager):
+        with eagerly(self.shape.eager), unseen(bool(self._greedy)):
             outputs = self._llm.step()
-        torch.random.set_rng_state(state)
         told = []
         for output in outputs:
             name = output.request_id
@@ -137,7 +136,7 @@ class Engine:
                 logprobs = tuple(here[token].logprob for token, here in zip(ids, reply.logprobs, strict=True))
                 told.append(Sampled(self._requests[name], ids, logprobs, output.finished))
                 if output.finished:
-                    del self._requests[name]
+                    self._forget(name)
         return told
 
     def abort(self, ids: Iterable[str]) -> None:
@@ -146,7 +145,11 @@ class Engine:
         if names := [name for name, request in self._requests.items() if request in gone]:
             self._llm.abort_request(names)
             for name in names:
-                del self._requests[name]
+                self._forget(name)
+
+    def _forget(self, name: str) -> None:
+        del self._requests[name]
+        self._greedy.discard(name)
 
     def use(self, folder: str, holds: str) -> None:
         """Has the weights of `folder`, whose digest is `holds`, from now on. ValueError while requests are open."""

@@ -37,6 +37,19 @@ def _randomness() -> Iterator[None]:
 
 
 @contextmanager
+def unseen(draws: bool) -> Iterator[None]:
+    """Around a step that may draw from torch's global randomness."""
+    import torch
+
+    if not draws:
+        yield
+        return
+    state = torch.random.get_rng_state()
+    yield
+    torch.random.set_rng_state(state)
+
+
+@contextmanager
 def eagerly(eager: bool) -> Iterator[None]:
     """Without compilation, which vLLM otherwise does for a few small functions even in eager mode (seconds each)."""
     import torch

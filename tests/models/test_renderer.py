@@ -170,6 +170,17 @@ def test_trimmed_replies_are_unchanged():
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+def test_the_text_is_that_of_transformers(family):
+    tok, r = tokenizer(family), renderer(family)
+    chat = [("user", "hi\n"), ("assistant", " <think>a</think>\n\nwell"), ("user", "on"), ("assistant", "so")]
+    for length in (1, 3, 4):
+        view = [{"role": role, "content": text} for role, text in chat[:length]]
+        for prompt in (True, False):
+            true = tok.apply_chat_template(view, tokenize=False, add_generation_prompt=prompt, strftime_now=lambda form: "26 Jul 2024")
+            assert r._render([Message(**each) for each in view], prompt) == true
+
+
+@pytest.mark.parametrize("family", FAMILIES)
 def test_stop_ids(family):
     tok = tokenizer(family)
     assert tok.convert_tokens_to_ids(ENDS.get(family, "</s>")) in renderer(family).stop_ids
@@ -186,6 +197,8 @@ def test_a_refused_system_message_joins_the_first_user_message(family):
 def test_an_opener_without_a_user_message_is_refused_clearly(family):
     with pytest.raises(ValueError, match=r"refuses this conversation \(assistant, user\).*alternate"):
         renderer(family).encode([Message("assistant", "hi", "s.1"), Message("user", "yo")])
+    with pytest.raises(ValueError, match=r"refuses this conversation \(no message\): it is empty"):
+        renderer(family).encode([])
 
 
 def test_nobody_forges_a_turn():
