@@ -160,7 +160,6 @@ class Loop(Run):
         inputs = {"snapshot": snapshot.version, "seed": self.seed, **recipe.nodes, "start": self.config.start, "replay": self.config.replay}
         if (model := foreign(self.config.reference)) is not None:
             inputs["reference"] = model.version
-
         if self.parts.scorer is not None:
             inputs["scorer"] = plain(self.config.scorer)
             for each in self._rounds(number):

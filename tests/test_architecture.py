@@ -35,7 +35,9 @@ NARROWER = {"objectives": {"data.sample"}, "games": {"seeds", "files"}}  # all t
 
 HEAVY = {"torch", "transformers", "pytorch_lightning", "peft", "tokenizers", "safetensors", "matplotlib", "numpy", "datasets"}
 OPTIONAL = {"vllm", "openai", "wandb", "bitsandbytes", "accelerate", "lm_eval"}
-RECORD = ("games/", "data/episode", "data/store", "data/scorer", "data/sample", "data/replay", "data/credit/", "data/formats/")
+RECORD = (
+    "games/", "data/episode", "data/index", "data/store", "data/scorer", "data/sample", "data/replay", "data/credit/", "data/formats/",
+)  # fmt: skip
 LIGHT = (*RECORD, "play/", "report/", "seeds", "files", "ranks", "preempt", "stages", "estimates", "config", "validation", "main")
 
 

@@ -107,10 +107,10 @@ class Arena:
             gc.unfreeze()
 
 
-def owed(seatings: Iterable[Seating], store: EpisodeStore) -> list[Seating]:
-    """The seatings without a stored episode, in their order."""
+def owed(seatings: Iterable[Seating], store: EpisodeStore) -> bytes:
+    """For each of the seatings 1 where no shard holds its match, else 0."""
     stored = store.index()
-    return [seating for seating in seatings if seating.match not in stored]
+    return bytes(seating.match not in stored for seating in seatings)
 
 
 class _Session:

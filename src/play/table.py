@@ -19,7 +19,7 @@ from ..data.store import EpisodeStore
 from ..files import append_lines
 from ..games.base import Game
 from ..models.backend import Backend, Player, Sampling, Snapshot
-from .arena import Arena, Report, TooManyFailures
+from .arena import Arena, Report, TooManyFailures, owed
 from .pairing import Seating, Seatings
 from .players import HumanPlayer, LanguagePlayer, ScriptedPlayer, ServedPlayer, Switchboard
 
@@ -57,7 +57,7 @@ class Table:
         plan = list(seatings) if isinstance(seatings, Iterator) else seatings
         with EpisodeStore(folder, ranks.rank()) as store:
             for _ in range(ATTEMPTS):
-                owes = ranks.shared(lambda: _owed(plan, store))
+                owes = ranks.shared(lambda: owed(plan, store))
                 if not any(owes):
                     return
                 report = self._play(Seatings(partial(compress, plan, owes)), sum(owes), store, sampling, snapshots, watch)
@@ -99,12 +99,6 @@ class Table:
         finally:
             for player in (*players.values(), *(backend for backend, _ in boards.values())):
                 player.close()
-
-
-def _owed(plan: Iterable[Seating], store: EpisodeStore) -> bytes:
-    """For each match of the plan 1 where no shard holds it, else 0."""
-    stored = store.index()
-    return bytes(seating.match not in stored for seating in plan)
 
 
 def _summed(reports: Sequence[Report]) -> Report:

@@ -1,6 +1,7 @@
 import subprocess
 import sys
 import time
+from itertools import compress
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,10 @@ GAME = Bids()
 
 def plan(count=12, k=2, name="x"):
     return self_play(GAME, GAME.scenarios(count=count), name, 5, "play", k)
+
+
+def missing(seatings, store):
+    return list(compress(seatings, owed(seatings, store)))
 
 
 def scripted(seed=0):
@@ -142,9 +147,9 @@ def test_a_lost_player_is_a_failure_and_the_match_stays_owed(tmp_path):
             Failure("play/train-6/1", "ann", "x", "ann.1", "connection reset"),
         }
         assert report.matches == 22
-        assert [seating.match for seating in owed(seatings, store)] == ["play/train-1/0", "play/train-6/1"]
+        assert [seating.match for seating in missing(seatings, store)] == ["play/train-1/0", "play/train-6/1"]
         assert all(prompt.rpartition("/")[0] in ("play/train-1/0", "play/train-6/1") for prompt in player.cancelled)
-        Arena(GAME, {"x": Late(9)}).play(owed(seatings, store), store.append)
+        Arena(GAME, {"x": Late(9)}).play(missing(seatings, store), store.append)
         assert list(store.read(ordered=True)) == play({"x": Late(0)}, seatings)[1]
 
 
@@ -308,7 +313,7 @@ def test_a_plan_that_cannot_be_seated_is_refused():
 KILLED = """
 import os, sys
 sys.path.insert(0, sys.argv[2])
-from test_arena import GAME, owed, plan, scripted
+from test_arena import GAME, missing, plan, scripted
 from parley.data.store import EpisodeStore, encode
 from parley.play.arena import Arena
 store, count = EpisodeStore(sys.argv[1]), 0
@@ -319,7 +324,7 @@ def sink(episode):
         os.write(store._file.fileno(), encode(episode)[:-count])  # killed inside a write
         os._exit(9)
     store.append(episode)
-Arena(GAME, {"x": scripted()}, in_flight=3).play(owed(plan(), store), sink)
+Arena(GAME, {"x": scripted()}, in_flight=3).play(missing(plan(), store), sink)
 """
 
 
@@ -331,7 +336,7 @@ def test_killed_inside_a_write_again_and_again_nothing_is_lost_or_doubled(tmp_pa
         assert len(EpisodeStore(tmp_path, None).ids()) == stored
     with EpisodeStore(tmp_path) as store:
         assert store.torn == 1
-        report = Arena(GAME, {"x": scripted()}).play(owed(plan(), store), store.append)
+        report = Arena(GAME, {"x": scripted()}).play(missing(plan(), store), store.append)
         assert report.matches == 24 - stored
         assert list(store.read(ordered=True)) == play({"x": scripted()}, plan())[1]
         assert store.duplicates == 0

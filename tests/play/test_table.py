@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -77,3 +78,24 @@ def test_an_unknown_name_is_told_with_those_that_are_there(tmp_path: Path) -> No
     seatings = self_play(GAME, GAME.scenarios("train")[:1], "nobody", 0, "s")
     with pytest.raises(KeyError, match="nobody"):
         Table(GAME, Flaky, 8).play(tmp_path / "s", seatings, SAMPLING, {}, quiet)
+
+
+def test_a_plan_is_made_anew_and_an_iterator_is_kept(tmp_path: Path) -> None:
+    """What is owed is played and nothing else, whatever the plan is made of."""
+    plan = self_play(GAME, GAME.scenarios("train")[:9], "fair", 0, "s", 2)
+    assert list(plan) == list(plan) and len(list(plan)) == 18
+    Table(GAME, Flaky, 4).play(tmp_path / "s", islice(plan, 3, 7), SAMPLING, {}, quiet)
+    first = list(EpisodeStore(tmp_path / "s", shard=None).read())
+    assert {each.id for each in first} == {seating.match for seating in list(plan)[3:7]}
+    played: list[int] = []
+
+    @contextmanager
+    def told(matches: int, person: bool) -> Iterator:
+        played.append(matches)
+        yield lambda report: None
+
+    for _ in range(2):
+        Table(GAME, Flaky, 4).play(tmp_path / "s", plan, SAMPLING, {}, told)
+    store = EpisodeStore(tmp_path / "s", shard=None)
+    assert played == [14] and list(store.read())[:4] == first
+    assert [each.id for each in store.read(ordered=True)] == sorted(seating.match for seating in plan)
