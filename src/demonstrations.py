@@ -9,6 +9,7 @@ from .data.episode import Episode
 from .data.replay import replay
 from .data.sample import Demonstration, Sample
 from .experiment import Run, figures
+from .files import InputError
 from .games.base import Game
 from .models.backend import Snapshot
 from .models.renderer import Renderer
@@ -51,6 +52,11 @@ class Demonstrations:
     def _seatings(self, split: str, matches: int) -> Iterator[Seating]:
         run = self.run
         scenarios, scripts = run.game.scenarios(split), list(run.config.imitate.players)
+        if not scripts:
+            raise InputError(
+                f"imitate.matches is {matches}, and imitate.players names none of the game's scripts ({', '.join(run.game.scripts())}) to "
+                "play them: name some, or set imitate.matches=0"
+            )
         drawn = rng(run.seed, "demonstrations", split)
         for number in range(matches):
             match = f"demonstrations/{split}/{number:06d}"

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -17,9 +18,11 @@ from parley.data.credit import FilteredBC, SpinPairs
 from parley.data.episode import Call, Episode, Turn
 from parley.data.sample import Demonstration, Sample
 from parley.data.store import EpisodeStore
+from parley.demonstrations import Demonstrations
 from parley.experiment import Parts, Recipe
 from parley.files import InputError
 from parley.games.base import Message, Result, Scenario
+from parley.games.deal import Deal
 from parley.learners.optim import RMSProp
 from parley.loop import Loop
 from parley.main import check
@@ -154,6 +157,12 @@ def test_a_scheduled_change_is_an_input_of_its_stage(tmp_path: Path) -> None:
     made.parts = replace(made.parts, changes={})
     with pytest.raises(StageChanged):
         made.learn(2, begin)
+
+
+def test_matches_to_imitate_want_scripts_that_play_them() -> None:
+    run: Any = SimpleNamespace(game=Deal(), config=config("imitate.players=[]"), seed=0)
+    with pytest.raises(InputError, match=r"imitate.matches is 8, and imitate.players names none of the game's scripts \(naive, fair, "):
+        next(Demonstrations(run)._seatings("train", 8))
 
 
 # --- demonstrations on their way into a round ----------------------------------------------------------------------------
