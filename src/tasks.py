@@ -160,6 +160,8 @@ def _closing(out: Path, summary: Mapping[str, Any]) -> None:
     console.print(run_table(summary))
     if (against := yardstick_table(summary)) is not None:
         console.print(against)
+    if asked := {f"iteration {row['iteration']}": row["benchmark"] for row in summary["iterations"] if "benchmark" in row}:
+        console.print(benchmark_table("benchmark", asked))
     gain = summary["improvement_greedy"]
     if summary["best"]:
         console.print(f"greedy {summary['metric']}, kept less start, paired over {gain['n']} held-out scenarios: {figure(gain)}")

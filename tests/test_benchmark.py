@@ -173,6 +173,7 @@ def test_limit_shots_and_chat_change_what_is_asked(small, tmp_path):
 
 
 @needs_harness
+@pytest.mark.slow
 def test_two_processes_share_the_requests(small, tmp_path):
     """By the command line: the figures of one process alone."""
     include = str(folder_of_tasks(tmp_path / "tasks", [{**doc, "said": "red"} for doc in DOCS]))
@@ -230,6 +231,7 @@ def test_what_is_missing_is_said_once(tmp_path):
 
 
 @needs_harness
+@pytest.mark.slow
 def test_the_published_list_is_the_harness_s_own():
     """The one name that it does not have is told; so it has all others."""
     with initialize_config_module("parley.conf", version_base="1.3"):
@@ -261,9 +263,11 @@ def config(*words: str):
 
 
 @needs_harness
-def test_every_iteration_of_a_run_has_its_figures_and_a_look_back_finds_the_same(tmp_path):
+def test_every_iteration_of_a_run_has_its_figures_and_a_look_back_finds_the_same(tmp_path, capsys):
     asked = ["benchmark=tasks", "benchmark.tasks=[colours,likely]", f"benchmark.include={folder_of_tasks(tmp_path / 'tasks', DOCS)}"]
     tasks.selfplay(config(*SMALL, *asked), tmp_path / "run")
+    said = " ".join(capsys.readouterr().out.split())
+    assert all(word in said for word in ("perplexity", "iteration 0", "iteration 1"))
     rows = json.loads((tmp_path / "run/summary.json").read_text())["iterations"]
     assert [row["benchmark"]["colours"]["acc"]["n"] for row in rows] == [12, 12] and "benchmark" in rows[1]["seconds"]
     flat = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
