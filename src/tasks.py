@@ -115,7 +115,7 @@ def _with_training(loop: Loop, row: dict[str, Any]) -> dict[str, Any]:
         row["play"] = {key: value for key, value in loop.outputs(f"{folder}/play").items() if key != "figures"} | learned["credit"]
         row["learn"] = learned["learn"]
         if (scores := loop.done.get(f"{folder}/score")) is not None:
-            row["play"]["scores"] = scores.outputs
+            row["scores"] = scores.outputs
     elif "iter_000/start" in loop.done:
         row["learn"] = loop.outputs("iter_000/start")["learn"]
     row["seconds"] = loop.seconds(folder)

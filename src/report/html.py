@@ -156,7 +156,7 @@ def _metric_tables(data: Mapping[str, Any], definitions: Mapping[str, str]) -> s
     rows = data["iterations"]
     modes: dict[str, dict[int, Figures]] = {}
     for row in rows:
-        for mode in ("sampled", "greedy", "validation", "demonstrations"):
+        for mode in ("sampled", "greedy", "validation", "demonstrations", "scores"):
             if row.get(mode):
                 modes.setdefault(mode, {})[row["iteration"]] = row[mode]
         for mode, words in (("versus", "sampled, versus"), ("versus_greedy", "greedy, versus"), ("benchmark", "benchmark")):

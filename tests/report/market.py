@@ -63,6 +63,7 @@ def summary(seed: int, gain: float, iterations: int, demonstrators: bool) -> dic
                 "versus": {"start": table(joint - 0.5, rate)},
                 "versus_greedy": {},
                 "play": {"matches": 1024, "tokens": 52_120, "entropy": 7.6 - 0.05 * k} if k else {},
+                **({"scores": {"kindness": figure(0.25)}} if k else {}),  # what a scorer said of the round
                 "learn": {"steps": 64, "loss": 1.25 / k} if k else {},
                 "seconds": {"play": 3.2, "learn": 5.0} if k else {"evaluate": 2.0},
             }

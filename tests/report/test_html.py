@@ -81,7 +81,7 @@ def test_every_iteration_and_metric_is_in_the_table(page):
     assert {"0", "1", "demonstrators", "2 (kept)"} <= set(cells)
     assert "4.10 ±0.20" in cells and "7.10 ±0.20" in cells  # sampled joint of the start and of the kept one
     assert "5.50 ±0.20" in cells
-    assert {"joint", "deal_rate", "points", "play.entropy", "learn.loss"} <= set(page.text["th"])
+    assert {"joint", "deal_rate", "points", "play.entropy", "learn.loss", "kindness"} <= set(page.text["th"])
     assert any(head.get("title") == "points of both & all" for head in page.all("th"))
 
 
