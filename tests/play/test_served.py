@@ -93,7 +93,8 @@ def test_a_few_lost_matches_are_played_again(tmp_path: Path) -> None:
     game = Bids()
     seatings = list(self_play(game, game.scenarios(), "learner", 5, "s", k=4))
     server = Server(faults=["500"] * 4)
-    Table(game, backend(server, retries=0), 24).play(tmp_path, seatings, SAMPLING, {"learner": MODEL}, quiet)
+    # one request after the other: the first four are of four matches
+    Table(game, backend(server, retries=0, concurrency=1), 24).play(tmp_path, seatings, SAMPLING, {"learner": MODEL}, quiet)
     assert len(episodes(tmp_path)) == len(seatings) and len(list(read_jsonl(tmp_path / "failures.jsonl"))) == 4
     server.close()
 
