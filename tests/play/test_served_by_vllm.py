@@ -221,7 +221,7 @@ def test_what_holds_for_the_fake_server_holds_for_this_one(server: VLLMServer) -
     """Its faults (lost, late, torn and refused answers, ceilings) with vLLM's server behind it."""
     files = ["tests/models/test_openai.py", "tests/play/test_served.py"]
     env = {**os.environ, "PARLEY_TEST_SERVER": server.url, "PARLEY_TEST_MODEL": MODEL.version}
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *files]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *files]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-3000:]
     assert "passed" in done.stdout.splitlines()[-1]
