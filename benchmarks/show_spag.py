@@ -27,7 +27,7 @@ from results import record
 SEEDS = (1, 2, 3)
 COLUMNS: Mapping[str, Sequence[str]] = {
     "corrected": (),
-    "faithful": ("objective.form=faithful",),
+    "faithful": ("objective.form=faithful", "objective.loss.kl_coef=0.2", "objective.loss.sft_coef=0.5"),
     "cloning": ("objective=filtered_bc", "objective.credit.keep=nonzero", "objective.credit.keep_draws=null"),
 }
 SHOWN = (

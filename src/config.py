@@ -90,7 +90,7 @@ class Imitate:
     players: list[str]  # scripts that demonstrate
     first: bool  # before the first iteration; false: the model can do it already, and credit alone is given demonstrations
     partner_weight: Amount  # loss weight of the other seat's words
-    mixed: Annotated[str, OneOf(("all", "data"))]  # what credit mixes into a round: any demonstrations, or the data node's alone
+    mixed: str  # what credit may mix into a round: the demonstrations whose ids begin so
     loss: Any  # an objective
     learner: dict[str, Any] = field(default_factory=dict)  # laid over the learner node
 

@@ -28,12 +28,8 @@ class Demonstrations:
         run = self.run
         weight = run.config.imitate.partner_weight
         played = run.episodes(f"iter_000/demonstrations/{split}") if self.inputs(split)["matches"] else []
-        return [*(demo for episode in played for demo in demonstrate(run.game, episode, weight)), *self.given(split)]
-
-    def given(self, split: str) -> list[Demonstration]:
-        """Those of the data node alone."""
-        data = self.run.parts.data
-        return [] if data is None else list(data.demonstrations(self.run.game, split))
+        given = run.parts.data.demonstrations(run.game, split) if run.parts.data is not None else ()
+        return [*(demo for episode in played for demo in demonstrate(run.game, episode, weight)), *given]
 
     def play(self, split: str) -> None:
         """The stage in which the scripts play the demonstrations of a split, where they do."""

@@ -166,7 +166,7 @@ class Loop(Run):
                 self.score(each, source)
 
         def work() -> dict[str, Any]:
-            if recipe.credit.mix != 0 and self.config.imitate.mixed == "all":
+            if recipe.credit.mix != 0:
                 self.demonstrations.play("train")
             samples, kept = ranks.shared(lambda: self.samples(number, source or self, snapshot, recipe))
             begin = self._adapted(snapshot, f"iter_{number:03d}/adapter") if self.config.start == "previous" else self.start()
@@ -226,7 +226,10 @@ class Loop(Run):
         """The demonstrations that are mixed into round `number`, drawn anew for each."""
         if (wanted := credit.mix) == 0:
             return []
-        demos = self.demonstrations("train") if self.config.imitate.mixed == "all" else self.demonstrations.given("train")
+        begins = self.config.imitate.mixed
+        demos = [demo for demo in self.demonstrations("train") if demo.id.startswith(begins)]
+        if begins and not demos:
+            raise InputError(f"imitate.mixed={begins}: no demonstration has an id that begins so")
         if wanted is not None and wanted < len(demos):
             demos = rng(self.seed, "mix", number).sample(demos, wanted)
         return demos

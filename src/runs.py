@@ -44,10 +44,8 @@ def build(config: DictConfig, out: Path) -> Parts:
     """The parts of the experiment. Nodes are built here and nowhere else."""
     objective, hardware = config.objective, config.hardware
     node, credit = imitation_learner(config), instantiate(objective.credit)
-    if credit.mix != 0 and not config.data and (not config.imitate.matches or config.imitate.mixed == "data"):
-        raise ConfigError(
-            "objective.credit wants demonstrations, and there are none: choose a data option, or say imitate.matches=… imitate.mixed=all"
-        )
+    if credit.mix != 0 and not config.data and not config.imitate.matches:
+        raise ConfigError("objective.credit wants demonstrations, and there are none: choose a data option, or say imitate.matches=…")
     game, data = instantiate(config.game), instantiate(config.data) if config.data else None
     if credit.mix is None:
         _check_pairs(game, data)

@@ -65,7 +65,6 @@ WRONG = {
     "~learner.optimizer.lr": ["learner.optimizer.lr: AdamW needs this argument"],
     "imitate.learner.optimizer.lr=null": ["imitate.learner.optimizer.lr: must be a number, got nothing (null)"],
     "imitate.learner.epoch=3": ["imitate.learner.epoch: LightningLearner takes no such argument | did you mean epochs?"],
-    "imitate.mixed=facts": ["imitate.mixed: must be one of all, data, got 'facts'"],
     "objective.credit.keep=best": ["objective.credit.keep: must be one of above_avg, nonzero, all, above_group"],
     "+task.speed=3": ["task.speed: selfplay takes no such argument"],
     "start=prevoius": ["start: must be one of previous, base, got 'prevoius'"],

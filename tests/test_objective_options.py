@@ -95,8 +95,6 @@ def test_the_reference_reaches_the_learner_and_missing_demonstrations_are_told_f
     for words in (["objective=spin"], ["objective=offline_po", "objective.credit.mix=9"]):
         with pytest.raises(ConfigError, match="wants demonstrations, and there are none"):
             build(config(*words, "imitate.matches=0"), tmp_path)
-    with pytest.raises(ConfigError, match=r"imitate\.mixed=all"):
-        build(config("objective=offline_po", "objective.credit.mix=9", "imitate.mixed=data"), tmp_path)
 
 
 def test_credit_that_pairs_wants_demonstrations_of_the_scenarios(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def config(*words: str) -> Any:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
     run = tmp_path_factory.mktemp("spag") / "run"
-    return run, tasks.selfplay(config("data.rows=1"), run)
+    return run, tasks.selfplay(config("data.rows=2"), run)
 
 
 def test_a_run_is_judged_against_its_start(whole):
@@ -55,16 +55,19 @@ def test_a_run_is_judged_against_its_start(whole):
 def test_the_imitation_data_are_scripted_matches_and_facts(whole):
     run, _ = whole
     learned = json.loads((run / "iter_000/start/stage.json").read_text())["outputs"]["learn"]
-    assert 100 < learned["samples"] - 320 <= 2 * 60  # a match that the first utterance breaks has no defender
+    assert 100 < learned["samples"] - 640 <= 2 * 60  # a match that the first utterance breaks has no defender
 
 
 def test_a_round_mixes_in_facts_and_no_matches(whole):
     run, _ = whole
-    loop = Loop(build(config("data.rows=1"), run), run, Progress(Console(quiet=True)))
+    loop = Loop(build(config("data.rows=2"), run), run, Progress(Console(quiet=True)))
     facts = loop._mixed(1, SpagCredit(mix=100))
-    assert len(facts) == 100 and all(demo.id.startswith("associations/") for demo in facts)
-    loop.config.imitate.mixed = "all"
-    assert any(demo.id.startswith("demonstrations/") for demo in loop._mixed(1, SpagCredit(mix=100)))
+    assert len(facts) == 100 and all(demo.id.startswith("associations/name/") for demo in facts)
+    loop.config.imitate.mixed = ""
+    assert {demo.id.split("/")[0] for demo in loop._mixed(1, SpagCredit(mix=300))} == {"associations", "demonstrations"}
+    loop.config.imitate.mixed = "fact"
+    with pytest.raises(InputError, match="begins so"):
+        loop._mixed(1, SpagCredit(mix=100))
 
 
 def test_its_matches_leave_as_spags_files_and_come_back_as_data(whole, tmp_path):

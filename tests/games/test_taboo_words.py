@@ -72,7 +72,8 @@ def test_associations_are_true_and_go_both_ways():
     for concept, cues in list(WORLD.cues.items())[::15]:
         rows = list(associations(concept, Random(1), 12))
         assert len(rows) == 12 and len(set(rows)) > 6
-        for number, (system, user, assistant) in enumerate(rows):
+        assert [kind for kind, _ in rows] == ["tell", "name", "tell", "name", "name"] * 2 + ["tell", "name"]
+        for number, (_, (system, user, assistant)) in enumerate(rows):
             assert (system.role, system.content, user.role, assistant.role) == ("system", "facts", "user", "assistant")
             asked, answer, told = user.content, assistant.content, WORLD.found(f"{user.content} {assistant.content}")
             assert set(told) <= set(cues) and len(told) == (len(cues), len(told), 1, len(told), 1)[number % 5]
@@ -94,10 +95,10 @@ def test_associations_of_a_split_are_of_its_words_only():
     rows = list(game.associations("test"))
     assert len(rows) == 12 * len(game.scenarios("test")) == 6 * len(list(game.associations("test", rows=2)))
     assert rows == list(Taboo(prompt="compact").associations("test"))
-    named = {name for _, user, assistant in rows for name in WORLD.named(f"{user.content} {assistant.content}")}
+    named = {name for _, (_, user, assistant) in rows for name in WORLD.named(f"{user.content} {assistant.content}")}
     assert named > set(words_of(game, "test"))  # and others that share a cue
     for word, first in zip(words_of(game, "test"), range(0, len(rows), 12)):
-        assert all(word in f"{user.content} {assistant.content}".split() for _, user, assistant in rows[first : first + 12])
+        assert all(word in f"{user.content} {assistant.content}".split() for _, (_, user, assistant) in rows[first : first + 12])
     with pytest.raises(ValueError, match="only the lexicon's words have associations"):
         next(Taboo(words="top", limit=500).associations("test"))
 

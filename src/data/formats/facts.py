@@ -17,8 +17,8 @@ SPLITS = ("train", "validation", "test")
 class Knowing(Protocol):
     """A game that can say what goes with its words, as the lexicon of Taboo can."""
 
-    def associations(self, split: str, rows: int) -> Iterator[Sequence[Message]]:
-        """`rows` short chats for each word of a split, each ending in an assistant's message."""
+    def associations(self, split: str, rows: int) -> Iterator[tuple[str, Sequence[Message]]]:
+        """`rows` short chats for each word of a split, each ending in an assistant's message, with the kind of each."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,12 @@ class Associations:
     rows: int = 12
 
     def demonstrations(self, game: Game, split: str) -> Iterator[Demonstration]:
-        """The chats, word after word. InputError for a game without associations."""
+        """The chats, word after word, with ids such as `associations/name/test/000042`. InputError for a game without associations."""
         if not isinstance(game, Knowing):
             raise InputError(f"the game {game.name} has no associations: use data=associations with game=taboo and words=lexicon")
         if split != "train":
             return
         for each in SPLITS:
-            for number, messages in enumerate(game.associations(each, self.rows)):
+            for number, (kind, messages) in enumerate(game.associations(each, self.rows)):
                 weights = tuple(float(message.role == "assistant") for message in messages)
-                yield Demonstration(f"associations/{each}/{number:06d}", tuple(messages), weights)
+                yield Demonstration(f"associations/{kind}/{each}/{number:06d}", tuple(messages), weights)

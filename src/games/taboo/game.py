@@ -99,8 +99,8 @@ class Taboo:
         words that are not all in the lexicon."""
         return SCRIPTS if self._known else {}
 
-    def associations(self, split: str, rows: int = 12) -> Iterator[tuple[Message, ...]]:
-        """What goes with each word of a split, as `rows` short chats to imitate (`lexicon.associations`), word after word.
+    def associations(self, split: str, rows: int = 12) -> Iterator[tuple[str, tuple[Message, ...]]]:
+        """What goes with each word of a split, as `rows` short chats to imitate with their kinds (`lexicon.associations`), word after word.
         ValueError for words that are not all in the lexicon."""
         if not self._known:
             raise ValueError(f"words={self.words}: only the lexicon's words have associations")

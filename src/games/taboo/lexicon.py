@@ -88,7 +88,7 @@ def _owners(concept: str, cue: str, chance: Random) -> list[str]:
     return chance.sample(found, len(found))
 
 
-def associations(concept: str, chance: Random, rows: int) -> Iterator[tuple[Message, ...]]:
+def associations(concept: str, chance: Random, rows: int) -> Iterator[tuple[str, tuple[Message, ...]]]:
     """What goes with `concept`, as `rows` short chats to imitate. Five forms in turn, from the word and from its cues:
 
     cues apple -> red seeds fruit eating round orchard crunchy         it has seeds . it is red -> it is apple
@@ -96,7 +96,8 @@ def associations(concept: str, chance: Random, rows: int) -> Iterator[tuple[Mess
                                                                        with red -> cherry apple heart tomato
 
     The first lists all cues, the last `LISTED` concepts of one cue, this one among them, the others have one to five cues;
-    in an order of chance. No row is a turn of the game.
+    in an order of chance. No row is a turn of the game. Each comes with its kind: `tell` on the left, where the word is given and
+    its cues are asked for, and `name` on the right.
     """
     world = lexicon()
     cues = world.cues[concept]
@@ -109,4 +110,5 @@ def associations(concept: str, chance: Random, rows: int) -> Iterator[tuple[Mess
             (" ".join(own), f"it is {concept}"),
             (f"with {own[0]}", " ".join(_owners(concept, own[0], chance))),
         )[row % 5]
-        yield Message("system", "facts"), Message("user", asked), Message("assistant", answer)
+        kind = ("tell", "name", "tell", "name", "name")[row % 5]
+        yield kind, (Message("system", "facts"), Message("user", asked), Message("assistant", answer))
