@@ -40,7 +40,7 @@ test-vllm: .venv-vllm/installed
 test-benchmark: export HF_HUB_OFFLINE = 1
 test-benchmark: export HF_DATASETS_OFFLINE = 1
 test-benchmark: setup
-	@$(PIP) --no-build-isolation -e '.[benchmark]'
+	@$(PIP) -c constraints-benchmark.txt --no-build-isolation -e '.[benchmark]'
 	@$(BIN)/python -m pytest tests/test_benchmark.py
 
 # What is claimed of learning, resume and batching, measured again: two hours on two idle cores, figures in docs/results/.

@@ -110,19 +110,24 @@ def slow_spag(credit: SpagCredit, episodes: Sequence[Episode]) -> dict[str, tupl
         word = each.result.outcome_by_seat[seat]
         ends.append(({seat: "break"}.get(each.result.blame, "void")) if each.result.blame else word)
     worth = {"win": 1.0, "loss": credit.losers, "break": credit.breakers, "tie": 0.0}
-    totals: list[float] = []
-    for (_, seat), end in zip(logs, ends):
+    own = [[turn.request for turn in each.turns if turn.seat == seat] for each, seat in logs]
+    rewards: list[list[float]] = []  # of each log's replies; none where it is left out
+    for (_, seat), end, replies in zip(logs, ends, own):
         role = [worth[e] for (_, s), e in zip(logs, ends) if s == seat and e != "void"]
-        totals.append(0.0 if end == "void" else worth[end] - (mean(role) if credit.baseline == "role" else 0.0))
-    trained = [(log, "all" if credit.baseline == "role" else end) for log, end, total in zip(logs, ends, totals) if total]
+        total = 0.0 if end == "void" else worth[end] - (mean(role) if credit.baseline == "role" else 0.0)
+        whole = [credit.gamma ** (len(replies) - j) for j in range(1, len(replies) + 1)]
+        shares = whole if credit.spread == "whole" else decayed(len(replies), credit.gamma)
+        rewards.append([total * share for share in shares] if end != "void" and (total or credit.baseline == "turn") else [])
+    if credit.baseline == "turn":
+        alike = [[[r[j] for (_, s), r in zip(logs, rewards) if s == seat and len(r) > j] for j in range(9)] for _, seat in logs]
+        rewards = [[reward - mean(column) for reward, column in zip(r, columns)] for r, columns in zip(rewards, alike)]
+    kinds = [end if credit.baseline == "none" else "all" for end in ends]
+    trained = [(log, kind) for log, kind, r in zip(logs, kinds, rewards) if r]
     numbers = {}
-    for ((each, seat), end), total in zip(zip(logs, ends), totals):
-        if total:
-            kind = "all" if credit.baseline == "role" else end
-            same = [log for log, k in trained if k == kind]
-            weight = len(same) / (len({s for _, s in logs}) * sum(s == seat for _, s in same)) if credit.role_weights else 1.0
-            own = [turn.request for turn in each.turns if turn.seat == seat]
-            numbers |= {f"{each.id}/{request}": (total * share, weight) for request, share in zip(own, decayed(len(own), credit.gamma))}
+    for (each, seat), kind, replies, earned in zip(logs, kinds, own, rewards):
+        same = [log for log, k in trained if k == kind]
+        weight = len(same) / (len({s for _, s in logs}) * sum(s == seat for _, s in same)) if earned and credit.role_weights else 1.0
+        numbers |= {f"{each.id}/{request}": (reward, weight) for request, reward in zip(replies, earned)}
     return numbers
 
 
