@@ -59,6 +59,7 @@ def claims(mine: dict[str, Any], hf: list[dict[str, Any]], same: float) -> dict[
         "hf plays at least 98 % of the start's greedy matches word for word alike": same >= 0.98,
         "sampled joint score of the last iteration: at least 12, and double the start": last["last"] >= max(12, 2 * mine["start"][JOINT]),
         f"sampled and greedy, it ends at most {APART} below the lowest of hf's seeds": all(last[at] >= lowest[at] - APART for at in last),
+        "agreement at least 0.95": mine["last"]["agreement_rate"] >= 0.95,
         "greedy gain over the start, paired: the interval above 0": mine["greedy_gain"]["low"] > 0,
     }  # fmt: skip
 

@@ -365,7 +365,7 @@ def _work(folder: Path) -> int:
     except (ConfigError, InstantiationException) as fault:
         write_text(error, str(fault))
         return 2
-    except Exception:  # the end of the process, as the interpreter would have it, but for who tells
+    except Exception:  # whatever it was ends this process; its traceback goes to the launcher, who tells it once for all ranks
         write_text(error, traceback.format_exc())
         return 1
     return 0

@@ -47,7 +47,7 @@ def overrides(run: Path) -> tuple[str, ...]:
 
 
 def episodes(run: Path, iteration: int, what: str) -> Iterator[Episode]:
-    """The stored matches `iter_XXX/eval/<what>` of an iteration; none where that was not played, or was pruned."""
+    """The stored matches `iter_NNN/eval/<what>` of an iteration; none where that was not played, or was pruned."""
     folder = run / f"iter_{iteration:03d}" / "eval" / what
     if folder.is_dir():
         yield from EpisodeStore(folder, shard=None).read()
