@@ -3,9 +3,10 @@
     python benchmarks/show_spag.py                  # three seeds, three columns each (an hour of one idle core)
     python benchmarks/show_spag.py path/of/runs     # goes on with the runs in that folder, or reads them where they are finished
 
-Columns, all from the same start of a seed: `corrected` (the experiment as it is), `faithful` (SPAG's published credit and loss), `cloning`
-(behaviour cloning of winners, the same facts mixed in). A figure is the kept snapshot's against the start less that of the start against itself, in matches
-of the same words, seats and seeds, pooled over the seeds and clustered by word. Exits with 1 where a claim does not hold.
+Columns, all from the same start of a seed: `corrected` (the experiment as it is), `faithful` (SPAG's published credit and loss),
+`cloning` (behaviour cloning of winners, the same facts mixed in). A figure is the kept snapshot's against the start less that of
+the start against itself, in matches of the same words, seats and seeds, pooled over the seeds and clustered by word. Exits with 1
+where a claim does not hold.
 """
 
 from __future__ import annotations
