@@ -9,7 +9,7 @@ import pytest
 from parley.games.base import Reply, Request, Result, Scenario, Script
 from parley.games.taboo import Taboo, strict
 from parley.games.taboo.lexicon import lexicon
-from parley.games.taboo.scripts import SCRIPTS
+from parley.games.taboo.scripts import SCRIPTS, SMALL_TALK
 from parley.seeds import derive
 
 GAME = Taboo(prompt="compact")
@@ -45,7 +45,7 @@ def test_skill_rises_in_both_seats():
 def test_the_demonstrator_leaves_room_to_beat_it():
     """Both seats can gain ten points and more. Scripts know all cues; a model that imitates them guesses wrong more often."""
     demo, attack, defend = rates("demo", "demo"), rates("skilled", "demo"), rates("demo", "skilled")
-    assert 0.38 < demo["attacker"] < 0.50 and 0.30 < demo["defender"] < 0.42 and 0.10 < demo["breach"] < 0.20 and demo["abort"] == 0
+    assert 0.31 < demo["attacker"] < 0.43 and 0.22 < demo["defender"] < 0.34 and 0.13 < demo["breach"] < 0.25 and demo["abort"] == 0
     assert attack["attacker"] > demo["attacker"] + 0.1 and attack["breach"] == 0
     assert defend["defender"] > demo["defender"] + 0.1
 
@@ -58,7 +58,9 @@ def test_scripts_are_true_seeded_and_speak_the_sentences(name):
         own = set(WORLD.cues[scenario.data["word"]])
         for seat, text in turns:
             if seat == "attacker":
-                assert set(WORLD.found(text)) <= own and re.match(r"hello|hi there|(no \. )?(it|what|\w+) (is|has|can)\b", text), text
+                assert set(WORLD.found(text)) <= own and re.match(
+                    rf"(no \. )?((it|what|\w+) (is|has|can)\b|({'|'.join(SMALL_TALK)})$)", text
+                ), text
             elif not text.startswith(GUESS):
                 for concept in WORLD.named(text):
                     assert set(WORLD.found(text)) <= set(WORLD.cues[concept]), text

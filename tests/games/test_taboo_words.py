@@ -7,7 +7,7 @@ import pytest
 from parley.games.taboo import Taboo, legacy, strict
 from parley.games.taboo.inflection import inflections, lemma, published_plural
 from parley.games.taboo.lexicon import PREDICATES, associations, lexicon
-from parley.games.taboo.scripts import GREETINGS, VAGUE
+from parley.games.taboo.scripts import SMALL_TALK, VAGUE
 from parley.games.taboo.words import SPLITS, read, targets, top
 
 WORLD = lexicon()
@@ -36,7 +36,7 @@ def test_all_cues_of_a_concept_tell_it_from_every_other():
 def test_nothing_that_scripts_say_is_a_form_of_a_concept_by_accident():
     """Neither judge may find a word in a cue, another concept or the words around them (strict: none at all)."""
     others = "it what no . ? i know the word! facts cues error empty refusal attacker defender"
-    frames = [*PREDICATES.values(), *GREETINGS, *VAGUE, others]
+    frames = [*PREDICATES.values(), *SMALL_TALK, *VAGUE, others]
     said = " , ".join([*WORLD.kinds, *frames])
     for concept in WORLD.cues:
         assert not strict(concept).says(said), concept

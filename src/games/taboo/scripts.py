@@ -17,7 +17,7 @@ from typing import TypeAlias
 from ..base import Request, Script
 from .lexicon import lexicon
 
-GREETINGS = ("hello", "hi there")
+SMALL_TALK = ("hello", "hi there", "let me think", "how are you today", "nice to meet you")
 VAGUE = ("tell me more", "i am not sure", "go on")
 Range: TypeAlias = tuple[float, float]
 
@@ -33,7 +33,7 @@ class Talker:
     curious   chance that it names what fits without being asked: `is it cherry ?`
     nerve     the defender guesses as soon as at most this many concepts fit what it has heard
     last      the same in its last turn
-    greet     chance that the attacker opens with a greeting
+    idle      chance that the attacker makes small talk, which leads nowhere
     """
 
     slip: Range
@@ -43,7 +43,7 @@ class Talker:
     curious: Range
     nerve: Range
     last: Range
-    greet: float = 0.05
+    idle: Range
 
     def __call__(self, request: Request, rng: Random, persona: Random) -> str:
         if request.observation is None:
@@ -55,12 +55,12 @@ class Talker:
         return self._defend(seen["turns_left"] == 1, said["you"], said["partner"], rng, persona)
 
     def _attack(self, word: str, own: Sequence[str], heard: Sequence[str], rng: Random, persona: Random) -> str:
-        slip, ask, guard = (persona.uniform(*each) for each in (self.slip, self.ask, self.guard))
-        if not own and rng.random() < self.greet:
-            return rng.choice(GREETINGS)
+        slip, ask, guard, idle = (persona.uniform(*each) for each in (self.slip, self.ask, self.guard, self.idle))
+        start = "no . " if heard and heard[-1].startswith("is it ") else ""
+        if rng.random() < idle:
+            return start + rng.choice(SMALL_TALK)
         world = lexicon()
         cue = self._cue(word, world.found(" ".join(own)), rng.random() < guard, rng)
-        start = "no . " if heard and heard[-1].startswith("is it ") else ""
         if rng.random() < slip:
             return start + world.say(word, cue)
         return start + (world.say("what", cue) + " ?" if rng.random() < ask else world.say("it", cue))
@@ -90,9 +90,16 @@ class Talker:
         return world.say(rng.choice(known), topic[0]) if known else rng.choice(VAGUE)
 
 
+def _steady(**skill: float) -> Talker:
+    """A talker of the same skill in every match."""
+    return Talker(**{name: (value, value) for name, value in skill.items()})
+
+
 SCRIPTS: Mapping[str, Script] = {
-    "naive": Talker(slip=(0.1, 0.1), ask=(0.1, 0.1), guard=(0, 0), careless=(1, 1), curious=(0.3, 0.3), nerve=(6, 6), last=(20, 20)),
-    "fair": Talker(slip=(0.03, 0.03), ask=(0.5, 0.5), guard=(0.5, 0.5), careless=(0.5, 0.5), curious=(0.1, 0.1), nerve=(3, 3), last=(4, 4)),
-    "skilled": Talker(slip=(0, 0), ask=(1, 1), guard=(1, 1), careless=(0, 0), curious=(0, 0), nerve=(1, 1), last=(2, 2), greet=0.0),
-    "demo": Talker(slip=(0, 0.1), ask=(0, 1), guard=(0, 1), careless=(0, 1), curious=(0, 0.3), nerve=(-3, 6), last=(-2, 10)),
+    "naive": _steady(slip=0.1, ask=0.1, guard=0, careless=1, curious=0.3, nerve=6, last=20, idle=0.2),
+    "fair": _steady(slip=0.03, ask=0.5, guard=0.5, careless=0.5, curious=0.1, nerve=3, last=4, idle=0.05),
+    "skilled": _steady(slip=0, ask=1, guard=1, careless=0, curious=0, nerve=1, last=2, idle=0),
+    "demo": Talker(
+        slip=(0, 0.15), ask=(0, 1), guard=(0, 1), careless=(0, 1), curious=(0, 0.3), nerve=(-5, 6), last=(-3, 10), idle=(0, 0.6)
+    ),
 }
