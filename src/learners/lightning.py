@@ -70,6 +70,8 @@ class LightningLearner:
     reference          where the log-probs come from that the loss compares with, where it does: pass, recorded, or the path
                        of a model folder (see `parley.learners.reference`)
     dropout            share of the embeddings and of each layer's outputs that is zeroed in training (see `parley.models.dropout`)
+    average            decay of a moving average of the weights, which is what the snapshot then holds (Polyak averaging; after n
+                       steps the decay is at most (1 + n) / (10 + n), so that the beginning is forgotten); 0 for the last weights
     checkpoint_s       seconds between checkpoints, from which a call that was killed goes on
     """
 
@@ -85,9 +87,14 @@ class LightningLearner:
     clip: float = 1.0
     reference: str = "pass"
     dropout: float = 0.0
+    average: float = 0.0
     checkpoint_s: float = 300.0
 
     def __post_init__(self) -> None:
+        if not 0.0 <= self.average < 1.0:
+            raise InputError(f"learner.average is {self.average}, expected 0 (none) or a decay below 1, such as 0.999")
+        if self.average and self.hardware.precision == "bf16-true":
+            raise InputError("learner.average moves by less than bfloat16 can tell: use hardware.precision=bf16-mixed, or set it to 0")
         if self.dropout and self.loss.needs_reference:
             raise InputError(
                 f"learner.dropout is {self.dropout}, and {type(self.loss).__name__} compares with a reference, which dropout would make "
@@ -125,7 +132,7 @@ class LightningLearner:
 
     def _recipe(self) -> tuple[Any, ...]:
         how = (self.loss, self.optimizer, self.epochs, self.batch_utterances, self.schedule, self.warmup, self.clip)
-        return (*how, self.dropout) if self.dropout else how
+        return (*how, *(f"{name}={value}" for name in ("dropout", "average") if (value := getattr(self, name))))
 
     def _finished(self, inputs: str, folder: Path, name: str, base: str | None) -> tuple[Snapshot, dict[str, Any]]:
         record = folder / RECORD
@@ -139,6 +146,7 @@ class LightningLearner:
     def _written(self, training: _Training, inputs: str, snapshot: Snapshot, folder: Path, name: str) -> Snapshot:
         """Writes what a finished call leaves, which rank 0 does, and removes its checkpoints."""
         model: Any = training.policy.model
+        training.settle()
         state = gathered_state(model, trained=snapshot.base is not None)
 
         def write() -> Snapshot:
@@ -326,7 +334,27 @@ class _Training(pl.LightningModule):
                 group["lr"] = group["initial_lr"] * scale
             optimizer.step()
             optimizer.zero_grad()
+        self._average()
         return norm.full_tensor() if isinstance(norm, DTensor) else norm
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """Moves the averages towards the weights. They lie in the optimisers' state, so that checkpoints hold them."""
+        done = len(self.curve)
+        decay = min(self.learner.average, (1 + done) / (10 + done))
+        for weight, state in self._averaged():
+            state.setdefault("average", weight.detach().clone()).lerp_(weight, 1 - decay)
+
+    @torch.no_grad()
+    def settle(self) -> None:
+        """The averages take the place of the weights."""
+        for weight, state in self._averaged():
+            weight.copy_(state["average"])
+
+    def _averaged(self) -> Iterator[tuple[Tensor, dict[str, Any]]]:
+        if self.learner.average:
+            for optimizer in self.trainer.optimizers:
+                yield from optimizer.state.items()
 
     def _note(self, number: int, sums: Mapping[str, Tensor], norm: Tensor, tokens: int, started: float) -> tuple[bool, bool]:
         """Adds a step's figures to the curve; returns what the ranks agree on: whether to save, and whether to stop."""

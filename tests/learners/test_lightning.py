@@ -9,9 +9,10 @@ import torch
 from parley.data.packing import Budget, MicroBatch, collate, pack, supervised
 from parley.data.plan import plan
 from parley.files import InputError
+from parley.learners import lightning
 from parley.learners.lightning import LightningLearner, numbers
 from parley.learners.optim import AdamW, Muon
-from parley.models.load import load_model
+from parley.models.load import load_model, load_policy
 from parley.models.policy import Policy
 from parley.models.snapshot import digest
 from parley.objectives.filtered_bc import FilteredBC
@@ -250,3 +251,34 @@ def test_dropout_is_drawn_by_name_and_gone_afterwards(tmp_path):
 def test_dropout_beside_a_reference_is_refused():
     with pytest.raises(InputError, match="compares with a reference"):
         learner(loss=OfflinePO(), dropout=0.1)
+
+
+# --- averaged weights ---------------------------------------------------------------------------------------------
+
+
+def test_the_snapshot_holds_the_moving_average_of_the_weights(tmp_path, monkeypatch):
+    seen = []
+    step = lightning._Training._average
+
+    def spied(training):
+        seen.append({name: value.detach().clone().double() for name, value in training.policy.causal_lm.named_parameters()})
+        step(training)
+
+    monkeypatch.setattr(lightning._Training, "_average", spied)
+    samples, begin = episodes(8), start(tmp_path / "start")
+    made, metrics = learner(average=0.5, epochs=3).learn(samples, begin, tmp_path / "one", seed=1, name="x")
+    plain, same = learner(epochs=3).learn(samples, begin, tmp_path / "two", seed=1, name="x")
+    slow = seen[0]
+    for number, now in enumerate(seen[1 : metrics["steps"]], 1):
+        decay = min(0.5, (1 + number) / (10 + number))
+        slow = {name: decay * slow[name] + (1 - decay) * now[name] for name in now}
+    found = dict(load_policy(made).named_parameters())
+    assert metrics["steps"] > 10 and all(torch.allclose(found[name].double(), slow[name], atol=1e-6) for name in slow)
+    assert made.version != plain.version and [row["loss"] for row in metrics["curve"]] == [row["loss"] for row in same["curve"]]
+
+
+def test_an_average_that_cannot_be_kept_is_refused():
+    with pytest.raises(InputError, match=r"average is 1\.0, expected 0"):
+        learner(average=1.0)
+    with pytest.raises(InputError, match="less than bfloat16 can tell"):
+        learner(average=0.9, hardware=Cpu(precision="bf16-true"))

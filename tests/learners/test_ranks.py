@@ -38,6 +38,7 @@ JOBS = {
     "foreign": {"epochs": 1},  # another model is the reference
     "dropout": {"loss": FilteredBC(), "epochs": 1, "dropout": 0.2},
     "muon": {"optimizer": Muon(), "epochs": 1},
+    "averaged": {"average": 0.8, "epochs": 1},
 }
 
 
@@ -110,13 +111,14 @@ def test_two_processes_are_one(strategy, name, results):
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-@pytest.mark.parametrize("name", ["none", "lora", "qlora"])
+@pytest.mark.parametrize("name", ["none", "lora", "qlora", "averaged"])
 def test_the_snapshot_is_whole_and_the_same(strategy, name, snapshots, results):
     (one, two) = (Path(read(results, each, name)["path"]) for each in ("single", strategy))
     assert sorted(path.name for path in one.iterdir()) == sorted(path.name for path in two.iterdir())
     assert all((two / path.name).read_bytes() == path.read_bytes() for path in one.glob("*.json"))
-    base = snapshots[name].base
-    before, expected, got = (load_policy(Snapshot("", str(path), base)).state_dict() for path in (snapshots[name].path, one, two))
+    first = snapshots.get(name, snapshots["none"])
+    base = first.base
+    before, expected, got = (load_policy(Snapshot("", str(path), base)).state_dict() for path in (first.path, one, two))
     floats = [key for key in expected if base is None or "lora_" in key]
     assert expected.keys() == got.keys()
     assert all(torch.allclose(got[key], expected[key], atol=1e-5) for key in floats)

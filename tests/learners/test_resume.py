@@ -38,7 +38,7 @@ def train(made, first, folder, signum=None, at=3, **changes):
 
 
 def killed(folder, first, at):
-    train(learner(optimizer=Muon()), first, folder / "cut", signal.SIGKILL, at)
+    train(learner(optimizer=Muon(), average=0.9), first, folder / "cut", signal.SIGKILL, at)
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGUSR1])
@@ -59,7 +59,7 @@ def test_asked_to_stop_it_saves_exits_with_75_and_goes_on_exactly(signum, optimi
 
 
 def test_killed_it_goes_on_exactly(tmp_path):
-    first, made = start(tmp_path), learner(optimizer=Muon())
+    first, made = start(tmp_path), learner(optimizer=Muon(), average=0.9)
     whole, metrics = train(made, first, tmp_path / "whole")
     for at in (2, 4):
         assert together(1, killed, tmp_path, first, at) == [-signal.SIGKILL]

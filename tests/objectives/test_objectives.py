@@ -67,7 +67,7 @@ def rows_of(seed: int, pairs: bool) -> list[Row]:
 
     def row(**more) -> Row:
         length = int(draw.integers(1, 6))
-        logp = draw.normal(-1.2, 0.6, length)
+        logp = np.minimum(draw.normal(-1.2, 0.6, length), -0.01)
         ref = logp + draw.normal(0, 0.25, length)
         reward, weight = float(draw.normal(0.2, 0.4)), float(draw.uniform(0.3, 3.0))
         return Row(tuple(logp), tuple(ref), reward, weight, **more)
@@ -116,7 +116,8 @@ def slow(objective: Objective, micros: Sequence[Sequence[Row]], values: Sequence
 
 
 def slow_bc(objective: FilteredBC, batch: list) -> float:
-    top = sum(row.weight * -(sum(v) if objective.reduce == "token" else sum(v) / len(v)) for row, v, _ in batch)
+    seen = [(row, [logp * (1 - math.exp(logp)) ** objective.focal for logp in v]) for row, v, _ in batch]
+    top = sum(row.weight * -(sum(v) if objective.reduce == "token" else sum(v) / len(v)) for row, v in seen)
     return top / sum(row.weight * (len(v) if objective.reduce == "token" else 1) for row, v, _ in batch)
 
 
@@ -157,6 +158,8 @@ FORMULA: dict[type, Callable] = {FilteredBC: slow_bc, SFTKL: slow_sft, OfflinePO
 CORRECTED: list[Objective] = [
     FilteredBC(),
     FilteredBC(reduce="utterance"),
+    FilteredBC(focal=0.5),
+    FilteredBC(reduce="utterance", focal=2.0),
     SFTKL(),
     SFTKL(unit="utterance", kl="pseudo"),
     OfflinePO(),
@@ -293,6 +296,15 @@ def test_behaviour_cloning_worked_numbers() -> None:
     rows = [Row((-1.0, -3.0), (0.0, 0.0)), Row((-5.0,), (0.0,), weight=0.5)]
     assert run(FilteredBC(), [rows])[0] == pytest.approx(2.6)
     assert run(FilteredBC(reduce="utterance"), [rows])[0] == pytest.approx(3.0)
+    loss, metrics, _ = run(FilteredBC(focal=1.0), [[Row((-1.0,), (0.0,))]])
+    assert (loss, metrics["nll"]) == pytest.approx((0.632121, 1.0))
+    with pytest.raises(ValueError, match="focal is -1, expected 0"):
+        FilteredBC(focal=-1)
+
+
+def test_a_token_that_is_certain_has_no_gradient() -> None:
+    _, _, gradients = run(FilteredBC(focal=0.5), [[Row((0.0, -1e-9, -1.0), (0.0, 0.0, 0.0))]])
+    assert gradients[:2] == pytest.approx([0.0, 0.0], abs=1e-4) and math.isfinite(gradients[2]) and gradients[2] < -0.1
 
 
 # --- edges ---------------------------------------------------------------------------------------------------------
