@@ -188,7 +188,8 @@ def _rounds(it: Forecast, batch: int, iterations: int, replay: int) -> str:
 def _rates(learner: LightningLearner, steps: int) -> str:
     optimizer: Any = learner.optimizer
     rise = math.ceil(learner.warmup * steps)
-    after = {"constant": "stays", "linear": "falls in a line to 0 at the end", "cosine": "falls along half a cosine to 0 at the end"}
+    end = f"{optimizer.lr * learner.floor:g} at the end"
+    after = {"constant": "stays", "linear": f"falls in a line to {end}", "cosine": f"falls along half a cosine to {end}"}
     start = f"rises to {optimizer.lr:g} over the first {rise:,} steps ({learner.warmup:.0%})" if rise else f"begins at {optimizer.lr:g}"
     clipped = f"gradients are clipped at {learner.clip:g}" if learner.clip else "gradients are not clipped"
     return f"Learning rate ({type(optimizer).__name__}): {start}, then {after[learner.schedule]}; {clipped}."

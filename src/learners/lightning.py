@@ -66,6 +66,7 @@ class LightningLearner:
     loss               the objective; `epochs` passes over the samples, in global batches of about `batch_utterances`
     optimizer          AdamW, Muon or RMSProp of `parley.learners.optim`
     schedule, warmup   of the learning rate over the optimiser steps; warmup is a fraction of them
+    floor              share of the learning rate that is left at the end: with averaged weights the last steps may be large ones
     clip               largest norm of the gradient of a global batch, 0 for no limit
     reference          where the log-probs come from that the loss compares with, where it does: pass, recorded, or the path
                        of a model folder (see `parley.learners.reference`)
@@ -88,9 +89,12 @@ class LightningLearner:
     reference: str = "pass"
     dropout: float = 0.0
     average: float = 0.0
+    floor: float = 0.0
     checkpoint_s: float = 300.0
 
     def __post_init__(self) -> None:
+        if not 0.0 <= self.floor <= 1.0:
+            raise InputError(f"learner.floor is {self.floor}, expected 0 (down to nothing) to 1 (constant)")
         if not 0.0 <= self.average < 1.0:
             raise InputError(f"learner.average is {self.average}, expected 0 (none) or a decay below 1, such as 0.999")
         if self.average and self.hardware.precision == "bf16-true":
@@ -132,7 +136,7 @@ class LightningLearner:
 
     def _recipe(self) -> tuple[Any, ...]:
         how = (self.loss, self.optimizer, self.epochs, self.batch_utterances, self.schedule, self.warmup, self.clip)
-        return (*how, *(f"{name}={value}" for name in ("dropout", "average") if (value := getattr(self, name))))
+        return (*how, *(f"{name}={value}" for name in ("dropout", "average", "floor") if (value := getattr(self, name))))
 
     def _finished(self, inputs: str, folder: Path, name: str, base: str | None) -> tuple[Snapshot, dict[str, Any]]:
         record = folder / RECORD
@@ -307,7 +311,7 @@ class _Training(pl.LightningModule):
             for name, value in {"loss": loss, **metrics}.items():
                 sums[name] = sums.get(name, 0.0) + value.detach() * counts
         self.seen += step.micros
-        norm = self._update(factor(self.learner.schedule, self.learner.warmup, number, len(self.plan)))
+        norm = self._update(factor(self.learner.schedule, self.learner.warmup, number, len(self.plan), self.learner.floor))
         due, asked = self._note(number, sums, norm, sum(sum(micro.sizes) for micro in step.micros), started)
         if (due or asked) and not self.finished:
             self.saving.save(self.policy, self.trainer.optimizers, self.curve)

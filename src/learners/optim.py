@@ -60,7 +60,7 @@ class Muon:
     """Orthogonalised momentum for the matrices of the blocks, AdamW for embeddings, head, norms and biases.
 
     Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks". `lr` and `weight_decay` are those of
-    the matrices, `adamw_lr` that of the rest, which is not decayed.
+    the matrices, `adamw_lr` and `adamw_weight_decay` those of the rest.
     """
 
     lr: float = 0.02
@@ -69,6 +69,7 @@ class Muon:
     weight_decay: float = 0.1
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
+    adamw_weight_decay: float = 0.0
 
     def build(self, parameters: Named) -> list[Optimizer]:
         hidden: list[nn.Parameter] = []
@@ -82,7 +83,8 @@ class Muon:
         muon = kind(hidden, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
         if not rest:
             return [muon]
-        return [muon, torch.optim.AdamW(rest, lr=self.adamw_lr, betas=_pair(self.betas), eps=self.eps, weight_decay=0.0)]
+        decay = self.adamw_weight_decay
+        return [muon, torch.optim.AdamW(rest, lr=self.adamw_lr, betas=_pair(self.betas), eps=self.eps, weight_decay=decay)]
 
 
 def _in_block(name: str) -> bool:
@@ -105,10 +107,10 @@ def _pair(values: tuple[float, float]) -> tuple[float, float]:
     return first, second
 
 
-def factor(schedule: Schedule, warmup: float, step: int, steps: int) -> float:
+def factor(schedule: Schedule, warmup: float, step: int, steps: int, floor: float = 0.0) -> float:
     """What the learning rate is multiplied by at `step` (from 0) of `steps`.
 
-    It rises linearly over the fraction `warmup` of the steps, then stays (constant) or falls to 0 at the end, in a
+    It rises linearly over the fraction `warmup` of the steps, then stays (constant) or falls to `floor` at the end, in a
     line or along half a cosine. The first step is never 0.
     """
     rise = math.ceil(warmup * steps)
@@ -119,7 +121,7 @@ def factor(schedule: Schedule, warmup: float, step: int, steps: int) -> float:
         case "constant":
             return 1.0
         case "linear":
-            return left
+            return floor + (1.0 - floor) * left
         case "cosine":
-            return 0.5 * (1.0 - math.cos(math.pi * left))
+            return floor + (1.0 - floor) * 0.5 * (1.0 - math.cos(math.pi * left))
     raise ValueError(f"unknown schedule {schedule!r}: constant, linear or cosine")

@@ -24,6 +24,7 @@ def test_muon_takes_the_blocks_matrices_and_adamw_the_rest(name):
     assert any("embed" in each or "wte" in each for each in rest) and any("norm" in each or "ln_" in each for each in rest)
     assert muon.defaults["lr"] == 0.01 and muon.defaults["momentum"] == 0.9 and muon.defaults["weight_decay"] == 0.05
     assert adamw.defaults["lr"] == 2e-3 and adamw.defaults["betas"] == (0.8, 0.9) and adamw.defaults["weight_decay"] == 0
+    assert Muon(adamw_weight_decay=0.3).build(model.named_parameters())[1].defaults["weight_decay"] == 0.3
 
 
 def test_muon_without_blocks_is_refused():
@@ -59,6 +60,8 @@ def test_first_steps_by_hand():
 
 
 def test_schedules_by_hand():
+    assert [factor(name, 0.0, 5, 10, 0.2) for name in ("linear", "cosine", "constant")] == pytest.approx([0.6, 0.6, 1.0])
+    assert factor("linear", 0.2, 0, 10, 0.2) == 0.5 and factor("cosine", 0.2, 2, 10, 0.2) == 1.0
     linear = [factor("linear", 0.2, step, 10) for step in range(10)]
     assert linear == pytest.approx([0.5, 1.0, 1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125])
     assert [factor("constant", 0.25, step, 4) for step in range(4)] == [1.0, 1.0, 1.0, 1.0]
