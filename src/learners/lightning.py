@@ -347,7 +347,9 @@ class _Training(pl.LightningModule):
         done = len(self.curve)
         decay = min(self.learner.average, (1 + done) / (10 + done))
         for weight, state in self._averaged():
-            state.setdefault("average", weight.detach().clone()).lerp_(weight, 1 - decay)
+            if "average" not in state:
+                state["average"] = weight.detach().clone()
+            state["average"].lerp_(weight, 1 - decay)
 
     @torch.no_grad()
     def settle(self) -> None:

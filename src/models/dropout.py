@@ -35,8 +35,8 @@ class Dropout:
 
     def _drop(self, values: Tensor, number: int) -> Tensor:
         drawn = torch.Generator(values.device).manual_seed(derive(self.key, "dropout", number))
-        mask = torch.rand(values.shape, generator=drawn, device=values.device).ge_(self.p).div_(1.0 - self.p)
-        return values * mask.to(values.dtype)
+        mask = torch.rand(values.shape, generator=drawn, device=values.device).ge_(self.p).to(values.dtype)
+        return values * mask.mul_(1.0 / (1.0 - self.p))
 
 
 def blocks(model: nn.Module) -> list[nn.Module]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -171,12 +172,13 @@ class Renderer:
         text, spans = self._spans(folded, demo.id)
         own = [span for span, message in zip(spans, folded) if message.role == "assistant"]
         ids, offsets = self._pieces(text, own)
+        firsts, lasts = zip(*offsets) if offsets else ((), ())  # both rise
         utterances = []
         for (start, end), weight, message in zip(spans, weights, folded):
-            inside = [i for i, (first, last) in enumerate(offsets) if first < end and last > start]
-            if weight > 0 and inside:
+            begin, beyond = bisect_right(lasts, start), bisect_left(firsts, end)
+            if weight > 0 and begin < beyond:
                 kind = "act" if message.role == "assistant" else "partner"
-                utterances.append(Utterance(inside[0], inside[-1] + 1, weight=weight, kind=kind))
+                utterances.append(Utterance(begin, beyond, weight=weight, kind=kind))
         return Sample(demo.id, tuple(ids), tuple(utterances))
 
     # --- text ---
