@@ -43,7 +43,7 @@ test-benchmark: setup
 	@$(PIP) -c constraints-benchmark.txt --no-build-isolation -e '.[benchmark]'
 	@$(BIN)/python -m pytest tests/test_benchmark.py
 
-# What is claimed of learning, resume and batching, measured again: two hours on two idle cores, figures in docs/results/.
+# What is claimed of learning, resume and batching, measured again: four hours of an idle core, figures in docs/results/.
 shows: setup .venv-vllm/installed
 	$(BIN)/python benchmarks/show_batch.py
 	$(BIN)/python benchmarks/plan_memory.py
