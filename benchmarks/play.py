@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 import time
@@ -150,7 +151,7 @@ def engine_share(made: Snapshot, pairs: int) -> dict[str, Any]:
 # --- against the comparator, and with scripts --------------------------------------------------------------------------
 
 
-def comparator_ratio(made: Snapshot, pairs: int, matches: int = 1024, plain: int = 48) -> dict[str, Any]:
+def comparator_ratio(made: Snapshot, pairs: int, matches: int = 1024, plain: int = 128) -> dict[str, Any]:
     """Games per CPU-second of the arena with the transformers backend over those of the comparator."""
     ours, theirs = [], []
     torch.manual_seed(0)
@@ -255,6 +256,7 @@ def main() -> None:
     parser.add_argument("--no-record", action="store_true")
     given = parser.parse_args()
     torch.set_num_threads(1)
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as the command does: torch's tensors in huge pages
     wanted = given.only or ["engine", "comparator", "scripted", "adapters"]
     try:
         version = vllm_engine.available()

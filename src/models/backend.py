@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ..data.episode import Call
 from ..games.base import Finish, Json, Message, Options
@@ -96,6 +96,14 @@ class Player(Protocol):
     @property
     def busy(self) -> bool:
         """Whether `poll` has local work to do (a remote or human player that only waits is not busy)."""
+
+
+@runtime_checkable
+class Remembers(Protocol):
+    """A player that keeps something of each stream (its tokens, keys and values) and wants to know when it can let go."""
+
+    def forget(self, streams: Sequence[str]) -> None:
+        """The matches of these streams ("<match id>/<seat>") are over; unknown ones are ignored."""
 
 
 class Backend(Player, Protocol):

@@ -10,7 +10,7 @@ Legend: B rows of the pool, n rows of a call, q tokens, V vocabulary.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -33,20 +33,24 @@ class HFBackend:
     """Answers prompts with `token_ids` from any number of loaded snapshots, each with a pool of its own; adapters of one
     base share its weights.
 
-    max_batch  rows that decode together, per policy; `keep` streams more have their keys and values kept between turns
+    max_batch  rows that decode together, per policy
+    keep_gib   memory, per policy, for the keys and values of streams that are between two turns; what it has no room for is read
+               anew at its next turn, and 0 keeps none
     settle     how close two scores may be before the choice is settled alone; used in float32 only, 0 turns it off
 
     `read`, `sampled` and `settled` count prompt tokens that had to be read, tokens sampled, and choices settled.
     """
 
     def __init__(
-        self, *, device: str = "cpu", dtype: str = "float32", max_batch: int = 256, settle: float = 1e-4, keep: int | None = None
+        self, *, device: str = "cpu", dtype: str = "float32", max_batch: int = 256, settle: float = 1e-4, keep_gib: float = 4.0
     ) -> None:
         if max_batch < 1:
             raise ValueError(f"max_batch {max_batch} must be at least 1")
+        if keep_gib < 0:
+            raise ValueError(f"keep_gib {keep_gib} must be at least 0")
         self.device, self.dtype, self.max_batch = device, dtype, max_batch
         self.settle = settle if dtype == "float32" else 0.0
-        self.keep = 2 * max_batch if keep is None else keep
+        self.keep_bytes = int(keep_gib * 2**30)
         self._bases = Bases(dtype, device)
         self._pools: dict[str, Pool] = {}
         self._turn: deque[str] = deque()
@@ -73,7 +77,9 @@ class HFBackend:
             return
         model, switch = self._bases.load(snapshot)
         renderer = Renderer.load(snapshot.base or snapshot.path)
-        self._pools[snapshot.version] = Pool(model, switch, renderer, snapshot.version, self.max_batch, self.keep, self.settle)
+        self._pools[snapshot.version] = Pool(
+            model, switch, renderer, snapshot.version, max_batch=self.max_batch, keep_bytes=self.keep_bytes, settle=self.settle
+        )
         self._turn.append(snapshot.version)
 
     def unload(self, version: str) -> None:
@@ -100,6 +106,12 @@ class HFBackend:
     def cancel(self, ids: Sequence[str]) -> None:
         for pool in self._pools.values():
             pool.cancel(frozenset(ids))
+
+    def forget(self, streams: Sequence[str]) -> None:
+        """Lets go of the keys and values of these streams, whose matches are over."""
+        for pool in self._pools.values():
+            for stream in streams:
+                pool.forget(stream)
 
     def close(self) -> None:
         """Frees every snapshot."""
@@ -133,15 +145,17 @@ class Pool:
     """
 
     def __init__(
-        self, model: PreTrainedModel, switch: Callable[[], None], renderer: Renderer, version: str, max_batch: int, keep: int, settle: float
-    ) -> None:
+        self, model: PreTrainedModel, switch: Callable[[], None], renderer: Renderer, version: str, *,
+        max_batch: int, keep_bytes: int, settle: float,
+    ) -> None:  # fmt: skip
         self.model, self.switch, self.renderer, self.version = model, switch, renderer, version
-        self.max_batch, self.keep, self.settle = max_batch, keep, settle
+        self.max_batch, self.keep_bytes, self.settle = max_batch, keep_bytes, settle
         self.read = self.sampled = self.settled = self.clock = 0
         self.rows: list[Row] = []
         self._kinds: set[Sampling] = set()  # every setting among the rows, since they were last none
         self.waiting: deque[Row] = deque()
-        self.kept: OrderedDict[str, tuple[Stash, tuple[int, ...]]] = OrderedDict()  # stream -> (stash, its ids), oldest first
+        self.kept: dict[str, tuple[Stash, tuple[int, ...]]] = {}  # stream -> (stash, its ids), oldest first
+        self.kept_bytes = 0
         self.device = model.device
         self.slots = Slots(model.config)
         self._state = {name: self._zeros(torch.float64 if name in ("temperature", "top_p") else torch.long) for name in STATE}
@@ -202,7 +216,7 @@ class Pool:
 
     def _resume(self, row: Row) -> None:
         """Takes over what is kept of the stream, and finds how much of the prompt it holds."""
-        kept = self.kept.pop(row.prompt.stream, None)
+        kept = self.forget(row.prompt.stream)
         if kept is not None:
             row.stash, ids = kept
             row.held = min(common(ids, row.ids), len(row.ids) - 1)  # one token at least must be read, for its logits
@@ -342,7 +356,8 @@ class Pool:
         """Takes rows out: their streams are kept for the next turn, and the last rows move into the gaps."""
         if not gone:
             return
-        self._keep(list({self.rows[i].prompt.stream: i for i in gone}.values())[: self.keep])
+        if self.keep_bytes:
+            self._keep(gone)
         n = len(self.rows) - len(gone)
         holes = [i for i in gone if i < n]
         movers = sorted(set(range(n, len(self.rows))) - set(gone))
@@ -360,16 +375,28 @@ class Pool:
         for i in gone:
             row = self.rows[i]
             ids = row.ids + tuple(self._sampled(i)[:-1])  # the last token was sampled but never read
-            self.kept.pop(row.prompt.stream, None)
-            self.kept[row.prompt.stream] = self.slots.stash(i, len(ids)), ids
-        while len(self.kept) > self.keep:
-            self.kept.popitem(last=False)
+            self.forget(row.prompt.stream)
+            self.kept[row.prompt.stream] = stash, _ = self.slots.stash(i, len(ids)), ids
+            self.kept_bytes += _bytes(stash)
+            while self.kept_bytes > self.keep_bytes:
+                self.forget(next(iter(self.kept)))
+
+    def forget(self, stream: str) -> tuple[Stash, tuple[int, ...]] | None:
+        """Takes a stream out of what is kept; None where it is not."""
+        kept = self.kept.pop(stream, None)
+        if kept is not None:
+            self.kept_bytes -= _bytes(kept[0])
+        return kept
 
     def _zeros(self, dtype: torch.dtype, *shape: int) -> Tensor:
         return torch.zeros(self.max_batch, *shape, dtype=dtype, device=self.device)
 
     def _long(self, values: Sequence[object]) -> Tensor:
         return torch.tensor(values, dtype=torch.long, device=self.device)
+
+
+def _bytes(stash: Stash) -> int:
+    return sum(each.nbytes for each in stash)
 
 
 def _wider(tensor: Tensor, columns: int) -> Tensor:

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from transformers import PretrainedConfig
 from transformers.cache_utils import Cache, CacheLayerMixin
 
@@ -62,11 +63,7 @@ class SlotLayer(CacheLayerMixin):
 
 
 def _grown(buffer: Tensor, rows: int, columns: int) -> Tensor:
-    if buffer.shape[0] == rows and buffer.shape[2] == columns:
-        return buffer
-    larger = buffer.new_zeros(rows, buffer.shape[1], columns, buffer.shape[3])
-    larger[: buffer.shape[0], :, : buffer.shape[2]] = buffer
-    return larger
+    return functional.pad(buffer, (0, 0, 0, columns - buffer.shape[2], 0, 0, 0, rows - buffer.shape[0]))
 
 
 def _copy(buffer: Tensor, rows: Sequence[int], to: Sequence[int], lengths: Sequence[int]) -> None:

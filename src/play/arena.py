@@ -7,24 +7,15 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
 
 from ..data.episode import Episode, Turn
 from ..data.store import EpisodeStore
 from ..games.base import Game, Match, Reply, Request
-from ..models.backend import Completion, Player, Prompt
+from ..models.backend import Completion, Player, Prompt, Remembers
 from ..seeds import derive
 from .pairing import Seating
 
 WAIT_S = 0.05  # how long one poll may wait when nobody at the table has local work
-
-
-@runtime_checkable
-class Remembers(Protocol):
-    """A player that keeps something of each stream (its tokens, a cache) and wants to know when it can let go."""
-
-    def forget(self, streams: Sequence[str]) -> None:
-        """The matches of these streams ("<match id>/<seat>") are over; unknown ones are ignored."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from ..data.episode import Call
 from ..games.base import Request, Script
-from ..models.backend import Completion, Player, Prompt, Sampling
+from ..models.backend import Completion, Player, Prompt, Remembers, Sampling
 from ..seeds import derive
 
 if TYPE_CHECKING:  # scripts and people play without a model library
@@ -164,6 +164,8 @@ class _Modelled:
     def forget(self, streams: Sequence[str]) -> None:
         for stream in streams:
             self._streams.pop(stream, None)
+        if isinstance(self.backend, Remembers):
+            self.backend.forget(streams)
 
     def close(self) -> None:
         self.cancel(list(self._asked))
@@ -312,6 +314,10 @@ class Switchboard:
                 del self._asker[prompt]
             self.backend.cancel(asked)
 
+    def forget(self, streams: Sequence[str]) -> None:
+        if isinstance(self.backend, Remembers):
+            self.backend.forget(streams)
+
     def open(self, line: Line) -> list[str]:
         """The prompts that the backend still owes to `line`."""
         return [prompt for prompt, asker in self._asker.items() if asker is line]
@@ -342,6 +348,9 @@ class Line:
         gone = set(ids)
         self.inbox = [done for done in self.inbox if done.id not in gone]
         self._board.cancel(self, ids)
+
+    def forget(self, streams: Sequence[str]) -> None:
+        self._board.forget(streams)
 
     def close(self) -> None:
         self.cancel([*self._board.open(self), *(done.id for done in self.inbox)])

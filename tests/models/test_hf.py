@@ -170,8 +170,28 @@ def test_ids_do_not_depend_on_batch_or_order(folder, family):
     alone, sampled = ids(max_batch=1)
     assert sampled > 700
     assert ids(max_batch=64) == (alone, sampled)
-    assert ids(max_batch=7, keep=3, order=11) == (alone, sampled)
-    assert ids(max_batch=16, keep=0, order=23) == (alone, sampled)
+    assert ids(max_batch=7, keep_gib=1e-4, order=11) == (alone, sampled)
+    assert ids(max_batch=16, keep_gib=0, order=23) == (alone, sampled)
+
+
+def test_streams_between_turns_stay_within_their_memory_and_go_when_they_are_forgotten(folder):
+    made = folder("llama")
+    backend = HFBackend(max_batch=8)
+    backend.load(made)
+    (pool,) = backend._pools.values()
+    conversation(backend, 6, 2)
+    held = {stream: sum(each.nbytes for each in stash) for stream, (stash, _) in pool.kept.items()}
+    assert len(held) == 6 and pool.kept_bytes == sum(held.values()) > 0
+    first, *rest = held
+    backend.forget([first, "another match/seat"])
+    assert list(pool.kept) == rest and pool.kept_bytes == sum(held[stream] for stream in rest)
+
+    small = HFBackend(max_batch=8, keep_gib=2.5 * max(held.values()) / 2**30)
+    small.load(made)
+    (pool,) = small._pools.values()
+    conversation(small, 6, 2)
+    assert 0 < pool.kept_bytes <= small.keep_bytes and len(pool.kept) < 6
+    assert small.read > backend.read
 
 
 def test_close_choices_are_settled_alone(folder):
