@@ -94,12 +94,13 @@ class Policy(nn.Module):
         inner = self.causal_lm
         config = inner.config.get_text_config()
         logits_KV = inner.get_output_embeddings()(hidden_KD).float()
-        logits_KV = logits_KV * getattr(config, "logit_scale", 1.0) / getattr(config, "logits_scaling", 1.0)
+        scale, scaling = getattr(config, "logit_scale", 1.0), getattr(config, "logits_scaling", 1.0)
+        if (scale, scaling) != (1.0, 1.0):  # a pass over all logits, and one more backwards
+            logits_KV = logits_KV * scale / scaling
         cap = getattr(config, "final_logit_softcapping", None)
         if cap is not None:
             logits_KV = torch.tanh(logits_KV / cap) * cap
         return -F.cross_entropy(logits_KV, target_K, reduction="none")
-
 
     def whole(self, ids_T: Tensor) -> Tensor:
         """Log-probs [T - 1] of one stream's tokens after the first, from the model's own logits."""
