@@ -1,44 +1,76 @@
-"""Muon for sharded matrices: momentum is kept in shards, and a matrix is whole only while it is orthogonalised."""
+"""Muon for whole and for sharded matrices, several at a time."""
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
-from torch.optim import Muon
+
+TOGETHER = 1 << 20  # as many elements are orthogonalised at a time, and one matrix at least: in small ones calls are what costs
 
 
-class ShardedMuon(Muon):
-    """`torch.optim.Muon`, whose formulas are rows' mutual affair and so wrong on shards, step for step.
+class Muon(torch.optim.Muon):
+    """`torch.optim.Muon` (Jordan et al. 2024), step for step, with matrices of one shape orthogonalised together.
 
-    Every rank gathers each averaged gradient, orthogonalises all of it and keeps its own rows of the result. The
-    orthogonalisation is that of PyTorch: a Muon of one matrix without momentum and decay takes a step from 0.
+    Of sharded matrices, whose rows its formulas mix, every rank gathers each averaged gradient's momentum, orthogonalises all
+    of it and keeps its own rows of the result.
     """
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
         """One step; no closure is called."""
         for group in self.param_groups:
+            alike = defaultdict(list)
             for parameter in group["params"]:
                 if parameter.grad is not None:
-                    self._move(parameter, parameter.grad, group)
+                    alike[parameter.shape].append(parameter)
+            for shape, parameters in alike.items():
+                many = max(1, TOGETHER // shape.numel())
+                for at in range(0, len(parameters), many):
+                    self._move(parameters[at : at + many], group)
 
-    def _move(self, parameter: DTensor, grad: DTensor, group: dict[str, Any]) -> None:
+    def _move(self, parameters: Sequence[Tensor], group: dict[str, Any]) -> None:
+        updates = [self._update(parameter, parameter.grad, group) for parameter in parameters]
+        rows, columns = parameters[0].shape
+        scale = group["lr"] * math.sqrt(max(1.0, rows / columns))
+        found = orthogonalised(torch.stack(updates), group["ns_coefficients"], group["ns_steps"], group["eps"])
+        for parameter, move in zip(parameters, found):
+            parameter.mul_(1 - group["lr"] * group["weight_decay"])
+            parameter.add_(_as(move, parameter), alpha=-scale)
+
+    def _update(self, parameter: Tensor, grad: Any, group: dict[str, Any]) -> Tensor:
+        """The momentum of a matrix after `grad`, gathered where it is sharded."""
         state = self.state[parameter]
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(grad)
         momentum = state["momentum_buffer"].lerp_(grad, 1 - group["momentum"])
-        update: Any = grad.lerp(momentum, group["momentum"]) if group["nesterov"] else momentum
-        moves = _orthogonal_step(update.full_tensor(), group)
-        parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        parameter.add_(distribute_tensor(moves, grad.device_mesh, grad.placements, src_data_rank=None))
+        update = grad.lerp(momentum, group["momentum"]) if group["nesterov"] else momentum
+        return update.full_tensor() if isinstance(update, DTensor) else update
 
 
-def _orthogonal_step(update: torch.Tensor, group: dict[str, Any]) -> torch.Tensor:
-    """What a matrix moves by, for the whole `update` [rows, columns]."""
-    moved = torch.nn.Parameter(torch.zeros_like(update))
-    moved.grad = update
-    more = {key: group[key] for key in ("lr", "ns_coefficients", "eps", "ns_steps", "adjust_lr_fn")}
-    Muon([moved], momentum=0.0, nesterov=False, weight_decay=0.0, **more).step()
-    return moved.detach()
+def _as(whole: Tensor, parameter: Tensor) -> Tensor:
+    """`whole` sharded as `parameter` is."""
+    if not isinstance(parameter, DTensor):
+        return whole
+    return distribute_tensor(whole, parameter.device_mesh, parameter.placements, src_data_rank=None)
+
+
+def orthogonalised(matrices: Tensor, coefficients: Sequence[float], steps: int, eps: float) -> Tensor:
+    """The nearest semi-orthogonal matrices, nearly, of `matrices` [n, rows, columns]; in bfloat16.
+
+    `steps` of the quintic Newton-Schulz iteration X <- a X + b (X X^T) X + c (X X^T)^2 X from X of norm 1 (Jordan et al. 2024).
+    """
+    a, b, c = coefficients
+    tall = matrices.shape[1] > matrices.shape[2]
+    x = matrices.bfloat16()
+    x = x.mT if tall else x
+    x = x / torch.stack([each.norm() for each in x]).clamp(min=eps)[:, None, None]
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.mT if tall else x

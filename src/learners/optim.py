@@ -10,10 +10,9 @@ from typing import Literal, Protocol
 
 import torch
 from torch import nn
-from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
-from .muon import ShardedMuon
+from . import muon
 
 Named = Iterable[tuple[str, nn.Parameter]]
 Schedule = Literal["constant", "linear", "cosine"]
@@ -79,12 +78,11 @@ class Muon:
                 (hidden if _in_block(name) and parameter.ndim == 2 else rest).append(parameter)
         if not hidden:
             raise ValueError("Muon found no trainable matrix inside the model's blocks; use AdamW")
-        kind = ShardedMuon if any(isinstance(each, DTensor) for each in hidden) else torch.optim.Muon
-        muon = kind(hidden, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
+        matrices = muon.Muon(hidden, lr=self.lr, momentum=self.momentum, weight_decay=self.weight_decay)
         if not rest:
-            return [muon]
+            return [matrices]
         decay = self.adamw_weight_decay
-        return [muon, torch.optim.AdamW(rest, lr=self.adamw_lr, betas=_pair(self.betas), eps=self.eps, weight_decay=decay)]
+        return [matrices, torch.optim.AdamW(rest, lr=self.adamw_lr, betas=_pair(self.betas), eps=self.eps, weight_decay=decay)]
 
 
 def _in_block(name: str) -> bool:

@@ -80,8 +80,7 @@ def path_attention(
     shared = query.shape[1] // key.shape[1]  # query heads for each head of keys
     queries = query.transpose(1, 2).flatten(0, 1).split(runs.lengths)
     keys, values = (
-        each.transpose(1, 2).flatten(0, 1).index_select(0, runs.seen_K).repeat_interleave(shared, 1).split(runs.widths)
-        for each in (key, value)
+        _repeated(each.transpose(1, 2).flatten(0, 1).index_select(0, runs.seen_K), shared).split(runs.widths) for each in (key, value)
     )
     found = [
         scaled_dot_product_attention(_heads(q), _heads(k), _heads(v), attn_mask=mask, is_causal=mask is None, scale=scaling)
@@ -89,6 +88,11 @@ def path_attention(
     ]
     joined = torch.cat([each[0].transpose(0, 1) for each in found])
     return joined.unflatten(0, (query.shape[0], query.shape[2])), None
+
+
+def _repeated(each: Tensor, times: int) -> Tensor:
+    """Every head of keys `times` in a row. (Once would be a copy as well.)"""
+    return each if times == 1 else each.repeat_interleave(times, 1)
 
 
 def _heads(each: Tensor) -> Tensor:

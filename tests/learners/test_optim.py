@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from parley.learners import muon
 from parley.learners.optim import AdamW, Muon, RMSProp, factor
 from streams import MODELS
 from torch import nn
@@ -15,16 +16,36 @@ def names_of(optimizer, model):
 @pytest.mark.parametrize("name", ["llama", "gpt2", "qwen2"])
 def test_muon_takes_the_blocks_matrices_and_adamw_the_rest(name):
     model = MODELS[name]()
-    muon, adamw = Muon(lr=0.01, adamw_lr=2e-3, momentum=0.9, weight_decay=0.05, betas=[0.8, 0.9]).build(model.named_parameters())
-    assert isinstance(muon, torch.optim.Muon) and isinstance(adamw, torch.optim.AdamW)
-    hidden, rest = names_of(muon, model), names_of(adamw, model)
+    matrices, adamw = Muon(lr=0.01, adamw_lr=2e-3, momentum=0.9, weight_decay=0.05, betas=[0.8, 0.9]).build(model.named_parameters())
+    assert isinstance(matrices, muon.Muon) and isinstance(adamw, torch.optim.AdamW)
+    hidden, rest = names_of(matrices, model), names_of(adamw, model)
     assert hidden | rest == {each for each, _ in model.named_parameters()} and not hidden & rest
     assert hidden and all(("layers." in each or ".h." in each) and each.endswith("weight") for each in hidden)
-    assert {parameter.ndim for group in muon.param_groups for parameter in group["params"]} == {2}
+    assert {parameter.ndim for group in matrices.param_groups for parameter in group["params"]} == {2}
     assert any("embed" in each or "wte" in each for each in rest) and any("norm" in each or "ln_" in each for each in rest)
-    assert muon.defaults["lr"] == 0.01 and muon.defaults["momentum"] == 0.9 and muon.defaults["weight_decay"] == 0.05
+    assert matrices.defaults["lr"] == 0.01 and matrices.defaults["momentum"] == 0.9 and matrices.defaults["weight_decay"] == 0.05
     assert adamw.defaults["lr"] == 2e-3 and adamw.defaults["betas"] == (0.8, 0.9) and adamw.defaults["weight_decay"] == 0
     assert Muon(adamw_weight_decay=0.3).build(model.named_parameters())[1].defaults["weight_decay"] == 0.3
+
+
+def test_matrices_that_are_orthogonalised_together_move_as_one_by_one(monkeypatch):
+    monkeypatch.setattr(muon, "TOGETHER", 3 * 8 * 16)  # three of some, one of others
+    draw = torch.Generator().manual_seed(0)
+    shapes = [(8, 16)] * 5 + [(16, 8)] * 2 + [(8, 8)] * 4 + [(1, 6), (40, 30)]
+    values = [torch.randn(shape, generator=draw) for shape in shapes]
+    ours, theirs = ([nn.Parameter(value.clone()) for value in values] for _ in range(2))
+    options = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.2}
+    pair = muon.Muon(ours, **options), torch.optim.Muon(theirs, **options)
+    for _ in range(4):
+        for one, other in zip(ours[1:], theirs[1:]):  # the first has no gradient
+            one.grad = torch.randn(one.shape, generator=draw)
+            other.grad = one.grad.clone()
+        for each in pair:
+            each.step()
+    for one, other, value in zip(ours, theirs, values):
+        assert torch.allclose(one, other, atol=3e-4), one.shape
+        assert torch.equal(one, value) == (one is ours[0])
+    assert pair[0].state_dict()["state"].keys() == pair[1].state_dict()["state"].keys()
 
 
 def test_muon_without_blocks_is_refused():

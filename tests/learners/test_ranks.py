@@ -12,10 +12,9 @@ import torch
 from parley import ranks
 from parley.data.packing import MicroBatch
 from parley.data.plan import dealt
-from parley.learners import lightning
+from parley.learners import lightning, muon
 from parley.learners.lightning import LightningLearner
 from parley.learners.likelihood import mean_logprob
-from parley.learners.muon import ShardedMuon
 from parley.learners.optim import AdamW, Muon
 from parley.models.adapter import LoRA, QLoRA
 from parley.models.backend import Snapshot
@@ -197,7 +196,7 @@ def muon_steps(folder: Path) -> None:
     for shape in ((5, 12), (12, 4), (1, 6)):  # rows that do not share evenly, too
         value = torch.randn(shape, generator=draw)
         plain, cut = torch.nn.Parameter(value.clone()), torch.nn.Parameter(distribute_tensor(value.clone(), mesh, [Shard(0)]))
-        kinds = torch.optim.Muon([plain], lr=0.1, momentum=0.9), ShardedMuon([cut], lr=0.1, momentum=0.9)
+        kinds = torch.optim.Muon([plain], lr=0.1, momentum=0.9), muon.Muon([cut], lr=0.1, momentum=0.9)
         for _ in range(3):
             plain.grad = torch.randn(shape, generator=draw)
             cut.grad = distribute_tensor(plain.grad, mesh, [Shard(0)])

@@ -341,6 +341,22 @@ def test_cancelling_reaches_the_backend_and_only_what_is_open():
         board.poll(0.0)
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_backend_that_remembers_hears_of_every_stream_that_is_over(shared):
+    class Keeping(Dice):
+        def __init__(self) -> None:
+            super().__init__()
+            self.forgotten: list[str] = []
+
+        def forget(self, streams: Sequence[str]) -> None:
+            self.forgotten.extend(streams)
+
+    backend = Keeping()
+    player = LanguagePlayer(Switchboard(backend).line() if shared else backend, renderer(), "v3", Sampling(max_tokens=6), "me")
+    _, episodes = play({"me": player}, self_play(GAME, GAME.scenarios(), "me", 3, "p"), in_flight=4)
+    assert sorted(backend.forgotten) == sorted(f"{episode.id}/{seat}" for episode in episodes for seat in GAME.roles)
+
+
 def test_an_error_passes_through_with_its_reason():
     class Dead(Dice):
         def answer(self, asked):
