@@ -70,8 +70,9 @@ class Loop(Run):
     def _imitated(self) -> Snapshot:
         """The model as it comes, after it has imitated the demonstrations where there are any and it is to."""
         imitate = self.config.imitate
-        base = self._base()
-        if not imitate.first or (self.parts.data is None and not imitate.matches):
+        taught = imitate.first and (self.parts.data is not None or imitate.matches > 0)
+        base = self._base(again=taught)
+        if not taught:
             return base
 
         reads_chats = self.parts.imitator.reads == "chats"
@@ -94,12 +95,12 @@ class Loop(Run):
         inputs = {"base": base.version, "imitate": plain(imitate), "learner": plain(self.config.learner)}
         return restored(self.stage("iter_000/start", inputs, learn)["snapshot"], self.out)
 
-    def _base(self) -> Snapshot:
-        """The model as it comes (a tiny one has its words from the demonstrations)."""
+    def _base(self, again: bool = False) -> Snapshot:
+        """The model as it comes (a tiny one has its words from the demonstrations, which are held if they are needed `again`)."""
         self.demonstrations.play("train")
 
         def make() -> dict[str, Any]:
-            chats = (demo.messages for demo in self.demonstrations("train"))
+            chats = (demo.messages for demo in self.demonstrations("train", again=again))
             return stored(self.parts.model.create(self.out / "iter_000/base/model", chats, derive(self.seed, "model")), self.out)
 
         inputs = {"model": plain(self.config.model), **self.demonstrations.inputs("train")}

@@ -307,7 +307,8 @@ class _Training(pl.LightningModule):
                 self.dropout.key = derive(self.seed, "step", number, at * world + ranks.rank())
             with self._unsynced(at + 1 < len(micros)):
                 loss, metrics = self._loss(batch, totals)
-                self.manual_backward(loss * (world * counts))  # data-parallel strategies average over ranks; the loss is a sum
+                with torch.autocast(self.device.type, enabled=False):  # Lightning's lasts the whole step; gradients have their types
+                    self.manual_backward(loss * (world * counts))  # data-parallel strategies average over ranks; the loss is a sum
             for name, value in {"loss": loss, **metrics}.items():
                 sums[name] = sums.get(name, 0.0) + value.detach() * counts
         self.seen += step.micros
