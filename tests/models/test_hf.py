@@ -322,6 +322,8 @@ def test_what_cannot_be_answered_is_refused(folder):
         backend.submit([replace(prompt, options=Options(schema={"type": "object"}))])
     with pytest.raises(ValueError, match="at least 1"):
         HFBackend(max_batch=0)
+    with pytest.raises(ValueError, match="at least 0"):
+        HFBackend(keep_gib=-1.0)
 
 
 def test_an_architecture_that_would_be_wrong_is_refused(folder, tmp_path):

@@ -15,10 +15,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
     BloomConfig,
     BloomForCausalLM,
+    CohereConfig,
+    CohereForCausalLM,
     Gemma2Config,
     Gemma2ForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
+    GraniteConfig,
+    GraniteForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
@@ -55,6 +59,8 @@ MODELS = {
     ),
     "gpt2": lambda: GPT2LMHeadModel(gpt2()),
     "mistral sliding": lambda: MistralForCausalLM(MistralConfig(**SHAPE, sliding_window=5)),
+    "cohere scale": lambda: CohereForCausalLM(CohereConfig(**SHAPE, pad_token_id=2, logit_scale=0.25)),
+    "granite scaling": lambda: GraniteForCausalLM(GraniteConfig(**SHAPE, logits_scaling=3.0)),
     "gemma2 softcap": lambda: Gemma2ForCausalLM(Gemma2Config(**SHAPE, head_dim=8, sliding_window=5, final_logit_softcapping=2.0)),
 }
 
