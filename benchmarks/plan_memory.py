@@ -52,6 +52,8 @@ class Case:
     hardware: Profile = field(default_factory=lambda: Profile(micro_tokens=1024, row_tokens=512, head_chunk=256))
     adapter: LoRA | None = None
     optimizer: OptimizerConfig = AdamW(1e-4)
+    dropout: float = 0.0
+    average: float = 0.0
     data: Dialogues = DATA
 
 
@@ -73,6 +75,7 @@ def cases() -> dict[str, Case]:
         "many words, small chunks": replace(base, shape=words, hardware=replace(base.hardware, head_chunk=32)),
         "RMSProp": replace(base, optimizer=RMSProp(1e-4)),
         "Muon": replace(base, optimizer=Muon()),
+        "dropout, averages": replace(base, dropout=0.1, average=0.9, hardware=wide),
         "bf16-mixed": replace(base, hardware=replace(wide, precision="bf16-mixed")),
         "lora": replace(base, adapter=LoRA(r=8), hardware=wide),
         "lora, checkpointed": replace(base, adapter=LoRA(r=8), hardware=spared),
@@ -87,7 +90,9 @@ def compare(case: Case, folder: Path) -> tuple[Memory, int]:
     if case.adapter is not None:
         start = case.adapter.create(start, folder / "adapter", seed=0)
     samples = case.data.samples()
-    learner = LightningLearner(FilteredBC(), case.hardware, case.optimizer, epochs=2, batch_utterances=10**6)
+    learner = LightningLearner(
+        FilteredBC(), case.hardware, case.optimizer, epochs=2, batch_utterances=10**6, dropout=case.dropout, average=case.average
+    )
     return predicted(case, learner, samples), measured(learner, samples, start, folder / "out")
 
 
@@ -95,7 +100,8 @@ def predicted(case: Case, learner: LightningLearner, samples: list[Sample]) -> M
     model = Model(case.shape.config(), case.adapter)
     steps = plan(samples, model.budget(learner.hardware), seed=0, epochs=2, batch_utterances=learner.batch_utterances)
     before = supervised(samples)
-    return predict(model, learner.optimizer, learner.hardware, [collate(samples, micro, before) for micro in steps[1].micros])
+    batches = [collate(samples, micro, before) for micro in steps[1].micros]
+    return predict(model, learner.optimizer, learner.hardware, batches, dropout=learner.dropout, average=learner.average)
 
 
 def measured(learner: LightningLearner, samples: list[Sample], start: Snapshot, folder: Path) -> int:

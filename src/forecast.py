@@ -126,7 +126,7 @@ def forecast(learner: LightningLearner, adapter: Any, config: Any, source: str, 
         packed=packed, scale=data.utterances / packed.utterances,
         micros=(min(map(len, shares)), max(map(len, shares))), world=world, rows=_shape(largest), supervised=len(largest.target_N),
         vocabulary=config.get_text_config().vocab_size,
-        memory=predict(model, learner.optimizer, hardware, worst_batches),
+        memory=predict(model, learner.optimizer, hardware, worst_batches, dropout=learner.dropout, average=learner.average),
     )  # fmt: skip
 
 

@@ -29,7 +29,7 @@ from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from ..data.packing import Batch, Budget
 from ..models.adapter import LoRA
-from ..models.dropout import blocks
+from ..models.dropout import Dropout, blocks
 from ..models.policy import Policy
 from .lightning import Hardware, budget
 from .optim import OptimizerConfig
@@ -44,7 +44,7 @@ class Memory:
     """Bytes that one device holds at the moment when it holds the most: in the `backward`, or in the optimiser's `step`.
 
     weights      parameters and buffers as they are stored, and copies of them in a lower precision
-    gradients    of the trained parameters; optimizer: its numbers (AdamW keeps two for each trained parameter)
+    gradients    of the trained parameters; optimizer: its numbers (AdamW keeps two for each trained parameter), and averages
     activations  all that the forward keeps for the backward, and what either needs for a moment
     logits       tensors with the vocabulary as their last dimension
     exchange     what ranks pass to each other: gathered blocks, buckets of gradients
@@ -112,23 +112,28 @@ class Model:
             return get_peft_model(model, self.adapter.config(), low_cpu_mem_usage=True)
 
 
-def predict(model: Model, optimizer: OptimizerConfig, hardware: Hardware, batches: Sequence[Batch]) -> Memory:
+def predict(
+    model: Model, optimizer: OptimizerConfig, hardware: Hardware, batches: Sequence[Batch], *, dropout: float = 0.0, average: float = 0.0
+) -> Memory:
     """The peak of one rank over an optimiser step of these micro-batches. Nothing is computed.
 
     The first finds no gradients; the later ones find all of them, so that the largest of these can be the worst.
+    `dropout` and `average` are the learner's.
     """
     world = hardware.devices * hardware.nodes
     share = _share(model, hardware, world)
     policy = model.policy(hardware)
     with FakeTensorMode(allow_non_fake_inputs=True):
         _with_memory(policy)
+        if dropout:
+            Dropout(policy.causal_lm, dropout)
         if hardware.accelerator == "gpu" and policy.causal_lm._supports_flex_attn:
             policy.causal_lm.set_attn_implementation("sdpa")  # the fused kernel keeps for its backward what flex attention keeps
             batches = [replace(batch, causal=True) for batch in batches]
         with _Ledger(policy.causal_lm.config.get_text_config(), share) as ledger:
             ledger.weights(policy)
             trained = [each for each in policy.parameters() if each.requires_grad]
-            step = _step(policy, trained, optimizer, hardware, ledger)
+            step = _step(policy, trained, optimizer, hardware, ledger, averaged=average > 0)
             for each in trained:
                 each.grad = None
             worst = [batches[0], *sorted(batches[1:], key=lambda batch: -batch.tokens_BT.numel())[:1]]
@@ -163,8 +168,10 @@ def _with_memory(policy: Policy) -> None:
                 module._buffers[name] = torch.empty_like(buffer, device="cpu")
 
 
-def _step(policy: Policy, trained: list[nn.Parameter], optimizer: OptimizerConfig, hardware: Hardware, ledger: _Ledger) -> dict[str, float]:
-    """The parts at the peak of an optimiser step. Its numbers and the gradients are there afterwards."""
+def _step(
+    policy: Policy, trained: list[nn.Parameter], optimizer: OptimizerConfig, hardware: Hardware, ledger: _Ledger, averaged: bool
+) -> dict[str, float]:
+    """The parts at the peak of an optimiser step. Its numbers, with the averages, and the gradients are there afterwards."""
     for parameter in trained:
         parameter.grad = ledger.mark(torch.empty_like(parameter), "gradients")
     optimizers = optimizer.build(policy.named_parameters())
@@ -174,6 +181,9 @@ def _step(policy: Policy, trained: list[nn.Parameter], optimizer: OptimizerConfi
                 if hardware.accelerator == "gpu" and "foreach" in group:
                     group["foreach"] = True  # PyTorch's choice there: all parameters at once, with copies of that size
             each.step()
+            if averaged:
+                for weight, state in each.state.items():
+                    state["average"] = torch.empty_like(weight)
             for tensor in tree_leaves([list(state.values()) for state in each.state.values()]):
                 if isinstance(tensor, Tensor):
                     ledger.mark(tensor, "optimizer")
