@@ -197,11 +197,12 @@ def _level(trees: list[_Row], streams: Streams, budget: Budget) -> list[_Row]:
 
 
 def _limits(least: int, most: int) -> Iterator[int]:
+    """The largest first: where a row costs nothing but its tokens, none is better than one row of all."""
+    yield most
     limit = least
     while limit < most:
         yield limit
         limit = math.ceil(limit * LARGER)
-    yield most
 
 
 def _cost(rows: list[_Row], budget: Budget) -> float:

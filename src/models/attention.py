@@ -8,6 +8,7 @@ Legend: B rows, T tokens of a row, H heads, G heads of keys, d width of a head, 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -30,7 +31,7 @@ class Runs:
 
     lengths   queries of each run; they sum to B * T
     seen_K    flat indices into B * T of the keys of all runs: first the path that leads to a run, then the run
-    masks     [length, width] of each run, true where a query sees a key; None: the run starts a tree, plain causal
+    masks     [length, width] of each run, 0 where a query sees a key, else -inf; None: the run starts a tree, plain causal
     """
 
     lengths: tuple[int, ...]
@@ -38,13 +39,20 @@ class Runs:
     widths: tuple[int, ...]
     masks: tuple[Tensor | None, ...]
 
+    def masks_of(self, dtype: torch.dtype) -> tuple[Tensor | None, ...]:
+        """The masks in `dtype`, that of the queries: PyTorch does not ask, and reads any other as if it were that."""
+        return tuple(mask if mask is None else mask.to(dtype) for mask in self.masks)
 
-def runs(batch: Batch) -> Runs:
-    """The runs of a packed batch. Neighbours that are trees of one token each, as all padding is, share a run."""
+
+def runs(batch: Batch, dtype: torch.dtype = torch.float32) -> Runs:
+    """The runs of a packed batch. Neighbours that are trees of one token each, as all padding is, share a run.
+
+    Masks are numbers, at best of the queries' `dtype`: PyTorch would make them of true and false, again in every layer.
+    """
     device = batch.last_BT.device
     lengths: list[int] = []
     seen: list[np.ndarray] = []
-    masks: list[Tensor | None] = []
+    alone: list[bool] = []
     width = batch.last_BT.shape[1]
     index = np.arange(width)
     lasts, positions = (np.array(each.tolist()) for each in (batch.last_BT, batch.positions_BT))
@@ -54,16 +62,22 @@ def runs(batch: Batch) -> Runs:
         starts = [0, *(1 + np.flatnonzero(~joined)).tolist(), width]
         for start, end in pairwise(starts):
             path = np.flatnonzero(last[:start] >= start)
-            length = end - start
-            lengths.append(length)
+            lengths.append(end - start)
             seen.append(row * width + np.concatenate([path, index[start:end]]))
-            if single[start]:
-                masks.append(torch.eye(length, dtype=torch.bool, device=device))
-            else:
-                whole = torch.ones(length, len(path) + length, dtype=torch.bool, device=device)
-                masks.append(whole.tril(len(path)) if len(path) else None)
-    seen_K = torch.from_numpy(np.concatenate(seen)).to(device)
-    return Runs(tuple(lengths), seen_K, tuple(map(len, seen)), tuple(masks))
+            alone.append(bool(single[start]))
+    widths = tuple(map(len, seen))
+    longest = max((each for length, each in zip(lengths, widths) if each > length), default=0)
+    causal = torch.full((longest, longest), -math.inf, dtype=dtype, device=device).triu_(1)  # of which every path's mask is a part
+    masks = tuple(
+        _apart(length, causal) if single else causal[each - length : each, :each] if each > length else None
+        for length, each, single in zip(lengths, widths, alone)
+    )
+    return Runs(tuple(lengths), torch.from_numpy(np.concatenate(seen)).to(device), widths, masks)
+
+
+def _apart(length: int, like: Tensor) -> Tensor:
+    """[length, length], where each sees itself alone."""
+    return like.new_full((length, length), -math.inf).fill_diagonal_(0.0)
 
 
 def path_attention(
@@ -84,7 +98,7 @@ def path_attention(
     )
     found = [
         scaled_dot_product_attention(_heads(q), _heads(k), _heads(v), attn_mask=mask, is_causal=mask is None, scale=scaling)
-        for q, k, v, mask in zip(queries, keys, values, runs.masks)
+        for q, k, v, mask in zip(queries, keys, values, runs.masks_of(query.dtype))
     ]
     joined = torch.cat([each[0].transpose(0, 1) for each in found])
     return joined.unflatten(0, (query.shape[0], query.shape[2])), None

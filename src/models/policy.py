@@ -122,7 +122,7 @@ def _sight(model: Any, batch: Batch) -> dict[str, Any]:
     """What a trunk must be told so that every token of a packed row sees its own stream only."""
     config = model.config.get_text_config()
     if config._attn_implementation == PATHS:
-        return {"runs": runs(batch)}
+        return {"runs": runs(batch, model.dtype)}
     return {"attention_mask": attention_masks(config, batch, model.dtype)}
 
 
