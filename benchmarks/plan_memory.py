@@ -98,7 +98,7 @@ def compare(case: Case, folder: Path) -> tuple[Memory, int]:
 
 def predicted(case: Case, learner: LightningLearner, samples: list[Sample]) -> Memory:
     model = Model(case.shape.config(), case.adapter)
-    steps = plan(samples, model.budget(learner.hardware), seed=0, epochs=2, batch_utterances=learner.batch_utterances)
+    steps = plan(samples, model.budget(learner.hardware, learner.dropout), seed=0, epochs=2, batch_utterances=learner.batch_utterances)
     before = supervised(samples)
     batches = [collate(samples, micro, before) for micro in steps[1].micros]
     return predict(model, learner.optimizer, learner.hardware, batches, dropout=learner.dropout, average=learner.average)

@@ -109,7 +109,7 @@ def forecast(learner: LightningLearner, adapter: Any, config: Any, source: str, 
     """The forecast of a round in which `learner` trains a model of the architecture `config` on `data`."""
     hardware: Any = learner.hardware
     model, world = Model(config, adapter), hardware.devices * hardware.nodes
-    budget = model.budget(hardware)
+    budget = model.budget(hardware, learner.dropout)
     batches = planned(data.part, budget, seed=seed, epochs=1, batch_utterances=learner.batch_utterances)
     shown = [batches[at] for at in range(0, len(batches), -(-len(batches) // PACKED))]
     micros = [micro for step in shown for micro in step.micros]

@@ -34,21 +34,24 @@ class Budget:
     A row takes up to `row_tokens`, a micro-batch `micro_tokens` (rows times the longest row, padding included); what is
     longer stands alone. Without `trees` every sample has a row of its own, for models that cannot be packed. In a row of
     `attention_tokens` attention costs as much as all else; rows are kept shorter where that is cheaper. A kernel that
-    skips what is masked has no such length.
+    skips what is masked has no such length. With `apart` samples stand side by side and share no prefix: dropout would put
+    the same noise on it for all of them.
     """
 
     row_tokens: int
     micro_tokens: int
     trees: bool = True
     attention_tokens: float = math.inf
+    apart: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """Rows of sample numbers, and the tokens that stand in each row."""
+    """Rows of sample numbers, and the tokens that stand in each row; `apart` as in the budget."""
 
     rows: tuple[tuple[int, ...], ...]
     sizes: tuple[int, ...]
+    apart: bool = False
 
     @property
     def padded(self) -> int:
@@ -105,10 +108,12 @@ def pack(samples: Sequence[Sample], units: Iterable[Sequence[int]], budget: Budg
     """Micro-batches that hold every sample of `units` once, longest rows first. A unit is never split over two of them."""
     whole = [tuple(unit) for unit in units]
     streams = {member: computed(samples[member]) for unit in whole for member in unit}
+    if budget.apart:
+        streams = {member: (~member, *stream[1:]) for member, stream in streams.items()}  # no two begin alike
     bundles = [sorted(each, key=lambda row: -row.size) for each in _bundles(streams, whole, budget)]
     bundles.sort(key=lambda rows: -rows[0].size)
     micros = [[row for rows in part for row in rows] for part in _cut(bundles, budget.micro_tokens)]
-    return [MicroBatch(tuple(tuple(row.members) for row in rows), tuple(row.size for row in rows)) for rows in micros]
+    return [MicroBatch(tuple(tuple(row.members) for row in rows), tuple(row.size for row in rows), budget.apart) for rows in micros]
 
 
 def _cut(bundles: list[list[_Row]], micro_tokens: int) -> list[list[list[_Row]]]:
@@ -267,7 +272,7 @@ def collate(samples: Sequence[Sample], micro: MicroBatch, before: Sequence[int],
     numbers: list[np.ndarray] = []
     utterances: list[Utterance] = []
     for at, members in enumerate(micro.rows):
-        paths = _lay(tokens[at], positions[at], None if causal else last[at], samples, members)
+        paths = _lay(tokens[at], positions[at], None if causal else last[at], samples, members, micro.apart)
         for member, path in zip(members, paths):
             ids, first = samples[member].token_ids, before[member]
             for each in samples[member].utterances:
@@ -289,8 +294,9 @@ def collate(samples: Sequence[Sample], micro: MicroBatch, before: Sequence[int],
 
 
 def _lay(
-    tokens_T: np.ndarray, positions_T: np.ndarray, last_T: np.ndarray | None, samples: Sequence[Sample], members: Sequence[int]
-) -> list[np.ndarray]:
+    tokens_T: np.ndarray, positions_T: np.ndarray, last_T: np.ndarray | None,
+    samples: Sequence[Sample], members: Sequence[int], apart: bool,
+) -> list[np.ndarray]:  # fmt: skip
     """Writes one row; returns for each member the row index of each of its tokens."""
     streams = {member: computed(samples[member]) for member in members}
     paths: dict[int, np.ndarray] = {}
@@ -298,7 +304,7 @@ def _lay(
     path, end = np.empty(0, np.int64), 0
     for member in sorted(members, key=streams.__getitem__):
         stream = streams[member]
-        shared = common(previous, stream)
+        shared = 0 if apart else common(previous, stream)
         start, end = end, end + len(stream) - shared
         path = np.concatenate([path[:shared], np.arange(start, end)])
         tokens_T[start:end] = stream[shared:]

@@ -70,7 +70,8 @@ class LightningLearner:
     clip               largest norm of the gradient of a global batch, 0 for no limit
     reference          where the log-probs come from that the loss compares with, where it does: pass, recorded, or the path
                        of a model folder (see `parley.learners.reference`)
-    dropout            share of the embeddings and of each layer's outputs that is zeroed in training (see `parley.models.dropout`)
+    dropout            share of the embeddings and of each layer's outputs that is zeroed in training (see `parley.models.dropout`);
+                       samples then share no prefix in a row, as its noise would be the same for all of them
     average            decay of a moving average of the weights, which is what the snapshot then holds (Polyak averaging; after n
                        steps the decay is at most (1 + n) / (10 + n), so that the beginning is forgotten); 0 for the last weights
     checkpoint_s       seconds between checkpoints, from which a call that was killed goes on
@@ -175,7 +176,8 @@ class LightningLearner:
         policy = load(snapshot, self.hardware).train()
         if self.hardware.activation_checkpointing:
             policy.causal_lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        steps = plan(samples, budget(policy, self.hardware), seed=seed, epochs=self.epochs, batch_utterances=self.batch_utterances)
+        space = budget(policy, self.hardware, self.dropout)
+        steps = plan(samples, space, seed=seed, epochs=self.epochs, batch_utterances=self.batch_utterances)
         return _Training(self, policy, steps, folder / "reference.safetensors", snapshot.version, seed, saving, progress)
 
     def _fit(self, training: _Training, folder: Path) -> None:
@@ -221,9 +223,9 @@ def load(snapshot: Snapshot, hardware: Hardware) -> Policy:
     return policy
 
 
-def budget(policy: Policy, hardware: Hardware) -> Budget:
+def budget(policy: Policy, hardware: Hardware, dropout: float = 0.0) -> Budget:
     """The profile's budget for samples that `policy` will see."""
-    return Budget(hardware.row_tokens, hardware.micro_tokens, policy.packable, policy.attention_tokens)
+    return Budget(hardware.row_tokens, hardware.micro_tokens, policy.packable, policy.attention_tokens, apart=dropout > 0)
 
 
 def numbers(utterances: Sequence[Utterance], device: torch.device | str = "cpu") -> Numbers:

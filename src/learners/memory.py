@@ -93,9 +93,9 @@ class Model:
             policy.causal_lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         return policy
 
-    def budget(self, hardware: Hardware) -> Budget:
+    def budget(self, hardware: Hardware, dropout: float = 0.0) -> Budget:
         """How samples become micro-batches for this model under a profile."""
-        return budget(self.policy(hardware), hardware)
+        return budget(self.policy(hardware), hardware, dropout)
 
     def parameters(self) -> tuple[int, int]:
         """(all, trained) parameters."""

@@ -30,12 +30,13 @@ class Runs:
     """The runs of a batch, row after row.
 
     lengths   queries of each run; they sum to B * T
-    seen_K    flat indices into B * T of the keys of all runs: first the path that leads to a run, then the run
+    seen_K    flat indices into B * T of the keys of all runs: first the path that leads to a run, then the run; None where
+              every run sees itself alone
     masks     [length, width] of each run, 0 where a query sees a key, else -inf; None: the run starts a tree, plain causal
     """
 
     lengths: tuple[int, ...]
-    seen_K: Tensor
+    seen_K: Tensor | None
     widths: tuple[int, ...]
     masks: tuple[Tensor | None, ...]
 
@@ -72,7 +73,8 @@ def runs(batch: Batch, dtype: torch.dtype = torch.float32) -> Runs:
         _apart(length, causal) if single else causal[each - length : each, :each] if each > length else None
         for length, each, single in zip(lengths, widths, alone)
     )
-    return Runs(tuple(lengths), torch.from_numpy(np.concatenate(seen)).to(device), widths, masks)
+    seen_K = torch.from_numpy(np.concatenate(seen)).to(device) if longest else None
+    return Runs(tuple(lengths), seen_K, widths, masks)
 
 
 def _apart(length: int, like: Tensor) -> Tensor:
@@ -94,7 +96,7 @@ def path_attention(
     shared = query.shape[1] // key.shape[1]  # query heads for each head of keys
     queries = query.transpose(1, 2).flatten(0, 1).split(runs.lengths)
     keys, values = (
-        _repeated(each.transpose(1, 2).flatten(0, 1).index_select(0, runs.seen_K), shared).split(runs.widths) for each in (key, value)
+        _repeated(_picked(each.transpose(1, 2).flatten(0, 1), runs.seen_K), shared).split(runs.widths) for each in (key, value)
     )
     found = [
         scaled_dot_product_attention(_heads(q), _heads(k), _heads(v), attn_mask=mask, is_causal=mask is None, scale=scaling)
@@ -102,6 +104,10 @@ def path_attention(
     ]
     joined = torch.cat([each[0].transpose(0, 1) for each in found])
     return joined.unflatten(0, (query.shape[0], query.shape[2])), None
+
+
+def _picked(each: Tensor, seen_K: Tensor | None) -> Tensor:
+    return each if seen_K is None else each.index_select(0, seen_K)
 
 
 def _repeated(each: Tensor, times: int) -> Tensor:

@@ -1,6 +1,7 @@
 """Rows that hold trees: layout, budgets, and the property that every token sees exactly its own stream."""
 
 import random
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -85,7 +86,8 @@ def test_padding_sees_only_itself_and_widths_are_rounded_up():
 @pytest.mark.parametrize("seed", range(40))
 def test_every_supervised_token_is_predicted_from_exactly_its_own_prefix(seed):
     samples = random_samples(seed)
-    budget = Budget(random.Random(seed).choice([4, 12, 10**6]), random.Random(seed + 1).choice([6, 30, 10**6]), trees=seed % 4 != 0)
+    rows, micros = random.Random(seed).choice([4, 12, 10**6]), random.Random(seed + 1).choice([6, 30, 10**6])
+    budget = Budget(rows, micros, trees=seed % 4 != 0, apart=seed % 3 == 0)
     before, found = supervised(samples), []
     for micro in pack(samples, units_of(samples), budget):
         batch = collate(samples, micro, before)
@@ -111,6 +113,16 @@ def test_a_distinct_prefix_stands_once_in_a_row(seed):
     (micro,) = pack(samples, units_of(samples), ONE)
     prefixes = {computed(each)[:length] for each in samples for length in range(1, len(computed(each)) + 1)}
     assert sum(micro.sizes) == len(prefixes)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_samples_that_are_kept_apart_share_nothing(seed):
+    samples = random_samples(seed)
+    (micro,) = pack(samples, units_of(samples), replace(ONE, apart=True))
+    batch = collate(samples, micro, supervised(samples))
+    assert sum(micro.sizes) == sum(len(computed(each)) for each in samples)
+    if not batch.causal:
+        assert (batch.positions_BT == 0).sum() == len(samples) == len({*batch.last_BT.flatten().tolist()})
 
 
 @pytest.mark.parametrize("seed", range(40))

@@ -8,10 +8,12 @@ import pytest
 import torch
 from parley.data.packing import Budget, MicroBatch, collate, pack, supervised
 from parley.data.plan import plan
+from parley.data.sample import Sample, Utterance
 from parley.files import InputError
 from parley.learners import lightning
 from parley.learners.lightning import LightningLearner, numbers
 from parley.learners.optim import AdamW, Muon
+from parley.models.dropout import Dropout
 from parley.models.load import load_model, load_policy
 from parley.models.policy import Policy
 from parley.models.snapshot import digest
@@ -246,6 +248,21 @@ def test_dropout_is_drawn_by_name_and_gone_afterwards(tmp_path):
     one, again, other, without = (weights(snapshot.path) for snapshot, _ in made)
     assert one == again and len({one, other, without}) == 3
     assert made[0][1]["curve"][0]["loss"] != made[3][1]["curve"][0]["loss"]
+
+
+def test_no_two_samples_meet_the_same_dropout():
+    """A prefix that they share would otherwise be computed once, and be wrong in the same way for all of them."""
+    policy = Policy(MODELS["llama"]()).train()
+    policy.use_path_attention()
+    twins = [Sample(str(n), tuple(range(1, 10)), (Utterance(1, 9),)) for n in range(2)]
+    found = {}
+    for p in (0.0, 0.3):
+        (micro,) = pack(twins, [[0], [1]], lightning.budget(policy, Cpu(), p))
+        batch = collate(twins, micro, supervised(twins))
+        if p:
+            Dropout(policy.causal_lm, p).key = 1
+        found[p] = policy(batch).view(2, 8)
+    assert torch.equal(*found[0.0]) and not torch.isclose(*found[0.3]).any()
 
 
 def test_dropout_beside_a_reference_is_refused():

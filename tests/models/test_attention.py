@@ -18,8 +18,9 @@ def batch_of(seed: int) -> Batch:
         parent = draw.choice(streams) if streams and draw.random() < 0.6 else []
         streams.append(parent[: draw.randint(0, len(parent))] + [draw.randrange(4) for _ in range(draw.randint(2, 9))])
     samples = [Sample(str(n), tuple(ids), (Utterance(1, len(ids)),)) for n, ids in enumerate(streams)]
-    (micro,) = pack(samples, [[n] for n in range(len(samples))], Budget(draw.choice([12, 30, 10**6]), 10**9))[:1]
-    return collate(samples, micro, supervised(samples), multiple=draw.choice([1, 16]))
+    rows, multiple = draw.choice([12, 30, 10**6]), draw.choice([1, 16])
+    (micro,) = pack(samples, [[n] for n in range(len(samples))], Budget(rows, 10**9, apart=draw.random() < 0.3))[:1]
+    return collate(samples, micro, supervised(samples), multiple)
 
 
 def seen(batch: Batch) -> torch.Tensor:
@@ -82,7 +83,7 @@ def test_runs_cover_every_token_once_and_name_exactly_what_it_sees(seed):
     for length in made.lengths:
         starts.append(starts[-1] + length)
     assert starts[-1] == batch.last_BT.numel() and len(made.masks) == len(made.widths) == len(made.lengths)
-    keys = made.seen_K.split(made.widths)
+    keys = (torch.arange(starts[-1]) if made.seen_K is None else made.seen_K).split(made.widths)
     for (start, end), run_K, mask in zip(pairwise(starts), keys, made.masks):
         for query in range(start, end):
             row, place = divmod(query, width)
