@@ -205,10 +205,11 @@ def _backward(
     for each in trained:
         each.register_post_accumulate_grad_hook(taken)
     ledger.peak_since()
-    with torch.autocast("cpu", torch.bfloat16, enabled=hardware.precision == "bf16-mixed"):
-        for batch in batches:
-            policy(batch).sum().backward()
-        return ledger.peak_since()
+    for batch in batches:
+        with torch.autocast("cpu", torch.bfloat16, enabled=hardware.precision == "bf16-mixed"):
+            loss = policy(batch).sum()
+        loss.backward()
+    return ledger.peak_since()
 
 
 def _exchange(policy: Policy, trained: Iterable[nn.Parameter], hardware: Hardware) -> dict[str, float]:
