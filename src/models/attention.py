@@ -94,30 +94,28 @@ def path_attention(
     if runs is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **more)
     shared = query.shape[1] // key.shape[1]  # query heads for each head of keys
-    queries = query.transpose(1, 2).flatten(0, 1).split(runs.lengths)
-    keys, values = (
-        _repeated(_picked(each.transpose(1, 2).flatten(0, 1), runs.seen_K), shared).split(runs.widths) for each in (key, value)
-    )
+    queries = _in_line(query).split(runs.lengths, 2)
+    keys, values = (_repeated(_picked(_in_line(each), runs.seen_K), shared).split(runs.widths, 2) for each in (key, value))
     found = [
-        scaled_dot_product_attention(_heads(q), _heads(k), _heads(v), attn_mask=mask, is_causal=mask is None, scale=scaling)
+        scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling)
         for q, k, v, mask in zip(queries, keys, values, runs.masks_of(query.dtype))
     ]
-    joined = torch.cat([each[0].transpose(0, 1) for each in found])
+    joined = torch.cat(found, 2)[0].transpose(0, 1)
     return joined.unflatten(0, (query.shape[0], query.shape[2])), None
 
 
+def _in_line(each: Tensor) -> Tensor:
+    """[B, H, T, d] as [1, H, B * T, d]: runs are then parts of one axis, and no run costs more calls than its own."""
+    return each.transpose(0, 1).flatten(1, 2)[None]
+
+
 def _picked(each: Tensor, seen_K: Tensor | None) -> Tensor:
-    return each if seen_K is None else each.index_select(0, seen_K)
+    return each if seen_K is None else each.index_select(2, seen_K)
 
 
 def _repeated(each: Tensor, times: int) -> Tensor:
     """Every head of keys `times` in a row. (Once would be a copy as well.)"""
     return each if times == 1 else each.repeat_interleave(times, 1)
-
-
-def _heads(each: Tensor) -> Tensor:
-    """[tokens, H, d] as [1, H, tokens, d]."""
-    return each.transpose(0, 1)[None]
 
 
 AttentionInterface.register(PATHS, path_attention)
