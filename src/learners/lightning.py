@@ -31,7 +31,7 @@ from ..models import snapshot as snapshots
 from ..models.backend import Snapshot
 from ..models.dropout import Dropout
 from ..models.load import load_policy, load_tokenizer
-from ..models.policy import Policy, check_packable
+from ..models.policy import EVEN, Policy, check_packable
 from ..models.sharding import gathered_state, load_sharded
 from ..objectives.base import Numbers, Objective
 from ..seeds import derive
@@ -41,7 +41,6 @@ from .optim import OptimizerConfig, Schedule, factor
 from .reference import RECORDED, check_vocabulary, data_digest, foreign, recorded, reference
 
 RECORD, MADE, SAVED = "learn.json", "snapshot", "checkpoint"  # what lies in a call's folder
-MASK_MULTIPLE = 128  # rows with an explicit mask are padded to this on a GPU, so that kernels meet few shapes
 
 
 class Hardware(Protocol):
@@ -223,6 +222,12 @@ def load(snapshot: Snapshot, hardware: Hardware) -> Policy:
     return policy
 
 
+def multiple(device: str, precision: str) -> int:
+    """What packed rows are padded to. Kernels are compiled for every shape that they meet: attention's on a GPU, and on a CPU
+    oneDNN's for products in half precision, which it also keeps, a thousand of them."""
+    return EVEN if device == "cuda" or precision != "32-true" else 1
+
+
 def budget(policy: Policy, hardware: Hardware, dropout: float = 0.0) -> Budget:
     """The profile's budget for samples that `policy` will see."""
     return Budget(hardware.row_tokens, hardware.micro_tokens, policy.packable, policy.attention_tokens, apart=dropout > 0)
@@ -303,8 +308,7 @@ class _Training(pl.LightningModule):
         micros = dealt(step.micros, ranks.rank(), world, equal=self.learner.hardware.strategy == "fsdp")
         sums: dict[str, Tensor] = {}
         for at, (micro, counts) in enumerate(micros):
-            multiple = MASK_MULTIPLE if self.device.type == "cuda" else 1
-            batch = collate(self.plan.samples, micro, self.before, multiple)
+            batch = collate(self.plan.samples, micro, self.before, multiple(self.device.type, self.learner.hardware.precision))
             if self.dropout is not None:
                 self.dropout.key = derive(self.seed, "step", number, at * world + ranks.rank())
             with self._unsynced(at + 1 < len(micros)):

@@ -20,6 +20,7 @@ from ..data.sample import Sample, Utterance
 from ..seeds import rng
 from .attention import PATHS, runs
 
+EVEN = 128  # shapes that would be all different are padded to this where kernels are compiled for each
 WINDOWED = ("sliding_attention",)
 KNOWN_LAYERS = ("full_attention", *WINDOWED)
 
@@ -93,7 +94,7 @@ class Policy(nn.Module):
     def _logprob(self, hidden_KD: Tensor, target_K: Tensor) -> Tensor:
         inner = self.causal_lm
         config = inner.config.get_text_config()
-        logits_KV = inner.get_output_embeddings()(hidden_KD).float()
+        logits_KV = inner.get_output_embeddings()(_even(hidden_KD))[: len(hidden_KD)].float()
         scale, scaling = getattr(config, "logit_scale", 1.0), getattr(config, "logits_scaling", 1.0)
         if (scale, scaling) != (1.0, 1.0):  # a pass over all logits, and one more backwards
             logits_KV = logits_KV * scale / scaling
@@ -106,6 +107,13 @@ class Policy(nn.Module):
         """Log-probs [T - 1] of one stream's tokens after the first, from the model's own logits."""
         logits_TV = self.causal_lm(input_ids=ids_T[None], use_cache=False).logits[0].float()
         return logits_TV[:-1].log_softmax(-1).gather(1, ids_T[1:, None])[:, 0]
+
+
+def _even(hidden_KD: Tensor) -> Tensor:
+    """With rows of zeros behind it where oneDNN would compile a product for every K: in half precision on a CPU."""
+    half = hidden_KD.dtype in (torch.bfloat16, torch.float16) or torch.is_autocast_enabled("cpu")
+    spare = -len(hidden_KD) % EVEN if hidden_KD.device.type == "cpu" and half else 0
+    return F.pad(hidden_KD, (0, 0, 0, spare)) if spare else hidden_KD
 
 
 def without_dropout(model: nn.Module) -> None:
