@@ -205,6 +205,21 @@ def test_bfloat16_autocast_stays_close(tmp_path):
     assert half[0]["loss"] != exact[0]["loss"]
 
 
+@pytest.mark.parametrize("precision, even", [("32-true", False), ("bf16-mixed", True)])
+def test_rows_have_few_lengths_where_a_cpu_compiles_a_kernel_for_each(tmp_path, monkeypatch, precision, even):
+    widths = []
+
+    def collated(*given):
+        batch = collate(*given)
+        widths.append(batch.tokens_BT.shape[1])
+        assert not batch.causal
+        return batch
+
+    monkeypatch.setattr(lightning, "collate", collated)
+    learner(hardware=Cpu(precision=precision)).learn(episodes(3), start(tmp_path), tmp_path / "out", seed=0, name="v")
+    assert len(widths) > 2 and all(width % 128 == 0 for width in widths) == even
+
+
 # --- the reference ------------------------------------------------------------------------------------------------
 
 

@@ -384,6 +384,26 @@ def test_the_block_mask_says_what_the_additive_mask_says():
         assert block.shape == (1, 1, 128, 128)
 
 
+@pytest.mark.parametrize("half", [True, False])
+def test_in_half_precision_on_a_cpu_the_head_meets_few_lengths(half, monkeypatch):
+    """oneDNN compiles a product for every length that it meets, and keeps a thousand of them."""
+    model, samples, met = build("llama"), extending_chats(random.Random(0)), []
+    model.lm_head.register_forward_pre_hook(lambda _, given: met.append(len(given[0])))
+
+    def found():
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            values = packed(Policy(model), samples)
+            return values, gradients(model, loss_of(values))
+
+    values, slopes = found()
+    tokens = supervised(samples)[-1]
+    assert tokens % module.EVEN and met == [tokens + (-tokens % module.EVEN if half else 0)]
+    monkeypatch.setattr(module, "EVEN", 1)
+    expected, theirs = found()
+    assert torch.equal(values, expected) and met[1] == tokens
+    assert all((slopes[name] - theirs[name]).abs().max() <= 1e-2 * theirs[name].abs().max() for name in theirs)
+
+
 def test_a_worked_number():
     """A model whose head is zero gives every token 1/V."""
     model = build("llama")
