@@ -24,8 +24,7 @@ class Dropout:
         if not 0.0 <= p < 1.0:
             raise ValueError(f"dropout is {p}, expected at least 0 and less than 1")
         self.p, self.key = p, 0
-        parts = [child for block in blocks(model) for child in block.children() if any(each.ndim > 1 for each in child.parameters())]
-        for number, place in enumerate((model.get_input_embeddings(), *parts)):
+        for number, place in enumerate((model.get_input_embeddings(), *parts(model))):
             place.register_forward_hook(partial(self._after, number))
 
     def _after(self, number: int, module: nn.Module, _inputs: Any, output: Any) -> Any:
@@ -35,8 +34,15 @@ class Dropout:
 
     def _drop(self, values: Tensor, number: int) -> Tensor:
         drawn = torch.Generator(values.device).manual_seed(derive(self.key, "dropout", number))
-        mask = torch.rand(values.shape, generator=drawn, device=values.device).ge_(self.p).to(values.dtype)
+        fours = torch.empty(-(-values.numel() // 4), dtype=torch.int64, device=values.device)  # 16 random bits decide on a value
+        bits = fours.random_(-(2**63), None, generator=drawn).view(torch.int16)[: values.numel()].view(values.shape)
+        mask = bits.ge(min(round(self.p * 2**16), 2**16 - 1) - 2**15).to(values.dtype)
         return values * mask.mul_(1.0 / (1.0 - self.p))
+
+
+def parts(model: nn.Module) -> list[nn.Module]:
+    """What the transformer blocks of a causal model add to the residual stream, in order: attention, feed-forward layers."""
+    return [child for block in blocks(model) for child in block.children() if any(each.ndim > 1 for each in child.parameters())]
 
 
 def blocks(model: nn.Module) -> list[nn.Module]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from ..data.packing import Batch, Budget, MicroBatch, collate, pack, supervised
 from ..data.sample import Sample, Utterance
 from ..seeds import rng
 from .attention import PATHS, runs
+from .dropout import parts
 
 EVEN = 128  # shapes that would be all different are padded to this where kernels are compiled for each
 WINDOWED = ("sliding_attention",)
@@ -38,6 +40,9 @@ class Policy(nn.Module):
         self.head_chunk = head_chunk
         self.packable = packable
         without_dropout(model)
+        with suppress(ValueError):  # a model that does not say what its blocks are does without
+            for part in parts(self.causal_lm):
+                part.register_forward_pre_hook(_cast_once, with_kwargs=True)
 
     @property
     def causal_lm(self) -> Any:
@@ -114,6 +119,15 @@ def _even(hidden_KD: Tensor) -> Tensor:
     half = hidden_KD.dtype in (torch.bfloat16, torch.float16) or torch.is_autocast_enabled("cpu")
     spare = -len(hidden_KD) % EVEN if hidden_KD.device.type == "cpu" and half else 0
     return F.pad(hidden_KD, (0, 0, 0, spare)) if spare else hidden_KD
+
+
+def _cast_once(_part: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Gives a part of a block its input in autocast's type: each of its products would cast it, and keep a copy for the backward."""
+    hidden = args[0] if args else kwargs.get("hidden_states")
+    if not isinstance(hidden, Tensor) or hidden.dtype != torch.float32 or not torch.is_autocast_enabled(hidden.device.type):
+        return args, kwargs
+    hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))
+    return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
 
 
 def without_dropout(model: nn.Module) -> None:

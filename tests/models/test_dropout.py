@@ -38,6 +38,8 @@ def test_the_share_and_the_scale():
         plain = model.get_input_embeddings().weight[IDS.repeat(8, 4)]
     zero = embedded == 0
     assert abs(zero.float().mean().item() - 0.25) < 0.02
+    lanes = zero.view(-1, 4).float()  # four values share a random number
+    assert (lanes.mean(0) - 0.25).abs().max() < 0.03 and (lanes.T.corrcoef() - torch.eye(4)).abs().max() < 0.06
     assert torch.allclose(embedded[~zero], plain[~zero] / 0.75)
 
 

@@ -6,10 +6,11 @@ import warnings
 
 import pytest
 import torch
-from parley.data.packing import Budget, collate, pack, supervised
+from parley.data.packing import Budget, MicroBatch, collate, pack, supervised
 from parley.data.sample import Sample, Utterance
 from parley.models import policy as module
 from parley.models.attention import PATHS
+from parley.models.dropout import parts
 from parley.models.policy import Policy, check_packable
 from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import (
@@ -30,6 +31,7 @@ from transformers import (
     Qwen2Config,
     Qwen2ForCausalLM,
 )
+from transformers.pytorch_utils import Conv1D
 
 VOCAB = 61
 SHAPE = {
@@ -412,3 +414,31 @@ def test_a_worked_number():
     values = packed(Policy(model), extending_chats(random.Random(0)))
     assert values.tolist() == pytest.approx([-math.log(VOCAB)] * len(values))
     assert values.dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_in_mixed_precision_a_part_of_a_block_casts_its_input_once(name, monkeypatch):
+    policy, met, samples = Policy(build(name)), [], trunk_and_branches(random.Random(3))
+    batch = collate(samples, MicroBatch(((0,),), (len(samples[0].token_ids) - 1,)), supervised(samples))
+    for part in parts(policy.causal_lm):
+        for each in part.modules():
+            if isinstance(each, torch.nn.Linear | Conv1D):
+                each.register_forward_pre_hook(lambda _, inputs: met.append((inputs[0].dtype, inputs[0].data_ptr())))
+
+    def run():
+        met.clear()
+        policy.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            values = policy(batch)
+        values.sum().backward()
+        return values.detach(), torch.cat([each.grad.flatten() for each in policy.parameters()])
+
+    values, gradient = run()
+    assert {dtype for dtype, _ in met} == {torch.bfloat16}
+    if "gpt2" not in name:  # which has one matrix for queries, keys and values
+        assert len({at for _, at in met[:3]}) == 1
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: False)  # the parts find no autocast, the products do
+    plain, reference = run()
+    assert torch.equal(values, plain)
+    assert torch.nn.functional.cosine_similarity(gradient, reference, 0) > 0.999
+    assert torch.float32 in {dtype for dtype, _ in met}
