@@ -87,10 +87,12 @@ def path_attention(
     runs: Runs | None = None, **more: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
     """As transformers calls it: query [B, H, T, d], key and value [B, G, T, d]; gives [B, T, H, d]. Without `runs` the rows
-    are single streams. On a CPU it is done in float32 whatever autocast says."""
+    are single streams. On a CPU it is done in float32 whatever autocast says, whose type the result then has."""
     if query.device.type == "cpu" and torch.is_autocast_enabled("cpu"):  # half precision: five times slower backwards
         with torch.autocast("cpu", enabled=False):
-            return path_attention(module, query.float(), key.float(), value.float(), attention_mask, scaling=scaling, runs=runs, **more)
+            q, k, v = query.float(), key.float(), value.float()
+            result, _ = path_attention(module, q, k, v, attention_mask, scaling=scaling, runs=runs, **more)
+        return result.to(torch.get_autocast_dtype("cpu")), None  # 4-bit layers, which autocast passes by, answer in the type they are given
     if runs is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **more)
     shared = query.shape[1] // key.shape[1]  # query heads for each head of keys

@@ -16,10 +16,11 @@ from parley.data.packing import Budget, collate, pack, supervised
 from parley.data.sample import Sample, Utterance
 from parley.files import InputError
 from parley.games.base import Message
-from parley.learners.lightning import LightningLearner
+from parley.learners.lightning import LightningLearner, load
 from parley.learners.optim import AdamW
 from parley.models import fourbit, snapshot
 from parley.models.adapter import Adapter, Bases, LoRA, QLoRA, merge
+from parley.models.dropout import blocks
 from parley.models.load import load_model, load_policy
 from parley.models.policy import Policy, check_packable
 from parley.models.tiny import word_tokenizer
@@ -295,6 +296,19 @@ def test_packed_rows_do_not_see_each_other_on_adapted_and_4_bit_models(made, pat
     if not paths:
         with torch.no_grad():
             assert (policy(batch) - expected[batch.token_N]).abs().max() > 1e-2
+
+
+def test_in_mixed_precision_what_blocks_pass_on_is_in_half_precision(made):
+    """Autocast passes 4-bit layers by: given float32, they answer in float32, and so does every block from there on."""
+    hardware = cpu()
+    hardware.precision = "bf16-mixed"
+    policy, streams, met = load(made.trained, hardware), samples(6, seed=1), []
+    for block in blocks(policy.causal_lm):
+        block.register_forward_hook(lambda _, given, made: met.append(made.dtype))
+    (micro,) = pack(streams, [[n] for n in range(len(streams))], Budget(10**6, 10**6))
+    with torch.autocast("cpu", torch.bfloat16):
+        policy(collate(streams, micro, supervised(streams)))
+    assert met == 2 * [torch.bfloat16]
 
 
 def trained_gradients(model, values):
