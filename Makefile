@@ -44,6 +44,7 @@ test-benchmark: setup
 	@$(BIN)/python -m pytest tests/test_benchmark.py
 
 # What is claimed of learning, resume and batching, measured again: four hours of an idle core, figures in docs/results/.
+# DATA=FOLDER, with the human data in it, adds what is shown on that.
 shows: setup .venv-vllm/installed
 	$(BIN)/python benchmarks/show_batch.py
 	$(BIN)/python benchmarks/plan_memory.py
@@ -56,6 +57,8 @@ shows: setup .venv-vllm/installed
 	$(BIN)/python benchmarks/show_spag.py
 	$(BIN)/python benchmarks/show_adapters.py
 	$(BIN)/python benchmarks/show_ranks.py
+	$(if $(DATA),$(BIN)/python benchmarks/show_yardsticks.py $(DATA)/selfplay.txt)
+	$(if $(DATA),$(BIN)/python benchmarks/show_human.py data.path=$(abspath $(DATA)))
 
 setup: $(STAMP)
 

@@ -14,10 +14,10 @@ from ..seeds import derive
 class Dropout:
     """Zeroes the share `p` of the embeddings and of all that attention and feed-forward layers add to the residual stream.
 
-    The rest is scaled by 1 / (1 - p) (Srivastava et al. 2014, JMLR 15, section 10). It acts while `model`, a causal model
-    of transformers, is in training mode. Whoever trains sets `key` before each forward; masks depend on it and on the
-    place in the model alone, so that activation checkpointing and a resumed run meet the same ones. They belong to places
-    in a packed row: another packing draws others.
+    The rest is scaled by 1 / (1 - p) (Srivastava et al. 2014, JMLR 15, section 10); of `p` 16 bits count. It acts while
+    `model`, a causal model of transformers, is in training mode. Whoever trains sets `key` before each forward; masks depend
+    on it and on the place in the model alone, so that activation checkpointing and a resumed run meet the same ones. They
+    belong to places in a packed row: another packing draws others.
     """
 
     def __init__(self, model: Any, p: float) -> None:
@@ -34,14 +34,14 @@ class Dropout:
 
     def _drop(self, values: Tensor, number: int) -> Tensor:
         drawn = torch.Generator(values.device).manual_seed(derive(self.key, "dropout", number))
-        fours = torch.empty(-(-values.numel() // 4), dtype=torch.int64, device=values.device)  # 16 random bits decide on a value
+        fours = torch.empty(-(-values.numel() // 4), dtype=torch.int64, device=values.device)  # drawing is what costs
         bits = fours.random_(-(2**63), None, generator=drawn).view(torch.int16)[: values.numel()].view(values.shape)
         mask = bits.ge(min(round(self.p * 2**16), 2**16 - 1) - 2**15).to(values.dtype)
         return values * mask.mul_(1.0 / (1.0 - self.p))
 
 
 def parts(model: nn.Module) -> list[nn.Module]:
-    """What the transformer blocks of a causal model add to the residual stream, in order: attention, feed-forward layers."""
+    """The modules of a causal model's blocks that hold matrices, in order: attention and feed-forward layers."""
     return [child for block in blocks(model) for child in block.children() if any(each.ndim > 1 for each in child.parameters())]
 
 
