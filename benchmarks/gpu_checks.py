@@ -376,7 +376,7 @@ def _fitted(
 
 
 def _batches(steps: Plan, number: int) -> Iterator[Batch]:
-    return (collate(steps.samples, micro, supervised(steps.samples)) for micro in steps[number].micros)
+    return (collate(steps.samples, micro, supervised(steps.samples), steps.budget.multiple) for micro in steps[number].micros)
 
 
 def _flops(shape: Shape, batch: Batch, full: bool) -> float:

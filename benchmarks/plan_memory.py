@@ -25,7 +25,7 @@ from parley.data.packing import collate, supervised
 from parley.data.plan import plan
 from parley.data.sample import Sample
 from parley.games.base import Message
-from parley.learners.lightning import LightningLearner, multiple
+from parley.learners.lightning import LightningLearner
 from parley.learners.memory import PARTS, Memory, Model, predict
 from parley.learners.optim import AdamW, Muon, OptimizerConfig, RMSProp
 from parley.models import snapshot as snapshots
@@ -100,7 +100,7 @@ def predicted(case: Case, learner: LightningLearner, samples: list[Sample]) -> M
     model = Model(case.shape.config(), case.adapter)
     steps = plan(samples, model.budget(learner.hardware, learner.dropout), seed=0, epochs=2, batch_utterances=learner.batch_utterances)
     before = supervised(samples)
-    batches = [collate(samples, micro, before, multiple("cpu", learner.hardware.precision)) for micro in steps[1].micros]
+    batches = [collate(samples, micro, before, steps.budget.multiple) for micro in steps[1].micros]
     return predict(model, learner.optimizer, learner.hardware, batches, dropout=learner.dropout, average=learner.average)
 
 

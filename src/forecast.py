@@ -24,7 +24,7 @@ from .data.plan import plan as planned
 from .data.sample import Sample
 from .data.shapes import Shape, draw
 from .files import InputError
-from .learners.lightning import LightningLearner, multiple
+from .learners.lightning import LightningLearner
 from .learners.memory import CONTEXT_GIB, GIB, PARTS, SLACK, Memory, Model, predict
 from .models.backend import Snapshot
 from .models.published import SHAPES, shape
@@ -115,8 +115,8 @@ def forecast(learner: LightningLearner, adapter: Any, config: Any, source: str, 
     micros = [micro for step in shown for micro in step.micros]
     shares = [step.micro(rank, world) for step in shown for rank in range(world)]
     worst = max(shares, key=lambda share: max((micro.padded for micro in share), default=0))
-    width, before = multiple("cuda" if hardware.accelerator == "gpu" else "cpu", hardware.precision), supervised(data.part)
-    worst_batches = [collate(data.part, micro, before, width) for micro in worst]
+    before = supervised(data.part)
+    worst_batches = [collate(data.part, micro, before, budget.multiple) for micro in worst]
     largest = max(worst_batches, key=lambda batch: batch.tokens_BT.numel())
     packed = efficiency(micros, data.part)
     whole, trained = model.parameters()

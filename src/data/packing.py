@@ -35,7 +35,8 @@ class Budget:
     longer stands alone. Without `trees` every sample has a row of its own, for models that cannot be packed. In a row of
     `attention_tokens` attention costs as much as all else; rows are kept shorter where that is cheaper. A kernel that
     skips what is masked has no such length. With `apart` samples stand side by side and share no prefix: dropout would put
-    the same noise on it for all of them.
+    the same noise on it for all of them. Rows that hold trees are padded to a multiple of `multiple` where kernels are
+    compiled for each length (see `collate`).
     """
 
     row_tokens: int
@@ -43,6 +44,7 @@ class Budget:
     trees: bool = True
     attention_tokens: float = math.inf
     apart: bool = False
+    multiple: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,7 +262,7 @@ def supervised(samples: Sequence[Sample]) -> list[int]:
 
 def collate(samples: Sequence[Sample], micro: MicroBatch, before: Sequence[int], multiple: int = 1) -> Batch:
     """The tensors of `micro`. `before` is what `supervised(samples)` gives; rows that need an explicit mask are padded
-    to a multiple of `multiple` tokens, which spares a compiled attention kernel new shapes."""
+    to a multiple of `multiple` tokens, which spares compiled kernels new shapes."""
     causal = all(len(row) == 1 for row in micro.rows)
     width = max(micro.sizes)
     width = width if causal else -(-width // multiple) * multiple

@@ -206,7 +206,7 @@ def load(snapshot: Snapshot, hardware: Hardware) -> Policy:
     Of an adapter's snapshot the adapter alone takes gradients; in mixed precision its frozen base is held in bfloat16.
     With the strategy fsdp the policy is sharded over the ranks, all of which must load it.
     """
-    device = "cuda" if hardware.accelerator in ("gpu", "cuda") else "cpu"
+    device = _device(hardware)
     mixed, sharded = hardware.precision == "bf16-mixed", hardware.strategy == "fsdp"
     half = hardware.precision == "bf16-true" or (mixed and snapshot.base is not None)
     dtype = "bfloat16" if half else "float32"
@@ -222,15 +222,18 @@ def load(snapshot: Snapshot, hardware: Hardware) -> Policy:
     return policy
 
 
-def multiple(device: str, precision: str) -> int:
-    """What packed rows are padded to. Kernels are compiled for every shape that they meet: attention's on a GPU, and on a CPU
-    oneDNN's for products in half precision, which it also keeps, a thousand of them."""
-    return EVEN if device == "cuda" or precision != "32-true" else 1
+def _device(hardware: Hardware) -> str:
+    return "cuda" if hardware.accelerator in ("gpu", "cuda") else "cpu"
 
 
 def budget(policy: Policy, hardware: Hardware, dropout: float = 0.0) -> Budget:
-    """The profile's budget for samples that `policy` will see."""
-    return Budget(hardware.row_tokens, hardware.micro_tokens, policy.packable, policy.attention_tokens, apart=dropout > 0)
+    """The profile's budget for samples that `policy` will see.
+
+    Rows have few lengths where kernels are compiled for each that they meet: attention's on a GPU, and on a CPU oneDNN's for
+    products in half precision, which it also keeps, a thousand of them.
+    """
+    multiple = EVEN if _device(hardware) == "cuda" or hardware.precision != "32-true" else 1
+    return Budget(hardware.row_tokens, hardware.micro_tokens, policy.packable, policy.attention_tokens, dropout > 0, multiple)
 
 
 def numbers(utterances: Sequence[Utterance], device: torch.device | str = "cpu") -> Numbers:
@@ -308,7 +311,7 @@ class _Training(pl.LightningModule):
         micros = dealt(step.micros, ranks.rank(), world, equal=self.learner.hardware.strategy == "fsdp")
         sums: dict[str, Tensor] = {}
         for at, (micro, counts) in enumerate(micros):
-            batch = collate(self.plan.samples, micro, self.before, multiple(self.device.type, self.learner.hardware.precision))
+            batch = collate(self.plan.samples, micro, self.before, self.plan.budget.multiple)
             if self.dropout is not None:
                 self.dropout.key = derive(self.seed, "step", number, at * world + ranks.rank())
             with self._unsynced(at + 1 < len(micros)):

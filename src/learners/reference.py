@@ -99,7 +99,7 @@ def forward(policy: nn.Module, samples: Sequence[Sample], budget: Budget, device
     values_M = torch.zeros(before[-1])
     with torch.no_grad():
         for micro, counts in dealt(once(samples, budget), ranks.rank(), ranks.world(), equal=True):
-            batch = collate(samples, micro, before)
+            batch = collate(samples, micro, before, budget.multiple)
             value_N = policy(batch.to(device)).cpu()
             if counts:
                 values_M[batch.token_N] = value_N

@@ -47,6 +47,17 @@ def test_it_gives_every_supervised_token_its_log_prob_in_sample_order(tmp_path):
         assert (values - torch.cat(expected)).abs().max() < 1e-5
 
 
+def test_its_rows_have_the_lengths_that_the_budget_asks_for(tmp_path):
+    samples, policy, widths = episodes(5), Policy(load_model(start(tmp_path).path)), []
+    policy.register_forward_pre_hook(lambda _, given: None if given[0].causal else widths.append(given[0].tokens_BT.shape[1]))
+    plain = run(policy, samples, tmp_path / "plain.safetensors")
+    assert any(width % 16 for width in widths)
+    widths.clear()
+    even = run(policy, samples, tmp_path / "even.safetensors", budget=Budget(40, 120, multiple=16))
+    assert widths and not any(width % 16 for width in widths)
+    assert (even - plain).abs().max() < 1e-5
+
+
 def test_it_is_spared_only_for_the_same_model_and_samples(tmp_path):
     samples, policy, file = episodes(2), Policy(load_model(start(tmp_path).path)), tmp_path / "kept" / "reference.safetensors"
     values = run(policy, samples, file)
