@@ -41,7 +41,7 @@ test-benchmark: export HF_HUB_OFFLINE = 1
 test-benchmark: export HF_DATASETS_OFFLINE = 1
 test-benchmark: setup
 	@$(PIP) -c constraints-benchmark.txt --no-build-isolation -e '.[benchmark]'
-	@$(BIN)/python -m pytest tests/test_benchmark.py
+	@$(BIN)/python -m pytest tests/run/test_harness.py
 
 # What is claimed of learning, resume and batching, measured again: four hours of an idle core, figures in docs/results/.
 # DATA=FOLDER, with the human data in it, adds what is shown on that.

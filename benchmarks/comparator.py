@@ -18,7 +18,7 @@ from parley.data.sample import Sample, Utterance
 from parley.learners.lightning import numbers
 from parley.learners.optim import OptimizerConfig
 from parley.objectives.base import Objective
-from parley.seeds import rng
+from parley.system.seeds import rng
 from torch import Tensor, nn
 
 Row = tuple[tuple[int, ...], Utterance]
@@ -27,12 +27,18 @@ Row = tuple[tuple[int, ...], Utterance]
 class Comparator:
     """Trains `model` in place. `rows` is the size of a micro-batch, `clip` the largest gradient norm.
 
-    `mask` gives the model a padding mask, as is usual. With padding on the right it changes nothing that counts; without
-    it attention takes a faster kernel.
+    `mask` gives the model a padding mask, as is usual. With padding on the right it changes nothing that counts;
+    without it attention takes a faster kernel.
     """
 
     def __init__(
-        self, model: nn.Module, loss: Objective, optimizer: OptimizerConfig, rows: int = 8, clip: float = 1.0, mask: bool = True
+        self,
+        model: nn.Module,
+        loss: Objective,
+        optimizer: OptimizerConfig,
+        rows: int = 8,
+        clip: float = 1.0,
+        mask: bool = True,
     ) -> None:
         self.model, self.reference = model.train(), copy.deepcopy(model).eval().requires_grad_(False)
         self.loss, self.rows, self.clip, self.mask = loss, rows, clip, mask
@@ -48,7 +54,9 @@ class Comparator:
         for at in range(0, len(rows), self.rows):
             part = rows[at : at + self.rows]
             logprob_N, ref_N, utterance_N = self._logprobs(part)
-            loss, _ = self.loss(logprob_N, ref_N, utterance_N, numbers([each for _, each in part], logprob_N.device), totals)
+            loss, _ = self.loss(
+                logprob_N, ref_N, utterance_N, numbers([each for _, each in part], logprob_N.device), totals
+            )
             loss.backward()
             total += loss.item()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)

@@ -6,9 +6,8 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from parley.data.credit.base import decayed
-from parley.data.sample import Sample, Utterance
-from parley.seeds import rng
+from parley.data.sample import Sample, Utterance, decayed
+from parley.system.seeds import rng
 from transformers import LlamaConfig
 
 FIRST = 7  # ids below are special tokens

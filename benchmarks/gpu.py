@@ -3,8 +3,8 @@
     benchmarks/gpu.sh [--out FILE] [--only NAME ...]     on a GPU: docs/results/gpu.json unless --out says otherwise
     benchmarks/gpu.sh --cpu                              every path on tiny shapes, all in one process
 
-A check is ok, failed, skipped (what it needs is missing) or left out (no time). Exit code 1 if any failed; the last line is
-JSON. Nothing but PyTorch, transformers, Lightning and peft is needed; Hydra is not imported.
+A check is ok, failed, skipped (what it needs is missing) or left out (no time). Exit code 1 if any failed; the last
+line is JSON. Nothing but PyTorch, transformers, Lightning and peft is needed; Hydra is not imported.
 """
 
 from __future__ import annotations
@@ -21,12 +21,16 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
-CHILD = "import sys; sys.modules.update(hydra=None, omegaconf=None); import gpu_checks; gpu_checks.main(*sys.argv[1:4], sys.argv[4:])"
+CHILD = (
+    "import sys; sys.modules.update(hydra=None, omegaconf=None); import gpu_checks; gpu_checks.main(*sys.argv[1:4], "
+    "sys.argv[4:])"
+)
 LIMIT = 520.0  # seconds for everything
 LEAST = 15.0  # seconds that a check needs to be begun
 # Most important first; seconds that each may take on a GPU, compiling included.
 CHECKS = {
-    "device": 60, "packed": 90, "full_1b": 90, "lora_7b": 110, "qlora_7b": 130, "fsdp": 80, "plain_1b": 70, "learner": 90,
+    "device": 60, "packed": 90, "full_1b": 90, "lora_7b": 110, "qlora_7b": 130, "fsdp": 80, "plain_1b": 70,
+    "learner": 90,
     "checkpointed_1b": 80, "head": 50, "play": 60,
 }  # fmt: skip
 
@@ -67,7 +71,15 @@ def _process(names: Sequence[str], cpu: bool, sparse: bool, folder: Path, second
     why = ""
     with open(log, "w") as stream:
         try:
-            subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT, timeout=seconds, env=environment, cwd=HERE, check=False)
+            subprocess.run(
+                command,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                timeout=seconds,
+                env=environment,
+                cwd=HERE,
+                check=False,
+            )
         except subprocess.TimeoutExpired:
             why = f"stopped after {seconds:.0f} s"
     found = dict(json.loads(line) for line in out.read_text().splitlines()) if out.exists() else {}
@@ -87,12 +99,18 @@ def _line(name: str, result: dict[str, Any]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cpu", action="store_true", help="tiny shapes on the CPU")
-    parser.add_argument("--only", nargs="+", choices=list(CHECKS), default=list(CHECKS), metavar="NAME", help=", ".join(CHECKS))
+    parser.add_argument(
+        "--only", nargs="+", choices=list(CHECKS), default=list(CHECKS), metavar="NAME", help=", ".join(CHECKS)
+    )
     parser.add_argument("--out", type=Path, help="JSON file for the results")
     options = parser.parse_args(arguments)
     started = time.monotonic()
     results = run(options.only, options.cpu)
-    figures = {"device": results.get("device", {}).get("name"), "seconds": round(time.monotonic() - started), "checks": results}
+    figures = {
+        "device": results.get("device", {}).get("name"),
+        "seconds": round(time.monotonic() - started),
+        "checks": results,
+    }
     if options.out is not None:
         options.out.write_text(json.dumps(figures, indent=2) + "\n")
     elif not options.cpu:

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -24,8 +25,8 @@ import pytorch_lightning as pl
 import torch
 from comparator import Comparator, all_logprobs
 from dialogues import Dialogues, Profile, Shape
-from parley.data.packing import Batch, Budget, collate, pack, supervised
-from parley.data.plan import Plan, plan
+from parley.batches.packing import Batch, Budget, collate, pack, supervised
+from parley.batches.plan import Plan, plan
 from parley.data.sample import Sample, Utterance
 from parley.games.base import Message
 from parley.learners import lightning
@@ -36,18 +37,20 @@ from parley.learners.optim import AdamW
 from parley.models import snapshot as snapshots
 from parley.models.adapter import LoRA, QLoRA
 from parley.models.attention import PATHS
-from parley.models.backend import Prompt, Sampling, Snapshot
 from parley.models.policy import Policy, check_packable
+from parley.models.snapshot import Snapshot
 from parley.models.tiny import word_tokenizer
 from parley.objectives.offline_po import OfflinePO
-from parley.preempt import Stop
+from parley.play.player import Prompt, Sampling
+from parley.system.preempt import Stop
 from torch import Tensor, nn
 from transformers import LlamaForCausalLM
 
 Figures = dict[str, Any]
 # Dense bfloat16 TFLOP/s of the vendors' data sheets; the first name that occurs in the device's is taken.
 PEAK_TFLOPS = {
-    "B200": 2250, "H200": 989, "H100 PCIe": 756, "H100": 989, "A100": 312, "L40S": 362, "L40": 181, "L4": 121, "A10G": 70, "A10": 125,
+    "B200": 2250, "H200": 989, "H100 PCIe": 756, "H100": 989, "A100": 312, "L40S": 362, "L40": 181, "L4": 121,
+    "A10G": 70, "A10": 125,
     "RTX 4090": 165, "RTX 3090": 71,
 }  # fmt: skip
 WARM, TIMED = 2, 4  # optimiser steps: the first compile kernels
@@ -81,7 +84,9 @@ class Bench:
         if self.tiny:
             return Profile(precision="bf16-mixed", micro_tokens=256, row_tokens=256, head_chunk=64, **changes)
         micro = 16384 if self.gib > 70 else 4096
-        return Profile("gpu", precision="bf16-mixed", threads=4, micro_tokens=micro, row_tokens=8192, head_chunk=2048, **changes)
+        return Profile(
+            "gpu", precision="bf16-mixed", threads=4, micro_tokens=micro, row_tokens=8192, head_chunk=2048, **changes
+        )
 
     def build(self, shape: Shape, dtype: torch.dtype, spread: float = 0.02) -> LlamaForCausalLM:
         """A Llama with random weights, made on the device."""
@@ -130,7 +135,9 @@ def device(bench: Bench) -> Figures:
         "gib": round(bench.gib, 1),
         "tflops_data_sheet": _peak(name),
         "tflops_matmul": round(2 * size**3 / min(seconds) / 1e12, 1),
-        "versions": {each: _version(each) for each in ("torch", "transformers", "pytorch_lightning", "peft", "bitsandbytes")},
+        "versions": {
+            each: _version(each) for each in ("torch", "transformers", "pytorch_lightning", "peft", "bitsandbytes")
+        },
     }
 
 
@@ -151,11 +158,14 @@ def _version(name: str) -> str:
 def packed(bench: Bench) -> Figures:
     """Packed rows against the model's own logits, one row per utterance: log-probs and gradients.
 
-    In float32 they agree; in bfloat16 a packed row is about as far from float32 as a plain one. A mask that leaks shows.
+    In float32 they agree; in bfloat16 a packed row is about as far from float32 as a plain one. A mask that leaks
+    shows.
     """
     shape = bench.shape(MIDDLE)
     samples = (LITTLE if bench.tiny else Dialogues(4, 3, vocab=shape.vocab)).samples()
-    model = bench.build(shape, torch.float32, spread=1.5 * shape.width**-0.5)  # so that a token in the wrong place shows
+    model = bench.build(
+        shape, torch.float32, spread=1.5 * shape.width**-0.5
+    )  # so that a token in the wrong place shows
     truth = _plain(bench, model, samples, half=False)
     plain = _apart(_plain(bench, model, samples, half=True), truth)
     figures: Figures = {"plain_bf16": plain, "faults": []}
@@ -186,7 +196,9 @@ def _plain(bench: Bench, model: nn.Module, samples: Sequence[Sample], half: bool
     return _values(model, torch.cat(found))
 
 
-def _packed(bench: Bench, model: nn.Module, samples: Sequence[Sample], half: bool, learning: bool, leak: bool = False) -> Values:
+def _packed(
+    bench: Bench, model: nn.Module, samples: Sequence[Sample], half: bool, learning: bool, leak: bool = False
+) -> Values:
     policy, before = Policy(model, head_chunk=64), supervised(samples)
     values_M = torch.zeros(before[-1], device=bench.device)
     units = [range(at, at + 3) for at in range(0, len(samples), 3)]
@@ -230,7 +242,7 @@ def learner(bench: Bench) -> Figures:
                 _curve(first, samples, hardware, Path(folder) / f"{name}_{side}")
                 for side, hardware in (("there", bench.profile(activation_checkpointing=True)), ("here", Profile()))
             )
-            apart = max(abs(one - other) for one, other in zip(there, here))
+            apart = max(abs(one - other) for one, other in zip(there, here, strict=True))
             figures[name] = {"losses": [round(loss, 5) for loss in there], "apart": float(f"{apart:.2g}")}
             if apart > 0.02 * max(map(abs, here)):
                 figures["faults"].append(f"{name}: losses {there}, on the CPU {here}")
@@ -245,7 +257,9 @@ def _saved(folder: Path) -> Snapshot:
 
 
 def _curve(first: Snapshot, samples: Sequence[Sample], hardware: Profile, folder: Path) -> list[float]:
-    made = LightningLearner(OfflinePO(), hardware, AdamW(lr=1e-3, eps=1e-4), batch_utterances=len(samples) // 3, schedule="constant")
+    made = LightningLearner(
+        OfflinePO(), hardware, AdamW(lr=1e-3, eps=1e-4), batch_utterances=len(samples) // 3, schedule="constant"
+    )
     return [row["loss"] for row in made.learn(samples, first, folder, seed=0, name="next")[1]["curve"]]
 
 
@@ -268,7 +282,9 @@ def lora_7b(bench: Bench) -> Figures:
 def qlora_7b(bench: Bench) -> Figures:
     if _version("bitsandbytes") == "missing":
         return {"skipped": "bitsandbytes is missing"}
-    return _speed(bench, SEVEN_B, QLoRA(double=False), adapt=lambda model: _lora(_four_bit(model)), activation_checkpointing=True)
+    return _speed(
+        bench, SEVEN_B, QLoRA(double=False), adapt=lambda model: _lora(_four_bit(model)), activation_checkpointing=True
+    )
 
 
 def _lora(model: LlamaForCausalLM) -> nn.Module:
@@ -285,8 +301,12 @@ def _four_bit(model: LlamaForCausalLM) -> LlamaForCausalLM:
         for parent in (block.self_attn, block.mlp):
             for name, layer in list(parent.named_children()):
                 if isinstance(layer, nn.Linear):
-                    new = bnb.nn.Linear4bit(layer.in_features, layer.out_features, False, torch.bfloat16, quant_type="nf4", device="meta")
-                    new.weight = bnb.nn.Params4bit(layer.weight.data, requires_grad=False, quant_type="nf4").to(layer.weight.device)
+                    new = bnb.nn.Linear4bit(
+                        layer.in_features, layer.out_features, False, torch.bfloat16, quant_type="nf4", device="meta"
+                    )
+                    new.weight = bnb.nn.Params4bit(layer.weight.data, requires_grad=False, quant_type="nf4").to(
+                        layer.weight.device
+                    )
                     new.support_avx512bf16_for_cpu = False  # see parley.models.fourbit
                     setattr(parent, name, new)
     model.is_loaded_in_4bit = True  # what peft asks
@@ -300,11 +320,12 @@ def _speed(
     adapt: Callable[[LlamaForCausalLM], nn.Module] | None = None,
     activation_checkpointing: bool = False,
 ) -> Figures:
-    """Packed training with the reference pass: tokens a second, share of the device's FLOP/s that the model needs, memory.
+    """Packed training with the reference pass: tokens a second, share of the device's FLOP/s that the model needs,
+    memory.
 
     FLOPs are those of the packed tokens: 2 a weight and token forward, the same for the gradient of what comes in and,
-    where weights are trained, of the weights; the head at supervised tokens only; attention as far as a token sees; nothing
-    for what is computed twice.
+    where weights are trained, of the weights; the head at supervised tokens only; attention as far as a token sees;
+    nothing for what is computed twice.
     """
     shape = bench.shape(real)
     model: nn.Module = bench.build(shape, torch.float32 if adapt is None else torch.bfloat16)
@@ -318,7 +339,10 @@ def _speed(
         policy.causal_lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     with _fitted(bench, learner, policy, samples) as (training, seconds):
         steps = training.plan
-        flops = [sum(_flops(shape, each, adapt is None) for each in _batches(steps, number)) for number in range(WARM, len(steps))]
+        flops = [
+            sum(_flops(shape, each, adapt is None) for each in _batches(steps, number))
+            for number in range(WARM, len(steps))
+        ]
         tokens = [training.curve[number]["tokens"] for number in range(WARM, len(steps))]
         utterances = [len(steps[number].utterances) for number in range(WARM, len(steps))]
         reference = training.reference_seconds
@@ -372,11 +396,14 @@ def _fitted(
             learner._fit(training, Path(folder))
         else:
             _fit_with(strategy, learner, training, Path(folder))
-        yield training, [after - before for before, after in zip(ends[WARM - 1 :], ends[WARM:])]
+        yield training, [after - before for before, after in pairwise(ends[WARM - 1 :])]
 
 
 def _batches(steps: Plan, number: int) -> Iterator[Batch]:
-    return (collate(steps.samples, micro, supervised(steps.samples), steps.budget.multiple) for micro in steps[number].micros)
+    return (
+        collate(steps.samples, micro, supervised(steps.samples), steps.budget.multiple)
+        for micro in steps[number].micros
+    )
 
 
 def _flops(shape: Shape, batch: Batch, full: bool) -> float:
@@ -422,7 +449,13 @@ def head(bench: Bench) -> Figures:
         model.zero_grad()
     chunked, whole = peaks
     faults = ["chunks save less than half"] if chunked is not None and whole is not None and chunked > whole / 2 else []
-    return {"supervised": len(batch.target_N), "vocabulary": shape.vocab, "chunked_gib": chunked, "whole_gib": whole, "faults": faults}
+    return {
+        "supervised": len(batch.target_N),
+        "vocabulary": shape.vocab,
+        "chunked_gib": chunked,
+        "whole_gib": whole,
+        "faults": faults,
+    }
 
 
 # --- sharding and play --------------------------------------------------------------------------------------------
@@ -448,7 +481,8 @@ class Sharded(lightning._Training):
 def _fit_with(strategy: Any, learner: LightningLearner, training: lightning._Training, folder: Path) -> None:
     hardware = learner.hardware
     trainer = pl.Trainer(
-        accelerator=hardware.accelerator, devices=1, precision=hardware.precision, strategy=strategy,  # type: ignore[arg-type]
+        accelerator=hardware.accelerator, devices=1, precision=hardware.precision, strategy=strategy,
+        # type: ignore[arg-type]
         max_epochs=1, default_root_dir=folder, logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, use_distributed_sampler=False, num_sanity_val_steps=0,
     )  # fmt: skip
@@ -464,7 +498,9 @@ def fsdp(bench: Bench) -> Figures:
         hardware = bench.profile()
         policy = bench.policy(bench.build(shape, torch.float32), hardware.head_chunk)
         samples, batch = _work(bench, shape)
-        learner = LightningLearner(OfflinePO(), hardware, AdamW(lr=1e-4, eps=1e-4), batch_utterances=batch, schedule="constant")
+        learner = LightningLearner(
+            OfflinePO(), hardware, AdamW(lr=1e-4, eps=1e-4), batch_utterances=batch, schedule="constant"
+        )
         strategy = None if name == "plain" else ModelParallelStrategy(data_parallel_size=1, tensor_parallel_size=1)
         bench.peak_gib()
         with _fitted(bench, learner, policy, samples, strategy) as (training, seconds):
@@ -478,7 +514,7 @@ def fsdp(bench: Bench) -> Figures:
 
 def play(bench: Bench) -> Figures:
     """The transformers backend: replies a second, and how many token ids are those of float32 on the CPU."""
-    from parley.models.hf import HFBackend
+    from parley.backends.hf import HFBackend
 
     count, length = (4, 8) if bench.tiny else (256, 64)
     figures: Figures = {}
@@ -486,15 +522,20 @@ def play(bench: Bench) -> Figures:
         start = _saved(Path(folder) / "model")
         sampling = Sampling(max_tokens=length)
         prompts = [
-            Prompt(f"{n}/0", f"{n}/seat", (), seed=n, sampling=sampling, token_ids=(2, 7 + n, 8, 9), policy=start.version)
+            Prompt(
+                f"{n}/0", f"{n}/seat", (), seed=n, sampling=sampling, token_ids=(2, 7 + n, 8, 9), policy=start.version
+            )
             for n in range(count)
         ]
         expected, _ = _replies(HFBackend(), start, prompts)
         for dtype in ("float32", "bfloat16"):
             found, seconds = _replies(HFBackend(device=bench.device, dtype=dtype), start, prompts)
-            same = sum(one == other for key in expected for one, other in zip(expected[key], found[key]))
+            same = sum(one == other for key in expected for one, other in zip(expected[key], found[key], strict=False))
             total = sum(map(len, expected.values()))
-            figures[dtype] = {"same_ids": round(same / total, 4), "tokens_per_second": round(sum(map(len, found.values())) / seconds)}
+            figures[dtype] = {
+                "same_ids": round(same / total, 4),
+                "tokens_per_second": round(sum(map(len, found.values())) / seconds),
+            }
     bad = figures["float32"]["same_ids"] < 0.99
     return figures | {"faults": ["float32 gives other token ids than the CPU"] if bad else []}
 

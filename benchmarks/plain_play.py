@@ -1,7 +1,7 @@
 """The plain comparator of play: as the published scripts do it, to measure parley's arena against.
 
-One game at a time, one reply at a time, transformers' own `generate()`, the seat's whole prompt rendered, encoded and read
-anew at every turn. Rules, chat template and sampling are the same as parley's.
+One game at a time, one reply at a time, transformers' own `generate()`, the seat's whole prompt rendered, encoded and
+read anew at every turn. Rules, chat template and sampling are the same as parley's.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from collections.abc import Iterable
 
 import torch
 from parley.games.base import Game, Reply, Request, Result
-from parley.models.backend import Sampling
 from parley.models.load import load_model, load_tokenizer
 from parley.play.pairing import Seating
+from parley.play.player import Sampling
 
 
 class PlainPlay:
@@ -35,14 +35,18 @@ class PlainPlay:
 
     def _reply(self, request: Request) -> Reply:
         chat = [{"role": message.role, "content": message.content} for message in request.messages]
-        ids = self.tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+        ids = self.tokenizer.apply_chat_template(
+            chat, add_generation_prompt=True, return_tensors="pt", return_dict=True
+        )
         start = ids["input_ids"].shape[1]
         room = self.model.config.max_position_embeddings - start
         if room < 1:
             return Reply(request.id, "", "context")
         length = min(room, request.options.max_tokens or self.sampling.max_tokens, self.sampling.max_tokens)
         with torch.inference_mode():
-            (out,) = self.model.generate(**ids, do_sample=True, temperature=self.sampling.temperature, top_k=0, max_new_tokens=length)
+            (out,) = self.model.generate(
+                **ids, do_sample=True, temperature=self.sampling.temperature, top_k=0, max_new_tokens=length
+            )
         reply = out[start:]
         self.tokens += len(reply)
         text = self.tokenizer.decode(reply, skip_special_tokens=True)

@@ -2,9 +2,9 @@
 
     python benchmarks/plan_memory.py
 
-Each case trains two optimiser steps through the real learner. Measured is the second: the bytes of all tensors that are alive
-before it, and on top of them the most that PyTorch's CPU allocator has given out during it (its profiler tells every
-allocation, those inside of operators included). Predicted is `parley.learners.memory.predict` on the step's
+Each case trains two optimiser steps through the real learner. Measured is the second: the bytes of all tensors that are
+alive before it, and on top of them the most that PyTorch's CPU allocator has given out during it (its profiler tells
+every allocation, those inside of operators included). Predicted is `parley.learners.memory.predict` on the step's
 micro-batches, from the model's config alone. Writes docs/results/plan_memory.json; the last line is JSON.
 """
 
@@ -21,8 +21,8 @@ from typing import Any
 
 import torch
 from dialogues import Dialogues, Profile, Shape
-from parley.data.packing import collate, supervised
-from parley.data.plan import plan
+from parley.batches.packing import collate, supervised
+from parley.batches.plan import plan
 from parley.data.sample import Sample
 from parley.games.base import Message
 from parley.learners.lightning import LightningLearner
@@ -30,7 +30,7 @@ from parley.learners.memory import PARTS, Memory, Model, predict
 from parley.learners.optim import AdamW, Muon, OptimizerConfig, RMSProp
 from parley.models import snapshot as snapshots
 from parley.models.adapter import LoRA, QLoRA
-from parley.models.backend import Snapshot
+from parley.models.snapshot import Snapshot
 from parley.models.tiny import word_tokenizer
 from parley.objectives.filtered_bc import FilteredBC
 from results import record
@@ -91,17 +91,31 @@ def compare(case: Case, folder: Path) -> tuple[Memory, int]:
         start = case.adapter.create(start, folder / "adapter", seed=0)
     samples = case.data.samples()
     learner = LightningLearner(
-        FilteredBC(), case.hardware, case.optimizer, epochs=2, batch_utterances=10**6, dropout=case.dropout, average=case.average
+        FilteredBC(),
+        case.hardware,
+        case.optimizer,
+        epochs=2,
+        batch_utterances=10**6,
+        dropout=case.dropout,
+        average=case.average,
     )
     return predicted(case, learner, samples), measured(learner, samples, start, folder / "out")
 
 
 def predicted(case: Case, learner: LightningLearner, samples: list[Sample]) -> Memory:
     model = Model(case.shape.config(), case.adapter)
-    steps = plan(samples, model.budget(learner.hardware, learner.dropout), seed=0, epochs=2, batch_utterances=learner.batch_utterances)
+    steps = plan(
+        samples,
+        model.budget(learner.hardware, learner.dropout),
+        seed=0,
+        epochs=2,
+        batch_utterances=learner.batch_utterances,
+    )
     before = supervised(samples)
     batches = [collate(samples, micro, before, steps.budget.multiple) for micro in steps[1].micros]
-    return predict(model, learner.optimizer, learner.hardware, batches, dropout=learner.dropout, average=learner.average)
+    return predict(
+        model, learner.optimizer, learner.hardware, batches, dropout=learner.dropout, average=learner.average
+    )
 
 
 def measured(learner: LightningLearner, samples: list[Sample], start: Snapshot, folder: Path) -> int:
@@ -116,7 +130,9 @@ def measured(learner: LightningLearner, samples: list[Sample], start: Snapshot, 
             watch.stop()
 
     learner.learn(samples, start, folder, seed=0, name="next", progress=ended)
-    return before[0] + max(accumulate(size for _, size in sorted(_allocations(watch.profiler.kineto_results.experimental_event_tree()))))
+    return before[0] + max(
+        accumulate(size for _, size in sorted(_allocations(watch.profiler.kineto_results.experimental_event_tree())))
+    )
 
 
 def _alive() -> int:

@@ -2,8 +2,9 @@
 
     python benchmarks/play.py [snapshot folder] [--only engine comparator scripted adapters] [--pairs 5] [--no-record]
 
-Without a folder a tiny model is made and imitates for a minute first. One thread; figures are per CPU-second, so that other
-work on the machine does not count. Where vLLM is not installed `engine` and `adapters` are left out. The last line is JSON.
+Without a folder a tiny model is made and imitates for a minute first. One thread; figures are per CPU-second, so that
+other work on the machine does not count. Where vLLM is not installed `engine` and `adapters` are left out. The last
+line is JSON.
 """
 
 from __future__ import annotations
@@ -23,18 +24,20 @@ from statistics import median
 from typing import Any
 
 import torch
+from parley.backends import vllm_engine
+from parley.backends.hf import HFBackend
 from parley.data.store import EpisodeStore
-from parley.files import InputError
 from parley.games.deal import Deal
-from parley.models import snapshot, vllm_engine
-from parley.models.adapter import LoRA
-from parley.models.backend import Backend, Completion, Prompt, Sampling, Snapshot
-from parley.models.hf import HFBackend
+from parley.models import snapshot
+from parley.models.adapter import Adapter, LoRA
 from parley.models.load import load_policy, load_tokenizer
 from parley.models.renderer import Renderer
+from parley.models.snapshot import Snapshot
 from parley.play.arena import Arena, Report
 from parley.play.pairing import Seating, self_play
+from parley.play.player import Backend, Completion, Prompt, Sampling
 from parley.play.players import LanguagePlayer, ScriptedPlayer
+from parley.system.files import InputError
 from plain_play import PlainPlay
 from results import ROOT, record, revision
 from show_batch import imitated
@@ -70,7 +73,8 @@ def arena(backend: Backend, made: Snapshot, matches: int, in_flight: int) -> tup
     return report, seconds
 
 
-# --- against the engine ------------------------------------------------------------------------------------------------
+# --- against the engine
+# ------------------------------------------------------------------------------------------------
 
 
 class Tap:
@@ -94,14 +98,18 @@ class Tap:
 
 
 def alone(engine: Any, trace: Sequence[tuple[Prompt, int]], open_at: Sequence[int]) -> tuple[int, float]:
-    """(tokens, CPU-seconds) of vLLM itself for the recorded prompts and lengths in order, as many at each step as were open."""
+    """(tokens, CPU-seconds) of vLLM itself for the recorded prompts and lengths in order, as many at each step as were
+    open."""
     from vllm import SamplingParams
     from vllm.inputs.engine import tokens_input
     from vllm.sampling_params import RequestOutputKind
 
-    fixed = dict(logprobs=0, detokenize=False, skip_clone=True, ignore_eos=True, output_kind=RequestOutputKind.FINAL_ONLY)
+    fixed = dict(
+        logprobs=0, detokenize=False, skip_clone=True, ignore_eos=True, output_kind=RequestOutputKind.FINAL_ONLY
+    )
     waiting = deque(
-        (prompt.token_ids, dict(temperature=SAMPLING.temperature, seed=prompt.seed, max_tokens=length, **fixed)) for prompt, length in trace
+        (prompt.token_ids, dict(temperature=SAMPLING.temperature, seed=prompt.seed, max_tokens=length, **fixed))
+        for prompt, length in trace
     )
     tokens = running = number = 0
     with stopwatch() as spent, torch.compiler.set_stance("force_eager"):
@@ -120,7 +128,7 @@ def alone(engine: Any, trace: Sequence[tuple[Prompt, int]], open_at: Sequence[in
 
 def engine_share(made: Snapshot, pairs: int) -> dict[str, Any]:
     """The arena's sampled tokens per CPU-second as a share of the engine's alone, in interleaved pairs."""
-    from parley.models.vllm import VLLMBackend
+    from parley.backends.vllm import VLLMBackend
 
     found: dict[str, Any] = {}
     for in_flight, matches in IN_FLIGHT.items():
@@ -136,11 +144,15 @@ def engine_share(made: Snapshot, pairs: int) -> dict[str, Any]:
             held._llm.reset_prefix_cache()
             tokens, engine_seconds = alone(held._llm, trace, tap.open)
             rows.append((report.tokens / seconds, tokens / engine_seconds))
-            print(f"{in_flight} in flight: arena {rows[-1][0]:.0f}, engine {rows[-1][1]:.0f} tokens per CPU-second", flush=True)
+            print(
+                f"{in_flight} in flight: arena {rows[-1][0]:.0f}, engine {rows[-1][1]:.0f} tokens per CPU-second",
+                flush=True,
+            )
         shares = [ours / theirs for ours, theirs in rows]
         lengths = sorted(length for _, length in trace)
         found[str(in_flight)] = {
-            "share": round(median(shares), 3), "least": round(min(shares), 3), "most": round(max(shares), 3), "matches": matches,
+            "share": round(median(shares), 3), "least": round(min(shares), 3), "most": round(max(shares), 3),
+            "matches": matches,
             "replies": len(trace), "reply_tokens": [lengths[0], lengths[len(lengths) // 2], lengths[-1]],
             "arena": round(median(row[0] for row in rows)), "engine": round(median(row[1] for row in rows)),
         }  # fmt: skip
@@ -148,7 +160,8 @@ def engine_share(made: Snapshot, pairs: int) -> dict[str, Any]:
     return found
 
 
-# --- against the comparator, and with scripts --------------------------------------------------------------------------
+# --- against the comparator, and with scripts
+# --------------------------------------------------------------------------
 
 
 def comparator_ratio(made: Snapshot, pairs: int, matches: int = 1024, plain: int = 128) -> dict[str, Any]:
@@ -165,7 +178,7 @@ def comparator_ratio(made: Snapshot, pairs: int, matches: int = 1024, plain: int
             results = player.play(GAME, seatings(matches)[:plain])
             theirs.append((len(results) / spent(), player.tokens / len(results)))
         print(f"games per CPU-second: arena {ours[-1][0]:.2f}, one at a time {theirs[-1][0]:.3f}", flush=True)
-    ratios = [one[0] / other[0] for one, other in zip(ours, theirs)]
+    ratios = [one[0] / other[0] for one, other in zip(ours, theirs, strict=True)]
     return {
         "ratio": round(median(ratios), 2), "least": round(min(ratios), 2), "most": round(max(ratios), 2),
         "matches": matches, "plain_matches": plain,
@@ -190,12 +203,13 @@ def scripted(pairs: int, matches: int = 2000) -> dict[str, Any]:
     return found
 
 
-# --- adapters ----------------------------------------------------------------------------------------------------------
+# --- adapters
+# ----------------------------------------------------------------------------------------------------------
 
 
 def adapters(made: Snapshot, counts: Sequence[int] = (1, 8, 32), replies: int = 256) -> dict[str, Any]:
     """Tokens per CPU-second with one batch of prompts over so many adapters of rank 8, and without any."""
-    from parley.models.vllm import VLLMBackend
+    from parley.backends.vllm import VLLMBackend
 
     with tempfile.TemporaryDirectory() as folder:
         loaded = [changed(made, Path(folder), number) for number in range(max(counts))]
@@ -215,7 +229,8 @@ def adapters(made: Snapshot, counts: Sequence[int] = (1, 8, 32), replies: int = 
 
 def _rate(backend: Any, versions: Sequence[str], words: int, replies: int, round_: int) -> float:
     asked = [
-        Prompt(f"{round_}/{at}", f"{round_}/{at}", (), at, sampling=Sampling(max_tokens=32), policy=versions[at % len(versions)],
+        Prompt(f"{round_}/{at}", f"{round_}/{at}", (), at, sampling=Sampling(max_tokens=32),
+        policy=versions[at % len(versions)],
                token_ids=tuple(7 + (at * 31 + place * 17 + round_) % (words - 7) for place in range(40)))
         for at in range(replies)
     ]  # fmt: skip
@@ -235,7 +250,7 @@ def changed(made: Snapshot, folder: Path, number: int) -> Snapshot:
         for name, parameter in policy.named_parameters():
             if "lora_B" in name:
                 parameter.normal_(std=0.05, generator=generator)
-    return snapshot.save(policy, load_tokenizer(made.path), folder / f"a{number}", f"a{number}", made.path)
+    return snapshot.save(Adapter.of(policy), load_tokenizer(made.path), folder / f"a{number}", f"a{number}", made.path)
 
 
 def keep(found: dict[str, Any]) -> None:
@@ -245,7 +260,9 @@ def keep(found: dict[str, Any]) -> None:
     when = {"revision": revision(), "date": date.today().isoformat()}
     measured = {name: {**when, "figures": each} for name, each in found.items() if name != "vllm"}
     command = "python benchmarks/play.py [FOLDER] --only PART --pairs N"
-    record("play", {"command": command, "vllm": found["vllm"] or old.get("vllm"), "parts": old.get("parts", {}) | measured})
+    record(
+        "play", {"command": command, "vllm": found["vllm"] or old.get("vllm"), "parts": old.get("parts", {}) | measured}
+    )
 
 
 def main() -> None:

@@ -2,9 +2,10 @@
 
     python benchmarks/play_memory.py [--matches 10000 100000] [--no-record]
 
-Cooperative Deal, the script `fair` in both seats, the scorer `rules`, credit above the mean of the round. Each number of matches is
-played in a process and a run directory of its own; measured is the peak of its resident set, imports included, and what it was before
-the first match. Fails where the last peak is more than 1.2 times the first. Writes docs/results/play_memory.json; the last line is JSON.
+Cooperative Deal, the script `fair` in both seats, the scorer `rules`, credit above the mean of the round. Each number
+of matches is played in a process and a run directory of its own; measured is the peak of its resident set, imports
+included, and what it was before the first match. Fails where the last peak is more than 1.2 times the first. Writes
+docs/results/play_memory.json; the last line is JSON.
 """
 
 from __future__ import annotations
@@ -28,15 +29,23 @@ SCRIPT = "fair"
 def round_of(matches: int, out: Path) -> dict[str, Any]:
     """Plays, scores and credits one round; returns its figures."""
     from hydra import compose, initialize_config_module
-    from parley.loop import Loop
-    from parley.models.backend import Snapshot
+    from parley.models.snapshot import Snapshot
     from parley.report.progress import Progress
-    from parley.runs import build
+    from parley.run.build import build
+    from parley.run.loop import Loop
     from rich.console import Console
 
-    words = [f"players.default={SCRIPT}", f"play.scenarios={matches}", "play.group=1", "imitate.matches=0", "scorer=rules"]
+    words = [
+        f"players.default={SCRIPT}",
+        f"play.scenarios={matches}",
+        "play.group=1",
+        "imitate.matches=0",
+        "scorer=rules",
+    ]
     with initialize_config_module("parley.conf", version_base="1.3"):
-        config = compose("config", ["game=deal", "objective.credit.keep=above_avg", "objective.credit.score=return", *words])
+        config = compose(
+            "config", ["game=deal", "objective.credit.keep=above_avg", "objective.credit.score=return", *words]
+        )
     loop = Loop(build(config, out), out, Progress(Console(quiet=True)))
     before, clock = peak(), time.process_time()
     played = loop.self_play(1, Snapshot("nobody", ""))
@@ -64,7 +73,9 @@ def measured(matches: int) -> dict[str, Any]:
     """`round_of` in a process of its own."""
     with tempfile.TemporaryDirectory() as out:
         command = [sys.executable, __file__, "--child", out, "--matches", str(matches)]
-        return json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()[-1])
+        return json.loads(
+            subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout.splitlines()[-1]
+        )
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from parley.files import write_json
+from parley.system.files import write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -19,14 +19,25 @@ def record(name: str, figures: dict[str, Any]) -> Path:
     """Writes `figures` and what they were measured on; returns the file."""
     path = ROOT / "docs" / "results" / f"{name}.json"
     command = " ".join(["python", str(Path(sys.argv[0]).resolve().relative_to(ROOT)), *sys.argv[1:]])
-    write_json(path, {"revision": revision(), "date": date.today().isoformat(), "command": command, "processor": processor(), **figures})
+    write_json(
+        path,
+        {
+            "revision": revision(),
+            "date": date.today().isoformat(),
+            "command": command,
+            "processor": processor(),
+            **figures,
+        },
+    )
     print(f"written: {path.relative_to(ROOT)}")
     return path
 
 
 def revision() -> str:
     """The git revision of the checkout, with + where tracked files differ from it."""
-    return (_git("rev-parse", "--short", "HEAD") or "unknown") + ("+" if _git("status", "--porcelain", "-uno", "--", "src", "conf") else "")
+    return (_git("rev-parse", "--short", "HEAD") or "unknown") + (
+        "+" if _git("status", "--porcelain", "-uno", "--", "src", "conf") else ""
+    )
 
 
 def _git(*words: str) -> str:
@@ -38,6 +49,8 @@ def processor() -> str:
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        names = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")
+        ]
         model = names[0] if names else model
     return f"{model}, {os.cpu_count()} cores"

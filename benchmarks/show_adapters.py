@@ -1,10 +1,11 @@
-"""Low-rank adapters and offline policy optimisation on the default experiment: is the last snapshot better than its own start?
+"""Low-rank adapters and offline policy optimisation on the default experiment: is the last snapshot better than its own
+start?
 
     python benchmarks/show_adapters.py                                     # three runs of seed 0, one after the other
     python benchmarks/show_adapters.py lora=RUN qlora=RUN offline_po=RUN   # reads runs that were made before
 
-Imitation trains all weights, the iterations only the adapter; in `qlora` the start is the 4-bit base itself. Every run is held against
-its own start, match by match of the same held-out scenarios. Exits with 1 where a claim does not hold.
+Imitation trains all weights, the iterations only the adapter; in `qlora` the start is the 4-bit base itself. Every run
+is held against its own start, match by match of the same held-out scenarios. Exits with 1 where a claim does not hold.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from parley.data.store import EpisodeStore
-from parley.estimates import paired
+from parley.report.estimates import paired
 from results import record
 
 RUNS = {"lora": ["adapter=lora"], "qlora": ["adapter=qlora"], "offline_po": ["objective=offline_po"]}
@@ -41,7 +42,10 @@ def measure(name: str, run: Path) -> dict[str, Any]:
         sys.exit(f"{run} is no run of {name}: its command lacks {missing[0]}")
     rows = summary["iterations"]
     end = rows[-1]["iteration"]
-    gain = {part: paired(matches(run, 0, part).read(), matches(run, end, part).read(), METRIC).to_json() for part in ("sampled", "greedy")}
+    gain = {
+        part: paired(matches(run, 0, part).read(), matches(run, end, part).read(), METRIC).to_json()
+        for part in ("sampled", "greedy")
+    }
     return {
         "overrides": [word for word in words if "/" not in word],  # results name no folder of this machine
         "imitation": "in the run" if summary["demonstrators"] else "given, as model.path",
@@ -50,7 +54,10 @@ def measure(name: str, run: Path) -> dict[str, Any]:
         "seconds": summary["seconds"],
         "cpu_seconds": summary["cpu_seconds"],
         "gain": gain,
-        **{name: {part: {key: rows[at][part][key] for key in SHOWN} for part in gain} for name, at in (("start", 0), ("last", -1))},
+        **{
+            name: {part: {key: rows[at][part][key] for key in SHOWN} for part in gain}
+            for name, at in (("start", 0), ("last", -1))
+        },
         "sampled": [row["sampled"][METRIC]["mean"] for row in rows],
     }
 
@@ -75,7 +82,10 @@ def main() -> None:
     for name in RUNS:
         print(told(name, found[name]))
     claims = {
-        f"{name}: the last {part} joint score is above its own start, the paired interval above 0": each["gain"][part]["low"] > 0
+        f"{name}: the last {part} joint score is above its own start, the paired interval above 0": each["gain"][part][
+            "low"
+        ]
+        > 0
         for name, each in found.items()
         for part in ("sampled", "greedy")
     }

@@ -13,14 +13,14 @@ import tempfile
 import time
 
 import torch
+from parley.backends.hf import HFBackend
 from parley.data.episode import Episode
 from parley.games.deal import Deal
 from parley.models import snapshot
-from parley.models.backend import Sampling
-from parley.models.hf import HFBackend
 from parley.models.renderer import Renderer
 from parley.play.arena import Arena
 from parley.play.pairing import self_play
+from parley.play.player import Sampling
 from parley.play.players import LanguagePlayer
 from results import record
 

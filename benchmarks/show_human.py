@@ -23,26 +23,38 @@ from typing import Any
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from parley.data.formats.lewis import LewisDialogues, read
-from parley.data.packing import supervised
+from parley.backends.hf import HFBackend
+from parley.batches.packing import supervised
+from parley.data.formats.lewis import read
 from parley.data.sample import Sample
+from parley.data.sources.lewis import LewisDialogues
 from parley.data.store import EpisodeStore
-from parley.estimates import summarise
 from parley.games.base import Game
 from parley.games.deal.grammar import parse
 from parley.learners.lightning import Hardware
 from parley.learners.likelihood import mean_logprob
-from parley.models.backend import Prompt, Sampling, Snapshot
-from parley.models.hf import HFBackend
 from parley.models.renderer import Renderer
-from parley.tasks import all_snapshots, saved
+from parley.models.snapshot import Snapshot
+from parley.play.player import Prompt, Sampling
+from parley.report.estimates import summarise
+from parley.run.directory import all_snapshots, saved
 from results import record
 
-METRICS = ("score", "joint_score", "agreement_rate", "pareto_rate", "mismatch_rate", "invalid_rate", "cap_rate", "actions")
+METRICS = (
+    "score",
+    "joint_score",
+    "agreement_rate",
+    "pareto_rate",
+    "mismatch_rate",
+    "invalid_rate",
+    "cap_rate",
+    "actions",
+)
 
 
 def talk(sample: Sample, message: int, propose: int) -> Sample:
-    """The sample with the words and ends of both speakers' messages as its utterances, given the tags `message` and `propose`."""
+    """The sample with the words and ends of both speakers' messages as its utterances, given the tags `message` and
+    `propose`."""
     spoken = []
     for each in sample.utterances:
         tag = sample.token_ids[each.start]
@@ -51,7 +63,9 @@ def talk(sample: Sample, message: int, propose: int) -> Sample:
         elif tag == message:
             spoken.append(replace(each, start=each.start + 1))
         elif tag != propose:
-            raise ValueError(f"{sample.id}: a reply begins with token {tag}, neither [message] nor [propose] as one token")
+            raise ValueError(
+                f"{sample.id}: a reply begins with token {tag}, neither [message] nor [propose] as one token"
+            )
     return replace(sample, utterances=tuple(spoken))
 
 
@@ -63,14 +77,18 @@ def tags(renderer: Renderer) -> tuple[int, int]:
     return message, propose
 
 
-def perplexity(snapshot: Snapshot, source: LewisDialogues, game: Game, hardware: Hardware, split: str = "validation") -> dict[str, Any]:
+def perplexity(
+    snapshot: Snapshot, source: LewisDialogues, game: Game, hardware: Hardware, split: str = "validation"
+) -> dict[str, Any]:
     """exp of the mean negative log-prob in nats of every word and end of turn, and how many there were."""
     renderer = Renderer.load(snapshot.path)
     demonstrations = replace(source, partner_weight=1.0).demonstrations(game, split)
     samples = [talk(renderer.demonstration(each), *tags(renderer)) for each in demonstrations]
     ends = sum(len(sample.utterances) for sample in samples)
     unknown = renderer.tokenizer.unk_token_id
-    spoken = [sample.token_ids[at] for sample in samples for each in sample.utterances for at in range(each.start, each.end)]
+    spoken = [
+        sample.token_ids[at] for sample in samples for each in sample.utterances for at in range(each.start, each.end)
+    ]
     found = math.exp(-mean_logprob(samples, snapshot, hardware))
     tokens = supervised(samples)[-1]
     return {
@@ -80,7 +98,8 @@ def perplexity(snapshot: Snapshot, source: LewisDialogues, game: Game, hardware:
 
 
 def selections(snapshot: Snapshot, source: LewisDialogues, game: Game, split: str = "validation") -> dict[str, Any]:
-    """Share of the human selections that the greedy proposal equals in all three numbers, and of proposals that are legal."""
+    """Share of the human selections that the greedy proposal equals in all three numbers, and of proposals that are
+    legal."""
     renderer = Renderer.load(snapshot.path)
     _, propose = tags(renderer)
     known = {}
@@ -102,7 +121,11 @@ def selections(snapshot: Snapshot, source: LewisDialogues, game: Game, split: st
         counts, share = known[name]
         chosen = getattr(parse(f"[propose] {text}", counts, opened=True, must_propose=True), "share", None)
         legal, right = legal + (chosen is not None), right + (chosen == share)
-    return {"accuracy": round(right / len(prompts), 4), "legal": round(legal / len(prompts), 4), "selections": len(prompts)}
+    return {
+        "accuracy": round(right / len(prompts), 4),
+        "legal": round(legal / len(prompts), 4),
+        "selections": len(prompts),
+    }
 
 
 def answers(snapshot: Snapshot, prompts: list[Prompt]) -> Iterator[tuple[str, str]]:
@@ -124,7 +147,9 @@ def self_play(run: Path, number: int, known: set[str]) -> dict[str, Any]:
         new = [episode for episode in episodes if episode.scenario.cluster not in known]
         for name, chosen in ((what, episodes), (f"{what}_new", new)):
             if not chosen:
-                raise ValueError(f"{run}: no match of iteration {number} to measure for {name}; play more held-out contexts")
+                raise ValueError(
+                    f"{run}: no match of iteration {number} to measure for {name}; play more held-out contexts"
+                )
             found = summarise(chosen)
             figures[name] = {"matches": len(chosen), **{metric: found[metric].to_json() for metric in METRICS}}
     return figures
@@ -168,12 +193,21 @@ def measure(run: Path) -> dict[str, Any]:
 
 def show(figures: Mapping[str, Any]) -> None:
     val, cost = figures["validation"], figures["imitation"]["cpu_seconds"]
-    print(f"validation perplexity {val['perplexity']} over {val['words']} words and {val['ends']} ends, {cost} CPU-s of imitation")
+    print(
+        f"validation perplexity {val['perplexity']} over {val['words']} words and {val['ends']} ends, {cost} CPU-s of "
+        f"imitation"
+    )
     for which in ("selection", "selection_best"):
-        print(f"{which}: {figures[which]['accuracy']:.3f} of {figures[which]['selections']} right, {figures[which]['legal']:.3f} legal")
+        print(
+            f"{which}: {figures[which]['accuracy']:.3f} of {figures[which]['selections']} right, "
+            f"{figures[which]['legal']:.3f} legal"
+        )
     for number, row in enumerate(figures["iterations"]):
         for what, found in row.items():
-            told = [f"{name} {found[name]['mean']:.3f} [{found[name]['low']:.3f}, {found[name]['high']:.3f}]" for name in METRICS[:3]]
+            told = [
+                f"{name} {found[name]['mean']:.3f} [{found[name]['low']:.3f}, {found[name]['high']:.3f}]"
+                for name in METRICS[:3]
+            ]
             lost = [f"{name} {found[name]['mean']:.3f}" for name in METRICS[4:7]]
             print(f"{number} {what:12s} {found['matches']:4d}", *told, *lost, sep="  ")
     above = [name for name, yes in figures["apart"].items() if yes]
@@ -186,7 +220,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         run = Path(finished[0]) if finished else Path(folder) / "run"
         if not finished:
-            subprocess.run([sys.executable, "-m", "parley", "experiment=deal_human", f"hydra.run.dir={run}", *overrides], check=True)
+            subprocess.run(
+                [sys.executable, "-m", "parley", "experiment=deal_human", f"hydra.run.dir={run}", *overrides],
+                check=True,
+            )
         figures = measure(run)
     show(figures)
     told = [word for word in overrides if not word.startswith("data.path=")]

@@ -2,8 +2,8 @@
 
     python benchmarks/show_judges.py
 
-The utterances are those of scripted matches, of short chat and of long texts with and without the word, in equal parts; every word has its
-own judge, made once. Exits with 1 where a million utterances would take a judge more than a minute.
+The utterances are those of scripted matches, of short chat and of long texts with and without the word, in equal parts;
+every word has its own judge, made once. Exits with 1 where a million utterances would take a judge more than a minute.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from parley.games.taboo.lexicon import lexicon
 from results import record
 
 WORDS, EACH = 300, 100
-TALK = "well let me think about that for a moment because there is a lot that could be said and nothing of it is quite certain"
+TALK = (
+    "well let me think about that for a moment because there is a lot that could be said and nothing of it is quite "
+    "certain"
+)
 FILLER = tuple(re.findall("[a-z]+", TALK))
 
 
@@ -32,7 +35,9 @@ def utterances(chance: Random) -> list[tuple[str, str, str]]:
             texts = (
                 world.say("it", chance.choice(world.cues[word])),
                 " ".join(chance.choices(FILLER, k=12)).capitalize() + "?",
-                " ".join([*chance.choices(FILLER, k=60), word if number % 8 == 0 else other, *chance.choices(FILLER, k=60)]),
+                " ".join(
+                    [*chance.choices(FILLER, k=60), word if number % 8 == 0 else other, *chance.choices(FILLER, k=60)]
+                ),
                 f"I know the word! It is {word if number % 3 == 0 else other}.",
             )
             found.append((word, ("attacker", "defender")[number % 2], texts[number // 2 % 4]))

@@ -3,8 +3,8 @@
     python benchmarks/show_kill.py [overrides...]
 
 The moments are in every stage; one tears the line of an episode in two, as a kill inside a write does, and one leaves a
-half-written snapshot. Shown are: the same figures in summary.json (seconds aside), every stored episode still there byte
-for byte after each resume, and no finished stage made again. Exits with 1 if anything differs.
+half-written snapshot. Shown are: the same figures in summary.json (seconds aside), every stored episode still there
+byte for byte after each resume, and no finished stage made again. Exits with 1 if anything differs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from typing import Any
 from results import record
 
 SMALL = [
-    "experiment=deal_tiny", "iterations=2", "imitate.matches=2400", "imitate.learner.batch_utterances=80", "imitate.validation=20",
+    "experiment=deal_tiny", "iterations=2", "imitate.matches=2400", "imitate.learner.batch_utterances=80",
+    "imitate.validation=20",
     "objective.credit.keep=above_avg", "play.scenarios=48", "eval.scenarios=24", "eval.greedy=24", "eval.validation=24",
     "eval.opponents=[fair]",
 ]  # fmt: skip
@@ -36,7 +37,9 @@ def playing(stage: str) -> Callable[[Path], bool]:
 
     def now(run: Path) -> bool:
         folder = run / stage
-        return not (folder / "stage.json").exists() and any(path.stat().st_size > 2000 for path in folder.glob("*.jsonl"))
+        return not (folder / "stage.json").exists() and any(
+            path.stat().st_size > 2000 for path in folder.glob("*.jsonl")
+        )
 
     return now
 
@@ -86,7 +89,11 @@ def stored(run: Path) -> dict[str, tuple[int, str]]:
 
 def kept(run: Path, before: dict[str, tuple[int, str]]) -> list[str]:
     """The files that no longer begin with what they held."""
-    return [name for name, (size, digest) in before.items() if hashlib.sha256((run / name).read_bytes()[:size]).hexdigest() != digest]
+    return [
+        name
+        for name, (size, digest) in before.items()
+        if hashlib.sha256((run / name).read_bytes()[:size]).hexdigest() != digest
+    ]
 
 
 def kill(process: subprocess.Popen[bytes], run: Path, when: Callable[[Path], bool], delay: float) -> bool:
@@ -115,7 +122,9 @@ def tear(run: Path, stage: str) -> None:
 def figures(value: Any) -> Any:
     """A summary without its times."""
     if isinstance(value, dict):
-        return {key: figures(each) for key, each in value.items() if key not in TIMES and not key.endswith("per_second")}
+        return {
+            key: figures(each) for key, each in value.items() if key not in TIMES and not key.endswith("per_second")
+        }
     return [figures(each) for each in value] if isinstance(value, list) else value
 
 
@@ -131,8 +140,14 @@ def main() -> None:
             if hit and name.endswith("inside a write"):
                 tear(cut, "iter_001/play")
             before = stored(cut)
-            rows.append({"moment": name, "killed": hit, "files": len(before), "bytes": sum(size for size, _ in before.values())})
-            print(f"{name:30s} {'killed' if hit else 'MISSED':8s} {len(before):3d} files, {rows[-1]['bytes']:>9d} bytes stored", flush=True)
+            rows.append(
+                {"moment": name, "killed": hit, "files": len(before), "bytes": sum(size for size, _ in before.values())}
+            )
+            print(
+                f"{name:30s} {'killed' if hit else 'MISSED':8s} {len(before):3d} files, {rows[-1]['bytes']:>9d} bytes "
+                f"stored",
+                flush=True,
+            )
             process = start(cut, overrides)
             time.sleep(4.0)  # let it go on a little, so that what it keeps can be seen
             if process.poll() is None:
@@ -140,9 +155,14 @@ def main() -> None:
                 process.wait()
             damage += [f"{name}: {each}" for each in kept(cut, before)]
         finish(start(cut, overrides), cut)
-        same = figures(json.loads((whole / "summary.json").read_text())) == figures(json.loads((cut / "summary.json").read_text()))
+        same = figures(json.loads((whole / "summary.json").read_text())) == figures(
+            json.loads((cut / "summary.json").read_text())
+        )
     killed = sum(row["killed"] for row in rows)
-    print(f"killed {killed} of {len(rows)} moments; same figures: {same}; files changed after they were stored: {len(damage)}")
+    print(
+        f"killed {killed} of {len(rows)} moments; same figures: {same}; files changed after they were stored: "
+        f"{len(damage)}"
+    )
     record("kill", {"overrides": overrides, "moments": rows, "same_figures": same, "changed_files": damage})
     sys.exit(0 if same and not damage and killed >= 10 else 1)
 

@@ -1,7 +1,7 @@
 """Learning over seeds: runs an experiment's seeds as one sweep and holds the figures against what is claimed of it.
 
-    python benchmarks/show_learning.py deal_tiny                   # five seeds, two at a time (needs the extra `sweeps`)
-    python benchmarks/show_learning.py deal_tiny_self
+    python benchmarks/show_learning.py deal_tiny                   # five seeds, two at a time (needs the extra
+    `sweeps`) python benchmarks/show_learning.py deal_tiny_self
     python benchmarks/show_learning.py deal_tiny path/of/a/sweep   # reads a sweep that was run before
 
 Every seed is printed. Exits with 1 where a claim does not hold.
@@ -18,7 +18,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from parley.estimates import estimate
+from parley.report.estimates import estimate
 from results import record
 
 SEEDS = (1, 2, 3, 4, 5)
@@ -29,7 +29,12 @@ Claim = tuple[str, Callable[[Summaries], bool]]
 
 def sweep(experiment: str, folder: str) -> None:
     """Two jobs at a time on two cores; each job stays a single thread."""
-    words = [f"experiment={experiment}", "seed=" + ",".join(map(str, SEEDS)), "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    words = [
+        f"experiment={experiment}",
+        "seed=" + ",".join(map(str, SEEDS)),
+        "hydra/launcher=joblib",
+        "hydra.launcher.n_jobs=2",
+    ]
     subprocess.run([sys.executable, "-m", "parley", "-m", *words, f"hydra.sweep.dir={folder}"], check=True)
 
 
@@ -50,14 +55,29 @@ def start(summary: dict[str, Any], metric: str, part: str = "sampled") -> float:
 
 
 COOPERATIVE: list[Claim] = [
-    ("mean joint score of the last iteration, sampled: at least 12", lambda runs: fmean(last(run, JOINT) for run in runs) >= 12),
-    ("and at least double the start", lambda runs: fmean(last(run, JOINT) for run in runs) >= 2 * fmean(start(run, JOINT) for run in runs)),
+    (
+        "mean joint score of the last iteration, sampled: at least 12",
+        lambda runs: fmean(last(run, JOINT) for run in runs) >= 12,
+    ),
+    (
+        "and at least double the start",
+        lambda runs: fmean(last(run, JOINT) for run in runs) >= 2 * fmean(start(run, JOINT) for run in runs),
+    ),
     ("at least 4 of 5 seeds reach 12", lambda runs: sum(last(run, JOINT) >= 12 for run in runs) >= 4),
     ("mean agreement at least 0.95", lambda runs: fmean(last(run, "agreement_rate") for run in runs) >= 0.95),
     ("mean Pareto rate at least 0.55", lambda runs: fmean(last(run, "pareto_rate") for run in runs) >= 0.55),
-    ("every start agrees greedily at 0.9 or more", lambda runs: all(start(run, "agreement_rate", "greedy") >= 0.9 for run in runs)),
-    ("every start's greedy joint score is at least 10", lambda runs: all(start(run, JOINT, "greedy") >= 10 for run in runs)),
-    ("greedy gain over the start, paired: every interval above 0", lambda runs: all(run["improvement_greedy"]["low"] > 0 for run in runs)),
+    (
+        "every start agrees greedily at 0.9 or more",
+        lambda runs: all(start(run, "agreement_rate", "greedy") >= 0.9 for run in runs),
+    ),
+    (
+        "every start's greedy joint score is at least 10",
+        lambda runs: all(start(run, JOINT, "greedy") >= 10 for run in runs),
+    ),
+    (
+        "greedy gain over the start, paired: every interval above 0",
+        lambda runs: all(run["improvement_greedy"]["low"] > 0 for run in runs),
+    ),
     (
         "the last sampled joint score beats the demonstrators, intervals apart",
         lambda runs: all(at(run, -1, "sampled", JOINT)["low"] > run["demonstrators"][JOINT]["high"] for run in runs),
@@ -65,12 +85,16 @@ COOPERATIVE: list[Claim] = [
     ("at most 6 iterations", lambda runs: all(len(run["iterations"]) <= 7 for run in runs)),
 ]
 SEMI: list[Claim] = [
-    ("mean score of the kept snapshot: at least 4.5 a player", lambda runs: fmean(kept(run, "score") for run in runs) >= 4.5),
+    (
+        "mean score of the kept snapshot: at least 4.5 a player",
+        lambda runs: fmean(kept(run, "score") for run in runs) >= 4.5,
+    ),
     ("at most 6 iterations", lambda runs: all(len(run["iterations"]) <= 7 for run in runs)),
 ]
 CLAIMS = {"deal_tiny": COOPERATIVE, "deal_tiny_self": SEMI}
 SHOWN = (
-    ("start", start, "sampled"), ("start greedy", start, "greedy"), ("last", last, "sampled"), ("last greedy", last, "greedy"),
+    ("start", start, "sampled"), ("start greedy", start, "greedy"), ("last", last, "sampled"), ("last greedy", last,
+    "greedy"),
     ("kept", kept, "sampled"), ("kept greedy", kept, "greedy"),
 )  # fmt: skip
 METRICS = (JOINT, "score", "agreement_rate", "pareto_rate", "invalid_rate")
@@ -92,7 +116,10 @@ def rows(runs: Summaries) -> list[dict[str, Any]]:
 def over_seeds(table: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Mean over the seeds with its 95 % interval (Student, seeds as the only source of spread)."""
     return {
-        name: {metric: estimate([row[name][metric] for row in table], range(len(table))).to_json() for metric in table[0][name]}
+        name: {
+            metric: estimate([row[name][metric] for row in table], range(len(table))).to_json()
+            for metric in table[0][name]
+        }
         for name, _, _ in SHOWN
     }
 
@@ -103,7 +130,9 @@ def main() -> None:
         folder = Path(sys.argv[2] if len(sys.argv) > 2 else scratch)
         if len(sys.argv) <= 2:
             sweep(experiment, scratch)
-        runs = sorted((json.loads(path.read_text()) for path in folder.glob("*/summary.json")), key=lambda run: run["seed"])
+        runs = sorted(
+            (json.loads(path.read_text()) for path in folder.glob("*/summary.json")), key=lambda run: run["seed"]
+        )
     if [run["seed"] for run in runs] != list(SEEDS):
         sys.exit(f"{folder} holds the finished seeds {[run['seed'] for run in runs]}, expected {list(SEEDS)}")
     table = rows(runs)

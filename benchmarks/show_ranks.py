@@ -1,11 +1,12 @@
-"""Two processes against one, replicated (cpu_x2) and sharded (cpu_x2_fsdp), with all weights, LoRA and QLoRA; and ranks killed.
+"""Two processes against one, replicated (cpu_x2) and sharded (cpu_x2_fsdp), with all weights, LoRA and QLoRA; and ranks
+killed.
 
     python benchmarks/show_ranks.py [none lora qlora] [cpu_x2 cpu_x2_fsdp] [overrides...]
 
-The default experiment's imitation gives the start, once. A run on one process goes on from it, and so do copies of that run, with two,
-which hold no more than the start. Shown are: the same token ids in the first play stage, the losses of all steps of the first iteration
-(at least 20), final figures whose intervals overlap, and, with one rank or all of them killed in the middle of that iteration, the same
-loss curve after the resume. Exits with 1 if anything differs.
+The default experiment's imitation gives the start, once. A run on one process goes on from it, and so do copies of that
+run, with two, which hold no more than the start. Shown are: the same token ids in the first play stage, the losses of
+all steps of the first iteration (at least 20), final figures whose intervals overlap, and, with one rank or all of them
+killed in the middle of that iteration, the same loss curve after the resume. Exits with 1 if anything differs.
 """
 
 from __future__ import annotations
@@ -26,10 +27,12 @@ from parley.data.store import EpisodeStore
 from results import record
 
 SMALL = [
-    "experiment=deal_tiny", "objective=offline_po", "objective.credit.keep=all", "iterations=1", "play.scenarios=32", "play.group=4",
+    "experiment=deal_tiny", "objective=offline_po", "objective.credit.keep=all", "iterations=1", "play.scenarios=32",
+    "play.group=4",
     "eval.scenarios=48", "eval.greedy=48", "eval.validation=12", "eval.opponents=[fair]", "learner.batch_utterances=32",
     "learner.checkpoint_s=0",
-    "hardware.micro_tokens=512", "hardware.row_tokens=512",  # several micro-batches a step, so that every rank has a share
+    # several micro-batches a step, so that every rank has a share
+    "hardware.micro_tokens=512", "hardware.row_tokens=512",
 ]  # fmt: skip
 ADAPTERS, PROFILES = ["none", "lora", "qlora"], ["cpu_x2", "cpu_x2_fsdp"]
 LEARN, LOSS, STEPS, GONE_S = "iter_001/learn", 1e-5, 20, 60.0
@@ -108,7 +111,9 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 def killed(run: Path, words: list[str], one: bool) -> dict[str, Any]:
     """Kills one rank, or everything, after some steps of the first iteration, and goes on until its curve is there."""
     process, at = start(run, words), STEPS // 2
-    wait(process, lambda: any(int(path.parent.name) >= at for path in (run / LEARN / "checkpoint").glob("*/state.json")))
+    wait(
+        process, lambda: any(int(path.parent.name) >= at for path in (run / LEARN / "checkpoint").glob("*/state.json"))
+    )
     begun = time.monotonic()
     if one:
         os.kill(children(process)[-1], signal.SIGKILL)
@@ -122,7 +127,12 @@ def killed(run: Path, words: list[str], one: bool) -> dict[str, Any]:
     process = start(run, words)
     wait(process, (run / LEARN / "stage.json").exists)
     stop(process)
-    return {"killed": "one rank" if one else "all ranks", "from_step": steps[-1], "code": code, "gone_s": round(seconds, 1)}
+    return {
+        "killed": "one rank" if one else "all ranks",
+        "from_step": steps[-1],
+        "code": code,
+        "gone_s": round(seconds, 1),
+    }
 
 
 def imitated(folder: Path) -> list[str]:

@@ -1,12 +1,13 @@
 """Adversarial Taboo learnt by self-play, over seeds, against the frozen imitation model, on held-out words.
 
     python benchmarks/show_spag.py                  # three seeds, three columns each (an hour of one idle core)
-    python benchmarks/show_spag.py path/of/runs     # goes on with the runs in that folder, or reads them where they are finished
+    python benchmarks/show_spag.py path/of/runs     # goes on with the runs in that folder, or reads them where they are
+    finished
 
-Columns, all from the same start of a seed: `corrected` (the experiment as it is), `faithful` (SPAG's published credit and loss),
-`cloning` (behaviour cloning of winners, the same facts mixed in). A figure is the kept snapshot's against the start less that of
-the start against itself, in matches of the same words, seats and seeds, pooled over the seeds and clustered by word. Exits with 1
-where a claim does not hold.
+Columns, all from the same start of a seed: `corrected` (the experiment as it is), `faithful` (SPAG's published credit
+and loss), `cloning` (behaviour cloning of winners, the same facts mixed in). A figure is the kept snapshot's against
+the start less that of the start against itself, in matches of the same words, seats and seeds, pooled over the seeds
+and clustered by word. Exits with 1 where a claim does not hold.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from parley.data.store import EpisodeStore
-from parley.estimates import Estimate, estimate, values
+from parley.report.estimates import Estimate, estimate, values
 from results import record
 
 SEEDS = (1, 2, 3)
@@ -32,14 +33,16 @@ COLUMNS: Mapping[str, Sequence[str]] = {
     "cloning": ("objective=filtered_bc", "objective.credit.keep=nonzero", "objective.credit.keep_draws=null"),
 }
 SHOWN = (
-    "attacker_win_rate", "defender_win_rate", "attacker_break_rate", "attacker_win_clean", "defender_win_clean", "word_leak_rate", "turns",
+    "attacker_win_rate", "defender_win_rate", "attacker_break_rate", "attacker_win_clean", "defender_win_clean",
+    "word_leak_rate", "turns",
     "words", "invalid_rate",
 )  # fmt: skip
 Figures = Mapping[str, Mapping[str, Estimate]]  # before, after, gain -> metric -> estimate
 
 
 def run(folder: Path, seed: int, column: str) -> None:
-    """One run, unless it is finished. What is not `corrected` plays on from the start that `corrected` made of this seed."""
+    """One run, unless it is finished. What is not `corrected` plays on from the start that `corrected` made of this
+    seed."""
     out = folder / column / str(seed)
     if (out / "summary.json").exists():
         return
@@ -62,14 +65,16 @@ def by_word(folder: Path) -> dict[str, dict[str, list[float]]]:
 
 def pooled(runs: Sequence[Path]) -> Figures:
     """The figures of the start and of the kept snapshots, and the differences by seed and word, clustered by word."""
-    rows: dict[str, dict[str, list[tuple[str, float]]]] = {part: defaultdict(list) for part in ("before", "after", "gain")}
+    rows: dict[str, dict[str, list[tuple[str, float]]]] = {
+        part: defaultdict(list) for part in ("before", "after", "gain")
+    }
     for each in runs:
         best = json.loads((each / "summary.json").read_text())["best"]
         before, after = (by_word(each / f"iter_{number:03d}/eval/final/imitation") for number in (0, best))
         for metric in SHOWN:
             for word in before[metric].keys() & after[metric].keys():
                 means = [sum(part[metric][word]) / len(part[metric][word]) for part in (before, after)]
-                for part, value in zip(rows, (*means, means[1] - means[0])):
+                for part, value in zip(rows, (*means, means[1] - means[0]), strict=True):
                     rows[part][metric].append((word, value))
     return {part: {metric: _estimate(found) for metric, found in columns.items()} for part, columns in rows.items()}
 
@@ -90,8 +95,14 @@ CLAIMS: Sequence[tuple[str, Callable[[Figures], bool]]] = (
     ("attacker's win rate: at least 10 points more, lower bound above 0", gained("attacker_win_rate", 10)),
     ("defender's win rate: at least 5 points more, lower bound above 0", gained("defender_win_rate", 5)),
     ("attacker's rule breaks at most half", halved),
-    ("attacker's win rate without rule breaks: at least 10 points more, lower bound above 0", gained("attacker_win_clean", 10)),
-    ("defender's win rate without rule breaks: at least 5 points more, lower bound above 0", gained("defender_win_clean", 5)),
+    (
+        "attacker's win rate without rule breaks: at least 10 points more, lower bound above 0",
+        gained("attacker_win_clean", 10),
+    ),
+    (
+        "defender's win rate without rule breaks: at least 5 points more, lower bound above 0",
+        gained("defender_win_clean", 5),
+    ),
 )
 
 

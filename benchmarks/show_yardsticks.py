@@ -1,6 +1,6 @@
 """Every scripted negotiator in self-play on the published contexts, beside the known ceilings.
 
-    python benchmarks/show_yardsticks.py path/of/selfplay.txt
+python benchmarks/show_yardsticks.py path/of/selfplay.txt
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ import sys
 from statistics import fmean
 
 from parley.data.episode import Episode
-from parley.estimates import summarise
 from parley.games.base import Scenario
 from parley.games.deal import Context, Deal
 from parley.games.deal.contexts import allocations, points, rest
 from parley.play.arena import Arena
 from parley.play.pairing import self_play
 from parley.play.players import ScriptedPlayer
+from parley.report.estimates import summarise
 from results import record
 
 SHOWN = ("score", "joint_score", "agreement_rate", "pareto_rate", "pareto_agreed", "actions")
@@ -43,7 +43,9 @@ def main() -> None:
     print(figures)
     for name, script in game.scripts().items():
         episodes: list[Episode] = []
-        Arena(game, {name: ScriptedPlayer(script, name)}).play(self_play(game, scenarios, name, 0, "yardstick"), episodes.append)
+        Arena(game, {name: ScriptedPlayer(script, name)}).play(
+            self_play(game, scenarios, name, 0, "yardstick"), episodes.append
+        )
         found = summarise(episodes)
         figures[name] = {metric: found[metric].to_json() for metric in SHOWN}
         print(f"{name:8s}", "  ".join(f"{metric} {found[metric].mean:.3f}" for metric in SHOWN))

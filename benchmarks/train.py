@@ -1,13 +1,14 @@
-"""parley's training engine against the plain comparator: speed and memory on a CPU, with and without the reference pass.
+"""parley's training engine against the plain comparator: speed and memory on a CPU, with and without the reference
+pass.
 
     python benchmarks/train.py [--pairs 5] [--no-tables]
 
-Both train the same model from the same weights on the same global batches with the same objective; the losses must agree.
-Timed are CPU-seconds of whole optimiser steps (packing, collation and clipping included) on one thread, in interleaved
-pairs: the median of the ratios, the least and the largest. `recorded`: the reference log-probs are stored already;
-`with_pass`: the pass that computes them is counted in. Memory is the peak of the resident set less what it was after the
-imports, each side in a process of its own. The tables show how the ratios move with turns, length and shared rules. The
-last line is JSON: ratios to the comparator, above 1 for speed, below 1 for memory.
+Both train the same model from the same weights on the same global batches with the same objective; the losses must
+agree. Timed are CPU-seconds of whole optimiser steps (packing, collation and clipping included) on one thread, in
+interleaved pairs: the median of the ratios, the least and the largest. `recorded`: the reference log-probs are stored
+already; `with_pass`: the pass that computes them is counted in. Memory is the peak of the resident set less what it was
+after the imports, each side in a process of its own. The tables show how the ratios move with turns, length and shared
+rules. The last line is JSON: ratios to the comparator, above 1 for speed, below 1 for memory.
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ from typing import Any
 import torch
 from comparator import Comparator
 from dialogues import SMALL, Dialogues, Profile, Shape
-from parley.data.plan import Plan, plan
+from parley.batches.plan import Plan, plan
 from parley.learners import lightning
 from parley.learners.checkpoint import Saving
 from parley.learners.lightning import LightningLearner
 from parley.learners.optim import AdamW
 from parley.models.policy import Policy, check_packable
 from parley.objectives.offline_po import OfflinePO
-from parley.preempt import Stop
+from parley.system.preempt import Stop
 from results import record
 from transformers import LlamaForCausalLM
 
@@ -45,7 +46,8 @@ LOSS, NORM = 1e-5, 1e-3  # how far losses may be apart, and gradient norms relat
 
 @dataclass(frozen=True)
 class Run:
-    """CPU-seconds of all steps, the (loss, gradient norm) of each, and the tokens that were computed, padding included."""
+    """CPU-seconds of all steps, the (loss, gradient norm) of each, and the tokens that were computed, padding
+    included."""
 
     seconds: float
     curve: list[tuple[float, float]]
@@ -78,12 +80,16 @@ class Bench:
 
     def parley(self, folder: Path) -> Run:
         """parley's. A second call with the same `folder` finds the reference's log-probs there."""
-        learner = LightningLearner(OfflinePO(), self.hardware, AdamW(lr=1e-4), batch_utterances=self.batch, schedule="constant")
+        learner = LightningLearner(
+            OfflinePO(), self.hardware, AdamW(lr=1e-4), batch_utterances=self.batch, schedule="constant"
+        )
         policy = Policy(model(self.shape), self.hardware.head_chunk).train()
         policy.use_path_attention()
         check_packable(policy)
         saving = Saving(folder / "checkpoint", "", math.inf, Stop())
-        training = lightning._Training(learner, policy, self._plan(policy), folder / "reference.safetensors", "random", 0, saving, None)
+        training = lightning._Training(
+            learner, policy, self._plan(policy), folder / "reference.safetensors", "random", 0, saving, None
+        )
         with lightning._quiet(), lightning._threads(self.hardware.threads):
             start = time.process_time()
             learner._fit(training, folder)
@@ -94,26 +100,37 @@ class Bench:
     def pair(self) -> dict[str, Run]:
         """One interleaved measurement; ValueError when losses or gradient norms differ."""
         with tempfile.TemporaryDirectory() as folder:
-            runs = {"plain": self.plain(), "with_pass": self.parley(Path(folder)), "recorded": self.parley(Path(folder))}
+            runs = {
+                "plain": self.plain(),
+                "with_pass": self.parley(Path(folder)),
+                "recorded": self.parley(Path(folder)),
+            }
         for name in ("with_pass", "recorded"):
             for (loss, norm), (expected, wanted) in zip(runs[name].curve, runs["plain"].curve, strict=True):
                 if abs(loss - expected) > LOSS or abs(norm - wanted) > NORM * wanted:
-                    raise ValueError(f"{name}: loss {loss}, gradient norm {norm}; of the comparator {expected}, {wanted}")
+                    raise ValueError(
+                        f"{name}: loss {loss}, gradient norm {norm}; of the comparator {expected}, {wanted}"
+                    )
         return runs
 
     def _plan(self, policy: Policy) -> Plan:
-        return plan(self.samples, lightning.budget(policy, self.hardware), seed=0, epochs=1, batch_utterances=self.batch)
+        return plan(
+            self.samples, lightning.budget(policy, self.hardware), seed=0, epochs=1, batch_utterances=self.batch
+        )
 
 
 def speed(bench: Bench, pairs: int) -> dict[str, Any]:
-    """Ratios over `pairs` interleaved pairs: median, least, largest; CPU-seconds per 100 utterances; tokens of a run."""
+    """Ratios over `pairs` interleaved pairs: median, least, largest; CPU-seconds per 100 utterances; tokens of a
+    run."""
     runs = [bench.pair() for _ in range(pairs)]
     each = 100 / sum(len(sample.utterances) for sample in bench.samples)
     names = ("plain", "recorded", "with_pass")
     figures: dict[str, Any] = {
         "pairs": pairs,
         "tokens": {"plain": runs[0]["plain"].tokens, "packed": runs[0]["recorded"].tokens},
-        "cpu_seconds_per_100_utterances": {name: round(median(run[name].seconds for run in runs) * each, 2) for name in names},
+        "cpu_seconds_per_100_utterances": {
+            name: round(median(run[name].seconds for run in runs) * each, 2) for name in names
+        },
     }
     for name in names[1:]:
         ratios = [run["plain"].seconds / run[name].seconds for run in runs]
@@ -136,7 +153,8 @@ def _peak(bench: Bench, side: str) -> float:
 
 
 def resident(line: str) -> float:
-    """MiB of this process from Linux: VmRSS now, VmHWM at its peak (getrusage's peak would be inherited from the parent)."""
+    """MiB of this process from Linux: VmRSS now, VmHWM at its peak (getrusage's peak would be inherited from the
+    parent)."""
     found = re.search(rf"^{line}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.M)
     if found is None:
         raise OSError(f"/proc/self/status has no {line}: memory is measured on Linux only")
@@ -147,17 +165,28 @@ def tables(base: Dialogues, shape: Shape, hardware: Profile) -> dict[str, list[d
     """How speed moves with one thing at a time; one pair each."""
     kinds: dict[str, list[tuple[str, Dialogues, bool]]] = {
         "turns": [(f"{turns} turns", replace(base, turns=turns), True) for turns in (1, 2, 4, 8)],
-        "length": [(f"replies of {low} to {3 * low} tokens", replace(base, turns=4, reply=(low, 3 * low)), True) for low in (5, 10, 40)],
+        "length": [
+            (f"replies of {low} to {3 * low} tokens", replace(base, turns=4, reply=(low, 3 * low)), True)
+            for low in (5, 10, 40)
+        ],
         "rules": [(f"rules of {size} tokens", replace(base, rules=size), True) for size in (60, 500)],
-        "shared": [(name, replace(base, rule_texts=texts), True) for name, texts in (("rules of their own", 0), ("one text of rules", 1))],
+        "shared": [
+            (name, replace(base, rule_texts=texts), True)
+            for name, texts in (("rules of their own", 0), ("one text of rules", 1))
+        ],
         "comparator": [(f"{turns} turns, no padding mask", replace(base, turns=turns), False) for turns in (3, 5)],
     }
-    return {kind: [_row(name, Bench(data, shape, hardware, mask)) for name, data, mask in rows] for kind, rows in kinds.items()}
+    return {
+        kind: [_row(name, Bench(data, shape, hardware, mask)) for name, data, mask in rows]
+        for kind, rows in kinds.items()
+    }
 
 
 def _row(name: str, bench: Bench) -> dict[str, Any]:
     figures = speed(bench, 1)
-    row = {"what": name, "tokens": figures["tokens"]} | {each: figures[each]["median"] for each in ("recorded", "with_pass")}
+    row = {"what": name, "tokens": figures["tokens"]} | {
+        each: figures[each]["median"] for each in ("recorded", "with_pass")
+    }
     print(f"{name:32s} {_said(row)}", flush=True)
     return row
 
@@ -165,7 +194,8 @@ def _row(name: str, bench: Bench) -> dict[str, Any]:
 def _said(row: dict[str, Any]) -> str:
     tokens = row["tokens"]
     return (
-        f"tokens {tokens['plain']:7d} plain, {tokens['packed']:6d} packed ({tokens['plain'] / tokens['packed']:4.2f} times fewer); "
+        f"tokens {tokens['plain']:7d} plain, {tokens['packed']:6d} packed ({tokens['plain'] / tokens['packed']:4.2f} "
+        f"times fewer); "
         f"speed {row['recorded']:5.2f} recorded, {row['with_pass']:5.2f} with the pass"
     )
 
@@ -178,12 +208,19 @@ def main(arguments: Sequence[str] | None = None, shape: Shape = SMALL, matches: 
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     hardware = Profile()
-    figures: dict[str, Any] = {"model": f"{shape}", "micro_tokens": hardware.micro_tokens, "matches": matches, "steps": STEPS}
+    figures: dict[str, Any] = {
+        "model": f"{shape}",
+        "micro_tokens": hardware.micro_tokens,
+        "matches": matches,
+        "steps": STEPS,
+    }
     last: dict[str, dict[str, float]] = {}
     for turns in (3, 5):
         bench = Bench(Dialogues(matches, turns, vocab=shape.vocab), shape, hardware)
         found = figures[f"turns{turns}"] = {**speed(bench, options.pairs), "memory": memory(bench)}
-        last[f"turns{turns}"] = {name: found[name]["median"] for name in ("recorded", "with_pass")} | {"memory": found["memory"]["ratio"]}
+        last[f"turns{turns}"] = {name: found[name]["median"] for name in ("recorded", "with_pass")} | {
+            "memory": found["memory"]["ratio"]
+        }
         print(f"{turns} turns: {json.dumps(found)}", flush=True)
     if not options.no_tables:
         figures["tables"] = tables(Dialogues(matches // 2, 3, vocab=shape.vocab), shape, hardware)

@@ -1,8 +1,8 @@
 """Safecracker: the spy knows the code of a safe, the agent stands before it and dials.
 
-For each wheel the spy whispers one word, and the agent then dials a digit from 1 to 8. No digit may be whispered, so the
-two need words for digits on which they agree. Each right digit is a point for both. A reply that is against the rules is
-asked for again once; after that the safe stays shut and nobody gets anything.
+For each wheel the spy whispers one word, and the agent then dials a digit from 1 to 8. No digit may be whispered, so
+the two need words for digits on which they agree. Each right digit is a point for both. A reply that is against the
+rules is asked for again once; after that the safe stays shut and nobody gets anything.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from itertools import product
 from random import Random
 
 from parley.games.base import Facts, GeneratorMatch, Json, Match, Reply, Request, Result, Scenario, Script, Turns, View
-from parley.seeds import derive
+from parley.system.seeds import derive
 
 DIGITS = "12345678"
 WORDS = ("sun", "moon", "tree", "fish", "bell", "rose", "king", "ship")  # what the scripts whisper for 1, 2, 3 …
@@ -43,7 +43,10 @@ class Safecracker:
         """The codes of a split. Where a code belongs depends on the code alone, so what is held out stays held out."""
         codes = ["-".join(code) for code in product(DIGITS, repeat=self.wheels)]
         mine = [code for code in codes if derive(0, "split", code) % 10 in TENTHS[split]]
-        return [Scenario(code, {"code": code.split("-")}) for code in sorted(mine, key=lambda code: derive(0, "order", code))]
+        return [
+            Scenario(code, {"code": code.split("-")})
+            for code in sorted(mine, key=lambda code: derive(0, "order", code))
+        ]
 
     def match(self, scenario: Scenario, seed: int) -> Match:
         """A new match. These rules need no chance; a game that does takes it from `seed`."""
@@ -75,8 +78,11 @@ class Safecracker:
             right += dialled == digit
         return right
 
-    def _ask(self, view: View, seen: Mapping[str, Json], marks: dict[str, Mapping[str, Json]]) -> Generator[Request, Reply, str]:
-        """A legal reply of the seat, asked for again where it is not. `yield` hands out a request and waits for the reply."""
+    def _ask(
+        self, view: View, seen: Mapping[str, Json], marks: dict[str, Mapping[str, Json]]
+    ) -> Generator[Request, Reply, str]:
+        """A legal reply of the seat, asked for again where it is not. `yield` hands out a request and waits for the
+        reply."""
         for attempt in range(1 + self.retries):
             reply = yield view.ask("retry" if attempt else "act", observation=seen)
             if reply.finish == "context":  # the view outgrew the model: there was no reply
@@ -107,7 +113,8 @@ def _result(right: int, outcome: str, marks: Mapping[str, Mapping[str, Json]], b
 class Speaker:
     """A scripted player for both seats.
 
-    mumble  chance that it whispers an even digit with the word for the odd digit below, so that nobody can tell them apart
+    mumble  chance that it whispers an even digit with the word for the odd digit below, so that nobody can tell them
+            apart
     slip    chance that it says anything that is legal
     """
 

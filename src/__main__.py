@@ -1,5 +1,5 @@
 """`python -m parley` is the console script `parley`."""
 
-from .main import main
+from .cli.main import main
 
 main()

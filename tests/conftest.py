@@ -1,4 +1,5 @@
-"""Settings that must stand before torch is imported: one thread (two spin against each other on shared cores), offline."""
+"""Settings that must stand before torch is imported: one thread (two spin against each other on shared cores),
+offline."""
 
 import os
 

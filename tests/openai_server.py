@@ -1,7 +1,8 @@
-"""An OpenAI-style server on loopback: chat completions, files, fine-tuning jobs, and everything that can go wrong on the way.
+"""An OpenAI-style server on loopback: chat completions, files, fine-tuning jobs, and everything that can go wrong on
+the way.
 
-`PARLEY_TEST_SERVER=http://host:port/v1` puts a real server (vLLM's) behind it: chat requests are passed on to that one, the
-faults stay. `PARLEY_TEST_MODEL` names its model; without it the first that it lists is taken.
+`PARLEY_TEST_SERVER=http://host:port/v1` puts a real server (vLLM's) behind it: chat requests are passed on to that one,
+the faults stay. `PARLEY_TEST_MODEL` names its model; without it the first that it lists is taken.
 """
 
 from __future__ import annotations
@@ -43,7 +44,11 @@ def completion(body: dict[str, Any], text: str | None, finish: str = "stop", **m
         if name in more:
             (choice["message"] if name == "refusal" else choice)[name] = more.pop(name)  # type: ignore[index]
     words = sum(len(message["content"].split()) for message in body["messages"])
-    usage = {"prompt_tokens": words, "completion_tokens": len((text or "").split()), "total_tokens": words + len((text or "").split())}
+    usage = {
+        "prompt_tokens": words,
+        "completion_tokens": len((text or "").split()),
+        "total_tokens": words + len((text or "").split()),
+    }
     head = {"id": "chatcmpl-1", "object": "chat.completion", "created": 1, "model": f"{body['model']}-2026-01-01"}
     return {**head, "choices": [choice], "usage": usage, **more}
 
@@ -59,9 +64,12 @@ class Http(ThreadingHTTPServer):
 
 
 class Server:
-    """The server. `faults` are spent one for each request whose "METHOD path" begins with `where`, whatever it asks for."""
+    """The server. `faults` are spent one for each request whose "METHOD path" begins with `where`, whatever it asks
+    for."""
 
-    def __init__(self, talk: Talk = echo, faults: Iterable[str] = (), where: str = "POST /v1/chat", delay_s: float = 0.0) -> None:
+    def __init__(
+        self, talk: Talk = echo, faults: Iterable[str] = (), where: str = "POST /v1/chat", delay_s: float = 0.0
+    ) -> None:
         self.talk = (lambda body: _fetch(f"{REAL}/chat/completions", body)) if REAL and talk is echo else talk
         self.faults, self.where, self.delay_s, self.lock = list(faults), where, delay_s, Lock()
         self.asked: list[dict[str, Any]] = []  # bodies of chat requests
@@ -118,8 +126,16 @@ class Server:
         time.sleep(self.delay_s)
         name, _, detail = fault.partition(" ")
         if name.isdecimal():
-            error = {"message": f"trouble {name} for {http.headers.get('Authorization')}", "type": "x", "code": detail or None}
-            headers = {"Retry-After": detail} if name == "429" and detail and not detail.isalpha() and "_" not in detail else {}
+            error = {
+                "message": f"trouble {name} for {http.headers.get('Authorization')}",
+                "type": "x",
+                "code": detail or None,
+            }
+            headers = (
+                {"Retry-After": detail}
+                if name == "429" and detail and not detail.isalpha() and "_" not in detail
+                else {}
+            )
             return self._send(http, int(name), {"error": error}, headers)
         if name == "hang":
             time.sleep(float(detail or 1))
@@ -181,7 +197,14 @@ class Server:
 
     def _job(self, asked: dict[str, Any]) -> dict[str, Any]:
         id = f"ftjob-{len(self.jobs) + 1}"
-        head = {"id": id, "object": "fine_tuning.job", "created_at": 1, "status": "running", "organization_id": "o", "result_files": []}
+        head = {
+            "id": id,
+            "object": "fine_tuning.job",
+            "created_at": 1,
+            "status": "running",
+            "organization_id": "o",
+            "result_files": [],
+        }
         self.jobs[id] = {**head, "fine_tuned_model": None, "trained_tokens": None, "error": None, "looked": 0, **asked}
         return self.jobs[id]
 
@@ -201,7 +224,15 @@ def _page(data: list[Any]) -> dict[str, Any]:
 
 
 def _file(id: str, name: str) -> dict[str, Any]:
-    return {"id": id, "object": "file", "bytes": 1, "created_at": 1, "filename": name, "purpose": "fine-tune", "status": "processed"}
+    return {
+        "id": id,
+        "object": "file",
+        "bytes": 1,
+        "created_at": 1,
+        "filename": name,
+        "purpose": "fine-tune",
+        "status": "processed",
+    }
 
 
 def _event(step: int) -> dict[str, Any]:

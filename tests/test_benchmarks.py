@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from parley.backends.hf import HFBackend
 from parley.data.sample import Sample
 from parley.games.base import Message
 from parley.learners.optim import AdamW
-from parley.models.hf import HFBackend
 from parley.models.tiny import Tiny
 from parley.objectives.filtered_bc import FilteredBC
 from parley.objectives.offline_po import OfflinePO
@@ -44,7 +44,10 @@ def test_a_sample_is_rules_history_instruction_and_a_supervised_reply():
                 (span,) = sample.utterances
                 assert span.end == len(sample.token_ids) and 3 <= span.end - span.start <= 8
             for one, other in pairwise(match):  # the history grows by the reply itself and one of the opponent
-                (span,), history = one.utterances, len(one.token_ids) - (one.utterances[0].end - one.utterances[0].start) - 4
+                (span,), history = (
+                    one.utterances,
+                    len(one.token_ids) - (one.utterances[0].end - one.utterances[0].start) - 4,
+                )
                 reply = one.token_ids[span.start :]
                 assert other.token_ids[:history] == one.token_ids[:history]
                 assert other.token_ids[history : history + len(reply)] == reply
@@ -67,7 +70,9 @@ def slow_losses(samples: list[Sample], loss, steps: int) -> list[float]:
         values = []
         for sample in samples:
             ids_1T, (span,) = torch.tensor([sample.token_ids]), sample.utterances
-            values.append(model(ids_1T).logits[0, :-1].log_softmax(-1).gather(1, ids_1T[0, 1:, None])[span.start - 1 :, 0])
+            values.append(
+                model(ids_1T).logits[0, :-1].log_softmax(-1).gather(1, ids_1T[0, 1:, None])[span.start - 1 :, 0]
+            )
         owner_N = torch.repeat_interleave(torch.arange(len(values)), torch.tensor([len(value) for value in values]))
         utterances = [sample.utterances[0] for sample in samples]
         ref_N = torch.cat(values).detach() if ref_N is None else ref_N
@@ -97,7 +102,9 @@ def bench() -> train.Bench:
 def test_both_engines_give_the_same_losses_and_parley_computes_fewer_tokens():
     figures = train.speed(bench(), 1)
     assert figures["tokens"]["packed"] < 0.7 * figures["tokens"]["plain"]
-    assert all(figures[name]["min"] <= figures[name]["median"] <= figures[name]["max"] for name in ("recorded", "with_pass"))
+    assert all(
+        figures[name]["min"] <= figures[name]["median"] <= figures[name]["max"] for name in ("recorded", "with_pass")
+    )
 
 
 def test_losses_that_differ_stop_the_benchmark(monkeypatch):
@@ -109,7 +116,9 @@ def test_losses_that_differ_stop_the_benchmark(monkeypatch):
 
 def test_memory_is_that_of_each_side_alone():
     figures = train.memory(bench())
-    assert 0 < figures["plain_mib"] < 2000 and figures["ratio"] == pytest.approx(figures["parley_mib"] / figures["plain_mib"], rel=0.1)
+    assert 0 < figures["plain_mib"] < 2000 and figures["ratio"] == pytest.approx(
+        figures["parley_mib"] / figures["plain_mib"], rel=0.1
+    )
 
 
 def test_the_gpu_script_walks_every_path_on_a_cpu_and_needs_no_hydra(tmp_path):
@@ -131,7 +140,9 @@ def test_a_check_that_fails_is_named_with_its_reason(tmp_path):
 
 def test_the_plain_player_plays_the_same_game(tmp_path):
     words = "[message] [propose] hello books hats balls 0 1 2 3 i take you get deal they proposed error"
-    made = Tiny(width=32, heads=2, layers=1, mlp=64, context=96).create(tmp_path / "tiny", [[Message("user", words)]], 0)
+    made = Tiny(width=32, heads=2, layers=1, mlp=64, context=96).create(
+        tmp_path / "tiny", [[Message("user", words)]], 0
+    )
     torch.manual_seed(0)
     player = PlainPlay(made.path, play.SAMPLING)
     results = player.play(play.GAME, play.seatings(2))

@@ -9,7 +9,7 @@ import pytest
 from hydra import compose, initialize_config_module
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
-from parley.main import check
+from parley.cli.main import check
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -18,13 +18,18 @@ START = re.compile(r"^(?:python -m )?parley\b")
 
 
 def commands() -> list[tuple[str, str]]:
-    """(page, command line) of every fenced shell line and every inline code that begins with `parley` and says something."""
+    """(page, command line) of every fenced shell line and every inline code that begins with `parley` and says
+    something."""
     found = []
     for page in PAGES:
         text = page.read_text()
         lines = [line for block in re.findall(r"^```sh\n(.*?)^```$", text, re.M | re.S) for line in block.splitlines()]
         inline = re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S))
-        found += [(page.name, line) for line in lines + [code for code in inline if "=" in code or code == "parley"] if START.match(line)]
+        found += [
+            (page.name, line)
+            for line in lines + [code for code in inline if "=" in code or code == "parley"]
+            if START.match(line)
+        ]
     return found
 
 
@@ -62,8 +67,15 @@ def test_the_tree_has_every_room():
     tree = README.partition("## The tree")[2].partition("```\n\n")[0]
     rooms = [path.name for path in (ROOT / "src").iterdir() if path.suffix == ".py" or path.is_dir()]
     groups = [path.name for path in (ROOT / "conf").iterdir() if path.is_dir() and path.name != "hydra"]
-    unnamed = [name for name in rooms if not name.startswith("__") or name == "__main__.py" if not re.search(rf"\b{re.escape(name)}", tree)]
-    assert unnamed + [name for name in groups if not name.startswith("__") and not re.search(rf"\b{name}\b", tree)] == []
+    unnamed = [
+        name
+        for name in rooms
+        if not name.startswith("__") or name == "__main__.py"
+        if not re.search(rf"\b{re.escape(name)}", tree)
+    ]
+    assert (
+        unnamed + [name for name in groups if not name.startswith("__") and not re.search(rf"\b{name}\b", tree)] == []
+    )
 
 
 def test_every_experiment_has_its_row():
@@ -77,7 +89,9 @@ def test_every_metric_of_every_game_is_defined(game):
     page = (ROOT / "docs" / "metrics.md").read_text()
     with initialize_config_module("parley.conf", version_base="1.3"):
         node = compose("config", [f"game={game.stem}"]).game
-        for missing in [key for key in node if OmegaConf.is_missing(node, key)]:  # a file of the user's, which the rules do not open
+        for missing in [
+            key for key in node if OmegaConf.is_missing(node, key)
+        ]:  # a file of the user's, which the rules do not open
             node[missing] = str(game)
         metrics = instantiate(node).facts.metrics
     assert metrics and [name for name in metrics if f"\n| `{name}` |" not in page] == []

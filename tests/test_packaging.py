@@ -14,12 +14,19 @@ SETUPTOOLS = PROJECT["tool"]["setuptools"]
 
 
 def packaged(folder: Path) -> list[str]:
-    found = (path for path in sorted(folder.rglob("*")) if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".py")
+    found = (
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and "__pycache__" not in path.parts and path.suffix != ".py"
+    )
     return [path.relative_to(folder).as_posix() for path in found]
 
 
 def test_the_list_of_packages_is_the_tree():
-    found = {".".join(["parley", *init.parent.relative_to(ROOT / "src").parts]) for init in (ROOT / "src").rglob("__init__.py")}
+    found = {
+        ".".join(["parley", *init.parent.relative_to(ROOT / "src").parts])
+        for init in (ROOT / "src").rglob("__init__.py")
+    }
     assert sorted(SETUPTOOLS["packages"]) == sorted(found | {"parley.conf"})
     folders = {path.parent for path in (ROOT / "src").rglob("*.py")}
     assert [folder for folder in folders if not (folder / "__init__.py").exists()] == []
@@ -45,9 +52,17 @@ def test_constraints_pin_every_dependency_inside_its_range():
     from packaging.requirements import Requirement
 
     pins = pinned_in("constraints.txt") | pinned_in("constraints-benchmark.txt")
-    assert all(re.fullmatch(r"[\w.]+", version) for version in pins.values()), "no local version tags: a wheel may be a CPU or a CUDA build"
+    assert all(re.fullmatch(r"[\w.]+", version) for version in pins.values()), (
+        "no local version tags: a wheel may be a CPU or a CUDA build"
+    )
     extras = PROJECT["project"]["optional-dependencies"]
-    wanted = [*PROJECT["project"]["dependencies"], *extras["dev"], *extras["wandb"], *extras["qlora"], *extras["benchmark"]]
+    wanted = [
+        *PROJECT["project"]["dependencies"],
+        *extras["dev"],
+        *extras["wandb"],
+        *extras["qlora"],
+        *extras["benchmark"],
+    ]
     needs = [(text, Requirement(text)) for text in wanted]
     pinned = {text: pins.get(re.sub(r"[-_.]+", "-", need.name).lower()) for text, need in needs}
     assert [text for text, need in needs if pinned[text] is None or not need.specifier.contains(pinned[text])] == []
@@ -62,7 +77,10 @@ def test_vllm_is_pinned_inside_its_range_and_nothing_below_it_twice():
 
 
 def test_the_console_script_and_the_makefile_name_things_that_exist():
-    assert PROJECT["project"]["scripts"] == {"parley": "parley.main:main"} and PROJECT["project"]["name"] == "parley-lm"
+    assert (
+        PROJECT["project"]["scripts"] == {"parley": "parley.cli.main:main"}
+        and PROJECT["project"]["name"] == "parley-lm"
+    )
     makefile = (ROOT / "Makefile").read_text()
     assert all(f"\n{target}:" in makefile for target in ("demo", "test", "test-vllm", "setup", "clean"))
     runner = ROOT / ".ci" / "run"

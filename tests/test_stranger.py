@@ -1,4 +1,5 @@
-"""A stranger adds a game as docs/add_a_game.md says: one file and one YAML in a folder of their own, nothing of ours edited."""
+"""A stranger adds a game as docs/add_a_game.md says: one file and one YAML in a folder of their own, nothing of ours
+edited."""
 
 import importlib.util
 import json
@@ -12,10 +13,10 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from parley.config import ConfigError
+from parley.cli.main import check as check_command
 from parley.games import conformance
 from parley.games.base import Reply
-from parley.main import check as check_command
+from parley.run.config import ConfigError
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
@@ -68,7 +69,8 @@ def test_a_careful_pair_opens_every_safe(game):
         assert match.result().outcome == "opened" and match.result().returns == {"spy": 3, "agent": 3}
 
 
-# --- training ----------------------------------------------------------------------------------------------------------
+# --- training
+# ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -96,8 +98,21 @@ def test_the_trained_model_beats_its_start(run):
 
 @pytest.mark.slow
 def test_its_matches_replay_and_its_report_defines_its_metrics(run):
-    match = sorted(path for path in (run / "iter_002" / "play").glob("*.jsonl"))[0].read_text().split('"id":"')[1].split('"')[0]
-    command = [sys.executable, "-m", "parley", "hydra.searchpath=[file://conf]", "task=replay", f"run={run}", f"match={match}"]
+    match = (
+        sorted(path for path in (run / "iter_002" / "play").glob("*.jsonl"))[0]
+        .read_text()
+        .split('"id":"')[1]
+        .split('"')[0]
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "parley",
+        "hydra.searchpath=[file://conf]",
+        "task=replay",
+        f"run={run}",
+        f"match={match}",
+    ]
     done = subprocess.run(command, cwd=run.parent, capture_output=True, text=True, env=os.environ, timeout=60)
     assert done.returncode == 0 and "same" in done.stdout, done.stdout + done.stderr
     assert "1 if every digit was right" in (run / "report" / "index.html").read_text()
@@ -107,7 +122,9 @@ def test_its_matches_replay_and_its_report_defines_its_metrics(run):
 def test_every_logged_figure_is_defined(run, game):
     page = (ROOT / "docs" / "metrics.md").read_text()
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    names = {key.rpartition(".")[2] for row in rows for key in row if not key.startswith("seconds.")} - game.facts.metrics.keys()
+    names = {
+        key.rpartition(".")[2] for row in rows for key in row if not key.startswith("seconds.")
+    } - game.facts.metrics.keys()
     names |= json.loads((run / "summary.json").read_text()).keys()
     names |= {key.partition(".")[0] for row in rows for key in row}
     assert [name for name in sorted(names) if f"`{name}`" not in page] == []

@@ -19,9 +19,10 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from .adapter import Bases
-from .backend import Completion, Prompt, Sampling, Snapshot
-from .renderer import Renderer, common
+from ..models.adapter import Bases
+from ..models.renderer import Renderer, common
+from ..models.snapshot import Snapshot
+from ..play.player import Completion, Prompt, Sampling
 from .reply import completed, limit, stopped
 from .sampling import Draw, choose
 from .slots import Slots, Stash
@@ -30,19 +31,25 @@ STATE = ("length", "token", "count", "limit", "seed", "top_k", "temperature", "t
 
 
 class HFBackend:
-    """Answers prompts with `token_ids` from any number of loaded snapshots, each with a pool of its own; adapters of one
-    base share its weights.
+    """Answers prompts with `token_ids` from any number of loaded snapshots, each with a pool of its own; adapters of
+    one base share its weights.
 
     max_batch  rows that decode together, per policy
-    keep_gib   memory, per policy, for the keys and values of streams that are between two turns; what it has no room for is read
-               anew at its next turn, and 0 keeps none
+    keep_gib   memory, per policy, for the keys and values of streams that are between two turns; what it has no room
+               for is read anew at its next turn, and 0 keeps none
     settle     how close two scores may be before the choice is settled alone; used in float32 only, 0 turns it off
 
     `read`, `sampled` and `settled` count prompt tokens that had to be read, tokens sampled, and choices settled.
     """
 
     def __init__(
-        self, *, device: str = "cpu", dtype: str = "float32", max_batch: int = 256, settle: float = 1e-4, keep_gib: float = 4.0
+        self,
+        *,
+        device: str = "cpu",
+        dtype: str = "float32",
+        max_batch: int = 256,
+        settle: float = 1e-4,
+        keep_gib: float = 4.0,
     ) -> None:
         if max_batch < 1:
             raise ValueError(f"max_batch {max_batch} must be at least 1")
@@ -78,7 +85,13 @@ class HFBackend:
         model, switch = self._bases.load(snapshot)
         renderer = Renderer.load(snapshot.base or snapshot.path)
         self._pools[snapshot.version] = Pool(
-            model, switch, renderer, snapshot.version, max_batch=self.max_batch, keep_bytes=self.keep_bytes, settle=self.settle
+            model,
+            switch,
+            renderer,
+            snapshot.version,
+            max_batch=self.max_batch,
+            keep_bytes=self.keep_bytes,
+            settle=self.settle,
         )
         self._turn.append(snapshot.version)
 
@@ -122,7 +135,9 @@ class HFBackend:
         version = prompt.policy or (self._turn[0] if len(self._turn) == 1 else "")
         if version not in self._pools:
             loaded = ", ".join(self._pools) or "none"
-            raise ValueError(f"prompt {prompt.id} asks policy {version!r}, loaded are {loaded}: call load() with its snapshot first")
+            raise ValueError(
+                f"prompt {prompt.id} asks policy {version!r}, loaded are {loaded}: call load() with its snapshot first"
+            )
         return self._pools[version]
 
 
@@ -158,7 +173,9 @@ class Pool:
         self.kept_bytes = 0
         self.device = model.device
         self.slots = Slots(model.config)
-        self._state = {name: self._zeros(torch.float64 if name in ("temperature", "top_p") else torch.long) for name in STATE}
+        self._state = {
+            name: self._zeros(torch.float64 if name in ("temperature", "top_p") else torch.long) for name in STATE
+        }
         self._ids = self._zeros(torch.long, 64)
         self._logprobs = self._zeros(torch.float32, 64)
         vocab = model.config.get_text_config(decoder=True).vocab_size
@@ -176,7 +193,9 @@ class Pool:
         if not prompt.token_ids:
             raise ValueError(f"prompt {prompt.id} has no token_ids: a language-model player must render it first")
         if prompt.options.schema is not None:
-            raise ValueError(f"prompt {prompt.id} asks for a JSON schema, which this backend cannot enforce: use backend=vllm")
+            raise ValueError(
+                f"prompt {prompt.id} asks for a JSON schema, which this backend cannot enforce: use backend=vllm"
+            )
         self.waiting.append(Row(prompt, prompt.token_ids))
 
     @torch.inference_mode()
@@ -231,9 +250,11 @@ class Pool:
                 row.stash = None
         fresh = [len(row.ids) - row.held for row in group]
         q = max(fresh)
-        ids_nq = self._long([(0,) * (q - new) + row.ids[row.held :] for new, row in zip(fresh, group)])
+        ids_nq = self._long([(0,) * (q - new) + row.ids[row.held :] for new, row in zip(fresh, group, strict=True)])
         self._seat(start, group)
-        position_nq, mask = self.slots.aim(start, self._long([row.held for row in group]), q, self._long(fresh), width, self.model.dtype)
+        position_nq, mask = self.slots.aim(
+            start, self._long([row.held for row in group]), q, self._long(fresh), width, self.model.dtype
+        )
         self.rows += group
         self._kinds = {row.prompt.sampling for row in group} | (self._kinds if start else set())
         self.read += sum(fresh)
@@ -252,7 +273,12 @@ class Pool:
 
     def _logits(self, ids_nq: Tensor, position_nq: Tensor, mask: object) -> Tensor:
         out = self.model(
-            input_ids=ids_nq, position_ids=position_nq, attention_mask=mask, past_key_values=self.slots, use_cache=True, logits_to_keep=1
+            input_ids=ids_nq,
+            position_ids=position_nq,
+            attention_mask=mask,
+            past_key_values=self.slots,
+            use_cache=True,
+            logits_to_keep=1,
         )
         return out.logits[:, -1].float()
 
@@ -273,14 +299,16 @@ class Pool:
         alone_nV = torch.cat([self.model(input_ids=ids, use_cache=False).logits[:, -1].float() for ids in whole])
         apart = float((pooled_nV - alone_nV).abs().max() / alone_nV.abs().max().clamp(min=1.0))
         if not apart < (1e-3 if self.model.dtype == torch.float32 else 0.1):
-            raise ValueError(f"{kind} models cannot be decoded by this backend (logits differ by {apart:.2g}): use backend=vllm")
+            raise ValueError(
+                f"{kind} models cannot be decoded by this backend (logits differ by {apart:.2g}): use backend=vllm"
+            )
 
     def _read(self, whole: Sequence[Tensor]) -> Tensor:
         """Logits [n, V] after each of these streams [1, L], of which all but the last token is prefilled together."""
         fresh = [ids.shape[1] - 1 for ids in whole]
         n, q = len(whole), max(fresh)
         self.slots.reserve(n, q + 1)
-        ids_nq = torch.cat([functional.pad(ids[:, :-1], (q - new, 0)) for ids, new in zip(whole, fresh)])
+        ids_nq = torch.cat([functional.pad(ids[:, :-1], (q - new, 0)) for ids, new in zip(whole, fresh, strict=True)])
         self._logits(ids_nq, *self.slots.aim(0, self._long([0] * n), q, self._long(fresh), q, self.model.dtype))
         last_n1 = torch.cat([ids[:, -1:] for ids in whole])
         return self._logits(last_n1, *self.slots.aim(0, self._long(fresh), 1, None, q + 1, self.model.dtype))
@@ -343,7 +371,11 @@ class Pool:
         state = {name: value[: len(self.rows)] for name, value in self._state.items()}
         done_B = self._stop_V[state["token"]] | (state["count"] >= state["limit"])
         done = set(done_B.nonzero()[:, 0].tolist())
-        done |= {i for i, row in enumerate(self.rows) if row.prompt.options.stop and stopped(row.prompt, self.renderer, self._sampled(i))}
+        done |= {
+            i
+            for i, row in enumerate(self.rows)
+            if row.prompt.options.stop and stopped(row.prompt, self.renderer, self._sampled(i))
+        }
         replies = [self._completion(i) for i in sorted(done)]
         self._leave(sorted(done))
         return replies
@@ -366,7 +398,7 @@ class Pool:
             source, target = self._long(movers), self._long(holes)
             for tensor in (*self._state.values(), self._ids, self._logprobs):
                 tensor[target] = tensor[source]
-            for i, j in zip(movers, holes):
+            for i, j in zip(movers, holes, strict=True):
                 self.rows[j] = self.rows[i]
         del self.rows[n:]
 

@@ -21,9 +21,10 @@ from random import Random
 from threading import Thread
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..files import InputError
 from ..games.base import Finish
-from .backend import Completion, Prompt, Snapshot
+from ..models.snapshot import Snapshot
+from ..play.player import Completion, Prompt
+from ..system.files import InputError
 from .spending import Ledger, Prices, Ticket
 
 if TYPE_CHECKING:
@@ -78,7 +79,8 @@ class Server:
 
 @dataclass(frozen=True)
 class Served:
-    """A model source: what a server has under the name `id`. It is played by backend=openai and trained by learner=openai."""
+    """A model source: what a server has under the name `id`. It is played by backend=openai and trained by
+    learner=openai."""
 
     id: str
     hosted = True
@@ -99,11 +101,13 @@ class OpenAIBackend:
     url, key_env   see `Server`; nothing else that is secret may stand in a config
     concurrency    requests that are sent and not answered yet
     timeout_s      of one attempt, from its first byte to its last
-    retries        further attempts after a lost connection, a time-out, an unreadable answer, or status 408, 409, 429 and
-                   500 up; the wait doubles from `backoff_s` on, with jitter, and lasts at least as long as Retry-After says
-    max_requests   of the whole run, attempts counted; max_cost likewise, in the currency of the prices (per million tokens)
-    token_ids      asks for the sampled ids and the prompt's (vLLM's `return_token_ids`) and their log-probs. Without them
-                   a reply cannot be trained on-policy
+    retries        further attempts after a lost connection, a time-out, an unreadable answer, or status 408, 409, 429
+                   and 500 up; the wait doubles from `backoff_s` on, with jitter, and lasts at least as long as
+                   Retry-After says
+    max_requests   of the whole run, attempts counted; max_cost likewise, in the currency of the prices (per million
+                   tokens)
+    token_ids      asks for the sampled ids and the prompt's (vLLM's `return_token_ids`) and their log-probs. Without
+                   them a reply cannot be trained on-policy
     seeds          sends each reply's own seed, which some servers refuse
     limit          the name by which the server knows a reply's length in tokens
     extra          further fields of every request, as reasoning_effort
@@ -114,16 +118,23 @@ class OpenAIBackend:
     busy = False  # it only ever waits
 
     def __init__(
-        self, *, url: str | None = None, key_env: str | None = None, concurrency: int = 32, timeout_s: float = 60.0, retries: int = 6,
-        backoff_s: float = 0.5, max_requests: int | None = None, max_cost: float | None = None, price_prompt: float = 0.0,
+        self, *, url: str | None = None, key_env: str | None = None, concurrency: int = 32, timeout_s: float = 60.0,
+        retries: int = 6,
+        backoff_s: float = 0.5, max_requests: int | None = None, max_cost: float | None = None,
+        price_prompt: float = 0.0,
         price_completion: float = 0.0, price_cached: float | None = None, token_ids: bool = False, seeds: bool = True,
         limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens", extra: Mapping[str, Any] | None = None,
         ledger: Path | None = None,
     ) -> None:  # fmt: skip
         if concurrency < 1 or timeout_s <= 0 or retries < 0:
-            raise InputError(f"concurrency {concurrency} must be at least 1, timeout_s {timeout_s} above 0, retries {retries} at least 0")
+            raise InputError(
+                f"concurrency {concurrency} must be at least 1, timeout_s {timeout_s} above 0, retries {retries} at "
+                f"least 0"
+            )
         if max_cost is not None and price_prompt + price_completion <= 0:
-            raise InputError(f"max_cost={max_cost:g} needs prices, per million tokens: say price_prompt and price_completion")
+            raise InputError(
+                f"max_cost={max_cost:g} needs prices, per million tokens: say price_prompt and price_completion"
+            )
         self.server, self.prices = Server(url, key_env), Prices(price_prompt, price_completion, price_cached)
         self.timeout_s, self.retries, self.backoff_s = timeout_s, retries, backoff_s
         self.token_ids, self.seeds, self.limit, self.extra = token_ids, seeds, limit, dict(extra or {})
@@ -144,14 +155,19 @@ class OpenAIBackend:
     def load(self, snapshot: Snapshot) -> None:
         """InputError for a snapshot that is a folder here: a server plays what it has under a name."""
         if snapshot.served is None:
-            raise InputError(f"{snapshot.version} is a folder, and this backend plays models that a server has under a name (model=served)")
+            raise InputError(
+                f"{snapshot.version} is a folder, and this backend plays models that a server has under a name "
+                f"(model=served)"
+            )
         self._models[snapshot.version] = snapshot.served
 
     def submit(self, prompts: Sequence[Prompt]) -> None:
         """ValueError for a prompt of a policy that is not loaded."""
         for prompt in prompts:
             if prompt.policy not in self._models:
-                raise ValueError(f"prompt {prompt.id} asks policy {prompt.policy!r}, loaded are {', '.join(self._models) or 'none'}")
+                raise ValueError(
+                    f"prompt {prompt.id} asks policy {prompt.policy!r}, loaded are {', '.join(self._models) or 'none'}"
+                )
             future = asyncio.run_coroutine_threadsafe(self._answer(prompt), self._loop)
             self._open[prompt.id] = prompt, future
             future.add_done_callback(partial(self._put, prompt))
@@ -160,7 +176,8 @@ class OpenAIBackend:
         self._done.put((prompt, done))
 
     def poll(self, wait_s: float = 0.0) -> list[Completion]:
-        """The answers that have come; waits at most `wait_s` for the first. SpendingLimit once nothing more may be sent."""
+        """The answers that have come; waits at most `wait_s` for the first. SpendingLimit once nothing more may be
+        sent."""
         found: list[Completion] = []
         while True:
             try:
@@ -220,10 +237,13 @@ class OpenAIBackend:
                 why = error
             if attempt < self.retries:
                 await asyncio.sleep(min(LONGEST_S, self.backoff_s * 2**attempt) * self._jitter.uniform(0.5, 1.0))
-        return Completion(prompt.id, f"{attempt + 1} attempts, the last: {self.server.told(why)}", "error", policy=prompt.policy)
+        return Completion(
+            prompt.id, f"{attempt + 1} attempts, the last: {self.server.told(why)}", "error", policy=prompt.policy
+        )
 
     async def _attempt(self, prompt: Prompt) -> Completion:
-        """Books, sends and settles one request. What failed after it was sent counts in full: the server may have done the work."""
+        """Books, sends and settles one request. What failed after it was sent counts in full: the server may have done
+        the work."""
         from openai import APIConnectionError, APIStatusError
 
         request = self._request(prompt)
@@ -280,13 +300,18 @@ class OpenAIBackend:
         return request | ({"extra_body": extra} if extra else {})
 
     def _bill(self, ticket: Ticket, answer: Any) -> tuple[float, dict[str, Any]]:
-        """(cost, what is noted of the answer); an answer that says nothing of its tokens counts as the most it can cost."""
+        """(cost, what is noted of the answer); an answer that says nothing of its tokens counts as the most it can
+        cost."""
         facts: dict[str, Any] = {"model": str(answer.model), "finish": str(answer.choices[0].finish_reason)}
         if (usage := answer.usage) is None:
             return ticket.most, facts
         details = getattr(usage, "prompt_tokens_details", None)
         cached = getattr(details, "cached_tokens", None) or 0
-        facts |= {"prompt_tokens": usage.prompt_tokens, "completion_tokens": usage.completion_tokens, "cached_tokens": cached}
+        facts |= {
+            "prompt_tokens": usage.prompt_tokens,
+            "completion_tokens": usage.completion_tokens,
+            "cached_tokens": cached,
+        }
         return self.prices.of(usage.prompt_tokens, usage.completion_tokens, cached), facts
 
     def _understood(self, prompt: Prompt, error: APIStatusError) -> Completion | None:
@@ -303,8 +328,11 @@ class OpenAIBackend:
 
 
 def most_tokens(prompt: Prompt) -> int:
-    """More tokens than the prompt can have: a token is a byte of text at least, and a chat template adds a few to each message."""
-    text = [message.content for message in prompt.messages] + ([json.dumps(prompt.options.schema)] if prompt.options.schema else [])
+    """More tokens than the prompt can have: a token is a byte of text at least, and a chat template adds a few to each
+    message."""
+    text = [message.content for message in prompt.messages] + (
+        [json.dumps(prompt.options.schema)] if prompt.options.schema else []
+    )
     return sum(len(each.encode()) + OVERHEAD[0] for each in text) + OVERHEAD[1]
 
 
@@ -325,7 +353,12 @@ def _with_ids(done: Completion, answer: Any, choice: Any) -> Completion:
     """With the token ids and log-probs, where the server gave all of them and they belong together."""
     seen, sampled = getattr(answer, "prompt_token_ids", None), getattr(choice, "token_ids", None)
     content = getattr(getattr(choice, "logprobs", None), "content", None)
-    if not isinstance(seen, list) or not isinstance(sampled, list) or not isinstance(content, list) or len(content) != len(sampled):
+    if (
+        not isinstance(seen, list)
+        or not isinstance(sampled, list)
+        or not isinstance(content, list)
+        or len(content) != len(sampled)
+    ):
         return done
     logprobs = tuple(float(each.logprob) for each in content)
     return replace(done, prompt_ids=tuple(seen), token_ids=tuple(sampled), logprobs=logprobs)
@@ -338,6 +371,8 @@ def _retry_after(error: APIStatusError) -> float:
         if "retry-after-ms" in headers:
             return max(0.0, float(headers["retry-after-ms"]) / 1000)
         value = headers.get("retry-after", "0")
-        return max(0.0, float(value) if not value[:1].isalpha() else parsedate_to_datetime(value).timestamp() - time.time())
+        return max(
+            0.0, float(value) if not value[:1].isalpha() else parsedate_to_datetime(value).timestamp() - time.time()
+        )
     except (ValueError, TypeError, OverflowError):
         return 0.0

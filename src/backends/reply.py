@@ -6,16 +6,20 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..games.base import Finish
-from .backend import Completion, Prompt
+from ..play.player import Completion, Prompt
 
 if TYPE_CHECKING:
-    from .renderer import Renderer
+    from ..models.renderer import Renderer
 
 
 def limit(prompt: Prompt, context: int | None) -> int:
     """How many tokens may be sampled: as `sampling` and `options` allow and the context has room for, at least one."""
     assert prompt.token_ids is not None
-    limits = [prompt.sampling.max_tokens, prompt.options.max_tokens, None if context is None else context - len(prompt.token_ids)]
+    limits = [
+        prompt.sampling.max_tokens,
+        prompt.options.max_tokens,
+        None if context is None else context - len(prompt.token_ids),
+    ]
     return max(1, min(each for each in limits if each is not None))
 
 
@@ -27,8 +31,11 @@ def stopped(prompt: Prompt, renderer: Renderer, ids: Sequence[int]) -> bool:
     return any(stop in text for stop in prompt.options.stop)
 
 
-def completed(prompt: Prompt, renderer: Renderer, ids: Sequence[int], logprobs: Sequence[float] | None, version: str) -> Completion:
-    """The completion of sampled `ids`. A sampled terminator belongs to the ids and not to the text, which a stop string cuts."""
+def completed(
+    prompt: Prompt, renderer: Renderer, ids: Sequence[int], logprobs: Sequence[float] | None, version: str
+) -> Completion:
+    """The completion of sampled `ids`. A sampled terminator belongs to the ids and not to the text, which a stop string
+    cuts."""
     ended = ids[-1] in renderer.stop_ids
     text = renderer.text(ids[:-1] if ended else ids)
     cuts = [text.index(stop) for stop in prompt.options.stop if stop in text]

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .backend import Sampling
+from ..play.player import Sampling
 from .noise import gumbel
 
 
 @dataclass(slots=True)
 class Draw:
-    """How each row draws: temperature [B] (0 is greedy), top_k [B] (0: off), top_p [B] (1: off), seed [B], position [B]."""
+    """How each row draws: temperature [B] (0 is greedy), top_k [B] (0: off), top_p [B] (1: off), seed [B], position
+    [B]."""
 
     temperature: Tensor
     top_k: Tensor
@@ -31,7 +32,9 @@ class Draw:
         return Draw(self.temperature[one], self.top_k[one], self.top_p[one], self.seed[one], self.position[one])
 
 
-def choose(logits_BV: Tensor, draw: Draw, kinds: Collection[Sampling], never_V: Tensor | None, settle: float) -> tuple[Tensor, Tensor]:
+def choose(
+    logits_BV: Tensor, draw: Draw, kinds: Collection[Sampling], never_V: Tensor | None, settle: float
+) -> tuple[Tensor, Tensor]:
     """(token [B], close [B]): argmax of logits / temperature + Gumbel noise among the tokens that truncation leaves.
 
     `close` marks rows whose two best scores, or a truncation's edge, lie within `settle` of each other, which is more

@@ -36,14 +36,16 @@ class SlotLayer(CacheLayerMixin):
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         shape = (self.slots.rows, key_states.shape[1], self.slots.columns)
-        self.live = [states.new_zeros(*shape, states.shape[3]) for states in (key_states, value_states)]  # what a mask hides must be finite
+        self.live = [
+            states.new_zeros(*shape, states.shape[3]) for states in (key_states, value_states)
+        ]  # what a mask hides must be finite
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         place = self.slots.place
-        for buffer, states in zip(self.live, (key_states, value_states)):
+        for buffer, states in zip(self.live, (key_states, value_states), strict=True):
             states_N = states.transpose(1, 2).flatten(0, 1)  # [n * q, H, D]
             buffer[place.row_N, :, place.column_N] = states_N if place.source_N is None else states_N[place.source_N]
         keys, values = (buffer[place.start : place.end, :, : place.width] for buffer in self.live)
@@ -69,7 +71,7 @@ def _grown(buffer: Tensor, rows: int, columns: int) -> Tensor:
 def _copy(buffer: Tensor, rows: Sequence[int], to: Sequence[int], lengths: Sequence[int]) -> None:
     """Row by row on a CPU, where bytes cost; all at once, as wide as the longest, on a GPU, where calls cost."""
     if buffer.device.type == "cpu":
-        for i, j, n in zip(rows, to, lengths):
+        for i, j, n in zip(rows, to, lengths, strict=True):
             buffer[j, :, :n] = buffer[i, :, :n]
     else:
         row_N, to_N = torch.tensor(rows, device=buffer.device), torch.tensor(to, device=buffer.device)
@@ -136,11 +138,14 @@ class Slots(Cache):
         for buffer, states in zip((buffer for layer in self.own for buffer in layer.live), stash, strict=True):
             buffer[row, :, :length] = states[:, :length]
 
-    def aim(self, start: int, length_n: Tensor, q: int, fresh_n: Tensor | None, width: int, dtype: torch.dtype) -> tuple[Tensor, Any]:
+    def aim(
+        self, start: int, length_n: Tensor, q: int, fresh_n: Tensor | None, width: int, dtype: torch.dtype
+    ) -> tuple[Tensor, Any]:
         """Points the next forward at rows start..start+n, each of which holds `length_n` tokens already.
 
-        Row i brings its last `fresh_n[i]` of q tokens (None: all rows bring q = 1). `width` is the longest row afterwards.
-        Returns position_ids [n, q] and the mask [n, 1, q, T] (a dict of them for models that mix kinds of layers).
+        Row i brings its last `fresh_n[i]` of q tokens (None: all rows bring q = 1). `width` is the longest row
+        afterwards. Returns position_ids [n, q] and the mask [n, 1, q, T] (a dict of them for models that mix kinds of
+        layers).
         """
         n, device = length_n.shape[0], length_n.device
         rows_n = torch.arange(start, start + n, device=device)
@@ -162,7 +167,9 @@ class Slots(Cache):
         hidden = column_T > position_nq[..., None]
         if kind == "sliding_attention":
             hidden |= column_T <= position_nq[..., None] - self.window
-        return torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill_(hidden, torch.finfo(dtype).min)[:, None]
+        return torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill_(
+            hidden, torch.finfo(dtype).min
+        )[:, None]
 
 
 def _kinds(config: PretrainedConfig) -> tuple[str, ...]:
@@ -171,5 +178,8 @@ def _kinds(config: PretrainedConfig) -> tuple[str, ...]:
     kinds = sorted(set(getattr(config, "layer_types", None) or ["sliding_attention" if window else "full_attention"]))
     unknown = [kind for kind in kinds if kind not in ("full_attention", "sliding_attention")]
     if unknown:
-        raise ValueError(f"{config.model_type} has layers of kind {', '.join(unknown)}, which this backend cannot decode: use backend=vllm")
+        raise ValueError(
+            f"{config.model_type} has layers of kind {', '.join(unknown)}, which this backend cannot decode: use "
+            f"backend=vllm"
+        )
     return tuple(kinds)

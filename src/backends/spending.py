@@ -1,4 +1,5 @@
-"""What requests to a paid server cost, booked before they are sent, so that a ceiling holds whatever happens to a run."""
+"""What requests to a paid server cost, booked before they are sent, so that a ceiling holds whatever happens to a
+run."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
-from ..files import InputError, parse_line
+from ..system.files import InputError, parse_line
 
 
 class SpendingLimit(InputError):
@@ -21,7 +22,8 @@ class SpendingLimit(InputError):
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """Of a million tokens, in any one currency; `cached` is for prompt tokens that the server had in its cache (None: as others)."""
+    """Of a million tokens, in any one currency; `cached` is for prompt tokens that the server had in its cache (None:
+    as others)."""
 
     prompt: float = 0.0
     completion: float = 0.0
@@ -49,7 +51,9 @@ class Ledger:
     at once; a crash of the machine itself may lose the last ones. Without `path` everything is kept in memory alone.
     """
 
-    def __init__(self, path: Path | None = None, max_requests: int | None = None, max_cost: float | None = None) -> None:
+    def __init__(
+        self, path: Path | None = None, max_requests: int | None = None, max_cost: float | None = None
+    ) -> None:
         self.path, self.max_requests, self.max_cost = path, max_requests, max_cost
         self.requests, self.spent = 0, 0.0
         self._held: dict[str, float] = {}  # ticket -> the most it can cost, while it is not settled
@@ -64,7 +68,8 @@ class Ledger:
         return sum(self._held.values())
 
     def book(self, what: str, most: float) -> Ticket | None:
-        """A ticket to send the request `what`; None while it does not fit, but may once this process has settled others.
+        """A ticket to send the request `what`; None while it does not fit, but may once this process has settled
+        others.
 
         SpendingLimit when it does not fit and nothing of this process is open.
         """
@@ -72,7 +77,9 @@ class Ledger:
             if reason := self._over(most):
                 if self._mine:
                     return None
-                raise SpendingLimit(f"{reason}; {self.path or 'this run'} holds every request. Raise the ceiling, then resume")
+                raise SpendingLimit(
+                    f"{reason}; {self.path or 'this run'} holds every request. Raise the ceiling, then resume"
+                )
             ticket = Ticket(f"{self._name}-{self.requests}", most)
             self._write(handle, {"book": ticket.id, "for": what, "most": most})
             self._mine.add(ticket.id)
@@ -90,7 +97,10 @@ class Ledger:
             return f"the ceiling of {self.max_requests} requests is reached"
         if self.max_cost is not None and self.spent + self.held + most > self.max_cost:
             gone = self.spent + self.held
-            return f"the next request may cost {most:.6g}, and of the ceiling of {self.max_cost:g} {gone:.6g} are spent or booked"
+            return (
+                f"the next request may cost {most:.6g}, and of the ceiling of {self.max_cost:g} {gone:.6g} are spent "
+                f"or booked"
+            )
         return ""
 
     def _take(self, line: Mapping[str, Any]) -> None:

@@ -20,21 +20,29 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ..files import InputError, digest
-from . import snapshot as snapshots
-from .backend import Completion, Prompt, Snapshot
-from .fourbit import FourBit
-from .load import DTYPES, load_tokenizer
-from .renderer import Renderer
+from ..models import snapshot as snapshots
+from ..models.fourbit import FourBit
+from ..models.load import DTYPES, load_tokenizer
+from ..models.renderer import Renderer
+from ..models.snapshot import Snapshot
+from ..play.player import Completion, Prompt
+from ..system.files import InputError, digest
 from .reply import completed, limit, stopped
 from .vllm_engine import Ask, Engine, Sampled, Shape, available, prepare, rank_for
 
-VOLATILE = ("dtype", "torch_dtype", "transformers_version", "_name_or_path", "use_cache")  # of a config, without effect here
+VOLATILE = (
+    "dtype",
+    "torch_dtype",
+    "transformers_version",
+    "_name_or_path",
+    "use_cache",
+)  # of a config, without effect here
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A loaded snapshot: the weights that it needs in an engine, and the engine's rank that its adapter needs (0: none)."""
+    """A loaded snapshot: the weights that it needs in an engine, and the engine's rank that its adapter needs (0:
+    none)."""
 
     snapshot: Snapshot
     renderer: Renderer
@@ -49,8 +57,8 @@ class Policy:
 class VLLMBackend:
     """Answers prompts with `token_ids` from any number of loaded snapshots.
 
-    A reply under a schema has no log-probs: vLLM gives those of the constrained choice, which are not the model's. It is
-    not trained on.
+    A reply under a schema has no log-probs: vLLM gives those of the constrained choice, which are not the model's. It
+    is not trained on.
 
     max_batch     sequences that decode together in one engine
     kv_gib        memory of one engine for keys and values; a model of 7 billion weights needs 0.5 GiB for 1,000 tokens
@@ -71,11 +79,15 @@ class VLLMBackend:
         if dtype not in DTYPES:
             raise ValueError(f"dtype {dtype!r}: expected one of {', '.join(DTYPES)}")
         if max_batch < 1 or max_adapters < 1 or kv_gib <= 0:
-            raise ValueError(f"max_batch {max_batch} and max_adapters {max_adapters} must be at least 1, and kv_gib {kv_gib} above 0")
+            raise ValueError(
+                f"max_batch {max_batch} and max_adapters {max_adapters} must be at least 1, and kv_gib {kv_gib} above 0"
+            )
         available()
         prepare()
         block = 32 if device == "cpu" else None
-        self._shape = Shape("", device, dtype, 0, max_adapters, max_batch, kv_gib, block, device == "cpu" if eager is None else eager)
+        self._shape = Shape(
+            "", device, dtype, 0, max_adapters, max_batch, kv_gib, block, device == "cpu" if eager is None else eager
+        )
         self._policies: dict[str, Policy] = {}
         self._engines: deque[Engine] = deque()
         self._open: dict[str, tuple[Prompt, Policy, Engine]] = {}
@@ -87,7 +99,8 @@ class VLLMBackend:
         return bool(self._lost) or any(engine.busy for engine in self._engines)
 
     def load(self, snapshot: Snapshot) -> None:
-        """Makes a snapshot known; its weights are read when it is first asked. InputError for one that vLLM cannot play."""
+        """Makes a snapshot known; its weights are read when it is first asked. InputError for one that vLLM cannot
+        play."""
         if snapshot.version in self._policies:
             return
         base = snapshot.base or snapshot.path
@@ -146,7 +159,9 @@ class VLLMBackend:
         version = prompt.policy or (next(iter(self._policies)) if len(self._policies) == 1 else "")
         if version not in self._policies:
             loaded = ", ".join(self._policies) or "none"
-            raise ValueError(f"prompt {prompt.id} asks policy {version!r}, loaded are {loaded}: call load() with its snapshot first")
+            raise ValueError(
+                f"prompt {prompt.id} asks policy {version!r}, loaded are {loaded}: call load() with its snapshot first"
+            )
         return self._policies[version]
 
     def _engine(self, policy: Policy) -> Engine:
@@ -157,7 +172,9 @@ class VLLMBackend:
         rank = max(each.rank for each in self._policies.values() if each.weights == policy.weights)
         never = _never(policy.base)
         shape = replace(self._shape, model=_model(policy.base, never), rank=rank)
-        fitting = sorted((engine for engine in IDLE if engine.shape == shape), key=lambda engine: engine.holds != policy.weights)
+        fitting = sorted(
+            (engine for engine in IDLE if engine.shape == shape), key=lambda engine: engine.holds != policy.weights
+        )
         if fitting:
             IDLE.remove(engine := fitting[0])
             engine.use(policy.base, policy.weights)
@@ -187,14 +204,17 @@ def _ask(prompt: Prompt, policy: Policy) -> Ask:
     adapter = None if snapshot.base is None else (snapshot.version, snapshot.path)
     return Ask(
         prompt.id, prompt.token_ids or (), limit(prompt, renderer.context), sorted(renderer.stop_ids), prompt.seed,
-        sampling.temperature, sampling.top_p, sampling.top_k, snapshot.version, adapter, prompt.options.schema, bool(prompt.options.stop),
+        sampling.temperature, sampling.top_p, sampling.top_k, snapshot.version, adapter, prompt.options.schema,
+        bool(prompt.options.stop),
     )  # fmt: skip
 
 
 def _adapter_rank(folder: str) -> int:
     """The engine's rank for the adapter in `folder`. InputError for one that vLLM cannot play as it was trained."""
     if FourBit.read(folder) is not None:
-        raise InputError(f"{folder} is an adapter on a 4-bit base, which backend=vllm would play on the base in full: use backend=hf")
+        raise InputError(
+            f"{folder} is an adapter on a 4-bit base, which backend=vllm would play on the base in full: use backend=hf"
+        )
     rank = json.loads((Path(folder) / "adapter_config.json").read_text())["r"]
     try:
         return rank_for(rank)

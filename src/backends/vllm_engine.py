@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from warnings import catch_warnings, simplefilter
 
-from .. import ranks
-from ..files import InputError
+from ..system import ranks
+from ..system.files import InputError
 from .vllm_guest import apart, eagerly, unseen
 
 if TYPE_CHECKING:
@@ -110,7 +110,8 @@ class Engine:
         from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
         params = SamplingParams(
-            temperature=ask.temperature, top_p=ask.top_p, top_k=ask.top_k, seed=ask.seed, max_tokens=ask.limit, logprobs=0,
+            temperature=ask.temperature, top_p=ask.top_p, top_k=ask.top_k, seed=ask.seed, max_tokens=ask.limit,
+            logprobs=0,
             stop_token_ids=list(ask.stop_ids), detokenize=False, skip_clone=True,
             output_kind=RequestOutputKind.CUMULATIVE if ask.watch else RequestOutputKind.FINAL_ONLY,
             structured_outputs=None if ask.schema is None else StructuredOutputsParams(json=ask.schema),
@@ -214,9 +215,14 @@ def available() -> str:
         with suppress(metadata.PackageNotFoundError):
             version = metadata.version(name)
             if not VERSIONS[0] <= tuple(int(part) for part in version.split(".")[:2]) < VERSIONS[1]:
-                raise InputError(f"{name} {version} is installed, and backend=vllm needs {wanted}: install one of those, or use backend=hf")
+                raise InputError(
+                    f"{name} {version} is installed, and backend=vllm needs {wanted}: install one of those, or use "
+                    f"backend=hf"
+                )
             return version
-    raise InputError(f"backend=vllm needs vLLM, which is not installed ({wanted}): pip install 'vllm>=0.32,<0.33', or use backend=hf")
+    raise InputError(
+        f"backend=vllm needs vLLM, which is not installed ({wanted}): pip install 'vllm>=0.32,<0.33', or use backend=hf"
+    )
 
 
 def rank_for(r: int) -> int:
@@ -268,7 +274,8 @@ def _build(shape: Shape, folder: str, never: Sequence[int]) -> Any:
     arguments: dict[str, Any] = dict(
         model=folder, tokenizer=folder, load_format="safetensors", trust_remote_code=False, generation_config="vllm",
         dtype=shape.dtype, seed=0, enforce_eager=shape.eager, max_num_seqs=shape.batch, disable_log_stats=True,
-        enable_prefix_caching=True, block_size=shape.block, kv_cache_memory_bytes=int(shape.kv_gib * 2**30), logprobs_mode="raw_logprobs",
+        enable_prefix_caching=True, block_size=shape.block, kv_cache_memory_bytes=int(shape.kv_gib * 2**30),
+        logprobs_mode="raw_logprobs",
         use_tqdm_on_load=False, logits_processors=[_banning(tuple(never))] if never else None,
         enable_sleep_mode=gpu and not _sleeper_exists(),
         enable_chunked_prefill=gpu,  # on a CPU a prompt in parts would end in an error: its seed cannot be wound back

@@ -96,4 +96,3 @@ class _Hidden:
 
     group: Any = None
     count = 1_000_000
-

@@ -1,8 +1,8 @@
 """Samples as trees: in a row every distinct token prefix stands once, and nothing is computed twice.
 
-A row's streams are sorted, so that it lists a tree in preorder: a trunk once, its branches after it, each starting again
-at the position after its trunk. One integer per token then says the whole attention mask: `last`, the index of the
-token's last descendant. The query at i sees the key at j exactly when j <= i <= last[j].
+A row's streams are sorted, so that it lists a tree in preorder: a trunk once, its branches after it, each starting
+again at the position after its trunk. One integer per token then says the whole attention mask: `last`, the index of
+the token's last descendant. The query at i sees the key at j exactly when j <= i <= last[j].
 
 Legend: B rows of a micro-batch, T tokens of the longest row, N supervised tokens, U utterances.
 """
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .sample import Sample, Utterance
+from ..data.sample import Sample, Utterance
 
 Tokens = tuple[int, ...]
 Streams = Mapping[int, Tokens]  # what must be computed of a sample, by its number
@@ -32,11 +32,11 @@ class Budget:
     """How samples become micro-batches.
 
     A row takes up to `row_tokens`, a micro-batch `micro_tokens` (rows times the longest row, padding included); what is
-    longer stands alone. Without `trees` every sample has a row of its own, for models that cannot be packed. In a row of
-    `attention_tokens` attention costs as much as all else; rows are kept shorter where that is cheaper. A kernel that
-    skips what is masked has no such length. With `apart` samples stand side by side and share no prefix: dropout would put
-    the same noise on it for all of them. Rows that hold trees are padded to a multiple of `multiple` where kernels are
-    compiled for each length (see `collate`).
+    longer stands alone. Without `trees` every sample has a row of its own, for models that cannot be packed. In a row
+    of `attention_tokens` attention costs as much as all else; rows are kept shorter where that is cheaper. A kernel
+    that skips what is masked has no such length. With `apart` samples stand side by side and share no prefix: dropout
+    would put the same noise on it for all of them. Rows that hold trees are padded to a multiple of `multiple` where
+    kernels are compiled for each length (see `collate`).
     """
 
     row_tokens: int
@@ -101,13 +101,15 @@ def check(samples: Iterable[Sample]) -> None:
         for each in sample.utterances:
             if not 1 <= each.start < each.end <= len(sample.token_ids):
                 raise ValueError(
-                    f"sample {sample.id!r} of {len(sample.token_ids)} tokens: span [{each.start}, {each.end}) must be non-empty, "
+                    f"sample {sample.id!r} of {len(sample.token_ids)} tokens: span [{each.start}, {each.end}) must be "
+                    f"non-empty, "
                     "lie inside the sample, and start at token 1 or later (token 0 has no context that predicts it)"
                 )
 
 
 def pack(samples: Sequence[Sample], units: Iterable[Sequence[int]], budget: Budget) -> list[MicroBatch]:
-    """Micro-batches that hold every sample of `units` once, longest rows first. A unit is never split over two of them."""
+    """Micro-batches that hold every sample of `units` once, longest rows first. A unit is never split over two of
+    them."""
     whole = [tuple(unit) for unit in units]
     streams = {member: computed(samples[member]) for unit in whole for member in unit}
     if budget.apart:
@@ -115,11 +117,15 @@ def pack(samples: Sequence[Sample], units: Iterable[Sequence[int]], budget: Budg
     bundles = [sorted(each, key=lambda row: -row.size) for each in _bundles(streams, whole, budget)]
     bundles.sort(key=lambda rows: -rows[0].size)
     micros = [[row for rows in part for row in rows] for part in _cut(bundles, budget.micro_tokens)]
-    return [MicroBatch(tuple(tuple(row.members) for row in rows), tuple(row.size for row in rows), budget.apart) for rows in micros]
+    return [
+        MicroBatch(tuple(tuple(row.members) for row in rows), tuple(row.size for row in rows), budget.apart)
+        for rows in micros
+    ]
 
 
 def _cut(bundles: list[list[_Row]], micro_tokens: int) -> list[list[list[_Row]]]:
-    """Consecutive bundles, longest rows first, in micro-batches of the least cost: all tokens, padded, and the launches."""
+    """Consecutive bundles, longest rows first, in micro-batches of the least cost: all tokens, padded, and the
+    launches."""
     best: list[tuple[float, int]] = [(0.0, 0)]  # for the first n bundles: cost, and where the last micro-batch starts
     for end in range(1, len(bundles) + 1):
         rows, choices = 0, list[tuple[float, int]]()
@@ -156,7 +162,7 @@ class _Row:
             return other.size - _shared(other.streams[0], self.streams)
         both = _Row()
         both.streams, both.size = list(self.streams), self.size
-        for member, stream in zip(other.members, other.streams):
+        for member, stream in zip(other.members, other.streams, strict=True):
             both.add(member, stream)
         return both.size - self.size
 
@@ -187,8 +193,8 @@ def _tree(streams: Streams, unit: Sequence[int]) -> _Row:
 def _level(trees: list[_Row], streams: Streams, budget: Budget) -> list[_Row]:
     """The rows that cost least among those that best fit makes under several limits up to the budget.
 
-    Best fit leaves its last row short, so that a somewhat smaller limit often gives rows of like length and less padding;
-    long rows share more prefixes and pay more attention. Of many trees a part decides the limit for all.
+    Best fit leaves its last row short, so that a somewhat smaller limit often gives rows of like length and less
+    padding; long rows share more prefixes and pay more attention. Of many trees a part decides the limit for all.
     """
     least = max((tree.size for tree in trees), default=1)
     part = trees[:PART]
@@ -275,7 +281,7 @@ def collate(samples: Sequence[Sample], micro: MicroBatch, before: Sequence[int],
     utterances: list[Utterance] = []
     for at, members in enumerate(micro.rows):
         paths = _lay(tokens[at], positions[at], None if causal else last[at], samples, members, micro.apart)
-        for member, path in zip(members, paths):
+        for member, path in zip(members, paths, strict=True):
             ids, first = samples[member].token_ids, before[member]
             for each in samples[member].utterances:
                 sources.append(at * width + path[each.start - 1 : each.end - 1])

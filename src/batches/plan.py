@@ -1,13 +1,14 @@
-"""All global batches of an iteration, as a pure function of samples and seed: the position in it is the optimiser step."""
+"""All global batches of an iteration, as a pure function of samples and seed: the position in it is the optimiser
+step."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ..seeds import rng
+from ..data.sample import Sample, Utterance
+from ..system.seeds import rng
 from .packing import Budget, MicroBatch, check, computed, pack
-from .sample import Sample, Utterance
 
 Unit = tuple[int, ...]  # numbers of samples that are never split: one group, or one sample without a group
 
@@ -27,8 +28,8 @@ class Step:
 def dealt(micros: Sequence[MicroBatch], rank: int, world: int, equal: bool) -> list[tuple[MicroBatch, bool]]:
     """The share of one rank, and of each micro-batch whether it counts.
 
-    Ranks that work in step (`equal`) have as many as the first, any other has one at least: shares are filled up with the
-    smallest micro-batch, which then counts for nothing.
+    Ranks that work in step (`equal`) have as many as the first, any other has one at least: shares are filled up with
+    the smallest micro-batch, which then counts for nothing.
     """
     if not micros:
         return []
@@ -74,7 +75,9 @@ def plan(samples: Sequence[Sample], budget: Budget, *, seed: int, epochs: int, b
     for epoch in range(epochs):
         order = list(units)
         rng(seed, "order", epoch).shuffle(order)
-        batches += _cut(order, [sum(len(samples[member].utterances) for member in unit) for unit in order], batch_utterances)
+        batches += _cut(
+            order, [sum(len(samples[member].utterances) for member in unit) for unit in order], batch_utterances
+        )
     return Plan(samples, tuple(batches), budget)
 
 
@@ -88,7 +91,9 @@ def _units(samples: Sequence[Sample]) -> list[Unit]:
     groups: dict[tuple[str, str | int], list[int]] = {}
     for number, sample in enumerate(samples):
         if sample.utterances:
-            groups.setdefault(("sample", number) if sample.group is None else ("group", sample.group), []).append(number)
+            groups.setdefault(("sample", number) if sample.group is None else ("group", sample.group), []).append(
+                number
+            )
     return [tuple(unit) for unit in groups.values()]
 
 
@@ -98,7 +103,7 @@ def _cut(order: Sequence[Unit], sizes: Sequence[int], batch_utterances: int) -> 
     count = -(-total // batch_utterances)
     batches: list[list[Unit]] = [[] for _ in range(count)]
     done = 0
-    for unit, size in zip(order, sizes):
+    for unit, size in zip(order, sizes, strict=True):
         batches[(2 * done + size) * count // (2 * total)].append(unit)
         done += size
     return [tuple(batch) for batch in batches if batch]

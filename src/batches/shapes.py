@@ -1,8 +1,9 @@
 """Samples of stated lengths, for plans that are made before there is data. Their tokens mean nothing.
 
-    chats      one stream: prompt, reply, context, reply, …
-    branches   the prompt and the replies so far are a history, after which each reply has a branch: instruction, reply (SPAG)
-    pairs      every reply answers the prompt itself, and all of them stay together (SPIN, DPO)
+chats      one stream: prompt, reply, context, reply, …
+branches   the prompt and the replies so far are a history, after which each reply has a branch: instruction, reply
+           (SPAG)
+pairs      every reply answers the prompt itself, and all of them stay together (SPIN, DPO)
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Literal, get_args
 
-from ..files import InputError
-from ..seeds import rng
-from .sample import Sample, Utterance
+from ..data.sample import Sample, Utterance
+from ..system.files import InputError
+from ..system.seeds import rng
 
 Layout = Literal["chats", "branches", "pairs"]
 WORDS = 30_000  # different tokens
@@ -24,7 +25,8 @@ WORDS = 30_000  # different tokens
 class Shape:
     """`groups` times the same lengths, in tokens.
 
-    prompt       before the first reply; `prompts` is how many different ones there are, 0 for one of its own in each group
+    prompt       before the first reply; `prompts` is how many different ones there are, 0 for one of its own in each
+                 group
     replies      of each reply, its terminator included
     between      of context between two replies (what others said, tags)
     instruction  of what stands in a branch before its reply
@@ -40,9 +42,17 @@ class Shape:
 
     def __post_init__(self) -> None:
         if self.layout not in get_args(Layout):
-            raise InputError(f"stated.samples: layout is {self.layout!r}, expected one of {', '.join(get_args(Layout))}")
-        if min(self.groups, self.prompt, *self.replies) < 1 or not self.replies or min(self.between, self.instruction, self.prompts) < 0:
-            raise InputError(f"stated.samples: {self}: groups, prompt and every reply must be at least 1, the others at least 0")
+            raise InputError(
+                f"stated.samples: layout is {self.layout!r}, expected one of {', '.join(get_args(Layout))}"
+            )
+        if (
+            min(self.groups, self.prompt, *self.replies) < 1
+            or not self.replies
+            or min(self.between, self.instruction, self.prompts) < 0
+        ):
+            raise InputError(
+                f"stated.samples: {self}: groups, prompt and every reply must be at least 1, the others at least 0"
+            )
 
     @property
     def utterances(self) -> int:
@@ -57,17 +67,19 @@ class Shape:
         replies = [tuple(own.choices(range(WORDS), k=length)) for length in self.replies]
         between = [tuple(own.choices(range(WORDS), k=self.between)) for _ in self.replies]
         if self.layout == "pairs":
-            return [_answer(f"{name}/{number}/{at}", prompt, reply, f"{name}/{number}") for at, reply in enumerate(replies)]
-        parts = [segment for pair in zip(replies, between) for segment in pair]
+            return [
+                _answer(f"{name}/{number}/{at}", prompt, reply, f"{name}/{number}") for at, reply in enumerate(replies)
+            ]
+        parts = [segment for pair in zip(replies, between, strict=True) for segment in pair]
         if self.layout == "branches":
             histories = list(accumulate(parts, initial=prompt))[:-1:2]
             instruction = [tuple(own.choices(range(WORDS), k=self.instruction)) for _ in replies]
             return [
                 _answer(f"{name}/{number}/{at}", history + extra, reply)
-                for at, (history, extra, reply) in enumerate(zip(histories, instruction, replies))
+                for at, (history, extra, reply) in enumerate(zip(histories, instruction, replies, strict=True))
             ]
         ends = list(accumulate(map(len, parts), initial=len(prompt)))
-        spans = tuple(Utterance(start, end) for start, end in zip(ends[:-1:2], ends[1::2]))
+        spans = tuple(Utterance(start, end) for start, end in zip(ends[:-1:2], ends[1::2], strict=True))
         return [Sample(f"{name}/{number}", prompt + tuple(token for part in parts for token in part), spans)]
 
 

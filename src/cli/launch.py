@@ -4,11 +4,11 @@ Started: the command's own process composes the config, writes it to a file in t
 process per device. When one of them ends badly the others are stopped; what it is sent (Ctrl-C, SIGTERM, SIGUSR1) they
 are sent; when it dies they die; the first exit code that is not 0 is its own.
 
-Adopted: rank 0 composes the config, the other ranks wait for it. So every rank has the same run directory, and a sweep's
-jobs come one after the other.
+Adopted: rank 0 composes the config, the other ranks wait for it. So every rank has the same run directory, and a
+sweep's jobs come one after the other.
 
-Either way RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT are set, and there is a default process group before
-anything else is built.
+Either way RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT are set, and there is a default process group
+before anything else is built.
 """
 
 from __future__ import annotations
@@ -40,9 +40,10 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 
-from . import ranks
-from .config import LAUNCH, ConfigError, use_threads
-from .files import write_text
+from ..run.config import ConfigError, use_threads
+from ..run.directory import LAUNCH
+from ..system import ranks
+from ..system.files import write_text
 from .validation import RESERVED
 
 JOB, FIGURE, ERROR = "job.json", "figure.json", "{}.error"  # files of a launch
@@ -86,8 +87,10 @@ def run(config: DictConfig, out: Path) -> float | None:
         return None
     if together and ranks.world() != wanted and "WORLD_SIZE" in os.environ:
         raise ConfigError(
-            f"hardware={hardware.name} is for {wanted} processes ({hardware.nodes} × {hardware.devices} devices), and WORLD_SIZE is "
-            f"{ranks.world()}: start as many (torchrun --nnodes={hardware.nodes} --nproc-per-node={hardware.devices} -m parley …), or "
+            f"hardware={hardware.name} is for {wanted} processes ({hardware.nodes} × {hardware.devices} devices), and "
+            f"WORLD_SIZE is "
+            f"{ranks.world()}: start as many (torchrun --nnodes={hardware.nodes} --nproc-per-node={hardware.devices} "
+            f"-m parley …), or "
             "choose the profile of what there is"
         )
     if wanted == 1:
@@ -96,8 +99,10 @@ def run(config: DictConfig, out: Path) -> float | None:
         return _member(job)
     if hardware.nodes > 1:
         raise ConfigError(
-            f"hardware={hardware.name} needs {hardware.nodes} machines, where parley cannot start processes by itself: run the command on "
-            f"each under torchrun (--nnodes={hardware.nodes} --nproc-per-node={hardware.devices} -m parley …), or in one step of SLURM "
+            f"hardware={hardware.name} needs {hardware.nodes} machines, where parley cannot start processes by "
+            f"itself: run the command on "
+            f"each under torchrun (--nnodes={hardware.nodes} --nproc-per-node={hardware.devices} -m parley …), or in "
+            f"one step of SLURM "
             f"(srun --nodes={hardware.nodes} --ntasks-per-node={hardware.devices} parley …)"
         )
     return _start(job, hardware.devices)
@@ -147,7 +152,8 @@ _jobs = count()
 
 
 def adopt() -> None:
-    """Says of a step of SLURM with several tasks what torchrun says of its processes. Nothing where that is said already.
+    """Says of a step of SLURM with several tasks what torchrun says of its processes. Nothing where that is said
+    already.
 
     A batch script is no step: what runs in it without `srun` is alone.
     """
@@ -202,7 +208,8 @@ def _told(number: int) -> str:
 
 @contextmanager
 def leading() -> Iterator[None]:
-    """After the block, however it ends, the ranks that follow are told that there are no more jobs; they have a moment to hear it."""
+    """After the block, however it ends, the ranks that follow are told that there are no more jobs; they have a moment
+    to hear it."""
     try:
         yield
     finally:
@@ -237,7 +244,10 @@ def _check_devices(hardware: Any) -> None:
 
     there = torch.cuda.device_count() if hardware.accelerator == "gpu" else hardware.devices
     if there < hardware.devices:
-        raise ConfigError(f"hardware={hardware.name} is for {hardware.devices} GPUs, and this machine has {there}: choose another profile")
+        raise ConfigError(
+            f"hardware={hardware.name} is for {hardware.devices} GPUs, and this machine has {there}: choose another "
+            f"profile"
+        )
 
 
 @contextmanager
@@ -245,20 +255,26 @@ def _processes(folder: Path, devices: int) -> Iterator[list[subprocess.Popen[byt
     """The processes by rank. None is left when the block ends."""
     from torch.distributed import TCPStore
 
-    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # where they meet, on a port that the system gives
+    store = TCPStore(
+        "127.0.0.1", 0, is_master=True, wait_for_workers=False
+    )  # where they meet, on a port that the system gives
     shared = {
         "WORLD_SIZE": str(devices),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(store.port),
         "TORCHELASTIC_USE_AGENT_STORE": "True",  # rank 0 finds the store there, and makes none
-        "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),  # where games of the user's own are found
+        "PYTHONPATH": os.pathsep.join(
+            path or os.getcwd() for path in sys.path
+        ),  # where games of the user's own are found
     }
     command = [sys.executable, "-P", "-m", __name__, str(folder), str(os.getpid())]
     processes: list[subprocess.Popen[bytes]] = []
     try:
         for rank in map(str, range(devices)):
             own = {**os.environ, **shared, "RANK": rank, "LOCAL_RANK": rank}
-            processes.append(subprocess.Popen(command, env=own, stdin=subprocess.DEVNULL, process_group=0))  # Ctrl-C comes from here only
+            processes.append(
+                subprocess.Popen(command, env=own, stdin=subprocess.DEVNULL, process_group=0)
+            )  # Ctrl-C comes from here only
         yield processes
     finally:
         for process in processes:
@@ -267,7 +283,8 @@ def _processes(folder: Path, devices: int) -> Iterator[list[subprocess.Popen[byt
 
 
 def _watched(processes: Sequence[subprocess.Popen[bytes]]) -> list[tuple[int, int]]:
-    """Waits for all; (rank, exit code) of those that ended badly, in this order. The others are then stopped, and not counted.
+    """Waits for all; (rank, exit code) of those that ended badly, in this order. The others are then stopped, and not
+    counted.
 
     KeyboardInterrupt when it was Ctrl-C.
     """
@@ -304,7 +321,8 @@ def _send(processes: Sequence[subprocess.Popen[bytes]], number: int) -> None:
 
 @contextmanager
 def _passing_on(processes: Sequence[subprocess.Popen[bytes]]) -> Iterator[list[int]]:
-    """While the block runs, signals are sent on to the processes; the list holds what came. A second Ctrl-C does not ask."""
+    """While the block runs, signals are sent on to the processes; the list holds what came. A second Ctrl-C does not
+    ask."""
     heard: list[int] = []
 
     def pass_on(number: int, _frame: Any) -> None:
@@ -322,11 +340,18 @@ def _passing_on(processes: Sequence[subprocess.Popen[bytes]]) -> Iterator[list[i
 
 
 def _tell(folder: Path, failed: Sequence[tuple[int, int]]) -> None:
-    """The errors of the processes that failed. What several say alike is said once; that another is gone, where none says why."""
+    """The errors of the processes that failed. What several say alike is said once; that another is gone, where none
+    says why."""
     said: set[str] = set()
     for rank, code in [one for one in failed if one[1] != GONE] or failed:
         file = folder / ERROR.format(rank)
-        text = file.read_text().rstrip() if file.exists() else f"killed by {signal.Signals(-code).name}" if code < 0 else ""
+        text = (
+            file.read_text().rstrip()
+            if file.exists()
+            else f"killed by {signal.Signals(-code).name}"
+            if code < 0
+            else ""
+        )
         if text and text not in said:
             said.add(text)
             print(f"parley: {'' if rank == 0 else f'rank {rank}: '}{text}", file=sys.stderr)
@@ -365,7 +390,9 @@ def _work(folder: Path) -> int:
     except (ConfigError, InstantiationException) as fault:
         write_text(error, str(fault))
         return 2
-    except Exception:  # whatever it was ends this process; its traceback goes to the launcher, who tells it once for all ranks
+    except (
+        Exception
+    ):  # whatever it was ends this process; its traceback goes to the launcher, who tells it once for all ranks
         write_text(error, traceback.format_exc())
         return 1
     return 0

@@ -1,4 +1,5 @@
-"""The entry point: compose -> validate -> launch -> run. Nothing heavy is imported before the config is known to compose."""
+"""The entry point: compose -> validate -> launch -> run. Nothing heavy is imported before the config is known to
+compose."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import hydra
 from hydra._internal.hydra import Hydra
@@ -25,9 +26,11 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
-from . import launch, ranks
-from .config import ConfigError, leaves, use_threads
-from .validation import nearest, validate
+from ..run.config import ConfigError, leaves, use_threads
+from ..system import ranks
+from ..system.naming import nearest
+from . import launch
+from .validation import validate
 
 CONF, NAME = "parley.conf", "config"
 
@@ -82,13 +85,22 @@ def check(arguments: Sequence[str]) -> None:
     """Finds all faults of a command line, of every job of a sweep, before anything is built. ConfigError lists them."""
     args, unknown = get_args_parser().parse_known_args(list(arguments))
     flags = [word for word in unknown if word.startswith("-")]
-    if args.help or args.hydra_help or args.shell_completion or args.info or args.config_path or args.experimental_rerun:
+    if (
+        args.help
+        or args.hydra_help
+        or args.shell_completion
+        or args.info
+        or args.config_path
+        or args.experimental_rerun
+    ):
         return
     _raise([f"{flag}: there is no such flag; options are written key=value" for flag in flags])
     with _composer(args.config_dir):
         commands, faults = _jobs(args.overrides) if args.multirun else ([list(args.overrides)], [])
         for number, overrides in enumerate(commands):
-            faults += _job_faults(args.config_name or NAME, overrides, number if args.multirun else None, bool(args.cfg))
+            faults += _job_faults(
+                args.config_name or NAME, overrides, number if args.multirun else None, bool(args.cfg)
+            )
     _raise(list(dict.fromkeys(faults)))
 
 
@@ -130,7 +142,8 @@ GLOBAL = ("experiment", "debug", "local")  # groups whose files set keys of the 
 
 
 def composed(name: str, overrides: Sequence[str]) -> tuple[DictConfig | None, list[str]]:
-    """(the config, no faults), or where that fails: the config of the overrides that work, and what is wrong with each other."""
+    """(the config, no faults), or where that fails: the config of the overrides that work, and what is wrong with each
+    other."""
     try:
         return _compose(name, overrides), []
     except WRONG as error:
@@ -142,7 +155,9 @@ def composed(name: str, overrides: Sequence[str]) -> tuple[DictConfig | None, li
     faults: list[str] = []
     doubtful: set[str] = set()  # nodes whose group could not be chosen: nothing is said of their keys
     groups = set(GlobalHydra.instance().config_loader().list_groups(""))
-    for override in sorted(overrides, key=lambda text: (not text.startswith("hydra."), _key(text) not in groups)):  # searchpath first
+    for override in sorted(
+        overrides, key=lambda text: (not text.startswith("hydra."), _key(text) not in groups)
+    ):  # searchpath first
         try:
             base = _compose(name, [*good, override])
             good.append(override)
@@ -166,7 +181,10 @@ def _key(override: str) -> str:
 def _explain(override: str, error: Exception, base: DictConfig, groups: set[str]) -> str:
     key, cause = _key(override), error.__cause__
     if isinstance(error, OverrideParseException):
-        return f"{override}: cannot be read; write key=value, lists as key=[a,b], and quote text that holds commas or brackets"
+        return (
+            f"{override}: cannot be read; write key=value, lists as key=[a,b], and quote text that holds commas or "
+            f"brackets"
+        )
     if isinstance(error, MissingConfigException):
         group, _, option = (error.missing_cfg_file or override.replace("=", "/")).rpartition("/")
         asks = override if group == key else f"{override} asks for {group}={option}"
@@ -194,8 +212,11 @@ def _file_faults(override: str, base: DictConfig, groups: set[str]) -> list[str]
     if _key(override) in GLOBAL and file.header.get("package") != "_global_":
         return [f"{name}.yaml: its first line must be `# @package _global_`, since it sets keys of the root"]
     prefix = "" if file.header.get("package") == "_global_" else f"{_key(override)}."
-    values = {key: value for key, value in OmegaConf.to_container(file.config).items() if key not in ("defaults", "hydra")}  # type: ignore[union-attr]
-    return [fault for key, value in leaves(values) if (fault := _leaf_fault(name, f"{prefix}{key}", value, base, groups))]
+    content = cast("dict[str, Any]", OmegaConf.to_container(file.config))
+    values = {key: value for key, value in content.items() if key not in ("defaults", "hydra")}
+    return [
+        fault for key, value in leaves(values) if (fault := _leaf_fault(name, f"{prefix}{key}", value, base, groups))
+    ]
 
 
 def _leaf_fault(name: str, key: str, value: Any, base: DictConfig, groups: set[str]) -> str:
@@ -220,7 +241,9 @@ def _nearest_key(key: str, base: DictConfig, groups: set[str]) -> str:
     ends = get_close_matches(last, {name.rpartition(".")[2] for name in names}, n=1, cutoff=0.75)
     if ends:
         return f"; did you mean {' or '.join(name for name in names if name.rpartition('.')[2] == ends[0])}?"
-    return nearest(last, [name.rpartition(".")[2] for name in names if name.rpartition(".")[0] == parent and "." in name])
+    return nearest(
+        last, [name.rpartition(".")[2] for name in names if name.rpartition(".")[0] == parent and "." in name]
+    )
 
 
 def _names(node: Any, prefix: str = "") -> Iterator[str]:
@@ -257,6 +280,8 @@ def _jobs(overrides: Sequence[str]) -> tuple[list[list[str]], list[str]]:
 def _values(override: Override, text: str) -> list[str]:
     if not override.is_sweep_override():
         return [text]
-    return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()] if override.is_discrete_sweep() else []
-
-
+    return (
+        [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+        if override.is_discrete_sweep()
+        else []
+    )

@@ -7,23 +7,22 @@ annotations of its target.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import inspect
-import pkgutil
 import re
 import typing
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType, UnionType
+from types import UnionType
 from typing import Any, Literal, Union
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
-from .config import ALIKE, SAVED, SCHEDULED, Config, Least, OneOf, Opponent, changed_keys, leaves, overlaid
-from .report.redact import secret
+from ..report.redact import secret
+from ..run.config import SCHEDULED, Config, Least, OneOf, Opponent, leaves, overlaid
+from ..run.directory import ALIKE, SAVED, changed_keys
+from ..system.naming import locate, nearest
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +42,7 @@ class _Unknown:
 
 UNKNOWN = _Unknown()
 SECRET = "looks like a key, and keys come from the environment only: name the variable that holds it (key_env)"
-UNBUILT = {f"parley.tasks.{name}": ("game", "model", "data") for name in ("plan", "benchmark")}
+UNBUILT = {f"parley.cli.tasks.{name}": ("game", "model", "data") for name in ("plan", "benchmark")}
 """Nodes that a task can do without: what they lack is no fault. (What is wrong in them is one.)"""
 
 
@@ -54,7 +53,11 @@ def validate(config: DictConfig, choices: Mapping[str, str], out: Path | None = 
     """
     faults: list[Fault] = []
     plain = _plain(config, "", faults)
-    faults = [fault for fault in faults if fault.key.split(".")[0] not in UNBUILT.get(OmegaConf.select(config, "task._target_"), ())]
+    faults = [
+        fault
+        for fault in faults
+        if fault.key.split(".")[0] not in UNBUILT.get(OmegaConf.select(config, "task._target_"), ())
+    ]
     faults += _shape(plain, Config, "")
     for key, value in plain.items():
         faults += _targets(value, key)
@@ -116,7 +119,10 @@ def _value(node: Any, item: Any, key: str, faults: list[Fault]) -> Any:
 
 def _shape(values: Mapping[str, Any], schema: Any, key: str) -> Iterator[Fault]:
     """Faults against a dataclass: keys that +key=… brought in or ~key took away, values out of range."""
-    fields, hints = {part.name: part for part in dataclasses.fields(schema)}, typing.get_type_hints(schema, include_extras=True)
+    fields, hints = (
+        {part.name: part for part in dataclasses.fields(schema)},
+        typing.get_type_hints(schema, include_extras=True),
+    )
     prefix = f"{key}." if key else ""
     for name in sorted(values.keys() - fields.keys()):
         yield Fault(f"{prefix}{name}", f"there is no such key{nearest(name, fields)}")
@@ -145,14 +151,19 @@ def _imitation(plain: Mapping[str, Any], known: Sequence[Fault]) -> Iterator[Fau
     over = plain.get("imitate", {}).get("learner") if isinstance(plain.get("imitate"), Mapping) else None
     if over and isinstance(plain.get("learner"), Mapping):
         texts = {fault.text for fault in known}
-        yield from (fault for fault in _targets(overlaid(plain["learner"], over), "imitate.learner") if fault.text not in texts)
+        yield from (
+            fault for fault in _targets(overlaid(plain["learner"], over), "imitate.learner") if fault.text not in texts
+        )
 
 
 def _schedule(plain: Mapping[str, Any], known: Sequence[Fault]) -> Iterator[Fault]:
-    """Entries that name no iteration or no node of a recipe, and faults that the nodes have only as the schedule changes them."""
+    """Entries that name no iteration or no node of a recipe, and faults that the nodes have only as the schedule
+    changes them."""
     schedule, texts = plain.get("schedule"), {fault.text for fault in known}
     held = {node: plain.get(node) for node in SCHEDULED}
-    for name, over in sorted(schedule.items(), key=lambda entry: str(entry[0])) if isinstance(schedule, Mapping) else ():
+    for name, over in (
+        sorted(schedule.items(), key=lambda entry: str(entry[0])) if isinstance(schedule, Mapping) else ()
+    ):
         key = f"schedule.{name}"
         if not re.fullmatch(r"iter_\d{3}", str(name)) or name == "iter_000":
             yield Fault(key, "is no iteration: say iter_001, iter_002, …")
@@ -179,23 +190,33 @@ def _processes(plain: Mapping[str, Any], choices: Mapping[str, str]) -> Iterator
         return
     count, strategy = hardware["devices"] * hardware["nodes"], hardware.get("strategy")
     if strategy == "single" and count > 1:
-        yield Fault("hardware.strategy", f"single is for one process, and there are {count} (devices × nodes): say ddp or fsdp")
+        yield Fault(
+            "hardware.strategy", f"single is for one process, and there are {count} (devices × nodes): say ddp or fsdp"
+        )
     if strategy in ("ddp", "fsdp") and count == 1:
         yield Fault("hardware.strategy", f"{strategy} is for several processes, and there is one device: say single")
     wanted, chosen = hardware.get("adapter"), choices.get("adapter")
     if wanted and chosen and wanted != chosen:
-        yield Fault("hardware.adapter", f"this profile is for adapter={wanted}, and {chosen} was chosen: change one or the other")
+        yield Fault(
+            "hardware.adapter",
+            f"this profile is for adapter={wanted}, and {chosen} was chosen: change one or the other",
+        )
     players = plain.get("players")
     people = [seat for seat, name in players.items() if name == "human"] if isinstance(players, Mapping) else []
     if count > 1 and people:
-        yield Fault(f"players.{people[0]}", f"a person plays in one process only, and this profile has {count}: choose another hardware")
+        yield Fault(
+            f"players.{people[0]}",
+            f"a person plays in one process only, and this profile has {count}: choose another hardware",
+        )
 
 
 def _opponents(nodes: Any) -> Iterator[Fault]:
     """Opponents that are nothing, or two things at once."""
     for name, node in (nodes or {}).items():
         if not isinstance(node, Mapping):
-            yield Fault(f"opponents.{name}", f"must be a mapping, as {{path: …}} or {{model: …, backend: …}}, got {node!r}")
+            yield Fault(
+                f"opponents.{name}", f"must be a mapping, as {{path: …}} or {{model: …, backend: …}}, got {node!r}"
+            )
             continue
         yield from _shape(node, Opponent, f"opponents.{name}")
         for key in ("path", "base", "model"):
@@ -204,7 +225,10 @@ def _opponents(nodes: Any) -> Iterator[Fault]:
         found = [key for key in ("path", "model") if node.get(key) is not None]
         if len(found) != 1:
             got = " and ".join(found) or "neither"
-            yield Fault(f"opponents.{name}", f"needs one of path (a run or a model folder) and model (what a server has), got {got}")
+            yield Fault(
+                f"opponents.{name}",
+                f"needs one of path (a run or a model folder) and model (what a server has), got {got}",
+            )
 
 
 def _resumes(config: DictConfig, out: Path | None) -> Iterator[str]:
@@ -216,7 +240,10 @@ def _resumes(config: DictConfig, out: Path | None) -> Iterator[str]:
         assert isinstance(old, DictConfig)
         for key in changed_keys(old, config):
             before, after = (OmegaConf.select(side, key, default="absent") for side in (old, config))
-            yield f"resume: {key} was {before!r} when {out} was started, and is {after!r} now: put it back, or start a new run"
+            yield (
+                f"resume: {key} was {before!r} when {out} was started, and is {after!r} now: put it back, or start a "
+                f"new run"
+            )
     elif config.resume != "auto" and not Path(config.resume).is_dir():
         yield f"resume: there is no directory {config.resume}; say none, auto, or the directory of a run"
 
@@ -260,7 +287,9 @@ def _target(node: Mapping[str, Any], key: str) -> Iterator[Fault]:
     parameters, hints = dict(inspect.signature(target).parameters), _hints(target)
     given = GIVEN.get(key.rpartition(".")[2] if key.startswith(("imitate.", "schedule.", "opponents.")) else key, ())
     free = any(part.kind is part.VAR_KEYWORD for part in parameters.values())
-    named = {item: part for item, part in parameters.items() if part.kind in (part.POSITIONAL_OR_KEYWORD, part.KEYWORD_ONLY)}
+    named = {
+        item: part for item, part in parameters.items() if part.kind in (part.POSITIONAL_OR_KEYWORD, part.KEYWORD_ONLY)
+    }
     arguments = {str(item): value for item, value in node.items() if item not in RESERVED}
     for item, value in arguments.items():
         if item in given or (item not in named and not free):
@@ -284,41 +313,6 @@ def _hints(target: Any) -> dict[str, Any]:
         return {}
 
 
-def locate(path: Any) -> Any:
-    """The object with the dotted name `path`. LookupError says which part does not exist, and the nearest that does."""
-    if not isinstance(path, str) or not all(part.isidentifier() for part in path.split(".")):
-        raise LookupError(f"must be a dotted name such as parley.games.deal.Deal, got {path!r}")
-    parts = path.split(".")
-    found, known = None, 0
-    while known < len(parts) and (module := _module(".".join(parts[: known + 1]))) is not None:
-        found, known = module, known + 1
-    if found is None:
-        raise LookupError(f"there is no module {parts[0]}{nearest(parts[0], ('parley',))}")
-    return _attribute(found, parts[:known], parts[known:])
-
-
-def _module(name: str) -> ModuleType | None:
-    """The module `name`; None where there is none. LookupError when it is there and cannot be imported."""
-    try:
-        return import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name == name:
-            return None
-        raise LookupError(f"{name} needs the module {error.name}, which is not installed") from error
-    except ImportError as error:
-        raise LookupError(f"{name} cannot be imported: {error}") from error
-
-
-def _attribute(found: Any, done: Sequence[str], rest: Sequence[str]) -> Any:
-    for number, part in enumerate(rest):
-        if not hasattr(found, part):
-            modules = [module.name for module in pkgutil.iter_modules(getattr(found, "__path__", []))]
-            names = [name for name in dir(found) if not name.startswith("_")] + modules
-            raise LookupError(f"{'.'.join([*done, *rest[:number]])} has no {part}{nearest(part, names)}")
-        found = getattr(found, part)
-    return found
-
-
 def fits(value: Any, wanted: Any) -> bool:
     """Whether a plain value may stand where an argument is annotated `wanted`; anything fits what we cannot check."""
     origin, parts = typing.get_origin(wanted), typing.get_args(wanted)
@@ -335,7 +329,11 @@ def fits(value: Any, wanted: Any) -> bool:
     kind = origin or wanted
     if inspect.isclass(kind) and issubclass(kind, Mapping):
         return isinstance(value, Mapping) and (len(parts) != 2 or all(fits(part, parts[1]) for part in value.values()))
-    if inspect.isclass(kind) and issubclass(kind, (Collection, Iterable)) and kind.__module__ in ("builtins", "collections.abc"):
+    if (
+        inspect.isclass(kind)
+        and issubclass(kind, (Collection, Iterable))
+        and kind.__module__ in ("builtins", "collections.abc")
+    ):
         return isinstance(value, list) and all(fits(part, parts[0]) for part in value if parts)
     return isinstance(value, Mapping) or not inspect.isclass(kind)  # an object of ours is a node of its own
 
@@ -346,7 +344,15 @@ def _is_plain(value: Any, wanted: Any) -> bool:
     return type(value) is (type(None) if wanted is None else wanted)
 
 
-WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null", Path: "a path", Any: "anything"}
+WORDS = {
+    bool: "true or false",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    type(None): "null",
+    Path: "a path",
+    Any: "anything",
+}
 
 
 def told(wanted: Any) -> str:
@@ -357,14 +363,8 @@ def told(wanted: Any) -> str:
     if origin in (Union, UnionType):
         return " or ".join(told(part) for part in parts)
     if parts and inspect.isclass(origin) and issubclass(origin, Collection):
-        return f"a {'mapping' if issubclass(origin, Mapping) else 'list'} of {told(parts[-1] if issubclass(origin, Mapping) else parts[0])}"
+        return (
+            f"a {'mapping' if issubclass(origin, Mapping) else 'list'} of "
+            f"{told(parts[-1] if issubclass(origin, Mapping) else parts[0])}"
+        )
     return WORDS.get(wanted) or f"a {getattr(wanted, '__name__', wanted)}"
-
-
-def nearest(name: Any, names: Iterable[str]) -> str:
-    """"; did you mean …?", or the whole list where that is short, or nothing."""
-    names = sorted(set(names))
-    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.6)
-    if close:
-        return f"; did you mean {close[0]}?"
-    return f"; there is {', '.join(names)}" if 0 < len(names) <= 12 else ""

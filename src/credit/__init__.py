@@ -1,6 +1,7 @@
 """Credit: finished matches in, samples out: who is trained on what, with which reward and weight. No torch here."""
 
-from .base import Credit, Credited, Log, NothingKept, decayed, logs
+from ..data.sample import decayed
+from .base import Credit, Credited, Log, NothingKept, logs
 from .demonstrated import Demonstrated
 from .filtered_bc import FilteredBC
 from .spag import SpagCredit
@@ -8,6 +9,7 @@ from .spin import SpinPairs
 from .verdicts import Verdict, Verdicts
 
 __all__ = [
-    "Credit", "Credited", "Demonstrated", "FilteredBC", "Log", "NothingKept", "SpagCredit", "SpinPairs", "Verdict", "Verdicts", "decayed",
+    "Credit", "Credited", "Demonstrated", "FilteredBC", "Log", "NothingKept", "SpagCredit", "SpinPairs", "Verdict",
+    "Verdicts", "decayed",
     "logs",
 ]  # fmt: skip

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, replace
 from heapq import nlargest
 from typing import Protocol, TypeAlias
 
-from ..episode import Episode, Stream, Turn, streams
-from ..sample import Sample, Utterance
-from ..scorer import Scored, ScoredMatches, Scores
-from ..store import Matches
+from ..data.episode import Episode, Stream, Turn, streams
+from ..data.sample import Sample, Utterance
+from ..data.scorer import Scored, ScoredMatches, Scores
+from ..data.store import Matches
 from .verdicts import Verdict, Verdicts
 
 Numbers: TypeAlias = Mapping[str, tuple[float, float]]  # request -> (reward, weight)
@@ -38,8 +38,10 @@ class Credited:
         """The samples, for a learner that reads token ids. NothingKept where no kept log has any."""
         if not any(verdict.recorded for verdict in self.table if verdict.kept):
             raise NothingKept(
-                "the kept logs have no token ids, so that they cannot be trained on-policy: the server that played them did not give "
-                f"any. Say backend.token_ids=true where it can (vLLM's can), or learner=openai, which reads chats\n{self.text()}"
+                "the kept logs have no token ids, so that they cannot be trained on-policy: the server that played "
+                "them did not give "
+                f"any. Say backend.token_ids=true where it can (vLLM's can), or learner=openai, which reads "
+                f"chats\n{self.text()}"
             )
         return self.samples
 
@@ -52,7 +54,10 @@ class Credited:
         """The table for people: how many logs for each reason, then the `rows` best scores."""
         reasons = Counter(verdict.why for verdict in self.table)
         best = nlargest(rows, self.table, key=lambda verdict: verdict.score)
-        lines = [f"{self.kept} of {len(self.table)} logs kept", *(f"  {count:6d} {why}" for why, count in reasons.most_common())]
+        lines = [
+            f"{self.kept} of {len(self.table)} logs kept",
+            *(f"  {count:6d} {why}" for why, count in reasons.most_common()),
+        ]
         lines += [f"{'score':>9} {'bar':>9}  match, seat"] if best else []
         for verdict in best:
             bar = "-" if verdict.bar is None else f"{verdict.bar:.4f}"
@@ -70,8 +75,8 @@ class Credit(Protocol):
     def __call__(self, episodes: Collection[Episode], player: str, demonstrations: Sequence[Sample] = ()) -> Credited:
         """Samples of the replies that the model named `player` made in `episodes`, the matches of one round.
 
-        They may be more than memory holds, and can be gone through several times: first for what the round is like as a whole, then
-        for what becomes of each match (`logs`). What is kept of a match on the way should be a few numbers.
+        They may be more than memory holds, and can be gone through several times: first for what the round is like as a
+        whole, then for what becomes of each match (`logs`). What is kept of a match on the way should be a few numbers.
         Seats count by who sits in them: a frozen opponent of the very same version is not trained. `demonstrations` are
         rendered texts to mix in (or to pair with). NothingKept where no log is trained on.
         """
@@ -92,7 +97,8 @@ class Log:
         return self.episode.result.returns[self.seat]
 
     def metric(self, name: str) -> float | None:
-        """The match's metric, or the seat's share of it, else the scorer's score of this name; None where there is neither."""
+        """The match's metric, or the seat's share of it, else the scorer's score of this name; None where there is
+        neither."""
         value = self.episode.result.metrics.get(name, self.scores.get(name))
         return value.get(self.seat) if isinstance(value, Mapping) else value
 
@@ -106,7 +112,11 @@ class Log:
         own = [turn for turn in self.episode.turns if turn.seat == self.seat]
         last = own[-1].request if own and result.blame == self.seat else None
         illegal = {request for request, mark in result.marks.items() if "retry" in mark} | {last}
-        return [turn.request for turn in own if self._sampled(turn) and (turn.request not in illegal or (breach and turn.request == last))]
+        return [
+            turn.request
+            for turn in own
+            if self._sampled(turn) and (turn.request not in illegal or (breach and turn.request == last))
+        ]
 
     @property
     def recorded(self) -> bool:
@@ -126,16 +136,25 @@ class Log:
             if spans:
                 utterances = tuple(Utterance(*span, *numbers[request]) for request, span in spans.items())
                 name = f"{self.episode.id}/{self.seat}/{index}"
-                found.append(Sample(name, stream.token_ids, utterances, policy=self.version, logprobs=_recorded(stream, spans)))
+                found.append(
+                    Sample(name, stream.token_ids, utterances, policy=self.version, logprobs=_recorded(stream, spans))
+                )
         return found
 
     def verdict(
-        self, why: str, kept: bool = False, score: float | None = None, bar: float | None = None, replies: Iterable[str] = ()
+        self,
+        why: str,
+        kept: bool = False,
+        score: float | None = None,
+        bar: float | None = None,
+        replies: Iterable[str] = (),
     ) -> Verdict:
         score = self.score if score is None else score
         if kept and not self.recorded:
             why = f"{why}, without token ids (not trainable on-policy)"
-        return Verdict(self.episode.id, self.episode.scenario.id, self.seat, score, bar, kept, why, tuple(replies), self.recorded)
+        return Verdict(
+            self.episode.id, self.episode.scenario.id, self.seat, score, bar, kept, why, tuple(replies), self.recorded
+        )
 
 
 def _recorded(stream: Stream, spans: Mapping[str, tuple[int, int]]) -> tuple[float, ...] | None:
@@ -175,20 +194,12 @@ def credited(samples: list[Sample], table: Iterable[Verdict], mixed: Sequence[Sa
     table = table if isinstance(table, Verdicts) else Verdicts(table)
     result = Credited([*samples, *map(_as_sft, mixed)], table)
     if not any(verdict.kept for verdict in table):
-        hint = "no seat was played by the policy under training" if not table else "loosen the rule, or play more matches"
+        hint = (
+            "no seat was played by the policy under training" if not table else "loosen the rule, or play more matches"
+        )
         raise NothingKept(f"credit kept nothing to train on: {hint}\n{result.text()}")
     return result
 
 
 def _as_sft(sample: Sample) -> Sample:
     return replace(sample, utterances=tuple(replace(utterance, kind="sft") for utterance in sample.utterances))
-
-
-def decayed(replies: int, gamma: float) -> list[float]:
-    """Shares of one reward for the 1st to the last reply, the last the largest; they sum to 1.
-
-    R_j = gamma^(n-j) (1 - gamma) / (1 - gamma^n) (SPAG, arXiv:2404.10642, and its assign_rewards). With gamma = 0.8 and
-    n = 3: 0.262, 0.328, 0.410.
-    """
-    powers = [gamma ** (replies - j) for j in range(1, replies + 1)]
-    return [power / sum(powers) for power in powers]

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from ..episode import Episode
-from ..sample import Sample
+from ..data.episode import Episode
+from ..data.sample import Sample
 from .base import Credited, credited, logs
 from .verdicts import Verdict
 

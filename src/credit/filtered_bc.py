@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from statistics import mean  # exact, so that equal scores have exactly their mean
 from typing import Literal, TypeAlias
 
-from ...files import InputError
-from ..episode import Episode
-from ..sample import Sample
-from .base import Credited, Log, Logs, Numbers, credited, decayed, logs
+from ..data.episode import Episode
+from ..data.sample import Sample, decayed
+from ..system.files import InputError
+from .base import Credited, Log, Logs, Numbers, credited, logs
 from .verdicts import Verdicts
 
 Keep: TypeAlias = Literal["above_avg", "nonzero", "all", "above_group"]
@@ -29,11 +29,12 @@ class FilteredBC:
     normalise_by  name of a metric: scores become shares of it (0 where it is not positive), such as what the context
                   allowed (`ceiling` in Deal), so that a lucky context is not taken for skill
     margin        how far above the bar a score must be
-    keep_draws    name of a metric, 1 where a match ended in a valid deal: with above_avg and nonzero, both logs of a 0-0
-                  match with a valid deal are kept as well when every match of the round sums to zero. The published
+    keep_draws    name of a metric, 1 where a match ended in a valid deal: with above_avg and nonzero, both logs of a
+                  0-0 match with a valid deal are kept as well when every match of the round sums to zero. The published
                   rule for strict competition, where never dealing is worth as much as the mean, which is always 0.
-    reward        of a kept reply, for losses that look at it: score (of its log), one (1, so that a kept log is never held
-                  against its replies, whatever its score's sign), or shared (1 over the log, by `decayed` with `decay`)
+    reward        of a kept reply, for losses that look at it: score (of its log), one (1, so that a kept log is never
+                  held against its replies, whatever its score's sign), or shared (1 over the log, by `decayed` with
+                  `decay`)
     mix           demonstrations that are mixed into each round as kind "sft", all of them where there are fewer
 
     Published, and kept here: the whole log is kept or left. Not kept: illegal replies are never trained on.
@@ -106,4 +107,4 @@ class FilteredBC:
     def _numbers(self, replies: Sequence[str], score: float) -> Numbers:
         each = 1.0 if self.reward == "one" else score
         rewards = decayed(len(replies), self.decay) if self.reward == "shared" else [each] * len(replies)
-        return {request: (reward, 1.0) for request, reward in zip(replies, rewards)}
+        return {request: (reward, 1.0) for request, reward in zip(replies, rewards, strict=True)}

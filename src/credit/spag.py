@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import Literal, TypeAlias
 
-from ...files import InputError
-from ..episode import Episode
-from ..sample import Sample
-from .base import Credited, Log, credited, decayed, logs
+from ..data.episode import Episode
+from ..data.sample import Sample, decayed
+from ..system.files import InputError
+from .base import Credited, Log, credited, logs
 from .verdicts import Verdicts
 
 Role: TypeAlias = tuple[str, str]  # how a log ended (see `_ending`), and its seat
@@ -27,15 +27,15 @@ FORMS: Mapping[str, Mapping[str, object]] = {
 class SpagCredit:
     """Decayed rewards of the winner, balanced over the roles (SPAG, arXiv:2404.10642, assign_rewards in its code).
 
-    The winner of a match (`outcome_by_seat[seat] == "win"`) has the reward 1, for all of its n replies. form=faithful: they
-    share it (`decayed`, gamma 0.8); losers ("loss"), ties (any other word) and matches that a rule break ended (`blame`)
-    give no samples. form=corrected: each reply has the whole of it, less what the seat's replies of that turn have on
-    average, and who loses or breaks the rules has -1: both seats learn from every match that was decided.
+    The winner of a match (`outcome_by_seat[seat] == "win"`) has the reward 1, for all of its n replies. form=faithful:
+    they share it (`decayed`, gamma 0.8); losers ("loss"), ties (any other word) and matches that a rule break ended
+    (`blame`) give no samples. form=corrected: each reply has the whole of it, less what the seat's replies of that turn
+    have on average, and who loses or breaks the rules has -1: both seats learn from every match that was decided.
 
     gamma         decay towards earlier replies (corrected 1, faithful 0.8)
     spread        whole (corrected): the j-th reply has gamma^(n-j) of the total, the discounted return of REINFORCE;
-                  shared (faithful): that divided by its sum over the match. Then a win after two replies gives the second
-                  0.56, one after five 0.15: who waits for a clue more earns less by it.
+                  shared (faithful): that divided by its sum over the match. Then a win after two replies gives the
+                  second 0.56, one after five 0.15: who waits for a clue more earns less by it.
     role_weights  utterance weight N / (R N_r): N winners, N_r of them in role r, R roles; so every role has the same
                   total of weight times reward. Losers and breakers are balanced among themselves in the same way.
     losers        total reward of a loser, at most 0 (corrected -1; faithful 0: none, the author reports that training
@@ -44,9 +44,9 @@ class SpagCredit:
     breakers      the same for the seat to blame (corrected -1, faithful 0). Its opponent never has a sample: it did not
                   earn that win.
     baseline      role: from every total (win 1, loss, break, tie 0) the mean over the role's logs is taken off, so that
-                  ties and unpunished losses become negative (REINFORCE with a baseline for each role); turn (corrected):
-                  from each reward the mean over the role's replies of that turn, so that ending the match there is
-                  compared with going on; none (faithful)
+                  ties and unpunished losses become negative (REINFORCE with a baseline for each role); turn
+                  (corrected): from each reward the mean over the role's replies of that turn, so that ending the match
+                  there is compared with going on; none (faithful)
     mix           demonstrations that are mixed into each round as kind "sft", with weights of their own (all of them
                   where there are fewer)
     """
@@ -73,7 +73,8 @@ class SpagCredit:
             raise ValueError(f"{self}: expected baseline none, role or turn, and spread whole or shared")
         if self.baseline != "none" and self.breakers > self.losers:
             raise ValueError(
-                f"{self}: with a baseline breakers must not exceed losers, or breaking the rules would pay for who mostly loses"
+                f"{self}: with a baseline breakers must not exceed losers, or breaking the rules would pay for who "
+                f"mostly loses"
             )
 
     def __call__(self, episodes: Collection[Episode], player: str, demonstrations: Sequence[Sample] = ()) -> Credited:
@@ -81,14 +82,22 @@ class SpagCredit:
         played = Counter(_kind(log) for log in found)
         totals = self._totals(played)
         rewards = self._rewards(played, totals)
-        weights = self._weights({kind: count for kind, count in played.items() if rewards[kind]}, {seat for _, seat, _ in played})
+        weights = self._weights(
+            {kind: count for kind, count in played.items() if rewards[kind]}, {seat for _, seat, _ in played}
+        )
         samples: list[Sample] = []
         table = Verdicts()
         for log in found:
             kind = ending, seat, _ = _kind(log)
             own = log.replies(breach=True) if rewards[kind] else []
-            samples += log.samples({request: (reward, weights[ending, seat]) for request, reward in zip(own, rewards[kind])})
-            table.append(log.verdict(ending if own else f"{ending}, left out", bool(own), totals[ending, seat] or 0.0, replies=own))
+            samples += log.samples(
+                {request: (reward, weights[ending, seat]) for request, reward in zip(own, rewards[kind], strict=True)}
+            )
+            table.append(
+                log.verdict(
+                    ending if own else f"{ending}, left out", bool(own), totals[ending, seat] or 0.0, replies=own
+                )
+            )
         return credited(samples, table, demonstrations)
 
     def _totals(self, played: Mapping[Kind, int]) -> dict[Role, float | None]:
@@ -110,7 +119,11 @@ class SpagCredit:
         """The rewards of a log's replies, in order; none for a log that is left out."""
         gamma, found = self.gamma or 1.0, dict[Kind, list[float]]()
         for ending, seat, replies in played:
-            shares = decayed(replies, gamma) if self.spread == "shared" else [gamma ** (replies - j) for j in range(1, replies + 1)]
+            shares = (
+                decayed(replies, gamma)
+                if self.spread == "shared"
+                else [gamma ** (replies - j) for j in range(1, replies + 1)]
+            )
             total = totals[ending, seat]
             found[ending, seat, replies] = [] if total is None else [total * share for share in shares]
         if self.baseline != "turn":
@@ -120,7 +133,9 @@ class SpagCredit:
             for at, reward in enumerate(rewards):
                 turns[kind[1], at][reward] += played[kind]
         means = {turn: mean(earned.elements()) for turn, earned in turns.items()}
-        return {kind: [reward - means[kind[1], at] for at, reward in enumerate(rewards)] for kind, rewards in found.items()}
+        return {
+            kind: [reward - means[kind[1], at] for at, reward in enumerate(rewards)] for kind, rewards in found.items()
+        }
 
     def _weights(self, trained: Mapping[Kind, int], seats: Collection[str]) -> Mapping[Role, float]:
         """The weight of a log; `trained` counts the logs that are trained on."""
@@ -149,7 +164,8 @@ def _ending(log: Log) -> str:
         return "break" if result.blame == log.seat else "void"
     if log.seat not in result.outcome_by_seat:
         raise InputError(
-            f"match {log.episode.id}: outcome_by_seat says nothing of {log.seat!r}, expected win, loss or another word (a tie)"
+            f"match {log.episode.id}: outcome_by_seat says nothing of {log.seat!r}, expected win, loss or another "
+            f"word (a tie)"
         )
     word = result.outcome_by_seat[log.seat]
     return word if word in ("win", "loss") else "tie"

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
-from ...seeds import derive
-from ..episode import Episode
-from ..sample import Sample
+from ..data.episode import Episode
+from ..data.sample import Sample
+from ..system.seeds import derive
 from .base import Credited, credited, logs
 from .verdicts import Verdicts
 
@@ -59,6 +59,8 @@ def _pair(name: str, real: Sample, generated: Sequence[Sample]) -> list[Sample]:
     number = derive(0, name)
     sides = [(replace(real, id=f"{name}/real"), 1), *((sample, -1) for sample in generated)]
     return [
-        replace(sample, group=name, utterances=tuple(replace(each, pair=number, side=side) for each in sample.utterances))
+        replace(
+            sample, group=name, utterances=tuple(replace(each, pair=number, side=side) for each in sample.utterances)
+        )
         for sample, side in sides
     ]

@@ -61,7 +61,11 @@ class Verdicts(Sequence[Verdict]):
         return Verdict(*row)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Verdicts) and len(self) == len(other) and all(mine == its for mine, its in zip(self, other))
+        return (
+            isinstance(other, Verdicts)
+            and len(self) == len(other)
+            and all(mine == its for mine, its in zip(self, other, strict=True))
+        )
 
 
 _FIELDS = attrgetter(*Verdict.__slots__)

@@ -32,7 +32,8 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One request and its reply, in the order in which the match consumed them. `call` is None for who has no tokens."""
+    """One request and its reply, in the order in which the match consumed them. `call` is None for who has no
+    tokens."""
 
     request: str
     seat: str

@@ -1,4 +1,5 @@
-"""Where each match of a store lies, by match id: in a temporary database on the disk, so that millions of matches take no memory."""
+"""Where each match of a store lies, by match id: in a temporary database on the disk, so that millions of matches take
+no memory."""
 
 from __future__ import annotations
 
@@ -20,7 +21,8 @@ class Line(NamedTuple):
 
 
 class Index:
-    """The whole lines of `shards`, by match id. Of several lines with one id the first stands; `duplicates` counts the others.
+    """The whole lines of `shards`, by match id. Of several lines with one id the first stands; `duplicates` counts the
+    others.
 
     It is what `places` was when it was made: what is appended later is not in it.
     """
@@ -29,7 +31,9 @@ class Index:
         self._shards = shards
         self._known = sqlite3.connect("")  # a file without a name, which goes with the connection
         self._known.execute("PRAGMA journal_mode = OFF")
-        self._known.execute("CREATE TABLE line (id TEXT PRIMARY KEY, shard INTEGER, number INTEGER, start INTEGER) WITHOUT ROWID")
+        self._known.execute(
+            "CREATE TABLE line (id TEXT PRIMARY KEY, shard INTEGER, number INTEGER, start INTEGER) WITHOUT ROWID"
+        )
         self._count = self.duplicates = 0
         for place in places:
             new = self._known.execute("INSERT OR IGNORE INTO line VALUES (?, ?, ?, ?)", place).rowcount

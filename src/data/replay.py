@@ -27,10 +27,13 @@ class Replayed:
 
 
 def replay(game: Game, episode: Episode) -> Replayed:
-    """Plays `episode` again. ReplayError names the first difference: game, version, a request, its seat or kind, the result."""
+    """Plays `episode` again. ReplayError names the first difference: game, version, a request, its seat or kind, the
+    result."""
     if (game.name, game.version) != (episode.game, episode.game_version):
         recorded = f"{episode.game} version {episode.game_version}"
-        raise ReplayError(f"match {episode.id} was played by {recorded}; this game is {game.name} version {game.version}")
+        raise ReplayError(
+            f"match {episode.id} was played by {recorded}; this game is {game.name} version {game.version}"
+        )
     match = game.match(episode.scenario, episode.seed)
     views: dict[str, tuple[Message, ...]] = {}
     asked: list[Request] = []
@@ -55,7 +58,9 @@ def _compare(episode: Episode, start: int, requests: Sequence[Request], turns: S
     now = [(request.id, request.seat, request.kind) for request in requests]
     then = [(turn.request, turn.seat, turn.kind) for turn in turns]
     if now != then:
-        raise ReplayError(f"match {episode.id}, turn {start}: the game asks (id, seat, kind) {now}; the record has {then}")
+        raise ReplayError(
+            f"match {episode.id}, turn {start}: the game asks (id, seat, kind) {now}; the record has {then}"
+        )
 
 
 def _plain(result: Result) -> dict[str, Json]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
-from ..files import read_jsonl, replacing
+from ..system.files import read_jsonl, replacing
 from .episode import Episode
 from .store import Matches
 
@@ -67,7 +67,8 @@ def read_scores(path: str | Path) -> Iterator[tuple[str, Scores]]:
 
 
 def read_scored(path: str | Path, episodes: Iterable[Episode]) -> Iterator[Scored]:
-    """Every one of `episodes`, which are sorted by match id, with its scores. ValueError when the two do not belong together."""
+    """Every one of `episodes`, which are sorted by match id, with its scores. ValueError when the two do not belong
+    together."""
     scores = read_scores(path)
     for episode in episodes:
         match, found = next(scores, ("nothing", {}))

@@ -13,8 +13,9 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from ..files import parse_line, sync_folder
-from .episode import SCHEMA, Call, Episode, Result, Scenario, Turn
+from ..games.base import Result, Scenario
+from ..system.files import parse_line, sync_folder
+from .episode import SCHEMA, Call, Episode, Turn
 from .index import Index, Line, Place
 
 SYNC_S = 5.0  # at most this many seconds of play are lost with the machine's power; with the process, nothing is
@@ -24,8 +25,8 @@ _HEAD = re.compile(rb'\{"schema":%d,"id":("(?:[^"\\]|\\.)*"),"game":.*\}\n\Z' % 
 class EpisodeStore:
     """The episodes of one stage. A writer owns one shard; whoever reads, reads them all.
 
-    Opening with a `shard` repairs it: a last line that was torn by a kill is cut off (`torn` counts it), so its match is
-    owed again. With `shard=None` the store is read only. Readers skip the torn tail of a shard that they do not own,
+    Opening with a `shard` repairs it: a last line that was torn by a kill is cut off (`torn` counts it), so its match
+    is owed again. With `shard=None` the store is read only. Readers skip the torn tail of a shard that they do not own,
     and a second line with the same match id (a shard that was copied, say): the first stands, `duplicates` counts.
     """
 
@@ -50,7 +51,8 @@ class EpisodeStore:
         self.close()
 
     def append(self, episode: Episode) -> None:
-        """Stores one episode. ValueError for one that is not plain JSON; OSError (a full disk) leaves the shard whole or repairable."""
+        """Stores one episode. ValueError for one that is not plain JSON; OSError (a full disk) leaves the shard whole
+        or repairable."""
         if self._file is None:
             raise ValueError(f"the episode store {self.folder} is closed or was opened for reading only")
         line = encode(episode)
@@ -76,7 +78,8 @@ class EpisodeStore:
         return {match for _, _, _, match in self._lines(self.shards())}
 
     def read(self, ordered: bool = False) -> Iterator[Episode]:
-        """All episodes, one at a time; sorted by match id if `ordered` (shards otherwise, each in the order of play)."""
+        """All episodes, one at a time; sorted by match id if `ordered` (shards otherwise, each in the order of
+        play)."""
         if ordered:
             yield from map(parsed, self.index())
             return
@@ -90,7 +93,8 @@ class EpisodeStore:
             yield parse_line(line, path, number, Episode.from_json)
 
     def index(self) -> Index:
-        """Where every stored match lies, as of now; `duplicates` counts what is stored twice. ValueError as of `ids`."""
+        """Where every stored match lies, as of now; `duplicates` counts what is stored twice. ValueError as of
+        `ids`."""
         index = Index(shards := self.shards(), self._places(shards))
         self.duplicates = index.duplicates
         return index
@@ -104,7 +108,9 @@ class EpisodeStore:
 
     def shards(self) -> list[Path]:
         """The shard files, by rank."""
-        return sorted((path for path in self.folder.glob("*.jsonl") if path.stem.isdecimal()), key=lambda path: int(path.stem))
+        return sorted(
+            (path for path in self.folder.glob("*.jsonl") if path.stem.isdecimal()), key=lambda path: int(path.stem)
+        )
 
     def _lines(self, shards: Sequence[Path]) -> Iterator[tuple[Path, int, bytes, str]]:
         """Every whole line as (shard, line number, line, match id)."""
@@ -126,15 +132,17 @@ class EpisodeStore:
         with suppress(OSError):
             self._file.close()
         self._file = None
-        text = f"cannot append to the episodes ({error.strerror}); the matches before are stored: make room, then resume"
+        text = (
+            f"cannot append to the episodes ({error.strerror}); the matches before are stored: make room, then resume"
+        )
         raise OSError(error.errno, text, str(self._path)) from error
 
 
 class Matches(Collection[Episode]):
     """The stored matches of one stage, sorted by match id, or one of them by its id.
 
-    It can be gone through again and again: every time they are read from the disk, one at a time, so that there may be more
-    of them than memory has room for. It knows what was stored when it was first asked.
+    It can be gone through again and again: every time they are read from the disk, one at a time, so that there may be
+    more of them than memory has room for. It knows what was stored when it was first asked.
     """
 
     def __init__(self, folder: str | Path) -> None:

@@ -107,7 +107,9 @@ class Facts:
     max_requests: int  # requests of one match, retries included
     max_retries: int  # consecutive retry requests to one seat
     zero_sum: bool = False
-    history: bool = False  # a seat's first view may hold assistant messages that the scenario brings along (an earlier chat)
+    history: bool = (
+        False  # a seat's first view may hold assistant messages that the scenario brings along (an earlier chat)
+    )
     metrics: Mapping[str, str] = field(default_factory=dict)  # name of a metric -> what it says, for reports
 
 
@@ -125,7 +127,8 @@ class Match(Protocol):
 
 
 Script: TypeAlias = "Callable[[Request, Random, Random], str]"
-"""A scripted policy: (request, its own randomness for this request, its persona's for the whole match) -> reply text."""
+"""A scripted policy: (request, its own randomness for this request, its persona's for the whole match) -> reply
+text."""
 
 
 @runtime_checkable
@@ -202,7 +205,9 @@ class View:
         """Adds `text` to what the seat reads before its next reply."""
         self._told.append(text)
 
-    def ask(self, kind: str = "act", options: Options = Options(), observation: Mapping[str, Json] | None = None) -> Request:
+    def ask(
+        self, kind: str = "act", options: Options = Options(), observation: Mapping[str, Json] | None = None
+    ) -> Request:
         """A request to this seat, with everything it has been told so far."""
         if self._told:
             self._messages.append(Message("user", "\n".join(self._told)))

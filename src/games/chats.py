@@ -1,4 +1,5 @@
-"""Chats as JSON: a list of {"role", "content"}, as every fine-tuning tool writes it. Untrusted: what is wrong is said."""
+"""Chats as JSON: a list of {"role", "content"}, as every fine-tuning tool writes it. Untrusted: what is wrong is
+said."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """The conformance kit: holds any game against the contract of `parley.games.base`. It needs nothing but the game.
 
     from parley.games import conformance
-    conformance.check(MyGame())                              # raises ConformanceError, which names the check that failed
+    conformance.check(MyGame())                              # raises ConformanceError, which names the check that
+    failed
 
     @pytest.mark.parametrize("name", conformance.CHECKS)     # or each check as a test of its own
     def test_contract(name): conformance.CHECKS[name](MyGame(), matches=20, seed=0)
@@ -28,15 +29,18 @@ from functools import partial
 from random import Random
 from typing import Any
 
-from ..seeds import derive, rng
+from ..system.seeds import derive, rng
 from .base import Finish, Game, Reply, Request, Result, Scenario
 
 SPLITS = ("train", "validation", "test")
 SLACK = 3  # requests by which a match may overrun its declared length before the kit stops playing it
 JUNK = (
-    "", " ", "\n\n\t", "\x00\x07\x1b[31m", "[message]", "[propose]", "[END]", "[message] hi [propose] 1 2 3", "{", '{"a": [1, 2',
-    "null", "NaN", "-1", "9" * 5000, "1e309", "٣ ½ ²", "\u202eevil", "\U0001f600" * 50, "\udcff", "İıſß", "%s %n {0} {x}", "a" * 20000,
-    "yes", "<|im_end|>", "[propose] books 9 hats 9 balls 9", "[propose] (1 book, 2 what, 3 balls)", "../../etc", "\r\nsystem: you win",
+    "", " ", "\n\n\t", "\x00\x07\x1b[31m", "[message]", "[propose]", "[END]", "[message] hi [propose] 1 2 3", "{",
+    '{"a": [1, 2',
+    "null", "NaN", "-1", "9" * 5000, "1e309", "٣ ½ ²", "\u202eevil", "\U0001f600" * 50, "\udcff", "İıſß",
+    "%s %n {0} {x}", "a" * 20000,
+    "yes", "<|im_end|>", "[propose] books 9 hats 9 balls 9", "[propose] (1 book, 2 what, 3 balls)", "../../etc",
+    "\r\nsystem: you win",
     "[[[[((((", "I'm sorry, but",
 )  # fmt: skip
 
@@ -92,7 +96,10 @@ def _junk(request: Request, random_: Random) -> str:
     if kind == 0:
         return random_.choice(JUNK)
     if kind == 1:
-        return "".join(chr(random_.choice((random_.randrange(0x80), random_.randrange(0x3000)))) for _ in range(random_.randrange(40)))
+        return "".join(
+            chr(random_.choice((random_.randrange(0x80), random_.randrange(0x3000))))
+            for _ in range(random_.randrange(40))
+        )
     words = [word for message in request.messages for word in message.content.split()] or ["."]
     return " ".join(random_.choice(words) for _ in range(random_.randrange(1, 12)))
 
@@ -116,7 +123,8 @@ def _answer(game: Game, seed: int, junk: float) -> Answer:
 
 
 def _play(game: Game, scenario: Scenario, seed: int, answer: Answer, limit: int | None = None) -> Play:
-    """Plays a match to its end, or until it has asked `limit` times; what is raised is noted, for one check to judge."""
+    """Plays a match to its end, or until it has asked `limit` times; what is raised is noted, for one check to
+    judge."""
     play, asked = Play(scenario, seed), 0
     limit = game.facts.max_requests + SLACK if limit is None else limit
     step: Callable[[], Sequence[Request]]
@@ -139,7 +147,10 @@ def _play(game: Game, scenario: Scenario, seed: int, answer: Answer, limit: int 
         play.result = match.result()
     except Exception as error:  # whatever the match raises is the finding
         last = play.rounds[-1][1][-1] if play.rounds else None
-        play.crash = f"scenario {scenario.id!r}, after {str(last)[:200] if last else 'the start'}: {type(error).__name__}: {error}"
+        play.crash = (
+            f"scenario {scenario.id!r}, after {str(last)[:200] if last else 'the start'}: {type(error).__name__}: "
+            f"{error}"
+        )
     return play
 
 
@@ -148,7 +159,12 @@ def _plays(game: Game, matches: int, seed: int) -> Iterator[Play]:
     pool = [scenario for split in SPLITS for scenario in game.scenarios(split)]
     for number in range(matches):
         name = derive(seed, "match", number)
-        yield _play(game, pool[derive(name, "scenario") % len(pool)], name, _answer(game, name, (0.0, 0.15, 0.5, 1.0)[number % 4]))
+        yield _play(
+            game,
+            pool[derive(name, "scenario") % len(pool)],
+            name,
+            _answer(game, name, (0.0, 0.15, 0.5, 1.0)[number % 4]),
+        )
 
 
 def _finished(game: Game, matches: int, seed: int) -> Iterator[tuple[Play, Result]]:
@@ -172,7 +188,9 @@ def scenarios(game: Game, matches: int = 20, seed: int = 0) -> None:
     for split in SPLITS:
         found = list(game.scenarios(split))
         _need("scenarios", bool(found), f"the split {split!r} is empty")
-        _need("scenarios", found == list(game.scenarios(split)), f"{split!r} is another list when it is asked for again")
+        _need(
+            "scenarios", found == list(game.scenarios(split)), f"{split!r} is another list when it is asked for again"
+        )
         for scenario in found:
             _need("scenarios", scenario.id not in ids, f"the id {scenario.id!r} stands for two scenarios")
             before = owner.setdefault(scenario.cluster, split)
@@ -206,7 +224,11 @@ def retries(game: Game, matches: int = 20, seed: int = 0) -> None:
         for request in play.requests():
             run[request.seat] = run.get(request.seat, 0) + 1 if request.kind == "retry" else 0
             most = game.facts.max_retries
-            _need("retries", run[request.seat] <= most, f"{request.id!r} is retry {run[request.seat]} in a row, declared are {most}")
+            _need(
+                "retries",
+                run[request.seat] <= most,
+                f"{request.id!r} is retry {run[request.seat]} in a row, declared are {most}",
+            )
 
 
 def requests(game: Game, matches: int = 20, seed: int = 0) -> None:
@@ -214,7 +236,11 @@ def requests(game: Game, matches: int = 20, seed: int = 0) -> None:
     for play in _plays(game, matches, seed):
         seen: set[str] = set()
         for request in play.requests():
-            _need("requests", request.seat in game.roles, f"{request.id!r} goes to {request.seat!r}, roles are {list(game.roles)}")
+            _need(
+                "requests",
+                request.seat in game.roles,
+                f"{request.id!r} goes to {request.seat!r}, roles are {list(game.roles)}",
+            )
             _need("requests", request.id not in seen, f"the id {request.id!r} is used twice in a match")
             _need("requests", bool(request.messages), f"{request.id!r} shows its seat no message")
             seen.add(request.id)
@@ -237,11 +263,20 @@ def returns(game: Game, matches: int = 20, seed: int = 0) -> None:
         end, asked = play.result, {request.id for request in play.requests()}
         _need("returns", isinstance(end, Result), f"the match gave a {type(end).__name__}, expected a Result")
         _need("returns", set(end.returns) == roles, f"returns are for {sorted(end.returns)}, expected {sorted(roles)}")
-        _need("returns", isinstance(end.outcome, str) and end.outcome != "", f"the outcome is {end.outcome!r}, expected a word")
+        _need(
+            "returns",
+            isinstance(end.outcome, str) and end.outcome != "",
+            f"the outcome is {end.outcome!r}, expected a word",
+        )
         _need("returns", end.blame is None or end.blame in roles, f"blame is {end.blame!r}, expected a seat or None")
-        named = {*end.outcome_by_seat, *(seat for number in end.metrics.values() if isinstance(number, Mapping) for seat in number)}
+        named = {
+            *end.outcome_by_seat,
+            *(seat for number in end.metrics.values() if isinstance(number, Mapping) for seat in number),
+        }
         _need("returns", named <= roles, f"outcomes or metrics name {sorted(named - roles)}, roles are {sorted(roles)}")
-        _need("returns", set(end.marks) <= asked, f"marks are on {sorted(set(end.marks) - asked)}, which were never asked")
+        _need(
+            "returns", set(end.marks) <= asked, f"marks are on {sorted(set(end.marks) - asked)}, which were never asked"
+        )
 
 
 def facts(game: Game, matches: int = 20, seed: int = 0) -> None:
@@ -249,9 +284,17 @@ def facts(game: Game, matches: int = 20, seed: int = 0) -> None:
     low, high = game.facts.min_return, game.facts.max_return
     for play, end in _finished(game, matches, seed):
         for seat, value in end.returns.items():
-            _need("facts", low - 1e-9 <= value <= high + 1e-9, f"{seat!r} got {value} in {play.scenario.id!r}, declared {low} to {high}")
+            _need(
+                "facts",
+                low - 1e-9 <= value <= high + 1e-9,
+                f"{seat!r} got {value} in {play.scenario.id!r}, declared {low} to {high}",
+            )
         total = sum(end.returns.values())
-        _need("facts", not game.facts.zero_sum or abs(total) < 1e-9, f"{play.scenario.id!r}: returns add up to {total}, declared zero-sum")
+        _need(
+            "facts",
+            not game.facts.zero_sum or abs(total) < 1e-9,
+            f"{play.scenario.id!r}: returns add up to {total}, declared zero-sum",
+        )
 
 
 def replay(game: Game, matches: int = 20, seed: int = 0) -> None:
@@ -263,9 +306,13 @@ def replay(game: Game, matches: int = 20, seed: int = 0) -> None:
         match = game.match(play.scenario, play.seed)
         asked = tuple(match.start())
         for expected, replies in play.rounds:
-            _need("replay", asked == expected, f"{play.scenario.id!r}: the same replies were followed by other requests")
+            _need(
+                "replay", asked == expected, f"{play.scenario.id!r}: the same replies were followed by other requests"
+            )
             asked = tuple(match.step(replies[::-1]))
-        _need("replay", not asked and match.result() == end, f"{play.scenario.id!r}: the same replies gave another result")
+        _need(
+            "replay", not asked and match.result() == end, f"{play.scenario.id!r}: the same replies gave another result"
+        )
 
 
 def json_(game: Game, matches: int = 20, seed: int = 0) -> None:
@@ -274,7 +321,11 @@ def json_(game: Game, matches: int = 20, seed: int = 0) -> None:
         try:
             for thing in (asdict(play.scenario), *map(asdict, play.requests()), asdict(end)):
                 same = _plain(json.loads(_plain(thing))) == _plain(thing)
-                _need("json", same and _string_keys(thing), f"{play.scenario.id!r} has keys that are no text: {str(thing)[:200]}")
+                _need(
+                    "json",
+                    same and _string_keys(thing),
+                    f"{play.scenario.id!r} has keys that are no text: {str(thing)[:200]}",
+                )
         except (TypeError, ValueError) as error:
             raise ConformanceError("json", f"{play.scenario.id!r} is not plain JSON: {error}") from error
         back = Scenario(**json.loads(_plain(asdict(play.scenario))))
@@ -307,20 +358,34 @@ def views(game: Game, matches: int = 20, seed: int = 0) -> None:
     """A seat's view only grows, and next after the last request stands the seat's own reply, as it wrote it."""
     for play in _plays(game, matches, seed):
         last: dict[str, tuple[Request, Reply]] = {}
-        for request, reply in zip(play.requests(), play.replies()):
+        for request, reply in zip(play.requests(), play.replies(), strict=True):
             before, said = last.get(request.seat, (None, reply))
             shown = before.messages if before else ()
-            _need("views", request.messages[: len(shown)] == shown, f"{request.id!r} shows another history than {before and before.id!r}")
+            _need(
+                "views",
+                request.messages[: len(shown)] == shown,
+                f"{request.id!r} shows another history than {before and before.id!r}",
+            )
             fresh = request.messages[len(shown) :]
             if before:
                 next_ = fresh[0].request if fresh else None
                 _need("views", next_ == before.id, f"{request.id!r} does not show the reply to {before.id!r} next")
                 fresh, own = fresh[1:], fresh[0]
                 told = own.role == "assistant" and own.content == said.text
-                _need("views", told, f"{request.id!r} shows the reply to {before.id!r} as {own.role} {own.content[:60]!r}")
+                _need(
+                    "views", told, f"{request.id!r} shows the reply to {before.id!r} as {own.role} {own.content[:60]!r}"
+                )
             brought = game.facts.history and before is None
-            foreign = [message for message in fresh if (message.role == "assistant" and not brought) or message.request is not None]
-            _need("views", not foreign, f"{request.id!r} shows a reply that the seat did not give: {str(foreign[:1])[:120]}")
+            foreign = [
+                message
+                for message in fresh
+                if (message.role == "assistant" and not brought) or message.request is not None
+            ]
+            _need(
+                "views",
+                not foreign,
+                f"{request.id!r} shows a reply that the seat did not give: {str(foreign[:1])[:120]}",
+            )
             last[request.seat] = request, reply
 
 
@@ -333,9 +398,17 @@ def context(game: Game, matches: int = 20, seed: int = 0) -> None:
         end = _play(game, play.scenario, play.seed, _outgrown(place, _recorded(play)))
         _need("context", not end.crash, f"the match raised: {end.crash}")
         over = len(list(end.requests())) - len(end.rounds[-1][0]) <= place
-        _need("context", over and end.result is not None, f"{play.scenario.id!r} goes on after the view of {lost.id!r} no longer fitted")
+        _need(
+            "context",
+            over and end.result is not None,
+            f"{play.scenario.id!r} goes on after the view of {lost.id!r} no longer fitted",
+        )
         told = (end.result.outcome, end.result.blame) if end.result else None
-        _need("context", told == ("context", lost.seat), f"outcome and blame are {told}, expected {('context', lost.seat)}")
+        _need(
+            "context",
+            told == ("context", lost.seat),
+            f"outcome and blame are {told}, expected {('context', lost.seat)}",
+        )
 
 
 def _outgrown(place: int, answer: Answer) -> Answer:
@@ -358,7 +431,11 @@ def secrets(game: Game, matches: int = 20, seed: int = 0) -> None:
         play = _play(game, pool[derive(name, "scenario") % len(pool)], name, _answer(game, name, 0.15 * (number % 2)))
         for seat in game.roles:
             compared += _compare(game, play, seat, _partners(game, play, seat, pool, name))
-    _need("secrets", compared > 0, "no two scenarios begin alike for a seat, nothing could be compared: give the game a method secrets()")
+    _need(
+        "secrets",
+        compared > 0,
+        "no two scenarios begin alike for a seat, nothing could be compared: give the game a method secrets()",
+    )
 
 
 def _unspoken(play: Play, kept: Mapping[str, Sequence[str]]) -> None:
@@ -368,7 +445,9 @@ def _unspoken(play: Play, kept: Mapping[str, Sequence[str]]) -> None:
             shown = "\n".join(message.content for message in request.messages) + _plain(request.observation)
             texts = (text for seat, own in kept.items() if seat != request.seat for text in own)
             leaks = [text for text in texts if text.casefold() in shown.casefold() and text.casefold() not in spoken]
-            _need("secrets", not leaks, f"{request.id!r} of {play.scenario.id!r} shows {leaks[:1]}, which nobody has said")
+            _need(
+                "secrets", not leaks, f"{request.id!r} of {play.scenario.id!r} shows {leaks[:1]}, which nobody has said"
+            )
         spoken += "\n".join(reply.text for reply in replies).casefold()
 
 
@@ -382,14 +461,20 @@ def _recorded(play: Play) -> Answer:
     return answer
 
 
-def _partners(game: Game, play: Play, seat: str, pool: Sequence[Scenario], seed: int, tries: int = 300) -> Iterator[Play]:
+def _partners(
+    game: Game, play: Play, seat: str, pool: Sequence[Scenario], seed: int, tries: int = 300
+) -> Iterator[Play]:
     """Up to two other scenarios that begin for `seat` as `play` did when everybody says the same, played so."""
     place = next((turn for turn, request in enumerate(play.requests()) if request.seat == seat), None)
     if place is None:
         return
     first, found, chance = list(play.requests())[place], 0, rng(seed, "partners", seat)
     for scenario in chance.sample(pool, min(tries, len(pool))):
-        begun = [] if scenario == play.scenario else list(_play(game, scenario, play.seed, _recorded(play), place + 1).requests())
+        begun = (
+            []
+            if scenario == play.scenario
+            else list(_play(game, scenario, play.seed, _recorded(play), place + 1).requests())
+        )
         if len(begun) > place and _same(begun[place], first):
             yield _play(game, scenario, play.seed, _recorded(play))
             found += 1
@@ -405,13 +490,19 @@ def _compare(game: Game, play: Play, seat: str, others: Iterator[Play]) -> int:
     """How many views of `seat` were compared; the two matches are followed while they ask the same seats."""
     compared = 0
     for other in others:
-        for (asked, _), (asked_there, _) in zip(play.rounds, other.rounds):
-            if [(request.id, request.kind) for request in asked] != [(request.id, request.kind) for request in asked_there]:
+        for (asked, _), (asked_there, _) in zip(play.rounds, other.rounds, strict=False):  # one may be over sooner
+            if [(request.id, request.kind) for request in asked] != [
+                (request.id, request.kind) for request in asked_there
+            ]:
                 break
-            for here, there in zip(asked, asked_there):
+            for here, there in zip(asked, asked_there, strict=True):
                 if here.seat == seat:
                     pair = f"{play.scenario.id!r} and {other.scenario.id!r}"
-                    _need("secrets", _same(here, there), f"{here.id!r} tells {pair} apart, though they begin alike and all said the same")
+                    _need(
+                        "secrets",
+                        _same(here, there),
+                        f"{here.id!r} tells {pair} apart, though they begin alike and all said the same",
+                    )
                     compared += 1
     return compared
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
 from ..data.sample import Demonstration, Sample
-from ..models.backend import Snapshot
+from ..models.snapshot import Snapshot
 
 Report: TypeAlias = Callable[[Mapping[str, float]], None]  # is told the figures of each step: step, steps, loss, tokens
 Lessons: TypeAlias = Sequence[Sample] | Sequence[Demonstration]
@@ -23,7 +23,9 @@ class Learner(Protocol):
     def learn(
         self, samples: Any, snapshot: Snapshot, folder: Path, *, seed: int, name: str, progress: Report | None = None
     ) -> tuple[Snapshot, dict[str, Any]]:
-        """The snapshot after training `snapshot` on `samples` (`Lessons`, as `reads` says), and what happened on the way.
+        """The snapshot after training `snapshot` on `samples` (`Lessons`, as `reads` says), and what happened on the
+        way.
 
-        `folder` receives what it makes. A call that was cut off is made again with the same arguments and the same folder.
+        `folder` receives what it makes. A call that was cut off is made again with the same arguments and the same
+        folder.
         """

@@ -1,10 +1,11 @@
 """Checkpoints inside an iteration: after a kill, learning goes on at an optimiser step as if nothing had happened.
 
     <folder>/<step>/0.safetensors 1.safetensors …   of each rank: trained weights, optimiser state, random states
-    <folder>/<step>/state.json                      written last, when all ranks' files are: without it there is no checkpoint
+    <folder>/<step>/state.json                      written last, when all ranks' files are: without it there is no
+    checkpoint
 
-A rank writes its own shards; what is the same on all ranks is written by rank 0. Nothing is pickled. Read by other ranks
-than wrote them (one process instead of two, whole instead of sharded) the shards are put together first.
+A rank writes its own shards; what is the same on all ranks is written by rank 0. Nothing is pickled. Read by other
+ranks than wrote them (one process instead of two, whole instead of sharded) the shards are put together first.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
-from .. import ranks
-from ..files import InputError, sync_folder, write_json
-from ..preempt import Stop
+from ..system import ranks
+from ..system.files import InputError, sync_folder, write_json
+from ..system.preempt import Stop
 
 STATE, SHARDED = "state.json", "sharded"
 RANDOM = "random"
@@ -43,7 +44,8 @@ class Checkpoint:
 
 
 class Saving:
-    """Where and when a call saves: every `every_s` seconds, and when it is asked to stop. `begun` is what it goes on from."""
+    """Where and when a call saves: every `every_s` seconds, and when it is asked to stop. `begun` is what it goes on
+    from."""
 
     def __init__(self, folder: Path, inputs: str, every_s: float, stop: Stop) -> None:
         self.folder, self.inputs, self.every_s, self.stop = folder, inputs, every_s, stop
@@ -51,7 +53,8 @@ class Saving:
         self.last = time.monotonic()
 
     def asks(self) -> tuple[float, float]:
-        """(1 when rank 0 finds it is time to save, 1 when this rank was asked to stop), else 0: to be added over ranks."""
+        """(1 when rank 0 finds it is time to save, 1 when this rank was asked to stop), else 0: to be added over
+        ranks."""
         return float(ranks.rank() == 0 and time.monotonic() - self.last >= self.every_s), float(self.stop.asked)
 
     def save(self, module: nn.Module, optimizers: Sequence[Optimizer], curve: Sequence[Mapping[str, float]]) -> None:
@@ -77,7 +80,8 @@ def newest(folder: Path, inputs: str) -> Checkpoint | None:
 def save(
     folder: Path, inputs: str, module: nn.Module, optimizers: Sequence[Optimizer], curve: Sequence[Mapping[str, float]]
 ) -> None:
-    """Writes a checkpoint of all ranks after `len(curve)` steps, whole or not at all, and then removes the older ones."""
+    """Writes a checkpoint of all ranks after `len(curve)` steps, whole or not at all, and then removes the older
+    ones."""
     mine = folder / str(len(curve))
     mine.mkdir(parents=True, exist_ok=True)
     _write(mine / f"{ranks.rank()}.safetensors", {**_tensors(module, optimizers), **_random()})
@@ -93,7 +97,9 @@ def save(
 def restore(checkpoint: Checkpoint, module: nn.Module, optimizers: Sequence[Optimizer]) -> None:
     """Puts weights, optimiser state and random states back as they were."""
     with _Files(checkpoint) as files:
-        named = {id(parameter): (name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad}
+        named = {
+            id(parameter): (name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad
+        }
         with torch.no_grad():
             for name, parameter in named.values():
                 parameter.copy_(files.like(f"weight/{name}", parameter))
@@ -129,10 +135,18 @@ def _random() -> dict[str, Tensor]:
 def _write(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """This rank's part of `tensors`: its shards and random states, and of rank 0 everything else as well."""
     sharded = [name for name, tensor in tensors.items() if isinstance(tensor, DTensor)]
-    mine = {name: tensor for name, tensor in tensors.items() if name in sharded or name.startswith(RANDOM) or ranks.rank() == 0}
+    mine = {
+        name: tensor
+        for name, tensor in tensors.items()
+        if name in sharded or name.startswith(RANDOM) or ranks.rank() == 0
+    }
     local = {name: tensor.to_local() if isinstance(tensor, DTensor) else tensor for name, tensor in mine.items()}
     draft = path.with_name(f".{path.name}.tmp")
-    save_file({name: tensor.cpu().contiguous() for name, tensor in local.items()}, draft, metadata={SHARDED: json.dumps(sharded)})
+    save_file(
+        {name: tensor.cpu().contiguous() for name, tensor in local.items()},
+        draft,
+        metadata={SHARDED: json.dumps(sharded)},
+    )
     with open(draft, "rb") as file:
         os.fsync(file.fileno())
     os.replace(draft, path)
@@ -162,7 +176,11 @@ class _Files:
     def _get(self, name: str) -> Tensor:
         """The whole tensor. (Shards are consecutive rows.)"""
         of = range(self.checkpoint.world if name in self.sharded else 1)
-        return torch.cat([self._file(rank).get_tensor(name) for rank in of]) if len(of) > 1 else self._file(0).get_tensor(name)
+        return (
+            torch.cat([self._file(rank).get_tensor(name) for rank in of])
+            if len(of) > 1
+            else self._file(0).get_tensor(name)
+        )
 
     def like(self, name: str, parameter: Tensor) -> Tensor:
         """A tensor of `parameter`'s shape, laid out over ranks and devices as it is."""
@@ -171,15 +189,25 @@ class _Files:
         mesh, placements = parameter.device_mesh, parameter.placements
         if name in self.sharded and self.checkpoint.world == ranks.world():
             local = self._file(ranks.rank()).get_tensor(name).to(parameter.device)
-            return DTensor.from_local(local, mesh, placements, run_check=False, shape=parameter.shape, stride=parameter.stride())
+            return DTensor.from_local(
+                local, mesh, placements, run_check=False, shape=parameter.shape, stride=parameter.stride()
+            )
         return distribute_tensor(self._get(name).to(parameter.device), mesh, placements, src_data_rank=None)
 
     def state(self, name: str, parameter: Tensor) -> dict[str, Tensor]:
-        """What an optimiser knows of a parameter: figures of its shape, and single ones such as the count of its steps."""
+        """What an optimiser knows of a parameter: figures of its shape, and single ones such as the count of its
+        steps."""
         prefix = f"state/{name}/"
         keys = [each.removeprefix(prefix) for each in self.names if each.startswith(prefix)]
-        single = {key for key in keys if f"{prefix}{key}" not in self.sharded and self._get(f"{prefix}{key}").shape != parameter.shape}
-        return {key: self._get(f"{prefix}{key}") if key in single else self.like(f"{prefix}{key}", parameter) for key in keys}
+        single = {
+            key
+            for key in keys
+            if f"{prefix}{key}" not in self.sharded and self._get(f"{prefix}{key}").shape != parameter.shape
+        }
+        return {
+            key: self._get(f"{prefix}{key}") if key in single else self.like(f"{prefix}{key}", parameter)
+            for key in keys
+        }
 
     def random(self) -> None:
         """Sets this process's generators as they were on the rank of its number, if there was one."""

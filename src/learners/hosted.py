@@ -15,16 +15,16 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any, ClassVar, Literal, TypeVar
 
-from .. import ranks
+from ..backends.openai import Server, served
+from ..backends.spending import Ledger, Ticket
 from ..data.formats import openai_chat
 from ..data.formats.messages import Log
 from ..data.sample import Demonstration
-from ..files import InputError, digest, write_json
-from ..models.backend import Snapshot
-from ..models.openai import Server, served
-from ..models.spending import Ledger, Ticket
+from ..models.snapshot import Snapshot
 from ..objectives.base import Objective
 from ..objectives.filtered_bc import FilteredBC
+from ..system import ranks
+from ..system.files import InputError, digest, write_json
 from .base import Report
 
 T = TypeVar("T")
@@ -38,7 +38,7 @@ class HostedLearner:
     loss             must be imitation, which is what such a service does
     epochs, batch_size, learning_rate_multiplier   as the service knows them; auto leaves it the choice
     suffix           becomes a part of the new model's name
-    url, key_env     see `parley.models.openai.Server`
+    url, key_env     see `parley.backends.openai.Server`
     poll_s           between two looks at the job
     timeout_s        of one request; `retries` further attempts where the service cannot be reached, is busy or broken
     price_training   of a million trained tokens; max_cost of all jobs of the run, booked before a job is made
@@ -64,25 +64,46 @@ class HostedLearner:
 
     def __post_init__(self) -> None:
         if not isinstance(self.loss, FilteredBC):
-            raise InputError(f"a fine-tuning service imitates, it cannot train {type(self.loss).__name__}: say objective=filtered_bc")
+            raise InputError(
+                f"a fine-tuning service imitates, it cannot train {type(self.loss).__name__}: say objective=filtered_bc"
+            )
         if self.max_cost is not None and (self.price_training <= 0 or self.epochs == "auto"):
-            raise InputError(f"max_cost={self.max_cost:g} can only be held with a price_training and a number of epochs")
+            raise InputError(
+                f"max_cost={self.max_cost:g} can only be held with a price_training and a number of epochs"
+            )
 
     def learn(
-        self, samples: Sequence[Demonstration], snapshot: Snapshot, folder: Path, *, seed: int, name: str, progress: Report | None = None
+        self,
+        samples: Sequence[Demonstration],
+        snapshot: Snapshot,
+        folder: Path,
+        *,
+        seed: int,
+        name: str,
+        progress: Report | None = None,
     ) -> tuple[Snapshot, dict[str, Any]]:
-        """The model that the service made of `snapshot`; every message of weight above 0 in `samples` is trained on alike.
+        """The model that the service made of `snapshot`; every message of weight above 0 in `samples` is trained on
+        alike.
 
         `folder` receives `train.jsonl` as it was sent, `job.json` (what was asked for, before it is waited for) and
-        `learn.json`. A call that was cut off goes on waiting for its job. InputError where the service refuses or fails.
+        `learn.json`. A call that was cut off goes on waiting for its job. InputError where the service refuses or
+        fails.
         """
         return ranks.shared(lambda: self._learn(samples, snapshot, folder, seed, name, progress))
 
     def _learn(
-        self, samples: Sequence[Demonstration], snapshot: Snapshot, folder: Path, seed: int, name: str, progress: Report | None
+        self,
+        samples: Sequence[Demonstration],
+        snapshot: Snapshot,
+        folder: Path,
+        seed: int,
+        name: str,
+        progress: Report | None,
     ) -> tuple[Snapshot, dict[str, Any]]:
         if snapshot.served is None:
-            raise InputError(f"{snapshot.version} is a folder, and a service trains models that it has under a name (model=served)")
+            raise InputError(
+                f"{snapshot.version} is a folder, and a service trains models that it has under a name (model=served)"
+            )
         count = openai_chat.write(folder / "train.jsonl", map(_log, samples))
         if not count:
             raise InputError(f"none of the {len(samples)} chats has a message to train on")
@@ -91,7 +112,9 @@ class HostedLearner:
         if not job.found("metrics"):
             done = job.ended(snapshot.served, seed, progress)
             utterances = sum(len(_own(chat)) - len(_log(chat).rejected) for chat in samples)
-            job.note(model=done.fine_tuned_model, metrics={"samples": count, "utterances": utterances, **job.figures(done)})
+            job.note(
+                model=done.fine_tuned_model, metrics={"samples": count, "utterances": utterances, **job.figures(done)}
+            )
         write_json(folder / "learn.json", {"inputs": inputs, "metrics": job.found("metrics")})
         return served(job.found("model")), job.found("metrics")
 
@@ -117,7 +140,9 @@ class _Job:
         if self.path.exists():
             self.state = json.loads(self.path.read_text())
         if self.state.get("inputs", self.inputs) != self.inputs:
-            raise InputError(f"{self.path} is of a job with other inputs: give an empty folder, or remove it to train again")
+            raise InputError(
+                f"{self.path} is of a job with other inputs: give an empty folder, or remove it to train again"
+            )
         if not self.state:
             self.note(inputs=self.inputs, token=token_hex(8))
 
@@ -136,7 +161,9 @@ class _Job:
             self._book()
         if not self.found("job"):
             self.note(job=self._once(self._made, lambda: self._make(model, seed)).id)
-        while (job := self._patiently(lambda: self.client.fine_tuning.jobs.retrieve(self.state["job"]))).status not in ENDED:
+        while (
+            job := self._patiently(lambda: self.client.fine_tuning.jobs.retrieve(self.state["job"]))
+        ).status not in ENDED:
             self._tell(progress)
             time.sleep(self.learner.poll_s)
         self._tell(progress)
@@ -144,7 +171,10 @@ class _Job:
         self.ledger.settle(Ticket(*self.state["ticket"]), cost, {"model": model, "trained_tokens": job.trained_tokens})
         if job.status != "succeeded" or not job.fine_tuned_model:
             reason = getattr(job.error, "message", None) or "no reason given"
-            raise InputError(f"the service ended job {job.id} as {job.status}: {reason}. Remove {self.path} and resume to make another")
+            raise InputError(
+                f"the service ended job {job.id} as {job.status}: {reason}. Remove {self.path} and resume to make "
+                f"another"
+            )
         return job
 
     def figures(self, job: Any) -> dict[str, float]:
@@ -163,7 +193,9 @@ class _Job:
         return _first(self.client.files.list(purpose="fine-tune", limit=100), lambda file: file.filename == self._name)
 
     def _send(self) -> Any:
-        return self.client.files.create(file=(self._name, (self.folder / "train.jsonl").read_bytes()), purpose="fine-tune")
+        return self.client.files.create(
+            file=(self._name, (self.folder / "train.jsonl").read_bytes()), purpose="fine-tune"
+        )
 
     def _book(self) -> None:
         """Books the most that the job can cost: a token is a byte of the file at least."""
@@ -182,12 +214,16 @@ class _Job:
         settings["learning_rate_multiplier"] = learner.learning_rate_multiplier
         more: Mapping[str, Any] = {"suffix": learner.suffix} if learner.suffix else {}
         method: Any = {"type": "supervised", "supervised": {"hyperparameters": settings}}
-        return self.client.fine_tuning.jobs.create(model=model, training_file=self.state["file"], method=method, seed=seed % 2**31, **more)
+        return self.client.fine_tuning.jobs.create(
+            model=model, training_file=self.state["file"], method=method, seed=seed % 2**31, **more
+        )
 
     def _tell(self, progress: Report | None) -> None:
         """Passes on the steps that the service has told of since the last look."""
         told = self.client.fine_tuning.jobs.list_events
-        for event in reversed(self._patiently(lambda: list(islice(told(self.state["job"], limit=100), LOOKED_THROUGH)))):
+        for event in reversed(
+            self._patiently(lambda: list(islice(told(self.state["job"], limit=100), LOOKED_THROUGH)))
+        ):
             data = event.data if isinstance(event.data, dict) else {}
             step, loss = data.get("step"), data.get("train_loss")
             if isinstance(step, int) and isinstance(loss, (int, float)) and step not in self.losses:
@@ -215,7 +251,10 @@ class _Job:
             except (APIConnectionError, json.JSONDecodeError) as error:
                 lost = error
             time.sleep(min(60.0, self.learner.backoff_s * 2**attempt))
-        raise InputError(f"the fine-tuning service does not answer: {self.server.told(lost)}. Resume later: nothing is asked for twice")
+        raise InputError(
+            f"the fine-tuning service does not answer: {self.server.told(lost)}. Resume later: nothing is asked for "
+            f"twice"
+        )
 
 
 ENDED = ("succeeded", "failed", "cancelled")

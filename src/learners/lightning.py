@@ -1,4 +1,5 @@
-"""The learner that trains in this process: Lightning's trainer around the policy module, an objective and an optimiser."""
+"""The learner that trains in this process: Lightning's trainer around the policy module, an objective and an
+optimiser."""
 
 from __future__ import annotations
 
@@ -22,19 +23,20 @@ from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from .. import preempt, ranks
-from ..data.packing import Batch, Budget, MicroBatch, collate, supervised
-from ..data.plan import Plan, dealt, efficiency, plan
+from ..batches.packing import Batch, Budget, MicroBatch, collate, supervised
+from ..batches.plan import Plan, dealt, efficiency, plan
 from ..data.sample import Sample, Utterance
-from ..files import InputError, digest, write_json
 from ..models import snapshot as snapshots
-from ..models.backend import Snapshot
+from ..models.adapter import writable
 from ..models.dropout import Dropout
 from ..models.load import load_policy, load_tokenizer
 from ..models.policy import EVEN, Policy, check_packable
 from ..models.sharding import gathered_state, load_sharded
+from ..models.snapshot import Snapshot
 from ..objectives.base import Numbers, Objective
-from ..seeds import derive
+from ..system import preempt, ranks
+from ..system.files import InputError, digest, write_json
+from ..system.seeds import derive
 from . import checkpoint
 from .base import Report
 from .optim import OptimizerConfig, Schedule, factor
@@ -65,14 +67,17 @@ class LightningLearner:
     loss               the objective; `epochs` passes over the samples, in global batches of about `batch_utterances`
     optimizer          AdamW, Muon or RMSProp of `parley.learners.optim`
     schedule, warmup   of the learning rate over the optimiser steps; warmup is a fraction of them
-    floor              share of the learning rate that is left at the end: with averaged weights the last steps may be large ones
+    floor              share of the learning rate that is left at the end: with averaged weights the last steps may be
+                       large ones
     clip               largest norm of the gradient of a global batch, 0 for no limit
-    reference          where the log-probs come from that the loss compares with, where it does: pass, recorded, or the path
-                       of a model folder (see `parley.learners.reference`)
-    dropout            share of the embeddings and of each layer's outputs that is zeroed in training (see `parley.models.dropout`);
-                       samples then share no prefix in a row, as its noise would be the same for all of them
-    average            decay of a moving average of the weights, which is what the snapshot then holds (Polyak averaging; after n
-                       steps the decay is at most (1 + n) / (10 + n), so that the beginning is forgotten); 0 for the last weights
+    reference          where the log-probs come from that the loss compares with, where it does: pass, recorded, or the
+                       path of a model folder (see `parley.learners.reference`)
+    dropout            share of the embeddings and of each layer's outputs that is zeroed in training (see
+                       `parley.models.dropout`); samples then share no prefix in a row, as its noise would be the same
+                       for all of them
+    average            decay of a moving average of the weights, which is what the snapshot then holds (Polyak
+                       averaging; after n steps the decay is at most (1 + n) / (10 + n), so that the beginning is
+                       forgotten); 0 for the last weights
     checkpoint_s       seconds between checkpoints, from which a call that was killed goes on
     """
 
@@ -98,27 +103,47 @@ class LightningLearner:
         if not 0.0 <= self.average < 1.0:
             raise InputError(f"learner.average is {self.average}, expected 0 (none) or a decay below 1, such as 0.999")
         if self.average and self.hardware.precision == "bf16-true":
-            raise InputError("learner.average moves by less than bfloat16 can tell: use hardware.precision=bf16-mixed, or set it to 0")
+            raise InputError(
+                "learner.average moves by less than bfloat16 can tell: use hardware.precision=bf16-mixed, or set it "
+                "to 0"
+            )
         if self.dropout and self.loss.needs_reference:
             raise InputError(
-                f"learner.dropout is {self.dropout}, and {type(self.loss).__name__} compares with a reference, which dropout would make "
+                f"learner.dropout is {self.dropout}, and {type(self.loss).__name__} compares with a reference, which "
+                f"dropout would make "
                 "another model: set it to 0 (imitate.learner.dropout is for imitation alone)"
             )
 
     def learn(
-        self, samples: Sequence[Sample], snapshot: Snapshot, folder: Path, *, seed: int, name: str, progress: Report | None = None
+        self,
+        samples: Sequence[Sample],
+        snapshot: Snapshot,
+        folder: Path,
+        *,
+        seed: int,
+        name: str,
+        progress: Report | None = None,
     ) -> tuple[Snapshot, dict[str, Any]]:
         """The snapshot after training `snapshot` (read from disk) on `samples`, and what happened on the way.
 
         `folder` receives `snapshot/`, `learn.json` (the metrics) and, where the objective needs one, the reference's
-        log-probs. A folder in which the same call was finished gives back what it holds, one in which it was cut off goes
-        on from its last checkpoint; ValueError when another call was. `progress` is called after each optimiser step with
-        its figures. Asked to stop (`parley.preempt`), it saves after the step at hand and leaves with SystemExit.
-        FloatingPointError when loss or gradient stop being finite, InputError when the reference cannot serve; nothing is
-        written then.
+        log-probs. A folder in which the same call was finished gives back what it holds, one in which it was cut off
+        goes on from its last checkpoint; ValueError when another call was. `progress` is called after each optimiser
+        step with its figures. Asked to stop (`parley.system.preempt`), it saves after the step at hand and leaves with
+        SystemExit. FloatingPointError when loss or gradient stop being finite, InputError when the reference cannot
+        serve; nothing is written then.
         """
         other = foreign(self.reference) if self.loss.needs_reference else None
-        inputs = digest([snapshot.version, data_digest(samples), seed, name, repr(self._recipe()), *([other.version] if other else [])])
+        inputs = digest(
+            [
+                snapshot.version,
+                data_digest(samples),
+                seed,
+                name,
+                repr(self._recipe()),
+                *([other.version] if other else []),
+            ]
+        )
         if ranks.shared((folder / MADE).exists):
             return self._finished(inputs, folder, name, snapshot.base)
         with _quiet(), _threads(self.hardware.threads), preempt.listening() as stop:
@@ -136,13 +161,18 @@ class LightningLearner:
 
     def _recipe(self) -> tuple[Any, ...]:
         how = (self.loss, self.optimizer, self.epochs, self.batch_utterances, self.schedule, self.warmup, self.clip)
-        return (*how, *(f"{name}={value}" for name in ("dropout", "average", "floor") if (value := getattr(self, name))))
+        return (
+            *how,
+            *(f"{name}={value}" for name in ("dropout", "average", "floor") if (value := getattr(self, name))),
+        )
 
     def _finished(self, inputs: str, folder: Path, name: str, base: str | None) -> tuple[Snapshot, dict[str, Any]]:
         record = folder / RECORD
         stored: dict[str, Any] = json.loads(record.read_text()) if record.exists() else {"inputs": None}
         if stored["inputs"] != inputs:
-            raise ValueError(f"{folder / MADE} was trained from other inputs: give an empty folder, or remove it to train again")
+            raise ValueError(
+                f"{folder / MADE} was trained from other inputs: give an empty folder, or remove it to train again"
+            )
         if ranks.rank() == 0:
             checkpoint.remove(folder / SAVED)
         return snapshots.of(folder / MADE, name, base), stored["metrics"]
@@ -155,7 +185,8 @@ class LightningLearner:
 
         def write() -> Snapshot:
             write_json(folder / RECORD, {"inputs": inputs, "metrics": training.metrics()})
-            made = snapshots.save(model, load_tokenizer(snapshot.base or snapshot.path), folder / MADE, name, snapshot.base, state)
+            tokenizer = load_tokenizer(snapshot.base or snapshot.path)
+            made = snapshots.save(writable(model, state), tokenizer, folder / MADE, name, snapshot.base)
             checkpoint.remove(folder / SAVED)
             return made
 
@@ -170,19 +201,28 @@ class LightningLearner:
             return reference(policy, samples, budget(policy, self.hardware), file, model=model.version, device=device)
 
     def _training(
-        self, samples: Sequence[Sample], snapshot: Snapshot, folder: Path, seed: int, saving: checkpoint.Saving, progress: Report | None
+        self,
+        samples: Sequence[Sample],
+        snapshot: Snapshot,
+        folder: Path,
+        seed: int,
+        saving: checkpoint.Saving,
+        progress: Report | None,
     ) -> _Training:
         policy = load(snapshot, self.hardware).train()
         if self.hardware.activation_checkpointing:
             policy.causal_lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         space = budget(policy, self.hardware, self.dropout)
         steps = plan(samples, space, seed=seed, epochs=self.epochs, batch_utterances=self.batch_utterances)
-        return _Training(self, policy, steps, folder / "reference.safetensors", snapshot.version, seed, saving, progress)
+        return _Training(
+            self, policy, steps, folder / "reference.safetensors", snapshot.version, seed, saving, progress
+        )
 
     def _fit(self, training: _Training, folder: Path) -> None:
         trainer = pl.Trainer(
             accelerator=self.hardware.accelerator, devices=self.hardware.devices, num_nodes=self.hardware.nodes,
-            strategy=_strategy(self.hardware.strategy), plugins=[TorchElasticEnvironment()] if ranks.world() > 1 else None,
+            strategy=_strategy(self.hardware.strategy),
+            plugins=[TorchElasticEnvironment()] if ranks.world() > 1 else None,
             precision=self.hardware.precision, max_epochs=1,  # type: ignore[arg-type]
             default_root_dir=folder, logger=False, enable_checkpointing=False, enable_progress_bar=False,
             enable_model_summary=False, use_distributed_sampler=False, num_sanity_val_steps=0,
@@ -229,11 +269,13 @@ def _device(hardware: Hardware) -> str:
 def budget(policy: Policy, hardware: Hardware, dropout: float = 0.0) -> Budget:
     """The profile's budget for samples that `policy` will see.
 
-    Rows have few lengths where kernels are compiled for each that they meet: attention's on a GPU, and on a CPU oneDNN's for
-    products in half precision, which it also keeps, a thousand of them.
+    Rows have few lengths where kernels are compiled for each that they meet: attention's on a GPU, and on a CPU
+    oneDNN's for products in half precision, which it also keeps, a thousand of them.
     """
     multiple = EVEN if _device(hardware) == "cuda" or hardware.precision != "32-true" else 1
-    return Budget(hardware.row_tokens, hardware.micro_tokens, policy.packable, policy.attention_tokens, dropout > 0, multiple)
+    return Budget(
+        hardware.row_tokens, hardware.micro_tokens, policy.packable, policy.attention_tokens, dropout > 0, multiple
+    )
 
 
 def numbers(utterances: Sequence[Utterance], device: torch.device | str = "cpu") -> Numbers:
@@ -253,7 +295,8 @@ class _Training(pl.LightningModule):
     """One iteration's optimisation: the n-th training step is the n-th optimiser step of the plan."""
 
     def __init__(
-        self, learner: LightningLearner, policy: Policy, steps: Plan, kept: Path, version: str, seed: int, saving: checkpoint.Saving,
+        self, learner: LightningLearner, policy: Policy, steps: Plan, kept: Path, version: str, seed: int,
+        saving: checkpoint.Saving,
         progress: Report | None,
     ) -> None:  # fmt: skip
         super().__init__()
@@ -276,7 +319,8 @@ class _Training(pl.LightningModule):
         return len(self.curve) == len(self.plan)
 
     def configure_model(self) -> None:
-        """Nothing is left to do: where weights are sharded, `load` did it. (Lightning wants this hook of whoever shards.)"""
+        """Nothing is left to do: where weights are sharded, `load` did it. (Lightning wants this hook of whoever
+        shards.)"""
 
     def train_dataloader(self) -> range:
         """The optimiser steps that are still to do; a step finds its data in the plan."""
@@ -290,15 +334,18 @@ class _Training(pl.LightningModule):
         return optimizers
 
     def on_train_start(self) -> None:
-        """The reference pass (or the look at what was recorded), while the policy is still the one that the iteration started
-        from; then the checkpoint, where there is one. From here on a signal to stop waits for the end of a step."""
+        """The reference pass (or the look at what was recorded), while the policy is still the one that the iteration
+        started from; then the checkpoint, where there is one. From here on a signal to stop waits for the end of a
+        step."""
         self.saving.stop.listen()  # Lightning has put handlers of its own
         if self.learner.loss.needs_reference and self.ref_M is None:
             started = time.perf_counter()
             tolerance = 1e-4 if self.trainer.precision == "32-true" else 0.05
             source = partial(recorded, tolerance=tolerance) if self.learner.reference == RECORDED else reference
             with self.trainer.precision_plugin.forward_context():
-                self.ref_M = source(self.policy, self.plan.samples, self.plan.budget, self.kept, model=self.version, device=self.device)
+                self.ref_M = source(
+                    self.policy, self.plan.samples, self.plan.budget, self.kept, model=self.version, device=self.device
+                )
             self.reference_seconds = time.perf_counter() - started
         if self.saving.begun is not None:
             checkpoint.restore(self.saving.begun, self.policy, self.trainer.optimizers)
@@ -316,12 +363,18 @@ class _Training(pl.LightningModule):
                 self.dropout.key = derive(self.seed, "step", number, at * world + ranks.rank())
             with self._unsynced(at + 1 < len(micros)):
                 loss, metrics = self._loss(batch, totals)
-                with torch.autocast(self.device.type, enabled=False):  # Lightning's lasts the whole step; gradients have their types
-                    self.manual_backward(loss * (world * counts))  # data-parallel strategies average over ranks; the loss is a sum
+                with torch.autocast(
+                    self.device.type, enabled=False
+                ):  # Lightning's lasts the whole step; gradients have their types
+                    self.manual_backward(
+                        loss * (world * counts)
+                    )  # data-parallel strategies average over ranks; the loss is a sum
             for name, value in {"loss": loss, **metrics}.items():
                 sums[name] = sums.get(name, 0.0) + value.detach() * counts
         self.seen += step.micros
-        norm = self._update(factor(self.learner.schedule, self.learner.warmup, number, len(self.plan), self.learner.floor))
+        norm = self._update(
+            factor(self.learner.schedule, self.learner.warmup, number, len(self.plan), self.learner.floor)
+        )
         due, asked = self._note(number, sums, norm, sum(sum(micro.sizes) for micro in step.micros), started)
         if (due or asked) and not self.finished:
             self.saving.save(self.policy, self.trainer.optimizers, self.curve)
@@ -330,7 +383,9 @@ class _Training(pl.LightningModule):
     def _loss(self, batch: Batch, totals: Mapping[str, float]) -> tuple[Tensor, dict[str, Tensor]]:
         ref_N = None if self.ref_M is None else self.ref_M[batch.token_N].to(self.device)
         batch = batch.to(self.device)
-        return self.learner.loss(self.policy(batch), ref_N, batch.utterance_N, numbers(batch.utterances, self.device), totals)
+        return self.learner.loss(
+            self.policy(batch), ref_N, batch.utterance_N, numbers(batch.utterances, self.device), totals
+        )
 
     def _unsynced(self, more: bool) -> Any:
         """While more micro-batches of this step follow, ranks need not add up their gradients."""
@@ -372,23 +427,32 @@ class _Training(pl.LightningModule):
             for optimizer in self.trainer.optimizers:
                 yield from optimizer.state.items()
 
-    def _note(self, number: int, sums: Mapping[str, Tensor], norm: Tensor, tokens: int, started: float) -> tuple[bool, bool]:
+    def _note(
+        self, number: int, sums: Mapping[str, Tensor], norm: Tensor, tokens: int, started: float
+    ) -> tuple[bool, bool]:
         """Adds a step's figures to the curve; returns what the ranks agree on: whether to save, and whether to stop."""
         *mine, grad_norm = torch.stack([value.double() for value in (*sums.values(), norm)]).tolist()
         *values, due, asked = ranks.summed(torch.tensor([*mine, *self.saving.asks()], dtype=torch.float64)).tolist()
-        row = {**dict(zip(sums, values)), "grad_norm": grad_norm}
+        row = {**dict(zip(sums, values, strict=True)), "grad_norm": grad_norm}
         if not all(map(math.isfinite, row.values())):
-            raise FloatingPointError(f"step {number}: loss {row['loss']}, gradient norm {row['grad_norm']}; lower the learning rate")
+            raise FloatingPointError(
+                f"step {number}: loss {row['loss']}, gradient norm {row['grad_norm']}; lower the learning rate"
+            )
         seconds = time.perf_counter() - started  # a GPU has only now done the step
-        row |= {"step": number, "steps": len(self.plan), "lr": self.trainer.optimizers[0].param_groups[0]["lr"], "tokens": tokens}
+        row |= {
+            "step": number,
+            "steps": len(self.plan),
+            "lr": self.trainer.optimizers[0].param_groups[0]["lr"],
+            "tokens": tokens,
+        }
         self.curve.append(row | {"tokens_per_second": tokens / seconds})
         if self.progress is not None:
             self.progress(self.curve[-1])
         return due > 0, asked > 0
 
     def metrics(self) -> dict[str, Any]:
-        """Means over the last epoch's steps, counts, speed, and the `curve` of all steps. `packing` is how many times more
-        tokens one row per utterance would cost; `padding` the share of the computed tokens that is padding."""
+        """Means over the last epoch's steps, counts, speed, and the `curve` of all steps. `packing` is how many times
+        more tokens one row per utterance would cost; `padding` the share of the computed tokens that is padding."""
         last = self.curve[-max(len(self.curve) // self.learner.epochs, 1) :]
         packed = efficiency(self.seen, self.plan.samples)
         names = [name for name in last[0] if name not in ("step", "steps", "lr", "tokens", "tokens_per_second")]

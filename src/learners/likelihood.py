@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-from ..data.packing import supervised
+from ..batches.packing import supervised
 from ..data.sample import Sample
-from ..models.backend import Snapshot
+from ..models.snapshot import Snapshot
 from .lightning import Hardware, budget, load
 from .reference import forward
 

@@ -1,11 +1,13 @@
 """What a training step will hold in memory, by part, found by rehearsing it without data.
 
-The policy, its backward and its optimiser are run on fake tensors, which have shapes and dtypes and no contents (PyTorch's
-FakeTensorMode), while a ledger follows what is alive. So whatever the model, the adapter or the attention kernel keep for the
-backward is counted as the code really keeps it, and a model of billions of weights needs neither weights nor a GPU.
+The policy, its backward and its optimiser are run on fake tensors, which have shapes and dtypes and no contents
+(PyTorch's FakeTensorMode), while a ledger follows what is alive. So whatever the model, the adapter or the attention
+kernel keep for the backward is counted as the code really keeps it, and a model of billions of weights needs neither
+weights nor a GPU.
 
-On W ranks of a sharded strategy a rank holds 1/W of the weights, gradients and optimiser's numbers (Rajbhandari et al. 2020,
-"ZeRO", arXiv:1910.02054, section 5, stage 3), and puts whole blocks together for as long as it computes with them (`_exchange`).
+On W ranks of a sharded strategy a rank holds 1/W of the weights, gradients and optimiser's numbers (Rajbhandari et al.
+2020, "ZeRO", arXiv:1910.02054, section 5, stage 3), and puts whole blocks together for as long as it computes with them
+(`_exchange`).
 
 Legend: B rows, T tokens of a row, V vocabulary.
 """
@@ -27,7 +29,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
-from ..data.packing import Batch, Budget
+from ..batches.packing import Batch, Budget
 from ..models.adapter import LoRA
 from ..models.dropout import Dropout, blocks
 from ..models.policy import Policy
@@ -36,15 +38,20 @@ from .optim import OptimizerConfig
 
 GIB = 2**30
 PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "exchange")
-CONTEXT_GIB, SLACK = 1.0, 1.05  # of a GPU: the driver's and the libraries' own memory, and what the allocator's blocks waste
+CONTEXT_GIB, SLACK = (
+    1.0,
+    1.05,
+)  # of a GPU: the driver's and the libraries' own memory, and what the allocator's blocks waste
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes that one device holds at the moment when it holds the most: in the `backward`, or in the optimiser's `step`.
+    """Bytes that one device holds at the moment when it holds the most: in the `backward`, or in the optimiser's
+    `step`.
 
     weights      parameters and buffers as they are stored, and copies of them in a lower precision
-    gradients    of the trained parameters; optimizer: its numbers (AdamW keeps two for each trained parameter), and averages
+    gradients    of the trained parameters; optimizer: its numbers (AdamW keeps two for each trained parameter), and
+                 averages
     activations  all that the forward keeps for the backward, and what either needs for a moment
     logits       tensors with the vocabulary as their last dimension
     exchange     what ranks pass to each other: gathered blocks, buckets of gradients
@@ -78,7 +85,8 @@ class Model:
     adapter: LoRA | None = None
 
     def policy(self, hardware: Hardware) -> Policy:
-        """The policy as `lightning.load` makes it, on PyTorch's device without memory ("meta"): with fsdp as its blocks are gathered."""
+        """The policy as `lightning.load` makes it, on PyTorch's device without memory ("meta"): with fsdp as its blocks
+        are gathered."""
         mixed = hardware.precision == "bf16-mixed" and (self.adapter is not None or hardware.strategy == "fsdp")
         half = hardware.precision == "bf16-true" or mixed
         model = self._model(torch.bfloat16 if half else torch.float32)
@@ -113,7 +121,13 @@ class Model:
 
 
 def predict(
-    model: Model, optimizer: OptimizerConfig, hardware: Hardware, batches: Sequence[Batch], *, dropout: float = 0.0, average: float = 0.0
+    model: Model,
+    optimizer: OptimizerConfig,
+    hardware: Hardware,
+    batches: Sequence[Batch],
+    *,
+    dropout: float = 0.0,
+    average: float = 0.0,
 ) -> Memory:
     """The peak of one rank over an optimiser step of these micro-batches. Nothing is computed.
 
@@ -128,7 +142,9 @@ def predict(
         if dropout:
             Dropout(policy.causal_lm, dropout)
         if hardware.accelerator == "gpu" and policy.causal_lm._supports_flex_attn:
-            policy.causal_lm.set_attn_implementation("sdpa")  # the fused kernel keeps for its backward what flex attention keeps
+            policy.causal_lm.set_attn_implementation(
+                "sdpa"
+            )  # the fused kernel keeps for its backward what flex attention keeps
             batches = [replace(batch, causal=True) for batch in batches]
         with _Ledger(policy.causal_lm.config.get_text_config(), share) as ledger:
             ledger.weights(policy)
@@ -146,8 +162,8 @@ def predict(
 
 
 def _share(model: Model, hardware: Hardware, world: int) -> float:
-    """The part of weights, gradients and the optimiser's numbers that a rank holds. Sharded in mixed precision it holds them
-    in float32, and gathers them in bfloat16, in which they are rehearsed."""
+    """The part of weights, gradients and the optimiser's numbers that a rank holds. Sharded in mixed precision it holds
+    them in float32, and gathers them in bfloat16, in which they are rehearsed."""
     if hardware.strategy != "fsdp":
         return 1.0
     return (2.0 if hardware.precision == "bf16-mixed" and model.adapter is None else 1.0) / world
@@ -169,9 +185,15 @@ def _with_memory(policy: Policy) -> None:
 
 
 def _step(
-    policy: Policy, trained: list[nn.Parameter], optimizer: OptimizerConfig, hardware: Hardware, ledger: _Ledger, averaged: bool
+    policy: Policy,
+    trained: list[nn.Parameter],
+    optimizer: OptimizerConfig,
+    hardware: Hardware,
+    ledger: _Ledger,
+    averaged: bool,
 ) -> dict[str, float]:
-    """The parts at the peak of an optimiser step. Its numbers, with the averages, and the gradients are there afterwards."""
+    """The parts at the peak of an optimiser step. Its numbers, with the averages, and the gradients are there
+    afterwards."""
     for parameter in trained:
         parameter.grad = ledger.mark(torch.empty_like(parameter), "gradients")
     optimizers = optimizer.build(policy.named_parameters())
@@ -217,7 +239,8 @@ def _exchange(policy: Policy, trained: Iterable[nn.Parameter], hardware: Hardwar
 
     ddp: buckets that hold another copy of the gradients. fsdp: everything outside the blocks is whole from the first
     forward to the last backward; of the blocks the present one and the next, which is fetched meanwhile; and a block's
-    gradients before they are shared out, twice (as they come, and in the buffer that is sent, in mixed precision as float32).
+    gradients before they are shared out, twice (as they come, and in the buffer that is sent, in mixed precision as
+    float32).
     """
     if hardware.strategy != "fsdp":
         copies = float(sum(each.numel() * each.element_size() for each in trained))
@@ -228,18 +251,22 @@ def _exchange(policy: Policy, trained: Iterable[nn.Parameter], hardware: Hardwar
     block = max(sum(map(stored_bytes, each)) for each in inside)
     sent = 4 if hardware.precision == "bf16-mixed" else None
     taking = [[each for each in some if each.requires_grad] for some in inside]
-    gradients = max(sum(each.numel() * (each.element_size() + (sent or each.element_size())) for each in some) for some in taking)
+    gradients = max(
+        sum(each.numel() * (each.element_size() + (sent or each.element_size())) for each in some) for some in taking
+    )
     return {"backward": outside + 2 * block + gradients, "step": 0.0}
 
 
-# --- weights in four bits ------------------------------------------------------------------------------------------------
+# --- weights in four bits
+# ------------------------------------------------------------------------------------------------
 
 
 def four_bit_bytes(weights: int, double: bool) -> float:
     """What bitsandbytes stores for a matrix of so many weights: half a byte each, and a scale for every 64.
 
-    A scale is a float32; with `double` it is one byte, and one float32 more for every 256 scales. The two code books, of 16
-    and (with `double`) 256 float32, and an offset come once a matrix. Dettmers et al. 2023, arXiv:2305.14314, section 3.
+    A scale is a float32; with `double` it is one byte, and one float32 more for every 256 scales. The two code books,
+    of 16 and (with `double`) 256 float32, and an offset come once a matrix. Dettmers et al. 2023, arXiv:2305.14314,
+    section 3.
     """
     blocks = -(-weights // 64)
     scales = blocks + 4 * -(-blocks // 256) + 4 * 256 + 4 if double else 4 * blocks
@@ -252,7 +279,8 @@ def stored_bytes(parameter: Tensor) -> float:
 
 
 class _Unpacked(torch.autograd.Function):
-    """A linear layer whose weight is unpacked for the moment of each product, and which keeps nothing for its backward."""
+    """A linear layer whose weight is unpacked for the moment of each product, and which keeps nothing for its
+    backward."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
@@ -279,7 +307,8 @@ def _linear(module: nn.Linear, x: Tensor) -> Tensor:
     return y if module.bias is None else y + module.bias
 
 
-# --- the ledger --------------------------------------------------------------------------------------------------------
+# --- the ledger
+# --------------------------------------------------------------------------------------------------------
 
 
 class _Ledger(TorchDispatchMode):
@@ -339,7 +368,11 @@ class _Ledger(TorchDispatchMode):
 
     def _kind(self, tensor: Tensor) -> str:
         shape = tensor.shape
-        return "logits" if len(shape) and shape[-1] == self.vocabulary and tuple(shape) != (self.width, self.vocabulary) else "activations"
+        return (
+            "logits"
+            if len(shape) and shape[-1] == self.vocabulary and tuple(shape) != (self.width, self.vocabulary)
+            else "activations"
+        )
 
     def _part(self, tensor: Any) -> str:
         return self.seen.get(tensor.untyped_storage()._cdata, (None, "", 0.0))[1]

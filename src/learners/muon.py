@@ -11,14 +11,16 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-TOGETHER = 1 << 20  # as many elements are orthogonalised at a time, and one matrix at least: in small ones calls are what costs
+TOGETHER = (
+    1 << 20
+)  # as many elements are orthogonalised at a time, and one matrix at least: in small ones calls are what costs
 
 
 class Muon(torch.optim.Muon):
     """`torch.optim.Muon` (Jordan et al. 2024), step for step, with matrices of one shape orthogonalised together.
 
-    Of sharded matrices, whose rows its formulas mix, every rank gathers each averaged gradient's momentum, orthogonalises all
-    of it and keeps its own rows of the result.
+    Of sharded matrices, whose rows its formulas mix, every rank gathers each averaged gradient's momentum,
+    orthogonalises all of it and keeps its own rows of the result.
     """
 
     @torch.no_grad()
@@ -39,7 +41,7 @@ class Muon(torch.optim.Muon):
         rows, columns = parameters[0].shape
         scale = group["lr"] * math.sqrt(max(1.0, rows / columns))
         found = orthogonalised(torch.stack(updates), group["ns_coefficients"], group["ns_steps"], group["eps"])
-        for parameter, move in zip(parameters, found):
+        for parameter, move in zip(parameters, found, strict=True):
             parameter.mul_(1 - group["lr"] * group["weight_decay"])
             parameter.add_(_as(move, parameter), alpha=-scale)
 
@@ -63,7 +65,8 @@ def _as(whole: Tensor, parameter: Tensor) -> Tensor:
 def orthogonalised(matrices: Tensor, coefficients: Sequence[float], steps: int, eps: float) -> Tensor:
     """The nearest semi-orthogonal matrices, nearly, of `matrices` [n, rows, columns]; in bfloat16.
 
-    `steps` of the quintic Newton-Schulz iteration X <- a X + b (X X^T) X + c (X X^T)^2 X from X of norm 1 (Jordan et al. 2024).
+    `steps` of the quintic Newton-Schulz iteration X <- a X + b (X X^T) X + c (X X^T)^2 X from X of norm 1 (Jordan et
+    al. 2024).
     """
     a, b, c = coefficients
     tall = matrices.shape[1] > matrices.shape[2]

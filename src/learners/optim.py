@@ -82,7 +82,10 @@ class Muon:
         if not rest:
             return [matrices]
         decay = self.adamw_weight_decay
-        return [matrices, torch.optim.AdamW(rest, lr=self.adamw_lr, betas=_pair(self.betas), eps=self.eps, weight_decay=decay)]
+        return [
+            matrices,
+            torch.optim.AdamW(rest, lr=self.adamw_lr, betas=_pair(self.betas), eps=self.eps, weight_decay=decay),
+        ]
 
 
 def _in_block(name: str) -> bool:
@@ -108,8 +111,8 @@ def _pair(values: tuple[float, float]) -> tuple[float, float]:
 def factor(schedule: Schedule, warmup: float, step: int, steps: int, floor: float = 0.0) -> float:
     """What the learning rate is multiplied by at `step` (from 0) of `steps`.
 
-    It rises linearly over the fraction `warmup` of the steps, then stays (constant) or falls to `floor` at the end, in a
-    line or along half a cosine. The first step is never 0.
+    It rises linearly over the fraction `warmup` of the steps, then stays (constant) or falls to `floor` at the end, in
+    a line or along half a cosine. The first step is never 0.
     """
     rise = math.ceil(warmup * steps)
     if step < rise:

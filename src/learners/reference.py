@@ -1,4 +1,5 @@
-"""The reference: log-probs that an objective compares with, from the policy at the start of an iteration or from another model.
+"""The reference: log-probs that an objective compares with, from the policy at the start of an iteration or from
+another model.
 
     pass      one forward pass of the policy itself, before it moves
     recorded  what the sampler wrote down while that policy played; the pass is spared
@@ -20,14 +21,14 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .. import ranks
-from ..data.packing import Budget, collate, supervised
-from ..data.plan import dealt, once
+from ..batches.packing import Budget, collate, supervised
+from ..batches.plan import dealt, once
 from ..data.sample import Sample, Utterance
-from ..files import InputError, digest
 from ..models import snapshot as snapshots
-from ..models.backend import Snapshot
 from ..models.load import vocabulary
+from ..models.snapshot import Snapshot
+from ..system import ranks
+from ..system.files import InputError, digest
 
 NAME = "logprob"
 PASS, RECORDED = "pass", "recorded"
@@ -37,15 +38,20 @@ _NUMBERS = attrgetter(*(field.name for field in fields(Utterance)))
 
 def data_digest(samples: Iterable[Sample]) -> str:
     """Stands for the samples with everything that a learner uses of them."""
-    return digest([[sample.token_ids, sample.group, [_NUMBERS(each) for each in sample.utterances]] for sample in samples])
+    return digest(
+        [[sample.token_ids, sample.group, [_NUMBERS(each) for each in sample.utterances]] for sample in samples]
+    )
 
 
 def foreign(reference: str) -> Snapshot | None:
-    """The model that `reference` names as a path; None for pass and recorded. FileNotFoundError when it is no model folder."""
+    """The model that `reference` names as a path; None for pass and recorded. FileNotFoundError when it is no model
+    folder."""
     return None if reference in (PASS, RECORDED) else snapshots.of(Path(reference).expanduser())
 
 
-def reference(policy: nn.Module, samples: Sequence[Sample], budget: Budget, file: Path, *, model: str, device: torch.device) -> Tensor:
+def reference(
+    policy: nn.Module, samples: Sequence[Sample], budget: Budget, file: Path, *, model: str, device: torch.device
+) -> Tensor:
     """Log-probs [M] of all supervised tokens under `policy`, on the CPU, float32, without gradient.
 
     They are kept in `file` with the digests of the model (its version) and of the samples; where these match, nothing
@@ -64,7 +70,14 @@ def reference(policy: nn.Module, samples: Sequence[Sample], budget: Budget, file
 
 
 def recorded(
-    policy: nn.Module, samples: Sequence[Sample], budget: Budget, file: Path, *, model: str, device: torch.device, tolerance: float
+    policy: nn.Module,
+    samples: Sequence[Sample],
+    budget: Budget,
+    file: Path,
+    *,
+    model: str,
+    device: torch.device,
+    tolerance: float,
 ) -> Tensor:
     """Log-probs [M] as `reference` gives them, without its pass: the sampler's own, which stand in the samples.
 
@@ -88,13 +101,16 @@ def check_vocabulary(model: Snapshot, policy: Snapshot) -> None:
     theirs, ours = (vocabulary(each.base or each.path) for each in (model, policy))
     if differing := sorted(token for token in theirs.keys() | ours.keys() if theirs.get(token) != ours.get(token)):
         raise InputError(
-            f"reference={model.path}: its tokenizer differs from that of the policy in {len(differing)} tokens (such as "
-            f"{', '.join(map(repr, differing[:3]))}), so their log-probs cannot be compared: name a model with the same tokenizer, or pass"
+            f"reference={model.path}: its tokenizer differs from that of the policy in {len(differing)} tokens (such "
+            f"as "
+            f"{', '.join(map(repr, differing[:3]))}), so their log-probs cannot be compared: name a model with the "
+            f"same tokenizer, or pass"
         )
 
 
 def forward(policy: nn.Module, samples: Sequence[Sample], budget: Budget, device: torch.device) -> Tensor:
-    """Log-probs [M] of all supervised tokens, on the CPU, float32, from one pass over the packed samples, which the ranks share."""
+    """Log-probs [M] of all supervised tokens, on the CPU, float32, from one pass over the packed samples, which the
+    ranks share."""
     before = supervised(samples)
     values_M = torch.zeros(before[-1])
     with torch.no_grad():
@@ -108,7 +124,9 @@ def forward(policy: nn.Module, samples: Sequence[Sample], budget: Budget, device
 
 def _refuse(sample: Sample, model: str) -> None:
     if sample.policy != model:
-        why = f"was sampled by {sample.policy}, and the reference is {model} (earlier rounds and start=base need a pass)"
+        why = (
+            f"was sampled by {sample.policy}, and the reference is {model} (earlier rounds and start=base need a pass)"
+        )
     elif sample.logprobs is None or len(sample.logprobs) != _tokens(sample):
         why = "has no recorded log-probs (its server gives none)"
     else:
@@ -117,12 +135,14 @@ def _refuse(sample: Sample, model: str) -> None:
 
 
 def _compare(samples: Sequence[Sample], forward_M: Tensor, tolerance: float) -> None:
-    for sample, own_M in zip(samples, forward_M.split([_tokens(sample) for sample in samples])):
+    for sample, own_M in zip(samples, forward_M.split([_tokens(sample) for sample in samples]), strict=True):
         apart = (torch.tensor(sample.logprobs) - own_M).abs().max().item()
         if not apart <= tolerance:
             raise InputError(
-                f"reference=recorded: the log-probs recorded in sample {sample.id} differ by {apart:.2g} from a forward pass of the "
-                f"policy (limit {tolerance:g}): they were sampled by another engine or in another precision; use reference=pass"
+                f"reference=recorded: the log-probs recorded in sample {sample.id} differ by {apart:.2g} from a "
+                f"forward pass of the "
+                f"policy (limit {tolerance:g}): they were sampled by another engine or in another precision; use "
+                f"reference=pass"
             )
 
 

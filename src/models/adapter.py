@@ -12,14 +12,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
-from ..files import InputError
-from ..seeds import derive
+from ..system.files import InputError
+from ..system.seeds import derive
 from . import snapshot as snapshots
-from .backend import Snapshot
 from .fourbit import FourBit
 from .load import load_model, load_policy, load_tokenizer
+from .snapshot import Snapshot
 
 if TYPE_CHECKING:
     import torch
@@ -51,10 +51,11 @@ class LoRA:
         return None
 
     def create(self, base: Snapshot, folder: str | Path, seed: int) -> Snapshot:
-        """A fresh adapter on `base`, drawn from `seed`, which changes nothing yet: B is 0 (He's uniform A, as published).
+        """A fresh adapter on `base`, drawn from `seed`, which changes nothing yet: B is 0 (He's uniform A, as
+        published).
 
-        Only the shapes of the base are looked at. ValueError when `base` is an adapter itself, InputError when it lacks one of
-        the layers that `targets` names.
+        Only the shapes of the base are looked at. ValueError when `base` is an adapter itself, InputError when it lacks
+        one of the layers that `targets` names.
         """
         if base.base is not None:
             raise ValueError(f"{base.version} is an adapter already: train that one, or merge it first (task=merge)")
@@ -76,27 +77,39 @@ class LoRA:
 
         config = self.config()
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(base, local_files_only=True), trust_remote_code=False)
+            model = AutoModelForCausalLM.from_config(
+                AutoConfig.from_pretrained(base, local_files_only=True), trust_remote_code=False
+            )
             self._check(model, base)
             adapted = get_peft_model(model, config, low_cpu_mem_usage=True)
         tensors = get_peft_model_state_dict(adapted, save_embedding_layers=False)
         return config, {name: tensor.shape for name, tensor in tensors.items()}
 
     def _check(self, model: PreTrainedModel, base: str) -> None:
-        """peft passes over a name that fits nothing as long as another one fits; and an adapter on a head that is the embedding
-        as well could not be merged."""
+        """peft passes over a name that fits nothing as long as another one fits; and an adapter on a head that is the
+        embedding as well could not be merged."""
         from torch.nn import Linear
         from transformers.pytorch_utils import Conv1D
 
         tied = bool(model.config.get_text_config().tie_word_embeddings)
         head = model.get_output_embeddings() if tied else None
-        layers = [name for name, module in model.named_modules() if isinstance(module, (Linear, Conv1D)) and module is not head]
-        wrong = [] if isinstance(self.targets, str) else [name for name in self.targets if not any(_fits(name, each) for each in layers)]
+        layers = [
+            name
+            for name, module in model.named_modules()
+            if isinstance(module, (Linear, Conv1D)) and module is not head
+        ]
+        wrong = (
+            []
+            if isinstance(self.targets, str)
+            else [name for name in self.targets if not any(_fits(name, each) for each in layers)]
+        )
         if wrong or not self.targets:
             there = ", ".join(sorted({name.rpartition(".")[2] for name in layers}))
             tied_head = ", not the head, which shares its weights with the embedding" if tied else ""
             named = ", ".join(wrong) or "nothing"
-            raise InputError(f"adapter.targets names {named}, but the layers of {base} that can be adapted are {there}{tied_head}")
+            raise InputError(
+                f"adapter.targets names {named}, but the layers of {base} that can be adapted are {there}{tied_head}"
+            )
 
 
 @dataclass(frozen=True)
@@ -132,7 +145,9 @@ def _fresh(name: str, shape: torch.Size, seed: int) -> Tensor:
     if ".lora_A." not in name:
         raise ValueError(f"targets: {name} belongs to no linear layer, and only these can be adapted")
     bound = 1.0 / math.sqrt(shape[1])
-    return torch.empty(shape).uniform_(-bound, bound, generator=torch.Generator().manual_seed(derive(seed, "adapter", name)))
+    return torch.empty(shape).uniform_(
+        -bound, bound, generator=torch.Generator().manual_seed(derive(seed, "adapter", name))
+    )
 
 
 @dataclass(frozen=True)
@@ -156,13 +171,37 @@ class Adapter:
         """Writes weights and config as peft reads them, and beside them how the base is stored."""
         from safetensors.torch import save_file
 
-        plain = {key: sorted(value) if isinstance(value, set) else value for key, value in self.config.to_dict().items()}
+        plain = {
+            key: sorted(value) if isinstance(value, set) else value for key, value in self.config.to_dict().items()
+        }
         plain |= {"base_model_name_or_path": None, "inference_mode": True}
         folder = Path(folder)
         (folder / "adapter_config.json").write_text(json.dumps(plain, indent=2, sort_keys=True, default=str) + "\n")
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()}, folder / snapshots.ADAPTER)
+        save_file(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()},
+            folder / snapshots.ADAPTER,
+        )
         if self.four_bit is not None:
             self.four_bit.write(folder)
+
+
+@dataclass(frozen=True)
+class _Gathered:
+    """A sharded model whose whole weights were gathered."""
+
+    model: PreTrainedModel
+    state: Mapping[str, Tensor]
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        self.model.save_pretrained(folder, state_dict=dict(self.state))
+
+
+def writable(model: PreTrainedModel | PeftModel, state: Mapping[str, Tensor] | None = None) -> snapshots.Writable:
+    """What `snapshot.save` writes of a trained model: of an adapted one the adapter alone. `state` are the whole
+    weights where those of `model` are sharded."""
+    if hasattr(model, "peft_config"):
+        return Adapter.of(cast("PeftModel", model), state)
+    return model if state is None else _Gathered(cast("PreTrainedModel", model), state)
 
 
 def merge(snapshot: Snapshot, folder: str | Path, name: str = "merged") -> Snapshot:
@@ -224,7 +263,9 @@ class _Shared:
             return
         name = f"adapter_{self.count}"
         self.count += 1
-        self.model.load_adapter(snapshot.path, name, torch_device=device, autocast_adapter_dtype=False, local_files_only=True)
+        self.model.load_adapter(
+            snapshot.path, name, torch_device=device, autocast_adapter_dtype=False, local_files_only=True
+        )
         self.model.eval()
         self.names[snapshot.version] = name
 

@@ -20,7 +20,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from ..data.packing import Batch
+from ..batches.packing import Batch
 
 PATHS = "parley_paths"
 
@@ -30,9 +30,10 @@ class Runs:
     """The runs of a batch, row after row.
 
     lengths   queries of each run; they sum to B * T
-    seen_K    flat indices into B * T of the keys of all runs: first the path that leads to a run, then the run; None where
-              every run sees itself alone
-    masks     [length, width] of each run, 0 where a query sees a key, else -inf; None: the run starts a tree, plain causal
+    seen_K    flat indices into B * T of the keys of all runs: first the path that leads to a run, then the run; None
+              where every run sees itself alone
+    masks     [length, width] of each run, 0 where a query sees a key, else -inf; None: the run starts a tree, plain
+              causal
     """
 
     lengths: tuple[int, ...]
@@ -57,7 +58,7 @@ def runs(batch: Batch, dtype: torch.dtype = torch.float32) -> Runs:
     width = batch.last_BT.shape[1]
     index = np.arange(width)
     lasts, positions = (np.array(each.tolist()) for each in (batch.last_BT, batch.positions_BT))
-    for row, (last, position) in enumerate(zip(lasts, positions)):
+    for row, (last, position) in enumerate(zip(lasts, positions, strict=True)):
         single = (last == index) & (position == 0)
         joined = (last[:-1] > index[:-1]) | (single[:-1] & single[1:])
         starts = [0, *(1 + np.flatnonzero(~joined)).tolist(), width]
@@ -67,11 +68,13 @@ def runs(batch: Batch, dtype: torch.dtype = torch.float32) -> Runs:
             seen.append(row * width + np.concatenate([path, index[start:end]]))
             alone.append(bool(single[start]))
     widths = tuple(map(len, seen))
-    longest = max((each for length, each in zip(lengths, widths) if each > length), default=0)
-    causal = torch.full((longest, longest), -math.inf, dtype=dtype, device=device).triu_(1)  # of which every path's mask is a part
+    longest = max((each for length, each in zip(lengths, widths, strict=True) if each > length), default=0)
+    causal = torch.full((longest, longest), -math.inf, dtype=dtype, device=device).triu_(
+        1
+    )  # of which every path's mask is a part
     masks = tuple(
         _apart(length, causal) if single else causal[each - length : each, :each] if each > length else None
-        for length, each, single in zip(lengths, widths, alone)
+        for length, each, single in zip(lengths, widths, alone, strict=True)
     )
     seen_K = torch.from_numpy(np.concatenate(seen)).to(device) if longest else None
     return Runs(tuple(lengths), seen_K, widths, masks)
@@ -83,24 +86,29 @@ def _apart(length: int, like: Tensor) -> Tensor:
 
 
 def path_attention(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, *, scaling: float | None = None,
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, *,
+    scaling: float | None = None,
     runs: Runs | None = None, **more: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
-    """As transformers calls it: query [B, H, T, d], key and value [B, G, T, d]; gives [B, T, H, d]. Without `runs` the rows
-    are single streams. On a CPU it is done in float32 whatever autocast says, whose type the result then has."""
+    """As transformers calls it: query [B, H, T, d], key and value [B, G, T, d]; gives [B, T, H, d]. Without `runs` the
+    rows are single streams. On a CPU it is done in float32 whatever autocast says, whose type the result then has."""
     if query.device.type == "cpu" and torch.is_autocast_enabled("cpu"):  # half precision: five times slower backwards
         with torch.autocast("cpu", enabled=False):
             q, k, v = query.float(), key.float(), value.float()
             result, _ = path_attention(module, q, k, v, attention_mask, scaling=scaling, runs=runs, **more)
-        return result.to(torch.get_autocast_dtype("cpu")), None  # 4-bit layers, which autocast passes by, answer in the type they are given
+        return result.to(
+            torch.get_autocast_dtype("cpu")
+        ), None  # 4-bit layers, which autocast passes by, answer in the type they are given
     if runs is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **more)
     shared = query.shape[1] // key.shape[1]  # query heads for each head of keys
     queries = _in_line(query).split(runs.lengths, 2)
-    keys, values = (_repeated(_picked(_in_line(each), runs.seen_K), shared).split(runs.widths, 2) for each in (key, value))
+    keys, values = (
+        _repeated(_picked(_in_line(each), runs.seen_K), shared).split(runs.widths, 2) for each in (key, value)
+    )
     found = [
         scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling)
-        for q, k, v, mask in zip(queries, keys, values, runs.masks_of(query.dtype))
+        for q, k, v, mask in zip(queries, keys, values, runs.masks_of(query.dtype), strict=True)
     ]
     joined = torch.cat(found, 2)[0].transpose(0, 1)
     return joined.unflatten(0, (query.shape[0], query.shape[2])), None

@@ -1,4 +1,5 @@
-"""Dropout for training on little data, with masks that are drawn by name: the same step has the same masks, whenever it is done."""
+"""Dropout for training on little data, with masks that are drawn by name: the same step has the same masks, whenever it
+is done."""
 
 from __future__ import annotations
 
@@ -8,16 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..seeds import derive
+from ..system.seeds import derive
 
 
 class Dropout:
-    """Zeroes the share `p` of the embeddings and of all that attention and feed-forward layers add to the residual stream.
+    """Zeroes the share `p` of the embeddings and of all that attention and feed-forward layers add to the residual
+    stream.
 
     The rest is scaled by 1 / (1 - p) (Srivastava et al. 2014, JMLR 15, section 10); of `p` 16 bits count. It acts while
-    `model`, a causal model of transformers, is in training mode. Whoever trains sets `key` before each forward; masks depend
-    on it and on the place in the model alone, so that activation checkpointing and a resumed run meet the same ones. They
-    belong to places in a packed row: another packing draws others.
+    `model`, a causal model of transformers, is in training mode. Whoever trains sets `key` before each forward; masks
+    depend on it and on the place in the model alone, so that activation checkpointing and a resumed run meet the same
+    ones. They belong to places in a packed row: another packing draws others.
     """
 
     def __init__(self, model: Any, p: float) -> None:
@@ -42,7 +44,12 @@ class Dropout:
 
 def parts(model: nn.Module) -> list[nn.Module]:
     """The modules of a causal model's blocks that hold matrices, in order: attention and feed-forward layers."""
-    return [child for block in blocks(model) for child in block.children() if any(each.ndim > 1 for each in child.parameters())]
+    return [
+        child
+        for block in blocks(model)
+        for child in block.children()
+        if any(each.ndim > 1 for each in child.parameters())
+    ]
 
 
 def blocks(model: nn.Module) -> list[nn.Module]:

@@ -1,4 +1,5 @@
-"""Base models in 4 bits (bitsandbytes), for adapters that were trained on one: QLoRA, Dettmers et al. 2023, arXiv 2305.14314."""
+"""Base models in 4 bits (bitsandbytes), for adapters that were trained on one: QLoRA, Dettmers et al. 2023, arXiv
+2305.14314."""
 
 from __future__ import annotations
 
@@ -19,9 +20,11 @@ FILE = "quantization.json"  # in an adapter's folder: the base below it stands i
 
 @dataclass(frozen=True)
 class FourBit:
-    """How linear layers are stored: 16 levels at the quantiles of a normal distribution (NF4), a scale for every 64 weights.
+    """How linear layers are stored: 16 levels at the quantiles of a normal distribution (NF4), a scale for every 64
+    weights.
 
-    `double` quantises the scales as well (0.13 instead of 0.5 bits a weight). The head and the embeddings stay as they are.
+    `double` quantises the scales as well (0.13 instead of 0.5 bits a weight). The head and the embeddings stay as they
+    are.
     """
 
     double: bool = True

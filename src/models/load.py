@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..files import InputError
 from ..games.base import Message
+from ..system.files import InputError
 from . import snapshot
-from .backend import Snapshot
 from .fourbit import FourBit, load_four_bit
+from .snapshot import Snapshot
 
 if TYPE_CHECKING:
     import torch
@@ -23,7 +23,8 @@ DTYPES = ("float32", "bfloat16", "float16")
 def load_model(
     path: str | Path, dtype: str = "float32", device: str | torch.device = "cpu", four_bit: FourBit | None = None
 ) -> PreTrainedModel:
-    """The causal model in the local folder `path`, in eval mode, from safetensors only and without any code of the folder.
+    """The causal model in the local folder `path`, in eval mode, from safetensors only and without any code of the
+    folder.
 
     With `four_bit` its linear layers are stored in 4 bits, and compute in `dtype`.
 
@@ -46,7 +47,9 @@ def load_model(
     return model.to(torch.device(device)).eval()  # type: ignore[arg-type]  # its annotations lose `self`
 
 
-def load_policy(policy: Snapshot, dtype: str = "float32", device: str | torch.device = "cpu", trainable: bool = False) -> PreTrainedModel:
+def load_policy(
+    policy: Snapshot, dtype: str = "float32", device: str | torch.device = "cpu", trainable: bool = False
+) -> PreTrainedModel:
     """The model of a snapshot: its folder, or its adapter on the folder `base` (unmerged, as it was trained).
 
     The base is stored in 4 bits where the adapter's folder says so. A `trainable` adapter takes gradients and is in
@@ -67,8 +70,8 @@ def load_policy(policy: Snapshot, dtype: str = "float32", device: str | torch.de
 
 
 def outline(policy: Snapshot, dtype: str) -> PreTrainedModel:
-    """All of what `load_policy(policy, dtype, trainable=True)` gives but the values: a model on PyTorch's meta device. Bases
-    in 4 bits have no outline."""
+    """All of what `load_policy(policy, dtype, trainable=True)` gives but the values: a model on PyTorch's meta device.
+    Bases in 4 bits have no outline."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -84,7 +87,8 @@ def outline(policy: Snapshot, dtype: str) -> PreTrainedModel:
 
 
 def load_tokenizer(path: str | Path, template: bool = True) -> PreTrainedTokenizerBase:
-    """The tokenizer in the local folder `path`; ValueError when it is missing, or has no chat template and is to have one."""
+    """The tokenizer in the local folder `path`; ValueError when it is missing, or has no chat template and is to have
+    one."""
     tokenizer = _tokenizer(path)
     if template and not tokenizer.chat_template:
         raise InputError(
@@ -103,8 +107,13 @@ def _tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     folder = _folder(path)
-    if not any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")):
-        raise FileNotFoundError(f"{folder} has no tokenizer (tokenizer.json): save the model's tokenizer into the same folder")
+    if not any(
+        (folder / name).is_file()
+        for name in ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
+    ):
+        raise FileNotFoundError(
+            f"{folder} has no tokenizer (tokenizer.json): save the model's tokenizer into the same folder"
+        )
     return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
@@ -125,9 +134,15 @@ class Folder:
 def _folder(path: str | Path) -> Path:
     folder = Path(path).expanduser()
     if not folder.is_dir():
-        raise FileNotFoundError(f"model folder {folder} does not exist: give a local Hugging Face folder (nothing is downloaded)")
+        raise FileNotFoundError(
+            f"model folder {folder} does not exist: give a local Hugging Face folder (nothing is downloaded)"
+        )
     if not (folder / "config.json").is_file():
-        hint = "an adapter folder needs its base" if (folder / "adapter_config.json").is_file() else "is it a Hugging Face folder?"
+        hint = (
+            "an adapter folder needs its base"
+            if (folder / "adapter_config.json").is_file()
+            else "is it a Hugging Face folder?"
+        )
         raise FileNotFoundError(f"{folder} has no config.json: {hint}")
     return folder
 

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..data.packing import Batch, Budget, MicroBatch, collate, pack, supervised
+from ..batches.packing import Batch, Budget, MicroBatch, collate, pack, supervised
 from ..data.sample import Sample, Utterance
-from ..seeds import rng
+from ..system.seeds import rng
 from .attention import PATHS, runs
 from .dropout import parts
 
@@ -93,7 +93,7 @@ class Policy(nn.Module):
         hidden_ND = hidden_BTD.flatten(0, 1).index_select(0, batch.source_N)
         if len(batch.target_N) <= self.head_chunk:
             return self._logprob(hidden_ND, batch.target_N)
-        chunks = zip(hidden_ND.split(self.head_chunk), batch.target_N.split(self.head_chunk))
+        chunks = zip(hidden_ND.split(self.head_chunk), batch.target_N.split(self.head_chunk), strict=True)
         return torch.cat([checkpoint(self._logprob, *chunk, use_reentrant=False) for chunk in chunks])  # type: ignore[misc]
 
     def _logprob(self, hidden_KD: Tensor, target_K: Tensor) -> Tensor:
@@ -121,10 +121,17 @@ def _even(hidden_KD: Tensor) -> Tensor:
     return F.pad(hidden_KD, (0, 0, 0, spare)) if spare else hidden_KD
 
 
-def _cast_once(_part: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Gives a part of a block its input in autocast's type: each of its products would cast it, and keep a copy for the backward."""
+def _cast_once(
+    _part: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Gives a part of a block its input in autocast's type: each of its products would cast it, and keep a copy for the
+    backward."""
     hidden = args[0] if args else kwargs.get("hidden_states")
-    if not isinstance(hidden, Tensor) or hidden.dtype != torch.float32 or not torch.is_autocast_enabled(hidden.device.type):
+    if (
+        not isinstance(hidden, Tensor)
+        or hidden.dtype != torch.float32
+        or not torch.is_autocast_enabled(hidden.device.type)
+    ):
         return args, kwargs
     hidden = hidden.to(torch.get_autocast_dtype(hidden.device.type))
     return ((hidden, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": hidden})
@@ -173,7 +180,9 @@ def _mask(config: Any, batch: Batch, dtype: torch.dtype, window: int | None) -> 
     if window is not None:
         distance_BTT = batch.positions_BT[:, :, None] - batch.positions_BT[:, None, :]
         seen_BTT = seen_BTT & distance_BTT.lt(window)
-    mask_BTT = torch.zeros(seen_BTT.shape, dtype=dtype, device=seen_BTT.device).masked_fill_(~seen_BTT, torch.finfo(dtype).min)
+    mask_BTT = torch.zeros(seen_BTT.shape, dtype=dtype, device=seen_BTT.device).masked_fill_(
+        ~seen_BTT, torch.finfo(dtype).min
+    )
     return mask_BTT[:, None]
 
 
@@ -209,19 +218,28 @@ def check_packable(policy: Policy, tolerance: float | None = None) -> None:
         alone = _largest(policy, samples, expected, trees=False, device=device)
         if alone > limit:
             raise ValueError(
-                f"log-probs of {type(inner).__name__} differ by {alone:.2g} from its own logits (limit {limit:g}): its head or its "
+                f"log-probs of {type(inner).__name__} differ by {alone:.2g} from its own logits (limit {limit:g}): "
+                f"its head or its "
                 "trunk does something that the policy module does not know"
             )
         try:
             together, reason = _largest(policy, samples, expected, trees=True, device=device), "log-probs differ"
-        except (TypeError, ValueError, RuntimeError) as error:  # what a trunk raises at a mask or positions that it does not take
+        except (
+            TypeError,
+            ValueError,
+            RuntimeError,
+        ) as error:  # what a trunk raises at a mask or positions that it does not take
             together, reason = float("inf"), str(error)
     policy.packable = together <= limit
-    if not policy.packable and config._attn_implementation == PATHS:  # a model that does not pass on what this kernel is told
+    if (
+        not policy.packable and config._attn_implementation == PATHS
+    ):  # a model that does not pass on what this kernel is told
         inner.set_attn_implementation("sdpa")
         check_packable(policy, tolerance)
     elif not policy.packable:
-        warnings.warn(f"{type(inner).__name__} is trained with one sample per row: {reason} ({together:.2g})", stacklevel=2)
+        warnings.warn(
+            f"{type(inner).__name__} is trained with one sample per row: {reason} ({together:.2g})", stacklevel=2
+        )
 
 
 def _random_tree(config: Any) -> list[Sample]:
@@ -235,11 +253,15 @@ def _random_tree(config: Any) -> list[Sample]:
     return [Sample(str(at), tuple(ids), (Utterance(1, len(ids)),)) for at, ids in enumerate(streams)]
 
 
-def _largest(policy: Policy, samples: Sequence[Sample], expected: Sequence[Tensor], *, trees: bool, device: torch.device) -> float:
+def _largest(
+    policy: Policy, samples: Sequence[Sample], expected: Sequence[Tensor], *, trees: bool, device: torch.device
+) -> float:
     if trees:
         (micro,) = pack(samples, [[at] for at in range(len(samples))], Budget(10**9, 10**9))
     else:
-        micro = MicroBatch(tuple((at,) for at in range(len(samples))), tuple(len(sample.token_ids) - 1 for sample in samples))
+        micro = MicroBatch(
+            tuple((at,) for at in range(len(samples))), tuple(len(sample.token_ids) - 1 for sample in samples)
+        )
     batch = collate(samples, micro, supervised(samples)).to(device)
     values = policy(batch)
     return (values - torch.cat(list(expected))[batch.token_N]).abs().max().item()

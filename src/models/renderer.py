@@ -1,8 +1,8 @@
 """Chat messages to token ids, such that what was sampled is never encoded again.
 
 A seat's prompts form a *stream*: its chat rendered by the model's template, in which the sampled ids of its own replies
-stand where the template puts their text. `extend` renders the whole view as text (cheap), proves that it begins with the
-stream's own text, and encodes only what is new. Where a template rewrites history the stream forks, with a reason.
+stand where the template puts their text. `extend` renders the whole view as text (cheap), proves that it begins with
+the stream's own text, and encodes only what is new. Where a template rewrites history the stream forks, with a reason.
 
 No torch here: a tokenizer is all that it needs.
 """
@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import TemplateError
 
 from ..data.sample import Demonstration, Sample, Utterance
-from ..files import InputError
 from ..games.base import Finish, Message, Speaker
+from ..system.files import InputError
 from .load import load_tokenizer
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class _Shape:
     def join(self, contents: Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
         """The text for these contents, and the [start, end) of each of them."""
         text, spans = self.parts[0], []
-        for part, (left, right), content in zip(self.parts[1:], self.trims, contents):
+        for part, (left, right), content in zip(self.parts[1:], self.trims, contents, strict=True):
             content = content.lstrip() if left else content
             content = content.rstrip() if right else content
             spans.append((len(text), len(text) + len(content)))
@@ -113,7 +113,11 @@ class Renderer:
         self.context = context
         self._core = _core(tokenizer)
         self._special = {str(token): id for id, token in _special(tokenizer).items()}
-        self._forged = re.compile("|".join(map(re.escape, sorted(self._special, key=len, reverse=True)))) if self._special else None
+        self._forged = (
+            re.compile("|".join(map(re.escape, sorted(self._special, key=len, reverse=True))))
+            if self._special
+            else None
+        )
         self._shape = lru_cache(maxsize=1024)(self._learn)
         self._template = _compiled(tokenizer)
         said = {"strftime_now": TODAY.strftime, "tools": None, "documents": None}
@@ -163,18 +167,18 @@ class Renderer:
         """A chat to imitate as token ids, with one utterance per message of weight above 0.
 
         An assistant's utterance is what the model would have had to sample: everything after the generation prompt, the
-        terminator included (kind "act"). Others' are the content and, where there is one, the terminator (kind "partner").
-        ValueError when the template rewrites a message that is to be imitated.
+        terminator included (kind "act"). Others' are the content and, where there is one, the terminator (kind
+        "partner"). ValueError when the template rewrites a message that is to be imitated.
         """
         if len(demo.weights) != len(demo.messages):
             raise ValueError(f"demonstration {demo.id}: {len(demo.weights)} weights for {len(demo.messages)} messages")
         folded, weights = self._fold(demo.messages, demo.weights)
         text, spans = self._spans(folded, demo.id)
-        own = [span for span, message in zip(spans, folded) if message.role == "assistant"]
+        own = [span for span, message in zip(spans, folded, strict=True) if message.role == "assistant"]
         ids, offsets = self._pieces(text, own)
-        firsts, lasts = zip(*offsets) if offsets else ((), ())  # both rise
+        firsts, lasts = zip(*offsets, strict=True) if offsets else ((), ())  # both rise
         utterances = []
-        for (start, end), weight, message in zip(spans, weights, folded):
+        for (start, end), weight, message in zip(spans, weights, folded, strict=True):
             begin, beyond = bisect_right(lasts, start), bisect_left(firsts, end)
             if weight > 0 and begin < beyond:
                 kind = "act" if message.role == "assistant" else "partner"
@@ -202,12 +206,17 @@ class Renderer:
             return content
         return self._forged.sub(lambda match: match[0][0] + " " + match[0][1:], content)
 
-    def _fold(self, messages: Sequence[Message], weights: Sequence[float] = ()) -> tuple[Sequence[Message], Sequence[float]]:
+    def _fold(
+        self, messages: Sequence[Message], weights: Sequence[float] = ()
+    ) -> tuple[Sequence[Message], Sequence[float]]:
         """`messages` for a template without a system role: its text goes in front of the first user message."""
         if not self._folds or not messages or messages[0].role != "system":
             return messages, weights
         if len(messages) > 1 and messages[1].role == "user":
-            return [replace(messages[1], content=f"{messages[0].content}\n\n{messages[1].content}"), *messages[2:]], weights[1:]
+            return [
+                replace(messages[1], content=f"{messages[0].content}\n\n{messages[1].content}"),
+                *messages[2:],
+            ], weights[1:]
         return [replace(messages[0], role="user"), *messages[1:]], weights
 
     def _refuses_system(self) -> bool:
@@ -297,9 +306,10 @@ class Renderer:
     # --- demonstrations ---
 
     def _learn(self, roles: tuple[Speaker, ...], prompt: bool) -> _Shape | None:
-        """The shape of these roles, found with marks in place of contents; None where the template does not keep to one."""
+        """The shape of these roles, found with marks in place of contents; None where the template does not keep to
+        one."""
         marks = [f"\x02{i}\x03" for i in range(len(roles))]
-        text = self._render([Message(role, f"\t{mark}\t") for role, mark in zip(roles, marks)], prompt)
+        text = self._render([Message(role, f"\t{mark}\t") for role, mark in zip(roles, marks, strict=True)], prompt)
         pieces = re.split("|".join(f"\t?{mark}\t?" for mark in marks), text) if marks else [text]
         if [mark for mark in re.findall("\x02[0-9]+\x03", text)] != marks:
             return None
@@ -314,7 +324,9 @@ class Renderer:
         shape = self._shape(roles, False)
         joined, spans = shape.join(contents) if shape else ("", [])
         if joined != text:
-            raise ValueError(f"demonstration {name}: the chat template rewrites what it is given, so its parts cannot be found")
+            raise ValueError(
+                f"demonstration {name}: the chat template rewrites what it is given, so its parts cannot be found"
+            )
         assert shape is not None
         found = []
         for i, (start, end) in enumerate(spans):
@@ -333,7 +345,8 @@ class Renderer:
         return shape.parts[-1] if shape else None
 
     def _pieces(self, text: str, own: Sequence[tuple[int, int]]) -> tuple[list[int], list[tuple[int, int]]]:
-        """The ids of `text`, encoded as at play time: own replies apart from what stands between them; and their offsets."""
+        """The ids of `text`, encoded as at play time: own replies apart from what stands between them; and their
+        offsets."""
         ids: list[int] = []
         offsets: list[tuple[int, int]] = []
         bounds = [0, *(bound for span in own for bound in span), len(text)]
@@ -343,7 +356,9 @@ class Renderer:
                 found = self._core.encode(anchor + text[start:end], add_special_tokens=False)
                 skip = 1 if anchor else 0
                 ids += found.ids[skip:]
-                offsets += [(first - len(anchor) + start, last - len(anchor) + start) for first, last in found.offsets[skip:]]
+                offsets += [
+                    (first - len(anchor) + start, last - len(anchor) + start) for first, last in found.offsets[skip:]
+                ]
         return ids, offsets
 
 
@@ -374,14 +389,18 @@ def _core(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
     """The Rust tokenizer itself: it is several times faster than the calls around it, and knows offsets."""
     core = getattr(tokenizer, "backend_tokenizer", None)
     if core is None:
-        raise ValueError(f"{type(tokenizer).__name__} has no tokenizer.json: save the tokenizer in that form (a fast tokenizer) first")
+        raise ValueError(
+            f"{type(tokenizer).__name__} has no tokenizer.json: save the tokenizer in that form (a fast tokenizer) "
+            f"first"
+        )
     core.no_truncation()  # a tokenizer.json may carry both, and a direct call would obey them
     core.no_padding()
     return core
 
 
 def _compiled(tokenizer: PreTrainedTokenizerBase) -> Template:
-    """The chat template in Jinja's sandbox, as transformers compiles it. The calls around it cost more than a short chat."""
+    """The chat template in Jinja's sandbox, as transformers compiles it. The calls around it cost more than a short
+    chat."""
     from transformers.utils.chat_template_utils import _compile_jinja_template
 
     return _compile_jinja_template(tokenizer.get_chat_template())

@@ -14,19 +14,19 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 
-from .. import ranks
-from .backend import Snapshot
+from ..system import ranks
 from .dropout import blocks
 from .fourbit import FourBit
 from .load import load_policy, outline
 from .policy import Policy
+from .snapshot import Snapshot
 
 
 def load_sharded(snapshot: Snapshot, dtype: str, device: str, head_chunk: int, mixed: bool) -> Policy:
     """The trainable policy of a snapshot, sharded over all ranks, all of which must load it.
 
-    Rank 0 reads the weights, and the others get their rows from it: they hold no more at any time. A base in 4 bits is an
-    exception: every rank makes the whole of it, about a quarter of its size in bfloat16, and then keeps its rows.
+    Rank 0 reads the weights, and the others get their rows from it: they hold no more at any time. A base in 4 bits is
+    an exception: every rank makes the whole of it, about a quarter of its size in bfloat16, and then keeps its rows.
     """
     if snapshot.base is not None and FourBit.read(snapshot.path) is not None:
         policy = Policy(load_policy(snapshot, dtype, device, trainable=True), head_chunk)
@@ -48,9 +48,11 @@ def load_sharded(snapshot: Snapshot, dtype: str, device: str, head_chunk: int, m
 
 
 def shard(policy: Policy, device: str, mixed: bool) -> None:
-    """Shards a policy over all ranks, block by block, onto their `device`s; only `forward` and `whole` may be called then.
+    """Shards a policy over all ranks, block by block, onto their `device`s; only `forward` and `whole` may be called
+    then.
 
-    `mixed`: weights are gathered and used in bfloat16, while each rank keeps its shards, and adds up gradients, in float32.
+    `mixed`: weights are gathered and used in bfloat16, while each rank keeps its shards, and adds up gradients, in
+    float32.
     """
     mesh = init_device_mesh(device, (ranks.world(),))
     how: dict[str, Any] = {"mesh": mesh, "reshard_after_forward": True}
@@ -63,8 +65,8 @@ def shard(policy: Policy, device: str, mixed: bool) -> None:
 
 
 def gathered_state(model: nn.Module, trained: bool) -> dict[str, Tensor] | None:
-    """The whole weights of a sharded model (the `trained` ones alone, where asked for), on rank 0's CPU and {} on the others;
-    None where nothing is sharded. Every rank is needed."""
+    """The whole weights of a sharded model (the `trained` ones alone, where asked for), on rank 0's CPU and {} on the
+    others; None where nothing is sharded. Every rank is needed."""
     if not any(isinstance(parameter, DTensor) for parameter in model.parameters()):
         return None
     options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=trained)

@@ -1,24 +1,19 @@
-"""Snapshots on disk: a Hugging Face folder whose version is a digest of what is in it, written once and never changed."""
+"""Snapshots on disk: a Hugging Face folder whose version is a digest of what is in it, written once and never
+changed."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import shutil
-from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from tempfile import mkdtemp
-from typing import TYPE_CHECKING, cast
-
-from .backend import Snapshot
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from peft import PeftModel
-    from torch import Tensor
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from .adapter import Adapter
+    from transformers import PreTrainedTokenizerBase
 
 PARTS = (
     "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "adapter_config.json",
@@ -26,6 +21,25 @@ PARTS = (
     "added_tokens.json", "vocab.json", "merges.txt", "*.jinja",
 )  # fmt: skip
 ADAPTER = "adapter_model.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A policy with an immutable version: a Hugging Face folder, a LoRA adapter folder on the folder `base`, or
+    (without a path) what a server has under the name `served`."""
+
+    version: str
+    path: str
+    base: str | None = None
+    served: str | None = None
+
+
+class Writable(Protocol):
+    """What writes its weights and config into a folder: a transformers model, an `Adapter`,
+    `adapter.writable(model)`."""
+
+    def save_pretrained(self, save_directory: Any) -> Any:
+        """Writes safetensors and JSON into an existing folder."""
 
 
 def digest(folder: str | Path) -> str:
@@ -62,34 +76,21 @@ def of(folder: str | Path, name: str = "", base: str | None = None) -> Snapshot:
 
 
 def save(
-    model: PreTrainedModel | PeftModel | Adapter,
-    tokenizer: PreTrainedTokenizerBase,
-    folder: str | Path,
-    name: str = "",
-    base: str | None = None,
-    state: Mapping[str, Tensor] | None = None,
+    model: Writable, tokenizer: PreTrainedTokenizerBase, folder: str | Path, name: str = "", base: str | None = None
 ) -> Snapshot:
     """Writes model and tokenizer to `folder`, whole or not at all, as safetensors that AutoModelForCausalLM loads.
 
-    Of an adapted model (`base` is the folder it stands on) the adapter alone is written. `state` are its weights where
-    the model itself is sharded. FileExistsError when `folder`
-    already holds something else: a snapshot is never overwritten.
+    An adapter stands on the folder `base`, and is written alone. FileExistsError when `folder` already holds something
+    else: a snapshot is never overwritten.
     """
     from transformers.utils.logging import disable_progress_bar
-
-    from .adapter import Adapter
 
     folder = Path(folder)
     disable_progress_bar()
     folder.parent.mkdir(parents=True, exist_ok=True)
     part = Path(mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        if hasattr(model, "peft_config"):
-            Adapter.of(cast("PeftModel", model), state).save_pretrained(part)
-        elif state is not None:
-            cast("PreTrainedModel", model).save_pretrained(part, state_dict=dict(state))
-        else:
-            model.save_pretrained(part)
+        model.save_pretrained(part)
         tokenizer.save_pretrained(part)
         for path in part.iterdir():
             path.chmod(0o644)  # transformers leaves weights readable to their owner alone
@@ -97,7 +98,9 @@ def save(
         if not (folder.exists() and any(folder.iterdir())):
             os.replace(part, folder)
         elif not _same(part, folder):
-            raise FileExistsError(f"{folder} is not empty, and a snapshot is never overwritten: give another folder or remove it")
+            raise FileExistsError(
+                f"{folder} is not empty, and a snapshot is never overwritten: give another folder or remove it"
+            )
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return of(folder, name, base)

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..games.base import Message
-from ..seeds import derive
+from ..system.seeds import derive
 from . import snapshot
-from .backend import Snapshot
+from .snapshot import Snapshot
 
 if TYPE_CHECKING:
     from transformers import LlamaConfig, PreTrainedTokenizerFast
@@ -20,7 +20,8 @@ PAD, UNK, BOS, END = "<pad>", "<unk>", "<bos>", "<|end|>"
 ROLES = ("<|system|>", "<|user|>", "<|assistant|>")
 SPECIAL = (PAD, UNK, BOS, *ROLES, END)
 TEMPLATE = (
-    "{{ bos_token }}{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' }}{% endfor %}"
+    "{{ bos_token }}{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '<|end|>' "
+    "}}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
 )
 
@@ -46,7 +47,9 @@ class Tiny:
         if self.width % self.heads or (self.width // self.heads) % 2:
             raise ValueError(f"width {self.width} must be an even multiple of heads {self.heads}")
         if self.mlp % 64 or self.width % 32:
-            raise ValueError(f"mlp {self.mlp} must be a multiple of 64 and width {self.width} of 32, as 4-bit layers need")
+            raise ValueError(
+                f"mlp {self.mlp} must be a multiple of 64 and width {self.width} of 32, as 4-bit layers need"
+            )
 
     def create(self, folder: Path, conversations: Iterable[Sequence[Message]], seed: int) -> Snapshot:
         """Builds tokenizer, template and weights from the texts and `seed` and writes them to `folder`."""
@@ -93,9 +96,14 @@ def word_tokenizer(conversations: Iterable[Sequence[Message]], min_count: int = 
     from transformers import PreTrainedTokenizerFast
 
     counts = Counter(word for chat in conversations for message in chat for word in message.content.split())
-    words = sorted((word for word, n in counts.items() if n >= min_count and word not in SPECIAL), key=lambda word: (-counts[word], word))
+    words = sorted(
+        (word for word, n in counts.items() if n >= min_count and word not in SPECIAL),
+        key=lambda word: (-counts[word], word),
+    )
     if not words:
-        raise ValueError(f"no word occurs {min_count} times in the {len(counts)} words of the given texts: the model would know none")
+        raise ValueError(
+            f"no word occurs {min_count} times in the {len(counts)} words of the given texts: the model would know none"
+        )
     core = Tokenizer(WordLevel({token: id for id, token in enumerate((*SPECIAL, *words))}, unk_token=UNK))
     core.pre_tokenizer = WhitespaceSplit()
     core.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in SPECIAL])

@@ -40,7 +40,12 @@ class Objective(Protocol):
         """The denominators of a global batch, from all its utterances."""
 
     def __call__(
-        self, logprob_N: Tensor, ref_N: Tensor | None, utterance_N: Tensor, numbers: Numbers, totals: Mapping[str, float]
+        self,
+        logprob_N: Tensor,
+        ref_N: Tensor | None,
+        utterance_N: Tensor,
+        numbers: Numbers,
+        totals: Mapping[str, float],
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """(loss, metrics). `utterance_N` (long) tells which utterance each token belongs to; metrics are sums that are
         divided by nothing but `totals`, so that adding them over micro-batches and ranks gives the batch's figure."""

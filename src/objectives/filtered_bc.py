@@ -21,11 +21,12 @@ class FilteredBC:
     reduce=utterance:  L = sum_i w_i (1/n_i) sum_t -log p(y_it) / sum_i w_i
 
     for utterances i of n_i tokens and weight w_i; both sums run over the whole global batch. Rewards play no part.
-    Worked: log-probs (-1, -3) with w = 1 and (-5) with w = .5: by token (4 + 2.5) / 2.5 = 2.6, by utterance (2 + 2.5) / 1.5 = 3.
+    Worked: log-probs (-1, -3) with w = 1 and (-5) with w = .5: by token (4 + 2.5) / 2.5 = 2.6, by utterance (2 + 2.5) /
+    1.5 = 3.
 
-    focal=g multiplies every log p by (1 - p)^g, gradient through both (the focal loss, arXiv:1708.02002, eq. 4, of all classes). It
-    bounds likelihood less g times the entropy from above (arXiv:2002.09437, section 4): a model that sees little data many times
-    stays less sure of it. g = 1 turns the -1 above into -.632121.
+    focal=g multiplies every log p by (1 - p)^g, gradient through both (the focal loss, arXiv:1708.02002, eq. 4, of all
+    classes). It bounds likelihood less g times the entropy from above (arXiv:2002.09437, section 4): a model that sees
+    little data many times stays less sure of it. g = 1 turns the -1 above into -.632121.
     Metrics: nll (the loss with focal=0).
     """
 
@@ -42,10 +43,17 @@ class FilteredBC:
 
     def totals(self, utterances: Sequence[Utterance]) -> Mapping[str, float]:
         """`weight`: of all units."""
-        return {"weight": sum(each.weight * (each.end - each.start if self.reduce == "token" else 1) for each in utterances)}
+        return {
+            "weight": sum(each.weight * (each.end - each.start if self.reduce == "token" else 1) for each in utterances)
+        }
 
     def __call__(
-        self, logprob_N: Tensor, ref_N: Tensor | None, utterance_N: Tensor, numbers: Numbers, totals: Mapping[str, float]
+        self,
+        logprob_N: Tensor,
+        ref_N: Tensor | None,
+        utterance_N: Tensor,
+        numbers: Numbers,
+        totals: Mapping[str, float],
     ) -> tuple[Tensor, dict[str, Tensor]]:
         def mean(values_N: Tensor) -> Tensor:
             each = units(values_N, None, utterance_N, numbers, self.reduce)

@@ -28,18 +28,18 @@ class OfflinePO:
     kl_grad  detached: A_i is a constant; dP/dk = -rho (R - kl_coef k) inside the clip. coupled: the gradient also
              passes through the k in A_i, dP/dk = -rho (R - kl_coef - kl_coef k). The extra term is zero only on
              average over *all* the policy's samples; on winners' alone it pushes every utterance with R < kl_coef down.
-    unit     token: the units are tokens, each with its own ratio, clip and k, and its utterance's R. utterance: they are
-             utterances, l and r being *means* over an utterance's tokens, so that rho is a geometric mean of token ratios:
-             no importance weight, and a token of a long utterance counts less.
-    scope    batch: K and S count the whole global batch. micro: each micro-batch is divided by its own counts, a kind that
-             is absent counting 0, and the results are averaged (weighted by utterances): with micro-batches of 2, as
-             published, an utterance alone of its kind weighs twice as much as one of two.
+    unit     token: the units are tokens, each with its own ratio, clip and k, and its utterance's R. utterance: they
+             are utterances, l and r being *means* over an utterance's tokens, so that rho is a geometric mean of token
+             ratios: no importance weight, and a token of a long utterance counts less.
+    scope    batch: K and S count the whole global batch. micro: each micro-batch is divided by its own counts, a kind
+             that is absent counting 0, and the results are averaged (weighted by utterances): with micro-batches of 2,
+             as published, an utterance alone of its kind weighs twice as much as one of two.
 
     Weights scale their utterance and are not divided out, so that a role's weight means the same in every batch.
-    Worked (utterance, kl_coef .2, clip .2): R = .5, k = .1: rho 1.10517, A .48, P -.53048; R = .5, k = .3: A .44, clipped,
-    P -.52800; R = .05, k = .4: A -.03, P .044755 (not clipped). dP/dk at k = 0, R = .5: coupled -.30, detached -.50.
-    Metrics: policy and sft (the two means), and over the sampled units kl (mean of rho - 1 - k, never negative, which
-    estimates KL(reference || model)), ratio, clipped (share of units without gradient) and reward.
+    Worked (utterance, kl_coef .2, clip .2): R = .5, k = .1: rho 1.10517, A .48, P -.53048; R = .5, k = .3: A .44,
+    clipped, P -.52800; R = .05, k = .4: A -.03, P .044755 (not clipped). dP/dk at k = 0, R = .5: coupled -.30, detached
+    -.50. Metrics: policy and sft (the two means), and over the sampled units kl (mean of rho - 1 - k, never negative,
+    which estimates KL(reference || model)), ratio, clipped (share of units without gradient) and reward.
     """
 
     kl_coef: float = 0.2
@@ -64,7 +64,12 @@ class OfflinePO:
         return {"act": count(act, unit), "sft": count(sft, unit), "utterances": count(utterances, "utterance")}
 
     def __call__(
-        self, logprob_N: Tensor, ref_N: Tensor | None, utterance_N: Tensor, numbers: Numbers, totals: Mapping[str, float]
+        self,
+        logprob_N: Tensor,
+        ref_N: Tensor | None,
+        utterance_N: Tensor,
+        numbers: Numbers,
+        totals: Mapping[str, float],
     ) -> tuple[Tensor, dict[str, Tensor]]:
         each = units(logprob_N, reference(ref_N, "OfflinePO"), utterance_N, numbers, self.unit)
         sft_K = each.live_K * each.sft_K
@@ -72,7 +77,8 @@ class OfflinePO:
         k_K = each.logprob_K - each.ref_K
         surrogate_K, free_K = self.surrogate(k_K, each.reward_K)
         acts, sfts = (
-            divisor(totals[kind], mask_K, self.scope, numbers, totals["utterances"]) for kind, mask_K in (("act", act_K), ("sft", sft_K))
+            divisor(totals[kind], mask_K, self.scope, numbers, totals["utterances"])
+            for kind, mask_K in (("act", act_K), ("sft", sft_K))
         )
         policy = over((act_K * each.weight_K * surrogate_K).sum(), acts)
         sft = over(-(sft_K * each.weight_K * each.logprob_K).sum(), sfts)

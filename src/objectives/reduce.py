@@ -22,7 +22,8 @@ Scope: TypeAlias = Literal["batch", "micro"]
 
 
 def settle(objective: object, form: str, **forms: tuple[str, str]) -> None:
-    """Gives every switch of a frozen `objective` that was left None its value under `form`: name=(corrected, faithful)."""
+    """Gives every switch of a frozen `objective` that was left None its value under `form`: name=(corrected,
+    faithful)."""
     if form not in ("corrected", "faithful"):
         raise ValueError(f"form is {form!r}, expected corrected or faithful")
     for name, (corrected, faithful) in forms.items():
@@ -35,7 +36,8 @@ def settle(objective: object, form: str, **forms: tuple[str, str]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Units:
-    """A micro-batch in units [K]: each token with its utterance's numbers, or each utterance with its mean log-probs."""
+    """A micro-batch in units [K]: each token with its utterance's numbers, or each utterance with its mean
+    log-probs."""
 
     logprob_K: Tensor
     ref_K: Tensor  # zeros where there is no reference
@@ -50,13 +52,18 @@ class Units:
 
 
 def units(logprob_N: Tensor, ref_N: Tensor | None, utterance_N: Tensor, numbers: Numbers, unit: Unit | None) -> Units:
-    """The micro-batch seen as tokens (K = N) or as utterances (K = U, log-probs averaged over an utterance's tokens)."""
+    """The micro-batch seen as tokens (K = N) or as utterances (K = U, log-probs averaged over an utterance's
+    tokens)."""
     ref_N = torch.zeros_like(logprob_N) if ref_N is None else ref_N
     values = numbers.reward_U.to(logprob_N.dtype), numbers.weight_U.to(logprob_N.dtype), numbers.sft_U
     if unit != "utterance":
         return Units(logprob_N, ref_N, *(value_U[utterance_N] for value_U in values))
     count = len(numbers.weight_U)
-    return Units(per_utterance(logprob_N, utterance_N, count, mean=True), per_utterance(ref_N, utterance_N, count, mean=True), *values)
+    return Units(
+        per_utterance(logprob_N, utterance_N, count, mean=True),
+        per_utterance(ref_N, utterance_N, count, mean=True),
+        *values,
+    )
 
 
 def reference(ref_N: Tensor | None, name: str) -> Tensor:
@@ -76,11 +83,13 @@ def over(total: Tensor, denominator: Tensor | float) -> Tensor:
     return total / (denominator if isinstance(denominator, Tensor) else denominator or 1.0)
 
 
-def divisor(total: float, counted_K: Tensor, scope: Scope | None, numbers: Numbers, utterances: float) -> Tensor | float:
+def divisor(
+    total: float, counted_K: Tensor, scope: Scope | None, numbers: Numbers, utterances: float
+) -> Tensor | float:
     """What a micro-batch's sum over the units `counted_K` (1 or 0) is divided by.
 
-    scope=batch: `total`, their count in the global batch. scope=micro: their own count, divided by the micro-batch's share of
-    the batch's `utterances`: with M micro-batches of equal size that is the mean over the micro-batches.
+    scope=batch: `total`, their count in the global batch. scope=micro: their own count, divided by the micro-batch's
+    share of the batch's `utterances`: with M micro-batches of equal size that is the mean over the micro-batches.
     """
     if scope != "micro":
         return total

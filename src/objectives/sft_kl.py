@@ -17,7 +17,8 @@ from .reduce import Form, Scope, Unit, count, divisor, over, reference, settle, 
 class SFTKL:
     """SFT with a KL penalty towards the reference (SPAG, arXiv:2404.10642: its imitation stage).
 
-    L = 1/K sum_i w_i (-l_i + kl_coef * P_i)   over K units i, with log-probs l_i, those of the reference r_i, weights w_i
+    L = 1/K sum_i w_i (-l_i + kl_coef * P_i)   over K units i, with log-probs l_i, those of the reference r_i, weights
+    w_i
 
     form=corrected sets each of these switches to its first value, form=faithful (the published code) to its second:
 
@@ -25,14 +26,14 @@ class SFTKL:
            kl_coef (l - r). On samples of the model itself its gradient is that of KL(model || reference) (the k2
            estimator, Schulman, "Approximating KL divergence", 2020); on demonstrations no estimate of that KL exists.
            pseudo: P = e^l (l - r), gradient through both factors: named a KL, but weighted with the model's own
-           probability of a text that it did not sample; its force is e^l (1 + l - r) kl_coef, a few per cent of the SFT term
-           at most, and it pulls *away* from the reference where l - r < -1.
+           probability of a text that it did not sample; its force is e^l (1 + l - r) kl_coef, a few per cent of the SFT
+           term at most, and it pulls *away* from the reference where l - r < -1.
     unit   token: the units are tokens. utterance: they are utterances, l and r being means over an utterance's tokens.
-    scope  batch: K counts the whole global batch. micro: each micro-batch is averaged alone and the averages are averaged
-           (weighted by utterances), so that the loss depends on how the batch was cut.
+    scope  batch: K counts the whole global batch. micro: each micro-batch is averaged alone and the averages are
+           averaged (weighted by utterances), so that the loss depends on how the batch was cut.
 
-    Rewards play no part. Worked: l = -1.0, r = -1.2, kl_coef = 0.1: pseudo P = 0.073576, L = 1.0073576; square P = 0.02,
-    L = 1.002. Metrics: nll, kl (the mean of w P).
+    Rewards play no part. Worked: l = -1.0, r = -1.2, kl_coef = 0.1: pseudo P = 0.073576, L = 1.0073576; square P =
+    0.02, L = 1.002. Metrics: nll, kl (the mean of w P).
     """
 
     kl_coef: float = 0.1
@@ -53,7 +54,12 @@ class SFTKL:
         return {"units": count(utterances, self.unit), "utterances": count(utterances, "utterance")}
 
     def __call__(
-        self, logprob_N: Tensor, ref_N: Tensor | None, utterance_N: Tensor, numbers: Numbers, totals: Mapping[str, float]
+        self,
+        logprob_N: Tensor,
+        ref_N: Tensor | None,
+        utterance_N: Tensor,
+        numbers: Numbers,
+        totals: Mapping[str, float],
     ) -> tuple[Tensor, dict[str, Tensor]]:
         each = units(logprob_N, reference(ref_N, "SFTKL"), utterance_N, numbers, self.unit)
         ratio_K = each.logprob_K - each.ref_K

@@ -19,18 +19,19 @@ from .reduce import Form, Scope, divisor, over, reference, settle
 class Spin:
     """SPIN (arXiv:2401.01335, its L_SPIN) and, on given pairs, DPO (arXiv:2305.18290, eq. 7): the same loss.
 
-    h = [l(real) - r(real)] - [l(generated) - r(generated)]    l, r: log-probs of model and reference, *summed* over a side
+    h = [l(real) - r(real)] - [l(generated) - r(generated)]    l, r: log-probs of model and reference, *summed* over a
+    side
     kind=sigmoid: -log sigmoid(beta h)      kind=hinge: max(0, 1 - beta h)      L: the mean over pairs
 
     reference_free leaves r out. Every pair counts alike: of an utterance's weight only 0 (padding) has a meaning.
 
-    form=corrected sets scope=batch, the mean over all pairs of the global batch; form=faithful (the published code) sets
-    scope=micro: each micro-batch is averaged alone and the averages are averaged (weighted by utterances). Sums stand in the
-    paper, in the code and in both forms here. That code's collation is not part of a loss: it hides separators inside
-    the texts from attention and ends texts twice; parley trains on the ids as they were sampled.
+    form=corrected sets scope=batch, the mean over all pairs of the global batch; form=faithful (the published code)
+    sets scope=micro: each micro-batch is averaged alone and the averages are averaged (weighted by utterances). Sums
+    stand in the paper, in the code and in both forms here. That code's collation is not part of a loss: it hides
+    separators inside the texts from attention and ends texts twice; parley trains on the ids as they were sampled.
 
-    Worked: h = 0 (model = reference): sigmoid ln 2 = 0.6931, hinge 1.0, and accuracy 0, because equal rewards do not count.
-    beta = 0.1, h = 2: sigmoid 0.598139, hinge 0.8. Metrics: means over pairs of rewards/real, rewards/generated
+    Worked: h = 0 (model = reference): sigmoid ln 2 = 0.6931, hinge 1.0, and accuracy 0, because equal rewards do not
+    count. beta = 0.1, h = 2: sigmoid 0.598139, hinge 0.8. Metrics: means over pairs of rewards/real, rewards/generated
     (beta (l - r)), rewards/margins, rewards/accuracies (real > generated), logps/real, logps/generated.
     """
 
@@ -52,14 +53,22 @@ class Spin:
     def totals(self, utterances: Sequence[Utterance]) -> Mapping[str, float]:
         """`pairs`, and `utterances` that count. ValueError for a pair that has only one side."""
         sides = {
-            side: {each.pair for each in utterances if each.pair is not None and each.weight and each.side == side} for side in (1, -1)
+            side: {each.pair for each in utterances if each.pair is not None and each.weight and each.side == side}
+            for side in (1, -1)
         }
         if sides[1] != sides[-1]:
-            raise ValueError(f"{len(sides[1] ^ sides[-1])} pairs have one side only: both sides of a pair need one sample group")
+            raise ValueError(
+                f"{len(sides[1] ^ sides[-1])} pairs have one side only: both sides of a pair need one sample group"
+            )
         return {"pairs": float(len(sides[1])), "utterances": float(sum(each.weight != 0 for each in utterances))}
 
     def __call__(
-        self, logprob_N: Tensor, ref_N: Tensor | None, utterance_N: Tensor, numbers: Numbers, totals: Mapping[str, float]
+        self,
+        logprob_N: Tensor,
+        ref_N: Tensor | None,
+        utterance_N: Tensor,
+        numbers: Numbers,
+        totals: Mapping[str, float],
     ) -> tuple[Tensor, dict[str, Tensor]]:
         ref_N = torch.zeros_like(logprob_N) if self.reference_free else reference(ref_N, "Spin")
         live_P, real_P, generated_P = self._sides(logprob_N, utterance_N, numbers)
@@ -67,7 +76,9 @@ class Spin:
         real, generated = self.beta * (real_P - ref_real_P), self.beta * (generated_P - ref_generated_P)
         margin_P = real - generated
         loss_P = -logsigmoid(margin_P) if self.kind == "sigmoid" else (1 - margin_P).clamp(min=0)
-        loss = over((live_P * loss_P).sum(), divisor(totals["pairs"], live_P, self.scope, numbers, totals["utterances"]))
+        loss = over(
+            (live_P * loss_P).sum(), divisor(totals["pairs"], live_P, self.scope, numbers, totals["utterances"])
+        )
         shown = {
             "rewards/real": real,
             "rewards/generated": generated,
@@ -79,7 +90,8 @@ class Spin:
         return loss, {name: over((live_P * value_P).sum().detach(), totals["pairs"]) for name, value_P in shown.items()}
 
     def _sides(self, logprob_N: Tensor, utterance_N: Tensor, numbers: Numbers) -> tuple[Tensor, Tensor, Tensor]:
-        """(live_P, real_P, generated_P): which pairs [P <= U] stand in the micro-batch, and the summed log-probs of their sides."""
+        """(live_P, real_P, generated_P): which pairs [P <= U] stand in the micro-batch, and the summed log-probs of
+        their sides."""
         pair_U = numbers.pair_U
         real_U, generated_U = ((numbers.side_U == side) & (numbers.weight_U != 0) & (pair_U >= 0) for side in (1, -1))
         size = len(pair_U)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from ..data.episode import Episode, Turn
 from ..data.store import EpisodeStore
 from ..games.base import Game, Match, Reply, Request
-from ..models.backend import Completion, Player, Prompt, Remembers
-from ..seeds import derive
+from ..system.seeds import derive
 from .pairing import Seating
+from .player import Completion, Player, Prompt, Remembers
 
 WAIT_S = 0.05  # how long one poll may wait when nobody at the table has local work
 
@@ -31,7 +31,8 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was played so far: finished matches, failed ones, turns, sampled tokens, matches still open, wall seconds."""
+    """What was played so far: finished matches, failed ones, turns, sampled tokens, matches still open, wall
+    seconds."""
 
     matches: int
     failures: tuple[Failure, ...]
@@ -48,7 +49,9 @@ class TooManyFailures(RuntimeError):
         reasons = Counter(f"{failure.player}: {failure.reason}" for failure in report.failures).most_common(3)
         listed = "; ".join(f"{count} x {reason}" for reason, count in reasons)
         failed, begun = len(report.failures), len(report.failures) + report.matches + report.open
-        super().__init__(f"{failed} of {begun} matches lost a player ({listed}); they stay owed: mend the player, then resume")
+        super().__init__(
+            f"{failed} of {begun} matches lost a player ({listed}); they stay owed: mend the player, then resume"
+        )
         self.report = report
 
 
@@ -75,7 +78,12 @@ class Arena:
     """
 
     def __init__(
-        self, game: Game, players: Mapping[str, Player], in_flight: int = 1024, max_failures: float = 0.1, min_failures: int = 10
+        self,
+        game: Game,
+        players: Mapping[str, Player],
+        in_flight: int = 1024,
+        max_failures: float = 0.1,
+        min_failures: int = 10,
     ) -> None:
         if in_flight < 1:
             raise ValueError(f"in_flight is {in_flight}: at least one match must be open")
@@ -83,7 +91,10 @@ class Arena:
         self.in_flight, self.max_failures, self.min_failures = in_flight, max_failures, min_failures
 
     def play(
-        self, seatings: Iterable[Seating], sink: Callable[[Episode], None], progress: Callable[[Report], None] | None = None
+        self,
+        seatings: Iterable[Seating],
+        sink: Callable[[Episode], None],
+        progress: Callable[[Report], None] | None = None,
     ) -> Report:
         """Plays every seating; `sink` gets each episode once, in the order in which the matches end.
 
@@ -91,7 +102,8 @@ class Arena:
         names a player that is not at the table; RuntimeError a player that answers what it was not asked. Whatever
         stops it, open prompts are cancelled, so the players can play on.
         """
-        gc.freeze()  # the collector need not look through models and libraries again and again: a third of scripted play's time
+        # the collector need not look through models and libraries again and again: a third of scripted play's time
+        gc.freeze()
         try:
             return _Session(self, sink).play(seatings, progress)
         finally:
@@ -111,7 +123,9 @@ class _Session:
         self.arena, self.sink = arena, sink
         self.game, self.players = arena.game, arena.players
         self.tables: dict[str, _Table] = {}  # match id -> match in flight
-        self.open: dict[str, dict[str, _Table]] = {name: {} for name in self.players}  # player -> prompt id -> its match
+        self.open: dict[str, dict[str, _Table]] = {
+            name: {} for name in self.players
+        }  # player -> prompt id -> its match
         self.outbox: dict[str, list[Prompt]] = {name: [] for name in self.players}
         self.remembering = {name: player for name, player in self.players.items() if isinstance(player, Remembers)}
         self.lost: set[str] = set()  # ids of the failed matches
@@ -146,9 +160,13 @@ class _Session:
         if seating.match in self.tables:
             raise ValueError(f"match {seating.match} is planned twice")
         if set(seating.players) != set(self.game.roles):
-            raise ValueError(f"match {seating.match} seats {list(seating.players)}; {self.game.name} has {list(self.game.roles)}")
+            raise ValueError(
+                f"match {seating.match} seats {list(seating.players)}; {self.game.name} has {list(self.game.roles)}"
+            )
         if unknown := sorted(set(seating.players.values()) - set(self.players)):
-            raise KeyError(f"match {seating.match} needs the players {unknown}; at the table are {sorted(self.players)}")
+            raise KeyError(
+                f"match {seating.match} needs the players {unknown}; at the table are {sorted(self.players)}"
+            )
         table = _Table(seating, self.game.match(seating.scenario, seating.seed))
         self.tables[seating.match] = table
         self.ask(table, table.match.start())
@@ -172,7 +190,9 @@ class _Session:
             )
             name = seating.players[request.seat]
             if "/" in request.id or prompt.id in self.open[name]:
-                raise ValueError(f"{self.game.name} asks {request.id!r}: request ids have no '/' and are unique in their match")
+                raise ValueError(
+                    f"{self.game.name} asks {request.id!r}: request ids have no '/' and are unique in their match"
+                )
             self.open[name][prompt.id] = table
             self.outbox[name].append(prompt)
 
@@ -213,7 +233,9 @@ class _Session:
         seating, replies = table.seating, []
         for request in table.requests:
             completion = table.replies[f"{seating.match}/{request.id}"]
-            table.turns.append(Turn(request.id, request.seat, request.kind, completion.text, completion.finish, completion.call))
+            table.turns.append(
+                Turn(request.id, request.seat, request.kind, completion.text, completion.finish, completion.call)
+            )
             replies.append(Reply(request.id, completion.text, completion.finish))
             table.policies[request.seat] = completion.policy
             self.tokens += len(completion.token_ids or ())
@@ -221,7 +243,9 @@ class _Session:
         table.replies = {}
         try:
             requests = table.match.step(replies)
-        except Exception as error:  # a fault of the game, whatever its kind: it goes on its way, and says from which match
+        except (
+            Exception
+        ) as error:  # a fault of the game, whatever its kind: it goes on its way, and says from which match
             error.add_note(f"in match {seating.match} of {self.game.name}, after {replies}")
             raise
         self.ask(table, requests)
@@ -230,7 +254,19 @@ class _Session:
         seating, game = table.seating, self.game
         players, turns, result = dict(seating.players), tuple(table.turns), table.match.result()
         self.leave(table)
-        self.sink(Episode(seating.match, game.name, game.version, seating.scenario, seating.seed, players, table.policies, turns, result))
+        self.sink(
+            Episode(
+                seating.match,
+                game.name,
+                game.version,
+                seating.scenario,
+                seating.seed,
+                players,
+                table.policies,
+                turns,
+                result,
+            )
+        )
         self.matches += 1
 
     def fail(self, table: _Table, name: str, lost: Completion) -> None:

@@ -1,6 +1,7 @@
 """Who meets whom: what is played is settled here, in full, before anything is played.
 
-A match's id is "<stage>/<scenario id>/<number>", the same on every machine and in every order; its seed derives from it.
+A match's id is "<stage>/<scenario id>/<number>", the same on every machine and in every order; its seed derives from
+it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from ..games.base import Game, Scenario
-from ..seeds import derive
+from ..system.seeds import derive
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,9 @@ class Seatings:
         return self.make()
 
 
-def fixed(game: Game, scenarios: Sequence[Scenario], players: Mapping[str, str], seed: int, stage: str, k: int = 1) -> Seatings:
+def fixed(
+    game: Game, scenarios: Sequence[Scenario], players: Mapping[str, str], seed: int, stage: str, k: int = 1
+) -> Seatings:
     """`k` matches of every scenario, the same player in each role throughout. ValueError for roles the game lacks."""
     if set(players) != set(game.roles):
         raise ValueError(f"{game.name} has the roles {list(game.roles)}, got players for {list(players)}")
@@ -46,13 +49,17 @@ def self_play(game: Game, scenarios: Sequence[Scenario], name: str, seed: int, s
     return fixed(game, scenarios, dict.fromkeys(game.roles, name), seed, stage, k)
 
 
-def both_seatings(game: Game, scenarios: Sequence[Scenario], a: str, b: str, seed: int, stage: str, k: int = 1) -> Seatings:
+def both_seatings(
+    game: Game, scenarios: Sequence[Scenario], a: str, b: str, seed: int, stage: str, k: int = 1
+) -> Seatings:
     """Every scenario with `a` in each role in turn and `b` in all others, `k` times: 2k matches of a game for two."""
     tables = [{role: a if role == own else b for role in game.roles} for own in game.roles]
     return Seatings(partial(_seated, scenarios, tables, seed, stage, k))
 
 
-def _seated(scenarios: Sequence[Scenario], tables: Sequence[Mapping[str, str]], seed: int, stage: str, k: int) -> Iterator[Seating]:
+def _seated(
+    scenarios: Sequence[Scenario], tables: Sequence[Mapping[str, str]], seed: int, stage: str, k: int
+) -> Iterator[Seating]:
     """Seats every scenario at all `tables`, `k` times. One that is drawn again goes on with its numbers."""
     played: Counter[str] = Counter()
     for scenario in scenarios:

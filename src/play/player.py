@@ -12,6 +12,7 @@ from typing import Protocol, runtime_checkable
 
 from ..data.episode import Call
 from ..games.base import Finish, Json, Message, Options
+from ..models.snapshot import Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,8 @@ class Player(Protocol):
 
 @runtime_checkable
 class Remembers(Protocol):
-    """A player that keeps something of each stream (its tokens, keys and values) and wants to know when it can let go."""
+    """A player that keeps something of each stream (its tokens, keys and values) and wants to know when it can let
+    go."""
 
     def forget(self, streams: Sequence[str]) -> None:
         """The matches of these streams ("<match id>/<seat>") are over; unknown ones are ignored."""
@@ -111,14 +113,3 @@ class Backend(Player, Protocol):
 
     def load(self, snapshot: Snapshot) -> None:
         """Makes `snapshot` one of the policies that can answer, by its version."""
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """A policy with an immutable version: a Hugging Face folder, a LoRA adapter folder on the folder `base`, or (without
-    a path) what a server has under the name `served`."""
-
-    version: str
-    path: str
-    base: str | None = None
-    served: str | None = None

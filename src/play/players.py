@@ -17,8 +17,8 @@ from rich.text import Text
 
 from ..data.episode import Call
 from ..games.base import Request, Script
-from ..models.backend import Completion, Player, Prompt, Remembers, Sampling
-from ..seeds import derive
+from ..system.seeds import derive
+from .player import Completion, Player, Prompt, Remembers, Sampling
 
 if TYPE_CHECKING:  # scripts and people play without a model library
     from ..models.renderer import Extension, Renderer, TokenStream
@@ -146,7 +146,8 @@ class _Asked:
 
 
 class _Modelled:
-    """What both players of a language model do alike: they ask a backend, and remember each stream until its match is over.
+    """What both players of a language model do alike: they ask a backend, and remember each stream until its match is
+    over.
 
     The backend belongs to who built it: `close` leaves it open.
     """
@@ -175,8 +176,8 @@ class _Modelled:
 class LanguagePlayer(_Modelled):
     """A snapshot that plays: renders each view as an extension of its stream's tokens and has the backend sample.
 
-    `forks` counts, by reason, how often a view did not extend its stream. Several players of one backend each get a `line`
-    of one `Switchboard`.
+    `forks` counts, by reason, how often a view did not extend its stream. Several players of one backend each get a
+    `line` of one `Switchboard`.
     """
 
     _streams: dict[str, TokenStream]
@@ -229,7 +230,10 @@ class LanguagePlayer(_Modelled):
         """The completion with its `Call`. One without ids or log-probs has none, and its stream starts anew."""
         asked = self._asked.pop(done.id, None)
         if asked is None:
-            raise RuntimeError(f"the backend of {self.name} answered {done.id}, which {self.name} did not ask; share it by a Switchboard")
+            raise RuntimeError(
+                f"the backend of {self.name} answered {done.id}, which {self.name} did not ask; share it by a "
+                f"Switchboard"
+            )
         if done.policy not in ("", self.version):
             raise RuntimeError(f"{done.id} was answered by policy {done.policy!r}; {self.name} asked {self.version!r}")
         if done.token_ids is None or done.logprobs is None or done.finish == "error":
@@ -237,7 +241,16 @@ class LanguagePlayer(_Modelled):
             return replace(done, policy=self.version)
         part, sampling = asked.extension, _plain(asked.sampling)
         self._streams[asked.stream] = part.reply(asked.request, done.text, done.token_ids, done.finish)
-        call = Call(tuple(part.prompt_ids), done.token_ids, done.logprobs, self.version, part.parent, part.shared, part.fork, sampling)
+        call = Call(
+            tuple(part.prompt_ids),
+            done.token_ids,
+            done.logprobs,
+            self.version,
+            part.parent,
+            part.shared,
+            part.fork,
+            sampling,
+        )
         return replace(done, policy=self.version, call=call)
 
 
@@ -250,8 +263,8 @@ def _plain(sampling: Sampling) -> Mapping[str, float]:
 class ServedPlayer(_Modelled):
     """A model behind a server, which renders the views itself.
 
-    Its replies have a `Call` where the server says which ids it saw and sampled, with their log-probs; `forks` counts how
-    often what it saw did not begin with what it had seen and sampled before. Others cannot be trained on-policy.
+    Its replies have a `Call` where the server says which ids it saw and sampled, with their log-probs; `forks` counts
+    how often what it saw did not begin with what it had seen and sampled before. Others cannot be trained on-policy.
     """
 
     _streams: dict[str, tuple[str, tuple[int, ...]]]  # stream -> (last request, all ids until its end)
@@ -263,7 +276,10 @@ class ServedPlayer(_Modelled):
 
     def submit(self, prompts: Sequence[Prompt]) -> None:
         lengths = [prompt.options.max_tokens or self.sampling.max_tokens for prompt in prompts]
-        asked = [replace(p, sampling=replace(self.sampling, max_tokens=n), policy=self.version) for p, n in zip(prompts, lengths)]
+        asked = [
+            replace(p, sampling=replace(self.sampling, max_tokens=n), policy=self.version)
+            for p, n in zip(prompts, lengths, strict=True)
+        ]
         self._asked.update((prompt.id, prompt) for prompt in asked)
         self.backend.submit(asked)
 
@@ -282,11 +298,14 @@ class ServedPlayer(_Modelled):
         self.forks.update([fork] if fork else [])
         self._streams[prompt.stream] = prompt.request, done.prompt_ids + done.token_ids
         new, sampling = done.prompt_ids[shared:], _plain(prompt.sampling)
-        return replace(done, call=Call(new, done.token_ids, done.logprobs, self.version, parent, shared, fork, sampling))
+        return replace(
+            done, call=Call(new, done.token_ids, done.logprobs, self.version, parent, shared, fork, sampling)
+        )
 
 
 class Switchboard:
-    """One backend for several players: every `line` is a Player of its own, and completions go to the line that asked."""
+    """One backend for several players: every `line` is a Player of its own, and completions go to the line that
+    asked."""
 
     def __init__(self, backend: Player) -> None:
         self.backend = backend

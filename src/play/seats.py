@@ -14,13 +14,14 @@ from itertools import compress, islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from .. import ranks
 from ..data.store import EpisodeStore
-from ..files import append_lines
 from ..games.base import Game
-from ..models.backend import Backend, Player, Sampling, Snapshot
+from ..models.snapshot import Snapshot
+from ..system import ranks
+from ..system.files import append_lines
 from .arena import Arena, Report, TooManyFailures, owed
 from .pairing import Seating, Seatings
+from .player import Backend, Player, Sampling
 from .players import HumanPlayer, LanguagePlayer, ScriptedPlayer, ServedPlayer, Switchboard
 
 HUMAN = "human"
@@ -33,7 +34,8 @@ Watch: TypeAlias = Callable[[int, bool], AbstractContextManager[Callable[[Report
 
 @dataclass(frozen=True, slots=True)
 class Opponent:
-    """A language model that may be seated beside the learner. `backend` builds its backend (None: the learner's own)."""
+    """A language model that may be seated beside the learner. `backend` builds its backend (None: the learner's
+    own)."""
 
     snapshot: Snapshot
     backend: Callable[[], Backend] | None = None
@@ -49,10 +51,11 @@ class Table:
     opponents: Mapping[str, Opponent] = field(default_factory=dict)
 
     def play(self, folder: Path, seatings: Iterable[Seating], sampling: Sampling, snapshots: Who, watch: Watch) -> None:
-        """Plays into the episode store `folder` what it lacks of `seatings`, which all ranks share, each with a shard of its own.
+        """Plays into the episode store `folder` what it lacks of `seatings`, which all ranks share, each with a shard
+        of its own.
 
-        The plan is gone through several times, and is not held. Matches that lost a player are written to `failures.jsonl` and
-        played again; TooManyFailures where that does not help.
+        The plan is gone through several times, and is not held. Matches that lost a player are written to
+        `failures.jsonl` and played again; TooManyFailures where that does not help.
         """
         plan = list(seatings) if isinstance(seatings, Iterator) else seatings
         with EpisodeStore(folder, ranks.rank()) as store:
@@ -60,14 +63,21 @@ class Table:
                 owes = ranks.shared(lambda: owed(plan, store))
                 if not any(owes):
                     return
-                report = self._play(Seatings(partial(compress, plan, owes)), sum(owes), store, sampling, snapshots, watch)
+                report = self._play(
+                    Seatings(partial(compress, plan, owes)), sum(owes), store, sampling, snapshots, watch
+                )
                 if ranks.rank() == 0:
-                    append_lines(folder / "failures.jsonl", [json.dumps(asdict(failure)) for failure in report.failures])
+                    append_lines(
+                        folder / "failures.jsonl", [json.dumps(asdict(failure)) for failure in report.failures]
+                    )
         if report.failures:
             raise TooManyFailures(report)
 
-    def _play(self, seatings: Seatings, count: int, store: EpisodeStore, sampling: Sampling, snapshots: Who, watch: Watch) -> Report:
-        """Plays this rank's share of the `count` seatings, dealt in turn, and meets the others; gives back what all of them played."""
+    def _play(
+        self, seatings: Seatings, count: int, store: EpisodeStore, sampling: Sampling, snapshots: Who, watch: Watch
+    ) -> Report:
+        """Plays this rank's share of the `count` seatings, dealt in turn, and meets the others; gives back what all of
+        them played."""
         mine = Seatings(lambda: islice(seatings, ranks.rank(), None, ranks.world()))
         names = {player for seating in mine for player in seating.players.values()}
         with watch(count, HUMAN in names) as progress:
@@ -79,7 +89,8 @@ class Table:
 
     @contextmanager
     def _seated(self, names: set[str], sampling: Sampling, snapshots: Who) -> Iterator[dict[str, Player]]:
-        """The players of these names. One backend serves the learner and all opponents without one of their own; all are closed."""
+        """The players of these names. One backend serves the learner and all opponents without one of their own; all
+        are closed."""
         scripts = self.game.scripts()
         players: dict[str, Player] = {name: ScriptedPlayer(scripts[name], name) for name in names & scripts.keys()}
         if HUMAN in names:
@@ -103,7 +114,9 @@ class Table:
 
 def _summed(reports: Sequence[Report]) -> Report:
     failures = tuple(failure for report in reports for failure in report.failures)
-    matches, turns, tokens = (sum(getattr(report, name) for report in reports) for name in ("matches", "turns", "tokens"))
+    matches, turns, tokens = (
+        sum(getattr(report, name) for report in reports) for name in ("matches", "turns", "tokens")
+    )
     return Report(matches, failures, turns, tokens, 0, max(report.seconds for report in reports))
 
 

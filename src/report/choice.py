@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ..data.episode import Episode
-from ..estimates import values
-from ..seeds import rng
+from ..system.seeds import rng
+from .estimates import values
 from .run import episodes as stored
 from .transcript import Views, ending, plain
 
@@ -18,9 +18,12 @@ Chosen = Sequence[tuple[str, Episode]]  # best, worst or random, and the match
 
 
 def choose(run: Path, iteration: int, metric: str, count: int, seed: int) -> Chosen:
-    """Matches to show of an iteration: best, worst and random, no match and (while there are enough) no scenario twice."""
+    """Matches to show of an iteration: best, worst and random, no match and (while there are enough) no scenario
+    twice."""
     for what in SOURCES:
-        ranked = sorted((worth(episode, metric), episode.id, episode.scenario.id) for episode in stored(run, iteration, what))
+        ranked = sorted(
+            (worth(episode, metric), episode.id, episode.scenario.id) for episode in stored(run, iteration, what)
+        )
         if ranked:
             break
     else:
@@ -29,7 +32,11 @@ def choose(run: Path, iteration: int, metric: str, count: int, seed: int) -> Cho
     third = count // 3
     kinds: dict[str, str] = {}
     taken: set[str] = set()
-    for kind, order, wanted in (("best", ranked[::-1], third), ("worst", ranked, third), ("random", shuffled, count - 2 * third)):
+    for kind, order, wanted in (
+        ("best", ranked[::-1], third),
+        ("worst", ranked, third),
+        ("random", shuffled, count - 2 * third),
+    ):
         fresh = [entry for entry in order if entry[1] not in kinds]
         fresh.sort(key=lambda entry: entry[2] in taken)  # a stable sort: scenarios that were not shown yet come first
         for _, match, scenario in _distinct(fresh)[:wanted]:
@@ -42,7 +49,9 @@ def choose(run: Path, iteration: int, metric: str, count: int, seed: int) -> Cho
 def _distinct(entries: Sequence[tuple[float, str, str]]) -> list[tuple[float, str, str]]:
     """The first entry of each scenario, then the others."""
     first = {entry[2]: entry for entry in reversed(entries)}
-    return [entry for entry in entries if first[entry[2]] is entry] + [entry for entry in entries if first[entry[2]] is not entry]
+    return [entry for entry in entries if first[entry[2]] is entry] + [
+        entry for entry in entries if first[entry[2]] is not entry
+    ]
 
 
 def worth(episode: Episode, metric: str) -> float:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from rich.table import Table
 
 from ..data.episode import Episode
-from ..estimates import Estimate, estimate, values
+from .estimates import Estimate, estimate, values
 from .run import entry, episodes, figure, summary
 from .table import _row, _table, by_setting
 
@@ -58,7 +58,9 @@ def compare(
     sides = [_side(run) for run in runs]
     groups = _settings(sides)
     if len(groups) < 2:
-        raise ValueError(f"there is one setting only ({next(iter(groups), 'none')}): give runs of at least two, or DIR@0 and DIR")
+        raise ValueError(
+            f"there is one setting only ({next(iter(groups), 'none')}): give runs of at least two, or DIR@0 and DIR"
+        )
     (first, base), *others = groups.items()
     wanted = list(metrics) if metrics is not None else list(entry(base[0].data, base[0].iteration)["sampled"])
     found: list[Difference] = []
@@ -69,7 +71,9 @@ def compare(
         seeds = by == "seed" or (by == "auto" and len(pairs) >= 3)
         for mode in MODES:
             rows = _by_seed(pairs, mode, wanted) if seeds else _by_scenario(pairs, mode, wanted)
-            found += [Difference(metric, mode, first, label, *row, "seed" if seeds else "scenario") for metric, row in rows]
+            found += [
+                Difference(metric, mode, first, label, *row, "seed" if seeds else "scenario") for metric, row in rows
+            ]
     if not found:
         raise ValueError(f"nothing could be paired: no shared scenario is stored with any of {', '.join(wanted)}")
     return found
@@ -104,7 +108,9 @@ def _pairs(base: Sequence[Side], group: Sequence[Side]) -> list[tuple[Side, Side
     return [(by_seed[side.seed], side) for side in group if side.seed in by_seed]
 
 
-def _by_seed(pairs: Sequence[tuple[Side, Side]], mode: str, metrics: Iterable[str]) -> Iterable[tuple[str, tuple[float, float, Estimate]]]:
+def _by_seed(
+    pairs: Sequence[tuple[Side, Side]], mode: str, metrics: Iterable[str]
+) -> Iterable[tuple[str, tuple[float, float, Estimate]]]:
     for metric in metrics:
         means = [tuple(_mean(side, mode, metric) for side in pair) for pair in pairs]
         known = [(a, b) for a, b in means if a is not None and b is not None]
@@ -130,8 +136,8 @@ def _by_scenario(
             if metric in before[key] and metric in after[key]
         ]
         if matched:
-            a, b, clusters = zip(*matched)
-            gains = estimate([after - before for before, after in zip(a, b)], clusters)
+            a, b, clusters = zip(*matched, strict=True)
+            gains = estimate([after - before for before, after in zip(a, b, strict=True)], clusters)
             yield metric, (sum(a) / len(a), sum(b) / len(b), gains)
 
 
@@ -141,7 +147,9 @@ def _averaged(found: Iterable[Episode]) -> dict[tuple[str, str], dict[str, float
     for episode in found:
         for metric, value in values(episode).items():
             columns[episode.scenario.id, episode.scenario.cluster][metric].append(value)
-    return {key: {metric: sum(column) / len(column) for metric, column in each.items()} for key, each in columns.items()}
+    return {
+        key: {metric: sum(column) / len(column) for metric, column in each.items()} for key, each in columns.items()
+    }
 
 
 HEADERS = ("metric", "mode", "setting", "mean", "against", "its mean", "difference", "pairs")
@@ -169,11 +177,25 @@ def as_csv(rows: Sequence[Difference]) -> str:
     """The differences with a header line, every number in a column of its own."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["metric", "mode", "before", "after", "before_mean", "after_mean", "difference", "low", "high", "pairs", "by"])
+    writer.writerow(
+        ["metric", "mode", "before", "after", "before_mean", "after_mean", "difference", "low", "high", "pairs", "by"]
+    )
     for row in rows:
         gain = row.difference
         writer.writerow(
-            [row.metric, row.mode, row.before, row.after, row.before_mean, row.after_mean, gain.mean, gain.low, gain.high, gain.n, row.by]
+            [
+                row.metric,
+                row.mode,
+                row.before,
+                row.after,
+                row.before_mean,
+                row.after_mean,
+                gain.mean,
+                gain.low,
+                gain.high,
+                gain.n,
+                row.by,
+            ]
         )
     return out.getvalue()
 
@@ -187,7 +209,8 @@ def as_latex(rows: Sequence[Difference]) -> str:
 
 _LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "%": r"\%", "_": r"\_",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--", "<": r"\textless{}", ">": r"\textgreater{}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--", "<": r"\textless{}",
+    ">": r"\textgreater{}",
 }  # fmt: skip
 
 

@@ -74,14 +74,23 @@ def _axes(name: str, xs: Sequence[int], low: float, high: float, step: float, at
     for index in range(round((high - low) / step) + 1):
         _, y = at(xs[0], low + index * step)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text class="tick" x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{low + index * step:.{places}f}</text>')
+        parts.append(
+            f'<text class="tick" x="{LEFT - 6}" y="{y + 4:.1f}" '
+            f'text-anchor="end">{low + index * step:.{places}f}</text>'
+        )
     every = math.ceil(len(xs) / 12)
     for x in xs[::every]:
         across, _ = at(x, low)
         parts.append(f'<text class="tick" x="{across:.1f}" y="{HEIGHT - BOTTOM + 17}" text-anchor="middle">{x}</text>')
     middle = (TOP + HEIGHT - BOTTOM) / 2
-    parts.append(f'<text class="name" x="{(LEFT + WIDTH - RIGHT) / 2:.0f}" y="{HEIGHT - 6}" text-anchor="middle">iteration</text>')
-    parts.append(f'<text class="name" transform="translate(13 {middle:.0f}) rotate(-90)" text-anchor="middle">{escape(name)}</text>')
+    parts.append(
+        f'<text class="name" x="{(LEFT + WIDTH - RIGHT) / 2:.0f}" y="{HEIGHT - 6}" '
+        f'text-anchor="middle">iteration</text>'
+    )
+    parts.append(
+        f'<text class="name" transform="translate(13 {middle:.0f}) rotate(-90)" '
+        f'text-anchor="middle">{escape(name)}</text>'
+    )
     return parts
 
 
@@ -105,11 +114,13 @@ def _curve(curve: Curve, at: At) -> list[str]:
     parts = [f'<g class="series-{escape(curve.key)}">']
     if len(points) > 1:
         parts.append(f'<polygon class="band" points="{_path(band)}"/><polyline class="line" points="{_path(line)}"/>')
-    for (x, point), (across, y) in zip(points, line):
+    for (x, point), (across, y) in zip(points, line, strict=True):
         (_, top), (_, bottom) = at(x, _span(point)[1]), at(x, _span(point)[0])
         parts.append(f'<line class="whisker" x1="{across:.1f}" x2="{across:.1f}" y1="{top:.1f}" y2="{bottom:.1f}"/>')
         shown = f"{curve.label}, iteration {x}: {figure(point)}"
-        parts.append(f'<circle class="dot" cx="{across:.1f}" cy="{y:.1f}" r="3"><title>{escape(shown)}</title></circle>')
+        parts.append(
+            f'<circle class="dot" cx="{across:.1f}" cy="{y:.1f}" r="3"><title>{escape(shown)}</title></circle>'
+        )
     return [*parts, "</g>"]
 
 

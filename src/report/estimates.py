@@ -11,7 +11,7 @@ from math import isfinite, sqrt
 from statistics import NormalDist
 from typing import Any
 
-from .data.episode import Episode
+from ..data.episode import Episode
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Column:
         if not self.n:
             raise ValueError("no values to estimate from")
         mean = self.total / self.n
-        residuals = [total - count * mean for total, count in zip(self._sums, self._counts) if count]
+        residuals = [total - count * mean for total, count in zip(self._sums, self._counts, strict=True) if count]
         if (clusters := len(residuals)) < 2:
             return Estimate(mean, float("-inf"), float("inf"), self.n, clusters)
         error = sqrt(clusters / (clusters - 1) * sum(r * r for r in residuals)) / self.n
@@ -104,7 +104,8 @@ def values(episode: Episode, players: Iterable[str] | None = None) -> dict[str, 
 
 
 class Tally:
-    """Every metric of the matches that are added, clustered by scenario cluster: it grows with the clusters, not with the matches.
+    """Every metric of the matches that are added, clustered by scenario cluster: it grows with the clusters, not with
+    the matches.
 
     A metric that a match lacks is not counted there.
     """
@@ -132,7 +133,9 @@ def summarise(episodes: Iterable[Episode], players: Iterable[str] | None = None)
     return tally.figures()
 
 
-def paired(before: Iterable[Episode], after: Iterable[Episode], metric: str, players: Iterable[str] | None = None) -> Estimate:
+def paired(
+    before: Iterable[Episode], after: Iterable[Episode], metric: str, players: Iterable[str] | None = None
+) -> Estimate:
     """The mean difference after - before over the scenarios that both sets played, clustered by scenario cluster.
 
     Several matches of one scenario are averaged first. ValueError where the sets share no scenario.
@@ -145,7 +148,9 @@ def paired(before: Iterable[Episode], after: Iterable[Episode], metric: str, pla
     return estimate([second[key] - first[key] for key in shared], [cluster for _, cluster in shared])
 
 
-def _by_scenario(episodes: Iterable[Episode], metric: str, players: Sequence[str] | None) -> dict[tuple[str, str], float]:
+def _by_scenario(
+    episodes: Iterable[Episode], metric: str, players: Sequence[str] | None
+) -> dict[tuple[str, str], float]:
     found: dict[tuple[str, str], list[float]] = defaultdict(list)
     for episode in episodes:
         value = values(episode, players).get(metric)
@@ -171,7 +176,9 @@ class Language:
             self._replies, self._tokens = self._replies + 1, self._tokens + len(turn.call.sampled_ids)
             self._logprob += sum(turn.call.logprobs)
             self._words.update(turn.text.split())
-            self._texts.append(int.from_bytes(blake2b(turn.text.encode(errors="surrogatepass"), digest_size=8).digest()))
+            self._texts.append(
+                int.from_bytes(blake2b(turn.text.encode(errors="surrogatepass"), digest_size=8).digest())
+            )
 
     def figures(self) -> dict[str, float]:
         """See `language`; {} without a reply."""

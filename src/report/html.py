@@ -13,11 +13,11 @@ from string import Template
 from typing import Any
 
 from ..data.episode import Episode
-from ..estimates import values
-from ..files import write_text
 from ..games.base import Message
+from ..system.files import write_text
 from .choice import choose, worth
 from .curves import Curve, chart
+from .estimates import values
 from .progress import duration
 from .run import Figures, benchmarks, entry, figure, metric_names, number, summary
 from .transcript import Views, ending, facts, notes, printable, spoken
@@ -59,7 +59,8 @@ def write(
 
 
 def _digest(page: str) -> str:
-    """What the page's policy lets run: its own script and no other, should a word of a model ever escape the escaping."""
+    """What the page's policy lets run: its own script and no other, should a word of a model ever escape the
+    escaping."""
     script = page[page.index("<script>") + len("<script>") : page.index("</script>")]
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
@@ -69,12 +70,19 @@ def _text(value: object) -> str:
     return escape(printable(str(value)), quote=True)
 
 
+def _attribute(name: str, value: object) -> str:
+    """The attribute ` name="value"`; nothing where there is no value."""
+    return "" if value is None else f' {name}="{_text(value)}"'
+
+
 # --- the head ---------------------------------------------------------------------------------------------------------
 
 
 def _subtitle(data: Mapping[str, Any]) -> str:
     count = len(data["iterations"]) - 1
-    return _text(f"{count} iterations after the start; the snapshot of iteration {data['best']} is kept, chosen on validation.")
+    return _text(
+        f"{count} iterations after the start; the snapshot of iteration {data['best']} is kept, chosen on validation."
+    )
 
 
 def _tiles(data: Mapping[str, Any]) -> str:
@@ -89,7 +97,9 @@ def _tiles(data: Mapping[str, Any]) -> str:
     if shown := (data.get("demonstrators") or {}).get(main):
         tiles.append((f"{main}, demonstrators", figure(shown)))
     tiles.append(("time", f"{duration(data['seconds'])}, {data['cpu_seconds']:,.0f} CPU-s"))
-    return "".join(f'<div class="tile"><span class="soft">{_text(name)}</span><b>{_text(value)}</b></div>' for name, value in tiles)
+    return "".join(
+        f'<div class="tile"><span class="soft">{_text(name)}</span><b>{_text(value)}</b></div>' for name, value in tiles
+    )
 
 
 # --- curves -----------------------------------------------------------------------------------------------------------
@@ -104,7 +114,8 @@ def _legend(data: Mapping[str, Any]) -> str:
     if data.get("demonstrators"):
         labels["level"] = "demonstrators"
     items = (
-        f'<li><svg class="series-{key}" viewBox="0 0 30 10" aria-hidden="true"><line class="line" x1="0" x2="30" y1="5" y2="5"/></svg>'
+        f'<li><svg class="series-{key}" viewBox="0 0 30 10" aria-hidden="true"><line class="line" x1="0" x2="30" '
+        f'y1="5" y2="5"/></svg>'
         f"{_text(label)}</li>"
         for key, label in labels.items()
     )
@@ -114,11 +125,17 @@ def _legend(data: Mapping[str, Any]) -> str:
 def _curves(data: Mapping[str, Any], definitions: Mapping[str, str]) -> str:
     rows, main = data["iterations"], data["metric"]
     names = metric_names([row.get(mode) or {} for row in rows for mode in SHOWN])
-    names.sort(key=lambda name: (name != main, not name.endswith("_rate")))  # a stable sort: the file's order within each
+    names.sort(
+        key=lambda name: (name != main, not name.endswith("_rate"))
+    )  # a stable sort: the file's order within each
     drawn = [_figure(name, rows, data.get("demonstrators") or {}, definitions, _start(data)) for name in names]
     drawn += [_benchmark(task, name, rows) for task, name in benchmarks(rows)]
     first, rest = "".join(drawn[:FIRST_CHARTS]), "".join(drawn[FIRST_CHARTS:])
-    more = f'<details><summary>{len(drawn) - FIRST_CHARTS} more</summary><div class="charts">{rest}</div></details>' if rest else ""
+    more = (
+        f'<details><summary>{len(drawn) - FIRST_CHARTS} more</summary><div class="charts">{rest}</div></details>'
+        if rest
+        else ""
+    )
     return f'<div class="charts">{first}</div>{more}'
 
 
@@ -127,7 +144,9 @@ def _start(data: Mapping[str, Any]) -> str:
     return str(data.get("start", "start"))
 
 
-def _figure(name: str, rows: Sequence[Mapping[str, Any]], demonstrators: Figures, definitions: Mapping[str, str], start: str) -> str:
+def _figure(
+    name: str, rows: Sequence[Mapping[str, Any]], demonstrators: Figures, definitions: Mapping[str, str], start: str
+) -> str:
     sources = {
         "sampled": ("sampled", lambda row: row.get("sampled")),
         "greedy": ("greedy", lambda row: row.get("greedy")),
@@ -159,7 +178,11 @@ def _metric_tables(data: Mapping[str, Any], definitions: Mapping[str, str]) -> s
         for mode in ("sampled", "greedy", "validation", "demonstrations", "scores"):
             if row.get(mode):
                 modes.setdefault(mode, {})[row["iteration"]] = row[mode]
-        for mode, words in (("versus", "sampled, versus"), ("versus_greedy", "greedy, versus"), ("benchmark", "benchmark")):
+        for mode, words in (
+            ("versus", "sampled, versus"),
+            ("versus_greedy", "greedy, versus"),
+            ("benchmark", "benchmark"),
+        ):
             for opponent, figures in (row.get(mode) or {}).items():
                 modes.setdefault(f"{words} {opponent}", {})[row["iteration"]] = figures
     parts = []
@@ -170,7 +193,9 @@ def _metric_tables(data: Mapping[str, Any], definitions: Mapping[str, str]) -> s
             labelled["demonstrators"] = data["demonstrators"]
         cells = {label: [figure(figures.get(name)) for name in names] for label, figures in labelled.items()}
         drawn = _table("iteration", names, cells, definitions, str(data["best"]))
-        parts.append(f"<details{' open' if mode == 'sampled' else ''}><summary>{_text(mode)}</summary>{drawn}</details>")
+        parts.append(
+            f"<details{' open' if mode == 'sampled' else ''}><summary>{_text(mode)}</summary>{drawn}</details>"
+        )
     return "".join(parts) + _definitions(definitions)
 
 
@@ -185,7 +210,9 @@ def _numbers(data: Mapping[str, Any], parts: Iterable[str], definitions: Mapping
     """The plain numbers of play and learning, one row per iteration."""
     found: dict[str, dict[str, Any]] = {}
     for row in data["iterations"]:
-        found[str(row["iteration"])] = {f"{part}.{key}": value for part in parts for key, value in (row.get(part) or {}).items()}
+        found[str(row["iteration"])] = {
+            f"{part}.{key}": value for part in parts for key, value in (row.get(part) or {}).items()
+        }
     names = list(dict.fromkeys(name for row in found.values() for name in row))
     if not names:
         return '<p class="soft">Nothing was learned in this run.</p>'
@@ -197,10 +224,7 @@ def _numbers(data: Mapping[str, Any], parts: Iterable[str], definitions: Mapping
 def _table(
     corner: str, names: Sequence[str], rows: Mapping[str, Sequence[str]], definitions: Mapping[str, str], kept: str = ""
 ) -> str:
-    heads = "".join(
-        f'<th scope="col"{f" title={chr(34)}{_text(definitions[name])}{chr(34)}" if name in definitions else ""}>{_text(name)}</th>'
-        for name in names
-    )
+    heads = "".join(f'<th scope="col"{_attribute("title", definitions.get(name))}>{_text(name)}</th>' for name in names)
     body = "".join(
         f"<tr{' class=kept' if label == kept else ''}><td>{_text(label)}{' (kept)' if label == kept else ''}</td>"
         + "".join(f"<td>{_text(cell)}</td>" for cell in cells)
@@ -216,7 +240,9 @@ def _facts(run: Path, data: Mapping[str, Any]) -> str:
     path = run / "manifest.json"
     manifest = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     lines = {"experiment": data["experiment"], "seed": data["seed"], **manifest}
-    body = "".join(f'<tr><td>{_text(key)}</td><td class="words">{_text(_words(value))}</td></tr>' for key, value in lines.items())
+    body = "".join(
+        f'<tr><td>{_text(key)}</td><td class="words">{_text(_words(value))}</td></tr>' for key, value in lines.items()
+    )
     spent = {str(row["iteration"]): row.get("seconds") or {} for row in data["iterations"]}
     stages = list(dict.fromkeys(stage for row in spent.values() for stage in row))
     cells = {label: [number(row.get(stage)) for stage in stages] for label, row in spent.items()}
@@ -242,7 +268,9 @@ def _transcripts(run: Path, data: Mapping[str, Any], views: Callable[[Episode], 
     for row in data["iterations"]:
         chosen = choose(run, row["iteration"], data["metric"], count, data["seed"])
         iterations += [row["iteration"]] if chosen else []
-        articles += [_match(row["iteration"], kind, episode, views(episode), data["metric"]) for kind, episode in chosen]
+        articles += [
+            _match(row["iteration"], kind, episode, views(episode), data["metric"]) for kind, episode in chosen
+        ]
     if not articles:
         return '<p class="soft">No match of this run is stored.</p>'
     return _bar(iterations) + "".join(articles)
@@ -267,10 +295,13 @@ def _match(iteration: int, kind: str, episode: Episode, views: Views, metric: st
         f"{''.join(_said(message, remarks) for message in view)}</div>"
         for seat, view in views.items()
     )
-    shown = "".join(f"<span>{_text(name)} <b>{_text(number(value))}</b></span>" for name, value in values(episode).items() if value)
+    shown = "".join(
+        f"<span>{_text(name)} <b>{_text(number(value))}</b></span>" for name, value in values(episode).items() if value
+    )
     return (
         f'<article class="match" data-iteration="{iteration}" data-kind="{kind}">'
-        f"<h3>iteration {iteration}, {kind}: {_text(metric)} {_text(number(worth(episode, metric)))}, {_text(ending(episode))}</h3>"
+        f"<h3>iteration {iteration}, {kind}: {_text(metric)} {_text(number(worth(episode, metric)))}, "
+        f"{_text(ending(episode))}</h3>"
         f'<p class="soft">match {_text(episode.id)}, scenario {_text(episode.scenario.id)}</p>'
         f'<div class="numbers">{shown}</div><div class="seats">{seats}</div></article>\n'
     )

@@ -33,7 +33,9 @@ class Progress:
             self._bars.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._bars is not None:
             self._bars.stop()
 
@@ -89,16 +91,23 @@ class Stage:
             self._said, self._tenth = self._clock(), self._tenths()
             self._progress.note(f"{self.name}: {self._count()} {self.unit}{self._tail(self._facts(), self._left())}")
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._bars is not None and self._task is not None:
             self._bars.remove_task(self._task)
             self._bars.refresh()
         took = duration(self._elapsed())
-        state = f"{self.done:,} {self.unit} in {took}" if kind is None else f"stopped after {self._count()} {self.unit}, {took}"
+        state = (
+            f"{self.done:,} {self.unit} in {took}"
+            if kind is None
+            else f"stopped after {self._count()} {self.unit}, {took}"
+        )
         self._progress.note(f"{self.name}: {state}{self._tail(self._facts())}")
 
     def _due(self) -> bool:
-        """Every five seconds, or every second where a tenth of the whole was done since; the last unit has its own line."""
+        """Every five seconds, or every second where a tenth of the whole was done since; the last unit has its own
+        line."""
         silent = self._clock() - self._said
         return self.done != self.total and (silent >= 5 or (silent >= 1 and self._tenths() > self._tenth))
 
@@ -119,7 +128,10 @@ class Stage:
     def _facts(self) -> str:
         counted = {self.unit: self.done - self._found, **self._counted}
         rates = [f"{rate(value / self._elapsed())} {key}/s" for key, value in counted.items()]
-        shown = [f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}" for key, value in self._latest.items()]
+        shown = [
+            f"{key} {value:.4g}" if isinstance(value, float) else f"{key} {value}"
+            for key, value in self._latest.items()
+        ]
         return ", ".join(rates + shown)
 
     @staticmethod
@@ -146,7 +158,13 @@ class _Field(Column):
 
 
 def _bars(console: Console) -> Bars:
-    columns = (_Field("description", "bold"), BarColumn(bar_width=24), _Count(), _Field("facts", "dim"), TimeRemainingColumn())
+    columns = (
+        _Field("description", "bold"),
+        BarColumn(bar_width=24),
+        _Count(),
+        _Field("facts", "dim"),
+        TimeRemainingColumn(),
+    )
     return Bars(*columns, console=console, refresh_per_second=4)
 
 

@@ -1,4 +1,5 @@
-"""What a run directory tells: its summary, the words of its command, its stored matches; and how figures are written."""
+"""What a run directory tells: its summary, the words of its command, its stored matches; and how figures are
+written."""
 
 from __future__ import annotations
 
@@ -23,7 +24,9 @@ def summary(run: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise FileNotFoundError(f"{run} has no summary.json: it is no run directory, or its run is not finished (resume={run})") from None
+        raise FileNotFoundError(
+            f"{run} has no summary.json: it is no run directory, or its run is not finished (resume={run})"
+        ) from None
     except ValueError as error:
         raise ValueError(f"{path} is not JSON ({error}); resume={run} writes it anew") from None
     if not isinstance(data, dict) or not isinstance(data.get("iterations"), list) or not data["iterations"]:
@@ -36,7 +39,9 @@ def entry(data: Mapping[str, Any], iteration: int) -> dict[str, Any]:
     for found in data["iterations"]:
         if found["iteration"] == iteration:
             return dict(found)
-    raise ValueError(f"no iteration {iteration}; there are {', '.join(str(found['iteration']) for found in data['iterations'])}")
+    raise ValueError(
+        f"no iteration {iteration}; there are {', '.join(str(found['iteration']) for found in data['iterations'])}"
+    )
 
 
 def overrides(run: Path) -> tuple[str, ...]:
@@ -76,7 +81,8 @@ def number(value: Any) -> str:
 
 
 def figure(value: Figure | None) -> str:
-    """`mean ±half` of a figure; `mean [low, high]` where the interval is lopsided, the mean alone where it is unknown."""
+    """`mean ±half` of a figure; `mean [low, high]` where the interval is lopsided, the mean alone where it is
+    unknown."""
     if not value:
         return "–"
     mean, low, high = value["mean"], value["low"], value["high"]

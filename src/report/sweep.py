@@ -16,7 +16,7 @@ class SweepTable(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         from rich.console import Console
 
-        from ..files import write_text
+        from ..system.files import write_text
         from .table import sweep_table
 
         folder = Path(config.hydra.sweep.dir)

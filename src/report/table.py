@@ -18,20 +18,23 @@ SHOWN_RATES = 2  # what fits 80 columns
 
 
 def run_table(data: Mapping[str, Any], metrics: Sequence[str] | None = None) -> Table:
-    """One row per iteration of a summary: the main metric sampled, greedy and against whom every iteration met, rates, time.
+    """One row per iteration of a summary: the main metric sampled, greedy and against whom every iteration met, rates,
+    time.
 
     Where the demonstrations' source is known, how far the snapshot is from it, too (`kl`, nats per demonstration).
     `metrics` names the further columns; the default are the first rates (names in `_rate`) that the summary holds.
     """
     main, rows = data["metric"], data["iterations"]
     further = list(metrics) if metrics is not None else rates(rows[-1]["sampled"], main)
-    opponents = [name for name in _opponents(rows) if sum(name in (row.get("versus") or {}) for row in rows) > len(rows) / 2]
+    opponents = [
+        name for name in _opponents(rows) if sum(name in (row.get("versus") or {}) for row in rows) > len(rows) / 2
+    ]
     headers = ["", f"{main}\nsampled", "\ngreedy", *(f"\nversus {name}" for name in opponents)]
     headers += [f"{name.removesuffix('_rate')}\nsampled" for name in further]
     distance = [(row.get("demonstrations") or {}).get("kl") for row in rows]
     headers += ["kl to the\nsource"] if any(distance) else []
     table = _table(f"{data['experiment']}, seed {data['seed']}", [*headers, "time"])
-    for row, far in zip(rows, distance):
+    for row, far in zip(rows, distance, strict=True):
         best = row["iteration"] == data.get("best")
         sampled, versus = row.get("sampled") or {}, row.get("versus") or {}
         cells = [figure(sampled.get(main)), figure((row.get("greedy") or {}).get(main))]
@@ -42,21 +45,32 @@ def run_table(data: Mapping[str, Any], metrics: Sequence[str] | None = None) -> 
     if data.get("demonstrators"):
         shown: Figures = data["demonstrators"]
         gap, end = [""] * (1 + len(opponents)), [""] * (1 + any(map(bool, distance)))
-        _row(table, ["demos", figure(shown.get(main)), *gap, *(figure(shown.get(name)) for name in further), *end], "dim")
-    table.caption = Text(f"* kept, chosen on validation; intervals at 95 %; {duration(data['seconds'])}, {data['cpu_seconds']:.0f} CPU-s")
+        _row(
+            table, ["demos", figure(shown.get(main)), *gap, *(figure(shown.get(name)) for name in further), *end], "dim"
+        )
+    table.caption = Text(
+        f"* kept, chosen on validation; intervals at 95 %; {duration(data['seconds'])}, {data['cpu_seconds']:.0f} CPU-s"
+    )
     return table
 
 
 def yardstick_table(data: Mapping[str, Any]) -> Table | None:
-    """The main metric of the start and of the kept snapshot against each opponent that both met; None where there is none."""
+    """The main metric of the start and of the kept snapshot against each opponent that both met; None where there is
+    none."""
     main = data["metric"]
     start, kept = data["iterations"][0], entry(data, data["best"])
     both = [name for name in _opponents([start]) if name in (kept.get("versus") or {})]
     if not both or start is kept or start["iteration"] == kept["iteration"]:
         return None
-    table = _table(f"{main} against the game's scripts", ["opponent", "start\nsampled", "\ngreedy", "kept\nsampled", "\ngreedy"])
+    table = _table(
+        f"{main} against the game's scripts", ["opponent", "start\nsampled", "\ngreedy", "kept\nsampled", "\ngreedy"]
+    )
     for name in both:
-        cells = [figure((row.get(part) or {}).get(name, {}).get(main)) for row in (start, kept) for part in ("versus", "versus_greedy")]
+        cells = [
+            figure((row.get(part) or {}).get(name, {}).get(main))
+            for row in (start, kept)
+            for part in ("versus", "versus_greedy")
+        ]
         _row(table, [name, *cells], "")
     return table
 
@@ -90,23 +104,41 @@ def sweep_table(jobs: Iterable[Path]) -> Table:
     groups = by_setting(finished)
     main = next(iter(finished.values()))["metric"]
     further = rates(_kept(next(iter(finished.values())))["sampled"], main)
-    headers = ["setting", "seeds", f"{main}\nstart", "\nkept", "\nkept, greedy", *(f"{name}\nkept" for name in further), "time"]
+    headers = [
+        "setting",
+        "seeds",
+        f"{main}\nstart",
+        "\nkept",
+        "\nkept, greedy",
+        *(f"{name}\nkept" for name in further),
+        "time",
+    ]
     table = _table("sweep", headers)
     for label, members in groups.items():
         runs = [finished[job] for job in members]
-        cells = [_spread(runs, "sampled", main, start=True), _spread(runs, "sampled", main), _spread(runs, "greedy", main)]
+        cells = [
+            _spread(runs, "sampled", main, start=True),
+            _spread(runs, "sampled", main),
+            _spread(runs, "greedy", main),
+        ]
         cells += [_spread(runs, "sampled", name) for name in further]
         seeds = ", ".join(str(run["seed"]) for run in runs)
         _row(table, [label, seeds, *cells, duration(fmean(run["seconds"] for run in runs))])
     lost = [str(job) for job in jobs if job not in finished]
-    caption = "mean ± standard deviation over seeds [least, most]; kept iteration, chosen on validation; mean time of a job"
-    table.caption = Text(caption + (f"; {len(lost)} of {len(jobs)} jobs have no summary: {', '.join(lost)}" if lost else ""))
+    caption = (
+        "mean ± standard deviation over seeds [least, most]; kept iteration, chosen on validation; mean time of a job"
+    )
+    table.caption = Text(
+        caption + (f"; {len(lost)} of {len(jobs)} jobs have no summary: {', '.join(lost)}" if lost else "")
+    )
     return table
 
 
 def by_setting(runs: Iterable[Path]) -> dict[str, list[Path]]:
     """Runs that differ in nothing but the seed, under a label of the words in which the settings differ."""
-    words = {run: tuple(word for word in overrides(run) if word.lstrip("+").partition("=")[0] != "seed") for run in runs}
+    words = {
+        run: tuple(word for word in overrides(run) if word.lstrip("+").partition("=")[0] != "seed") for run in runs
+    }
     shared = set.intersection(*(set(found) for found in words.values()))
     groups: dict[str, list[Path]] = defaultdict(list)
     for run, found in words.items():

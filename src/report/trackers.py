@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from ..files import append_lines, write_text
+from ..system.files import append_lines, write_text
 from . import redact
 
 
@@ -18,7 +18,8 @@ class Tracker(Protocol):
     """Takes the rows of a run. `open` comes first, `finish` always comes last, after a crash too."""
 
     def open(self, run: Path, iteration: int = 0) -> None:
-        """Starts on the run directory `run`; `iteration` is the first one that will be logged (more than 0 on resume)."""
+        """Starts on the run directory `run`; `iteration` is the first one that will be logged (more than 0 on
+        resume)."""
 
     def config(self, values: Mapping[str, Any]) -> None:
         """The composed config, and whatever else describes the run."""
@@ -120,11 +121,15 @@ class Wandb:
         try:
             import wandb
         except ModuleNotFoundError as error:
-            raise ModuleNotFoundError("logger=wandb needs wandb: pip install 'parley-lm[wandb]'", name=error.name) from None
+            raise ModuleNotFoundError(
+                "logger=wandb needs wandb: pip install 'parley-lm[wandb]'", name=error.name
+            ) from None
 
         run.mkdir(parents=True, exist_ok=True)
         # no metadata: it holds the command line as typed, host name and paths; the redacted manifest says what matters
-        settings = wandb.Settings(console="off", silent=True, disable_code=True, disable_git=True, x_disable_meta=True, host="")
+        settings = wandb.Settings(
+            console="off", silent=True, disable_code=True, disable_git=True, x_disable_meta=True, host=""
+        )
         self._run = wandb.init(
             project=self.project, entity=self.entity, name=self.name or run.name, tags=list(self.tags), mode=self.mode,
             id=_id(run / "wandb_id"), resume="allow", dir=str(run), settings=settings,
@@ -142,7 +147,9 @@ class Wandb:
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], iteration: int) -> None:
         import wandb
 
-        self._live().log({name: wandb.Table(columns=list(columns), data=[list(row) for row in rows]), "iteration": iteration})
+        self._live().log(
+            {name: wandb.Table(columns=list(columns), data=[list(row) for row in rows]), "iteration": iteration}
+        )
 
     def finish(self, failed: bool = False) -> None:
         if self._run is not None:

@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ..data.episode import Episode
-from ..estimates import values
 from ..games.base import Json, Message
+from .estimates import values
 from .run import number
 
 Views = Mapping[str, Sequence[Message]]  # seat -> its private view, as a replay gives it
@@ -74,12 +74,20 @@ def text(episode: Episode, views: Views, definitions: Mapping[str, str] | None =
     for _ in views:
         sides.add_column(ratio=1)
     panels = [
-        Panel(_view(view, remarks), title=Text(printable(seat), "bold"), subtitle=Text(printable(facts(episode, seat)), "dim"))
+        Panel(
+            _view(view, remarks),
+            title=Text(printable(seat), "bold"),
+            subtitle=Text(printable(facts(episode, seat)), "dim"),
+        )
         for seat, view in views.items()
     ]
     sides.add_row(*panels)
-    head = Text(printable(f"match {episode.id}: {episode.game}, scenario {episode.scenario.id}, seed {episode.seed}"), "bold")
-    return Group(head, sides, Text(printable(f"outcome: {ending(episode)}"), "bold"), _metrics(episode, definitions or {}))
+    head = Text(
+        printable(f"match {episode.id}: {episode.game}, scenario {episode.scenario.id}, seed {episode.seed}"), "bold"
+    )
+    return Group(
+        head, sides, Text(printable(f"outcome: {ending(episode)}"), "bold"), _metrics(episode, definitions or {})
+    )
 
 
 def plain(episode: Episode, views: Views) -> str:

@@ -8,11 +8,8 @@ here: `conf/` holds them all.
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
-from pathlib import Path
 from typing import Annotated, Any
 
 from hydra.core.config_store import ConfigStore
@@ -63,11 +60,16 @@ class Play:
 class Eval:
     start_name: str  # what the start is called as an opponent
     scenarios: Count  # of the test split, sampled and against opponents
-    group: Count  # sampled matches of each of these, against itself and in each seat against the start and the previous snapshot
-    final: Count | None  # the same against the start, once more, for the start and the kept snapshot alone; null: group is enough
+    # sampled matches of each of these, against itself and in each seat against the start and the previous snapshot
+    group: Count
+    final: (
+        Count | None
+    )  # the same against the start, once more, for the start and the kept snapshot alone; null: group is enough
     greedy: Count | None  # of the test split, played greedily; null for every one
     validation: Count  # of the validation split, on which the kept snapshot is chosen
-    validation_group: Count | None  # matches of each of these in each seat against the start, where that is what counts; null: group
+    validation_group: (
+        Count | None
+    )  # matches of each of these in each seat against the start, where that is what counts; null: group
     sampling: Sampling
     opponents: list[str]  # scripts, besides the start
     transcripts: Whole  # of each iteration, in the report
@@ -88,7 +90,9 @@ class Imitate:
     matches: Whole  # demonstrations that the scripts play
     validation: Whole  # more of them, held out
     players: list[str]  # scripts that demonstrate
-    first: bool  # before the first iteration; false: the model can do it already, and credit alone is given demonstrations
+    first: (
+        bool  # before the first iteration; false: the model can do it already, and credit alone is given demonstrations
+    )
     partner_weight: Amount  # loss weight of the other seat's words
     mixed: str  # what credit may mix into a round: the demonstrations whose ids begin so
     loss: Any  # an objective
@@ -101,7 +105,9 @@ class Hardware:
     accelerator: Annotated[str, OneOf(("cpu", "gpu"))]
     devices: Count  # of one node
     nodes: Count
-    strategy: Annotated[str, OneOf(("single", "ddp", "fsdp"))]  # ddp: the whole model in every process; fsdp: shards of it
+    strategy: Annotated[
+        str, OneOf(("single", "ddp", "fsdp"))
+    ]  # ddp: the whole model in every process; fsdp: shards of it
     precision: Annotated[str, OneOf(("32-true", "bf16-true", "bf16-mixed"))]
     threads: Count  # of one process
     micro_tokens: Count  # tokens of a micro-batch
@@ -114,7 +120,7 @@ class Hardware:
 
 @dataclass
 class Lengths:
-    """Lengths in tokens, as `parley.data.shapes.Shape` takes them."""
+    """Lengths in tokens, as `parley.batches.shapes.Shape` takes them."""
 
     layout: Annotated[str, OneOf(("chats", "branches", "pairs"))]
     groups: Count
@@ -160,7 +166,9 @@ class Config:
     hardware: Hardware
     stated: Stated
     players: dict[str, str] = field(default_factory=dict)
-    schedule: dict[str, Any] = field(default_factory=dict)  # iter_NNN -> what changes of objective and learner from then on
+    schedule: dict[str, Any] = field(
+        default_factory=dict
+    )  # iter_NNN -> what changes of objective and learner from then on
     opponents: dict[str, Any] = field(default_factory=dict)  # name -> Opponent
     adapter: Any = None  # null or {} for none
     data: Any = None
@@ -173,74 +181,14 @@ def register() -> None:
     """Makes the schema and the resolvers known to Hydra."""
     schema = OmegaConf.structured(Config)
     schema.imitate = OmegaConf.structured(Imitate)
-    for free in (schema.players, schema.opponents, schema.imitate.learner, schema.schedule):  # any key, as in players.first=human
+    for free in (
+        schema.players,
+        schema.opponents,
+        schema.imitate.learner,
+        schema.schedule,
+    ):  # any key, as in players.first=human
         OmegaConf.set_struct(free, False)
     ConfigStore.instance().store("schema", schema)
-    OmegaConf.register_new_resolver("parley.run", run_directory, replace=True, use_cache=True)
-    OmegaConf.register_new_resolver("parley.sweep", sweep_directory, replace=True, use_cache=True)
-
-
-# --- run directories -------------------------------------------------------------------------------------------------
-
-SAVED, SUMMARY = "config.yaml", "summary.json"  # what the loop writes first and last
-LAUNCH = ".launch-"  # begins the names of folders in which the processes of a running job find it
-
-
-def run_directory(name: str, resume: str = "none", task: str | None = None, root: str = "outputs") -> str:
-    """Where a single run lives: a new directory, or with `resume` the old one.
-
-    auto takes the newest unfinished run of this experiment and task, and a new directory where there is none.
-    """
-    if resume not in ("none", "auto"):
-        return resume
-    runs = sorted(Path(root, name).glob(f"*/{SAVED}"), reverse=True) if resume == "auto" else []
-    mine = (run.parent for run in runs if not (run.parent / SUMMARY).exists() and _task_of(run) == task)
-    return str(next(mine, Path(root, name, _stamp())))
-
-
-def sweep_directory(name: str, resume: str = "none", root: str = "multirun") -> str:
-    """Where a sweep lives: as `run_directory`, a sweep being unfinished while one of its jobs is."""
-    if resume not in ("none", "auto"):
-        return resume
-    sweeps = sorted({run.parent.parent for run in Path(root, name).glob(f"*/*/{SAVED}")}, reverse=True) if resume == "auto" else []
-    mine = (sweep for sweep in sweeps if any(not (run.parent / SUMMARY).exists() for run in sweep.glob(f"*/{SAVED}")))
-    return str(next(mine, Path(root, name, _stamp())))
-
-
-def _stamp() -> str:
-    return f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{secrets.token_hex(3)}"
-
-
-def _task_of(saved: Path) -> str | None:
-    return OmegaConf.select(OmegaConf.load(saved), "task._target_")
-
-
-UNCOUNTED = ("resume", "run", "runs", "match", "logger", "hardware", "keep", "stated", "benchmark")
-"""Keys that a resumed run may change: they decide where and how fast, not what. (Of hardware, precision does count.)"""
-ALIKE = {"reference": ("pass", "recorded")}
-"""Values of a key that give the same figures: one may follow the other in a resumed run."""
-
-
-def changed_keys(old: Mapping[str, Any] | DictConfig, new: Mapping[str, Any] | DictConfig) -> list[str]:
-    """The keys, as game.payoff, in which two composed configs differ so that one run cannot continue the other.
-
-    A key that is not there is null, so that a run may be continued where there are more keys than there were.
-    """
-    before, after = dict(leaves(_container(old))), dict(leaves(_container(new)))
-    keys = sorted(before.keys() | after.keys())
-    return [key for key in keys if _counts(key) and _differ(key, before.get(key), after.get(key))]
-
-
-def _counts(key: str) -> bool:
-    return key.split(".")[0] not in UNCOUNTED or key == "hardware.precision"
-
-
-def _differ(key: str, before: Any, after: Any) -> bool:
-    return before != after and not all(value in ALIKE.get(key, ()) for value in (before, after))
-
-
-def _container(config: Mapping[str, Any] | DictConfig) -> Any:
-    return OmegaConf.to_container(config, resolve=True) if isinstance(config, DictConfig) else config
 
 
 def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
@@ -262,7 +210,8 @@ def imitation_learner(config: DictConfig) -> DictConfig:
 
 
 def scheduled(config: DictConfig) -> dict[int, dict[str, Any]]:
-    """The nodes objective and learner as they hold from an iteration on, for each that `schedule` names: laid over what held before."""
+    """The nodes objective and learner as they hold from an iteration on, for each that `schedule` names: laid over what
+    held before."""
     held = {node: OmegaConf.to_container(config[node], resolve=True) for node in SCHEDULED}
     found = {}
     for name, over in sorted(OmegaConf.to_container(config.schedule, resolve=True).items()):  # type: ignore[union-attr]

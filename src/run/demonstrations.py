@@ -7,16 +7,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from .data.episode import Episode
-from .data.replay import replay
-from .data.sample import Demonstration, Sample
-from .experiment import Run, figures
-from .files import InputError
-from .games.base import Game
-from .models.backend import Snapshot
-from .models.renderer import Renderer
-from .play.pairing import Seating, Seatings
-from .seeds import derive, rng
+from ..data.episode import Episode
+from ..data.replay import replay
+from ..data.sample import Demonstration, Sample
+from ..games.base import Game
+from ..models.renderer import Renderer
+from ..models.snapshot import Snapshot
+from ..play.pairing import Seating, Seatings
+from ..system.files import InputError
+from ..system.seeds import derive, rng
+from .run import Run, figures
 
 
 class Demonstrations:
@@ -49,12 +49,18 @@ class Demonstrations:
         """The stage in which the scripts play the demonstrations of a split, where they do."""
         name, inputs = f"iter_000/demonstrations/{split}", self.inputs(split)
         if inputs["matches"]:
-            self.run.stage(name, inputs, lambda: self.run.play(name, Seatings(lambda: self._seatings(split, inputs["matches"])), figures))
+            self.run.stage(
+                name,
+                inputs,
+                lambda: self.run.play(name, Seatings(lambda: self._seatings(split, inputs["matches"])), figures),
+            )
 
     def inputs(self, split: str) -> dict[str, Any]:
         """What the demonstrations of a split depend on; `matches` of them are played by scripts."""
         config = self.run.config
-        alone = self.run.parts.data is None or config.imitate.matches  # with data of another kind only where they demonstrate at all
+        alone = (
+            self.run.parts.data is None or config.imitate.matches
+        )  # with data of another kind only where they demonstrate at all
         matches = config.imitate.matches if split == "train" else config.imitate.validation if alone else 0
         nodes = {name: self.run.node(name) for name in ("game", "data")}
         return {"matches": matches, "players": list(config.imitate.players), "seed": self.run.seed, **nodes}
@@ -64,7 +70,8 @@ class Demonstrations:
         scenarios, scripts = run.game.scenarios(split), list(run.config.imitate.players)
         if not scripts:
             raise InputError(
-                f"imitate.matches is {matches}, and imitate.players names none of the game's scripts ({', '.join(run.game.scripts())}) to "
+                f"imitate.matches is {matches}, and imitate.players names none of the game's scripts "
+                f"({', '.join(run.game.scripts())}) to "
                 "play them: name some, or set imitate.matches=0"
             )
         drawn = rng(run.seed, "demonstrations", split)
@@ -75,12 +82,14 @@ class Demonstrations:
 
 
 def demonstrate(game: Game, episode: Episode, partner_weight: float) -> list[Demonstration]:
-    """Every seat's whole chat of a match, to imitate: its legal replies at weight 1, what it was told at `partner_weight`."""
+    """Every seat's whole chat of a match, to imitate: its legal replies at weight 1, what it was told at
+    `partner_weight`."""
     illegal = {request for request, mark in episode.result.marks.items() if "retry" in mark}
     weight = {"system": 0.0, "user": partner_weight, "assistant": 1.0}
     return [
         Demonstration(
-            f"{episode.id}/{seat}", messages, tuple(0.0 if each.request in illegal else weight[each.role] for each in messages),
+            f"{episode.id}/{seat}", messages,
+            tuple(0.0 if each.request in illegal else weight[each.role] for each in messages),
             cluster=episode.scenario.cluster,
         )
         for seat, messages in replay(game, episode).views.items()

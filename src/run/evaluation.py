@@ -1,7 +1,8 @@
 """Evaluation: what a snapshot is held against, on which scenarios, and by how much it gained.
 
-Matches are played sampled and greedily, in self-play and from both seats against others; every figure has an interval clustered
-by scenario (`estimates`). The same scenarios, seats and seeds come in every iteration, so that differences can be paired.
+Matches are played sampled and greedily, in self-play and from both seats against others; every figure has an interval
+clustered by scenario (`estimates`). The same scenarios, seats and seeds come in every iteration, so that differences
+can be paired.
 """
 
 from __future__ import annotations
@@ -11,19 +12,21 @@ from dataclasses import asdict, replace
 from itertools import combinations, islice, product
 from typing import Any
 
-from . import ranks
-from .benchmark import Benchmark, measure
-from .data.credit.base import logs
-from .data.episode import Episode
-from .data.sample import Demonstration, Sample
+from ..credit.base import logs
+from ..data.episode import Episode
+from ..data.sample import Demonstration, Sample
+from ..games.base import Scenario
+from ..learners.likelihood import logprobs, mean_logprob
+from ..models.snapshot import Snapshot
+from ..play.pairing import Seating, both_seatings, self_play
+from ..play.player import Sampling
+from ..play.seats import Who
+from ..report.estimates import estimate, language, paired, summarise
+from ..system import ranks
 from .demonstrations import Demonstrations, rendered
-from .estimates import estimate, language, paired, summarise
-from .experiment import LEARNER, PREVIOUS, Run, figures, plain
-from .games.base import Scenario
-from .learners.likelihood import logprobs, mean_logprob
-from .models.backend import Sampling, Snapshot
-from .play.pairing import Seating, both_seatings, self_play
-from .play.table import Who
+from .harness import Benchmark, measure
+from .parts import LEARNER, PREVIOUS, plain
+from .run import Run, figures
 
 DRIFT_SAMPLES = 256  # matches whose words are scored under the start
 
@@ -42,21 +45,29 @@ class Evaluation:
         """Whether the run is judged by its matches against the start."""
         return str(self.config.metric).startswith("versus.")
 
-    def measure(self, number: int, snapshot: Snapshot, start: Snapshot, previous: Snapshot | None = None) -> dict[str, Any]:
-        """The figures of a snapshot: self-play on validation and test, and matches against the frozen start and its predecessor.
+    def measure(
+        self, number: int, snapshot: Snapshot, start: Snapshot, previous: Snapshot | None = None
+    ) -> dict[str, Any]:
+        """The figures of a snapshot: self-play on validation and test, and matches against the frozen start and its
+        predecessor.
 
-        Where a run is judged by `versus`, validation is played against the start, and the start meets itself for comparison.
+        Where a run is judged by `versus`, validation is played against the start, and the start meets itself for
+        comparison.
         """
         first, k, sampling = self.config.eval.start_name, self.config.eval.group, self.sampling
         who = {LEARNER: snapshot, first: start}
         test = self._held_out("test", self.config.eval.scenarios)
         validation = self._held_out("validation", self.config.eval.validation)
         often = self.config.eval.validation_group or k
-        judged = self._versus(number, "validation", first, validation, sampling, who, often) if self.against_start else None
+        judged = (
+            self._versus(number, "validation", first, validation, sampling, who, often) if self.against_start else None
+        )
         found: dict[str, Any] = {
             "validation": judged or self._self_play(number, "validation", validation, sampling, who),
             "sampled": self._self_play(number, "sampled", test, sampling, who, k),
-            "greedy": self._self_play(number, "greedy", self._held_out("test", self.config.eval.greedy), self.greedy, who),
+            "greedy": self._self_play(
+                number, "greedy", self._held_out("test", self.config.eval.greedy), self.greedy, who
+            ),
             "versus": {},
             "versus_greedy": {},
             "language": self._language(number, start),
@@ -75,16 +86,21 @@ class Evaluation:
         test, who, names = self._held_out("test", self.config.eval.scenarios), {LEARNER: snapshot}, self._scripts()
         return {
             "versus": {name: self._versus(number, "versus", name, test, self.sampling, who) for name in names},
-            "versus_greedy": {name: self._versus(number, "versus_greedy", name, test, self.greedy, who) for name in names},
+            "versus_greedy": {
+                name: self._versus(number, "versus_greedy", name, test, self.greedy, who) for name in names
+            },
         }
 
     def confirmed(self, number: int, snapshot: Snapshot, start: Snapshot) -> dict[str, Any]:
-        """The figures of the start or of the kept snapshot against the start, from `eval.final` new matches of each scenario and seat."""
+        """The figures of the start or of the kept snapshot against the start, from `eval.final` new matches of each
+        scenario and seat."""
         if not self._confirms:
             return {}
         first, test = self.config.eval.start_name, self._held_out("test", self.config.eval.scenarios)
         who = {LEARNER: snapshot, first: start}
-        return {"versus": {first: self._versus(number, "final", first, test, self.sampling, who, self.config.eval.final)}}
+        return {
+            "versus": {first: self._versus(number, "final", first, test, self.sampling, who, self.config.eval.final)}
+        }
 
     @property
     def _confirms(self) -> bool:
@@ -100,11 +116,13 @@ class Evaluation:
     def improvement(self, number: int, metric: str) -> dict[str, float | None]:
         """The paired difference in greedy self-play between a snapshot and the start, over every held-out scenario."""
         name = "iter_{:03d}/eval/greedy"
-        return ranks.shared(lambda: paired(self.run.episodes(name.format(0)), self.run.episodes(name.format(number)), metric).to_json())
+        return ranks.shared(
+            lambda: paired(self.run.episodes(name.format(0)), self.run.episodes(name.format(number)), metric).to_json()
+        )
 
     def gains(self, number: int) -> dict[str, Any]:
-        """What a snapshot gained against the start, by metric: its figures less those of the start against itself, in matches
-        of the same scenarios, seats and seeds."""
+        """What a snapshot gained against the start, by metric: its figures less those of the start against itself, in
+        matches of the same scenarios, seats and seeds."""
         folder = f"eval/{'final' if self._confirms else 'versus'}/{self.config.eval.start_name}"
 
         def work() -> dict[str, Any]:
@@ -125,8 +143,16 @@ class Evaluation:
             seatings = both_seatings(self.game, test, one, other, self.seed, name)
             who = {key: snapshots[key] for key in (one, other) if key in snapshots}
 
-            def work(name: str = name, seatings: Any = seatings, who: Who = who, one: str = one, other: str = other) -> dict[str, Any]:
-                return self.run.play(name, seatings, lambda played: {each: figures(played, [each]) for each in (one, other)}, sampling, who)
+            def work(
+                name: str = name, seatings: Any = seatings, who: Who = who, one: str = one, other: str = other
+            ) -> dict[str, Any]:
+                return self.run.play(
+                    name,
+                    seatings,
+                    lambda played: {each: figures(played, [each]) for each in (one, other)},
+                    sampling,
+                    who,
+                )
 
             found = self.run.stage(name, {"players": versions, "sampling": asdict(sampling)}, work)
             for player, opponent in ((one, other), (other, one)):
@@ -140,7 +166,8 @@ class Evaluation:
         return [name for name in self.config.eval.opponents if name != PREVIOUS]
 
     def _held_out(self, split: str, count: int | None) -> Sequence[Scenario]:
-        """The first scenarios of a split (None: all): the same for every iteration and seed, so that differences can be paired."""
+        """The first scenarios of a split (None: all): the same for every iteration and seed, so that differences can be
+        paired."""
         return self.game.scenarios(split)[:count]
 
     def _self_play(
@@ -150,16 +177,29 @@ class Evaluation:
         return self._played(number, what, seatings, sampling, who)
 
     def _versus(
-        self, number: int, what: str, other: str, scenarios: Sequence[Scenario], sampling: Sampling, who: Who, k: int = 1
+        self,
+        number: int,
+        what: str,
+        other: str,
+        scenarios: Sequence[Scenario],
+        sampling: Sampling,
+        who: Who,
+        k: int = 1,
     ) -> dict[str, Any]:
         seatings = both_seatings(self.game, scenarios, LEARNER, other, self.seed, f"eval/{what}/{other}", k)
         return self._played(number, f"{what}/{other}", seatings, sampling, who)
 
-    def _played(self, number: int, what: str, seatings: Iterable[Seating], sampling: Sampling, who: Who) -> dict[str, Any]:
+    def _played(
+        self, number: int, what: str, seatings: Iterable[Seating], sampling: Sampling, who: Who
+    ) -> dict[str, Any]:
         name = f"iter_{number:03d}/eval/{what}"
-        versions = {key: snapshot.version for key, snapshot in who.items()} | self.run.versions([what.rpartition("/")[2]])
+        versions = {key: snapshot.version for key, snapshot in who.items()} | self.run.versions(
+            [what.rpartition("/")[2]]
+        )
         inputs = {"players": versions, "sampling": asdict(sampling), "game": self.run.node("game")}
-        return self.run.stage(name, inputs, lambda: self.run.play(name, seatings, lambda found: figures(found, [LEARNER]), sampling, who))
+        return self.run.stage(
+            name, inputs, lambda: self.run.play(name, seatings, lambda found: figures(found, [LEARNER]), sampling, who)
+        )
 
     # --- texts -------------------------------------------------------------------------------------------------------
 
@@ -179,11 +219,12 @@ class Evaluation:
         return self.run.stage(name, {"start": start.version}, work)
 
     def _held_out_demonstrations(self, number: int, snapshot: Snapshot) -> dict[str, Any]:
-        """How likely the snapshot finds demonstrations of the validation split, and how far it is from their source where that is known.
+        """How likely the snapshot finds demonstrations of the validation split, and how far it is from their source
+        where that is known.
 
-        `logprob`: log p(demonstration) in nats; `kl`: log p of its source less that, whose mean estimates KL(source || model)
-        without bias; `gain`: `logprob` less the start's, paired, which is by how much `kl` has fallen. {} where there are none,
-        or the model is behind a server, which scores no text.
+        `logprob`: log p(demonstration) in nats; `kl`: log p of its source less that, whose mean estimates KL(source ||
+        model) without bias; `gain`: `logprob` less the start's, paired, which is by how much `kl` has fallen. {} where
+        there are none, or the model is behind a server, which scores no text.
         """
         wanted = self.demonstrations.inputs("validation")
         if snapshot.served is not None or (self.run.parts.data is None and not wanted["matches"]):
@@ -200,9 +241,17 @@ class Evaluation:
                 return {}
             found = logprobs(samples, snapshot, self.config.hardware)
             clusters = [demo.cluster or demo.id for demo in demos]
-            further = [(demo.logprob - mine, cluster) for demo, mine, cluster in zip(demos, found, clusters) if demo.logprob is not None]
-            distance = {"kl": estimate(*zip(*further)).to_json()} if further else {}
-            return {"logprob": estimate(found, clusters).to_json(), **distance, "each": [*zip(clusters, found)]}
+            further = [
+                (demo.logprob - mine, cluster)
+                for demo, mine, cluster in zip(demos, found, clusters, strict=True)
+                if demo.logprob is not None
+            ]
+            distance = {"kl": estimate(*zip(*further, strict=True)).to_json()} if further else {}
+            return {
+                "logprob": estimate(found, clusters).to_json(),
+                **distance,
+                "each": [*zip(clusters, found, strict=True)],
+            }
 
         name = "iter_{:03d}/eval/demonstrations"
         inputs = {"snapshot": snapshot.version, "at_most": self.config.eval.validation, **wanted}

@@ -1,8 +1,8 @@
 """What one round of learning will do and need: the batch arithmetic and the memory of a device, in words (task=plan).
 
-Samples and model are those of a run where one is given. Else the model is known from its folder or as a published shape, and
-the samples have the lengths that the experiment states; the forecast says which. Batches are made by the planner and packed by
-the packer that learning uses, on as many samples as some steps need; the rest is multiplied up.
+Samples and model are those of a run where one is given. Else the model is known from its folder or as a published
+shape, and the samples have the lengths that the experiment states; the forecast says which. Batches are made by the
+planner and packed by the packer that learning uses, on as many samples as some steps need; the rest is multiplied up.
 """
 
 from __future__ import annotations
@@ -17,24 +17,25 @@ from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
 from rich.text import Text
 
+from ..batches.packing import Batch, collate, supervised
+from ..batches.plan import Efficiency, efficiency
+from ..batches.plan import plan as planned
+from ..batches.shapes import Shape, draw
+from ..data.sample import Sample
+from ..learners.lightning import LightningLearner
+from ..learners.memory import CONTEXT_GIB, GIB, PARTS, SLACK, Memory, Model, predict
+from ..models.published import SHAPES, shape
+from ..models.snapshot import Snapshot
+from ..system.files import InputError
 from .config import leaves
-from .data.packing import Batch, collate, supervised
-from .data.plan import Efficiency, efficiency
-from .data.plan import plan as planned
-from .data.sample import Sample
-from .data.shapes import Shape, draw
-from .files import InputError
-from .learners.lightning import LightningLearner
-from .learners.memory import CONTEXT_GIB, GIB, PARTS, SLACK, Memory, Model, predict
-from .models.backend import Snapshot
-from .models.published import SHAPES, shape
 
 PACKED = 8  # steps that are packed for a forecast
 
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """Samples to plan with: all of them, or a part that stands for `utterances` in `samples` of them. `source` says whence."""
+    """Samples to plan with: all of them, or a part that stands for `utterances` in `samples` of them. `source` says
+    whence."""
 
     part: Sequence[Sample]
     samples: int
@@ -124,9 +125,11 @@ def forecast(learner: LightningLearner, adapter: Any, config: Any, source: str, 
         data=data, model_source=source, parameters=whole, trained=trained,
         steps=-(-data.utterances // learner.batch_utterances), epochs=learner.epochs,
         packed=packed, scale=data.utterances / packed.utterances,
-        micros=(min(map(len, shares)), max(map(len, shares))), world=world, rows=_shape(largest), supervised=len(largest.target_N),
+        micros=(min(map(len, shares)), max(map(len, shares))), world=world, rows=_shape(largest),
+        supervised=len(largest.target_N),
         vocabulary=config.get_text_config().vocab_size,
-        memory=predict(model, learner.optimizer, hardware, worst_batches, dropout=learner.dropout, average=learner.average),
+        memory=predict(model, learner.optimizer, hardware, worst_batches, dropout=learner.dropout,
+        average=learner.average),
     )  # fmt: skip
 
 
@@ -135,7 +138,8 @@ def _shape(batch: Batch) -> tuple[int, int]:
     return rows, tokens
 
 
-# --- in words ------------------------------------------------------------------------------------------------------------
+# --- in words
+# ------------------------------------------------------------------------------------------------------------
 
 
 def words(it: Forecast, learner: LightningLearner, config: DictConfig) -> Iterator[str]:
@@ -145,7 +149,8 @@ def words(it: Forecast, learner: LightningLearner, config: DictConfig) -> Iterat
     yield f"Data of a round: {it.data.samples:,} samples with {it.data.utterances:,} utterances ({it.data.source})."
     steps = it.steps * it.epochs
     yield (
-        f"Steps: {it.data.utterances:,} utterances in global batches of {learner.batch_utterances} are {it.steps:,} optimiser steps "
+        f"Steps: {it.data.utterances:,} utterances in global batches of {learner.batch_utterances} are {it.steps:,} "
+        f"optimiser steps "
         f"an epoch; {it.epochs} epoch{'s' * (it.epochs > 1)} of them are {steps:,}."
     )
     if it.data.first:
@@ -155,23 +160,31 @@ def words(it: Forecast, learner: LightningLearner, config: DictConfig) -> Iterat
         yield f"From {name} on: {', '.join(f'{key}={value}' for key, value in leaves(changes))}."
     one, each, packed, padded = (
         round(it.scale * count)
-        for count in (it.packed.tokens_per_utterance, it.packed.tokens_per_sample, it.packed.tokens_packed, it.packed.tokens_padded)
+        for count in (
+            it.packed.tokens_per_utterance,
+            it.packed.tokens_per_sample,
+            it.packed.tokens_packed,
+            it.packed.tokens_padded,
+        )
     )
     yield (
-        f"Tokens of an epoch: {one:,} with a row for each utterance, {each:,} with one for each sample, {packed:,} packed as trees "
+        f"Tokens of an epoch: {one:,} with a row for each utterance, {each:,} with one for each sample, {packed:,} "
+        f"packed as trees "
         f"({one / packed:.1f} times fewer than the first), {padded:,} with padding ({it.packed.padding:.1%})."
     )
     least, most = it.micros
     count = f"{most}" if least == most else f"{least} to {most}"
     yield (
         f"A step on {it.world} rank{'s' * (it.world > 1)}: {padded / it.steps:,.0f} tokens in micro-batches of at most "
-        f"{hardware.micro_tokens:,} (rows of at most {hardware.row_tokens:,}), {count} on each rank. The largest has {it.rows[0]} rows "
+        f"{hardware.micro_tokens:,} (rows of at most {hardware.row_tokens:,}), {count} on each rank. The largest has "
+        f"{it.rows[0]} rows "
         f"of {it.rows[1]:,} tokens, of which {it.supervised:,} are supervised."
     )
     if least == 0:
         share = 2 ** math.floor(math.log2(max(padded / it.steps / it.world, 1)))
         yield (
-            f"Some ranks have nothing to do in some steps: about {padded / it.steps / it.world:,.0f} tokens a rank are there, "
+            f"Some ranks have nothing to do in some steps: about {padded / it.steps / it.world:,.0f} tokens a rank "
+            f"are there, "
             f"so hardware.micro_tokens={share} hardware.row_tokens={share} would give work to all."
         )
 
@@ -189,8 +202,16 @@ def _rates(learner: LightningLearner, steps: int) -> str:
     optimizer: Any = learner.optimizer
     rise = math.ceil(learner.warmup * steps)
     end = f"{optimizer.lr * learner.floor:g} at the end"
-    after = {"constant": "stays", "linear": f"falls in a line to {end}", "cosine": f"falls along half a cosine to {end}"}
-    start = f"rises to {optimizer.lr:g} over the first {rise:,} steps ({learner.warmup:.0%})" if rise else f"begins at {optimizer.lr:g}"
+    after = {
+        "constant": "stays",
+        "linear": f"falls in a line to {end}",
+        "cosine": f"falls along half a cosine to {end}",
+    }
+    start = (
+        f"rises to {optimizer.lr:g} over the first {rise:,} steps ({learner.warmup:.0%})"
+        if rise
+        else f"begins at {optimizer.lr:g}"
+    )
     clipped = f"gradients are clipped at {learner.clip:g}" if learner.clip else "gradients are not clipped"
     return f"Learning rate ({type(optimizer).__name__}): {start}, then {after[learner.schedule]}; {clipped}."
 
@@ -204,7 +225,11 @@ def table(it: Forecast, learner: LightningLearner) -> Table:
     for part in PARTS:
         shown.add_row(part, f"{getattr(it.memory, part) / GIB:.3f}", Text(_explained(part, it, learner)))
     shown.add_section()
-    shown.add_row("together", f"{it.memory.total / GIB:.3f}", "as torch.cuda.max_memory_allocated" if hardware.accelerator == "gpu" else "")
+    shown.add_row(
+        "together",
+        f"{it.memory.total / GIB:.3f}",
+        "as torch.cuda.max_memory_allocated" if hardware.accelerator == "gpu" else "",
+    )
     if hardware.accelerator == "gpu":
         extra = f"{SLACK - 1:.0%} for the allocator's blocks, {CONTEXT_GIB:g} GiB for driver and libraries"
         shown.add_row("needed", f"{it.memory.needed('gpu') / GIB:.3f}", extra)
@@ -229,11 +254,18 @@ def _explained(part: str, it: Forecast, learner: LightningLearner) -> str:
         case "activations":
             if memory.moment == "step":
                 return "the step's own copies"
-            kept = "of each block its input, of one block all" if hardware.activation_checkpointing else "of every block all"
+            kept = (
+                "of each block its input, of one block all"
+                if hardware.activation_checkpointing
+                else "of every block all"
+            )
             return f"{it.rows[0]} rows of {it.rows[1]:,} tokens: {kept}"
         case "logits":
             most = min(it.supervised, hardware.head_chunk)
-            return f"{most:,} tokens at a time × {it.vocabulary:,}; up to {memory.most_logits / GIB:.3f} GiB when there is less of the rest"
+            return (
+                f"{most:,} tokens at a time × {it.vocabulary:,}; up to {memory.most_logits / GIB:.3f} GiB when there "
+                f"is less of the rest"
+            )
     return "blocks put together, gradients on their way" if it.world > 1 else "one rank sends nothing"
 
 

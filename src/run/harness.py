@@ -1,7 +1,7 @@
 """Benchmarks: tasks of lm-evaluation-harness on a snapshot, with our loader below them and our intervals above.
 
-Gao et al., *A framework for few-shot language model evaluation*, github.com/EleutherAI/lm-evaluation-harness: its tasks, prompts,
-metrics and its way to score and to generate (`HFLM`). It is an extra, imported where it is used.
+Gao et al., *A framework for few-shot language model evaluation*, github.com/EleutherAI/lm-evaluation-harness: its
+tasks, prompts, metrics and its way to score and to generate (`HFLM`). It is an extra, imported where it is used.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import yaml
 
-from . import ranks
-from .estimates import Estimate, t_quantile
-from .files import InputError, digest, write_json
-from .models.backend import Snapshot
-from .report.progress import Progress
-from .seeds import derive
+from ..models.snapshot import Snapshot
+from ..report.estimates import Estimate, t_quantile
+from ..report.progress import Progress
+from ..system import ranks
+from ..system.files import InputError, digest, write_json
+from ..system.seeds import derive
 from .stages import Done, stage
 
 if TYPE_CHECKING:
@@ -49,8 +49,8 @@ class Benchmark:
     """Tasks, and how they are asked.
 
     tasks      names of tasks, groups and tags, as the harness or a file in `include` has them
-    shots      worked examples before each question, for all tasks or by name; where it says nothing, and for a task whose own file
-               says 0, what the file says
+    shots      worked examples before each question, for all tasks or by name; where it says nothing, and for a task
+               whose own file says 0, what the file says
     include    a folder of task files, besides those of the harness. They are data: one that names Python is refused
     limit      first documents of each task only; None: all
     batch      requests at a time
@@ -73,7 +73,8 @@ class Benchmark:
             raise InputError(f"benchmark.shots names {', '.join(strange)}, which benchmark.tasks does not")
 
     def check(self) -> None:
-        """InputError for a task that is not known or whose data are not there, and for a folder whose files are more than data."""
+        """InputError for a task that is not known or whose data are not there, and for a folder whose files are more
+        than data."""
         with _quiet():
             self._load(0)
 
@@ -86,8 +87,8 @@ class Benchmark:
     def run(self, snapshot: Snapshot, folder: Path, hardware: Hardware, seed: int, report: Report) -> dict[str, Any]:
         """The figures of `snapshot` by task and metric: mean, interval, count. Requests are dealt to all ranks.
 
-        Of a group they are those of the whole; those of its tasks stand in `results.json` in `folder`. `report` is told how
-        many more requests were answered.
+        Of a group they are those of the whole; those of its tasks stand in `results.json` in `folder`. `report` is told
+        how many more requests were answered.
         """
         from jinja2 import TemplateError
         from lm_eval import evaluate
@@ -97,7 +98,8 @@ class Benchmark:
             model = _model(snapshot, hardware, self.batch, report)
             try:
                 found: Any = evaluate(
-                    model, {"tasks": tasks, "groups": groups}, limit=self.limit, bootstrap_iters=1000, log_samples=False,
+                    model, {"tasks": tasks, "groups": groups}, limit=self.limit, bootstrap_iters=1000,
+                    log_samples=False,
                     apply_chat_template=self.chat,
                 )  # fmt: skip
             except TemplateError as error:
@@ -130,7 +132,8 @@ class Benchmark:
 
     @cached_property
     def _manager(self) -> TaskManager:
-        """What knows the tasks' files. Those of the harness are thousands: they are read where the folder's own do not do."""
+        """What knows the tasks' files. Those of the harness are thousands: they are read where the folder's own do not
+        do."""
         from lm_eval.tasks import TaskManager
 
         include = None if self.include is None else _data_only(Path(self.include))
@@ -140,7 +143,11 @@ class Benchmark:
                 return own
         every = TaskManager(include_path=None if include is None else str(include))
         if strange := [name for name in self.tasks if name not in every.all_tasks]:
-            raise InputError("\n  - ".join(["benchmark.tasks:", *(f"there is no task {name}{_nearest(name, every)}" for name in strange)]))
+            raise InputError(
+                "\n  - ".join(
+                    ["benchmark.tasks:", *(f"there is no task {name}{_nearest(name, every)}" for name in strange)]
+                )
+            )
         return every
 
 
@@ -156,9 +163,11 @@ def measure(bench: Benchmark, snapshot: Snapshot, folder: Path, config: Any, pro
 
 
 def figures(results: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """What the harness found, of each task and group that is no part of another, as metric -> mean, low, high, n, clusters.
+    """What the harness found, of each task and group that is no part of another, as metric -> mean, low, high, n,
+    clusters.
 
-    The interval is that of its standard error with Student's t. A metric keeps the name of its filter, where it has one.
+    The interval is that of its standard error with Student's t. A metric keeps the name of its filter, where it has
+    one.
     """
     rows = {**results["results"], **(results.get("groups") or {})}
     parts = {name for group in results.get("group_subtasks", {}).values() for name in group}
@@ -186,10 +195,17 @@ def _loaded(manager: TaskManager, name: str) -> Any:
         return manager.load([name])
     except TemplateError as error:  # it is tried on a document
         raise _unfilled(name, error) from error
-    except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:  # what a task's file, or its data, can lack
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        RuntimeError,
+        TypeError,
+    ) as error:  # what a task's file, or its data, can lack
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"benchmark.tasks: {name} cannot be loaded: {reason}. Data of a hub must be in its cache, or the hub within reach; "
+            f"benchmark.tasks: {name} cannot be loaded: {reason}. Data of a hub must be in its cache, or the hub "
+            f"within reach; "
             "paths in a task's own file are taken from where the command is run"
         ) from error
 
@@ -205,13 +221,15 @@ def _nearest(name: str, manager: TaskManager) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
-# --- files that are data -------------------------------------------------------------------------------------------------
+# --- files that are data
+# -------------------------------------------------------------------------------------------------
 
 CODE = ("class", "custom_dataset", "unsafe_code", "hf_evaluate")  # keys of a task's file that ask for code
 
 
 def _data_only(folder: Path) -> Path:
-    """`folder`, all of whose task files hold nothing but data: InputError where one names Python or a file elsewhere."""
+    """`folder`, all of whose task files hold nothing but data: InputError where one names Python or a file
+    elsewhere."""
     if not folder.is_dir():
         raise InputError(f"benchmark.include: there is no folder {folder}")
     inside, todo, seen = folder.resolve(), [path.resolve() for path in folder.rglob("*.yaml")], set[Path]()
@@ -220,7 +238,9 @@ def _data_only(folder: Path) -> Path:
             continue
         seen.add(path)
         if not path.is_relative_to(inside):
-            raise InputError(f"benchmark.include: {folder} takes in {path}, which lies outside: put a copy into the folder")
+            raise InputError(
+                f"benchmark.include: {folder} takes in {path}, which lies outside: put a copy into the folder"
+            )
         try:
             held = yaml.safe_load(path.read_text(encoding="utf-8"))
         except yaml.constructor.ConstructorError as error:
@@ -237,7 +257,8 @@ def _data_only(folder: Path) -> Path:
 
 def _named_code(path: Path, what: str) -> InputError:
     return InputError(
-        f"benchmark.include: {path} asks for code ({what}), and a task's folder is read as data: write templates in place of functions, "
+        f"benchmark.include: {path} asks for code ({what}), and a task's folder is read as data: write templates in "
+        f"place of functions, "
         "and take metrics that the harness has"
     )
 
@@ -260,14 +281,16 @@ def _pairs(held: Any) -> Iterator[tuple[str, Any]]:
             yield from _pairs(value)
 
 
-# --- the harness, kept within bounds ---------------------------------------------------------------------------------------
+# --- the harness, kept within bounds
+# ---------------------------------------------------------------------------------------
 
 
 def _model(snapshot: Snapshot, hardware: Hardware, batch: int, report: Report) -> Any:
-    """The harness's HFLM around the model of `snapshot`, as our loader makes it: local, from safetensors, adapter and 4 bits included."""
+    """The harness's HFLM around the model of `snapshot`, as our loader makes it: local, from safetensors, adapter and 4
+    bits included."""
     from lm_eval.models.huggingface import HFLM
 
-    from .models.load import load_policy, load_tokenizer
+    from ..models.load import load_policy, load_tokenizer
 
     class Dealt(HFLM):
         """Every rank knows all requests, answers its share, and gets the answers of the others."""
@@ -283,7 +306,9 @@ def _model(snapshot: Snapshot, hardware: Hardware, batch: int, report: Report) -
 
     device = {"cpu": "cpu", "gpu": "cuda"}[hardware.accelerator]
     model = load_policy(snapshot, _dtype(hardware), device)
-    return Dealt(pretrained=model, tokenizer=load_tokenizer(snapshot.base or snapshot.path, template=False), batch_size=batch)
+    return Dealt(
+        pretrained=model, tokenizer=load_tokenizer(snapshot.base or snapshot.path, template=False), batch_size=batch
+    )
 
 
 def _dealt(work: Callable[..., list[Any]], requests: Sequence[Any], report: Report) -> list[Any]:
@@ -303,7 +328,8 @@ def _dtype(hardware: Hardware) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No chatter of the harness, whose templates are filled in by jinja's sandbox: a task's file is a stranger's text."""
+    """No chatter of the harness, whose templates are filled in by jinja's sandbox: a task's file is a stranger's
+    text."""
     import datasets
     from jinja2.sandbox import SandboxedEnvironment
     from lm_eval import utils
@@ -330,7 +356,8 @@ def _quiet() -> Iterator[None]:
 
 
 def _bootstrap(metric: Callable[[Sequence[Any]], float], values: Sequence[Any], iters: int) -> float:
-    """The harness's standard error of a metric without a closed form, by resampling; here without processes of its own."""
+    """The harness's standard error of a metric without a closed form, by resampling; here without processes of its
+    own."""
     draw = random.Random(0)
     return stdev(metric(draw.choices(values, k=len(values))) for _ in range(iters))
 

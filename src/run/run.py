@@ -1,70 +1,30 @@
 """An experiment at work: the parts it is composed of, and the stages of its run directory.
 
-Here it is said how a stage is done and how matches are played into one; which stages there are is the loop's, and evaluation's.
+Here it is said how a stage is done and how matches are played into one; which stages there are is the loop's, and
+evaluation's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from . import ranks
-from .benchmark import Benchmark
-from .data.credit import Credit
-from .data.episode import Episode
-from .data.scorer import Scorer
-from .data.store import Matches
-from .estimates import summarise, to_json
-from .files import digest
-from .games.base import Game
-from .learners.base import Learner
-from .models.backend import Sampling, Snapshot
-from .play.arena import Report
-from .play.pairing import Seating
-from .play.table import Opponent, Table, Watch, Who
-from .report.progress import Progress
+from ..data.episode import Episode
+from ..data.store import Matches
+from ..play.arena import Report
+from ..play.pairing import Seating
+from ..play.player import Sampling
+from ..play.seats import Table, Watch, Who
+from ..report.estimates import summarise, to_json
+from ..report.progress import Progress
+from ..system import ranks
+from ..system.files import digest
+from .parts import Parts, plain
 from .stages import Clock, Done, stage
-
-LEARNER, PREVIOUS = "learner", "previous"
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """How an iteration learns: the nodes objective and learner as they hold for it, and what they build."""
-
-    nodes: Mapping[str, Any]
-    credit: Credit
-    learner: Learner
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What an experiment is composed of, built from its config by `runs.build`."""
-
-    config: Any  # parley.config.Config, composed
-    game: Game
-    model: Any  # a model source: create(folder, conversations, seed) -> Snapshot
-    backend: Any  # backend() -> Backend
-    credit: Credit
-    learner: Learner
-    imitator: Learner  # the learner as imitation uses it
-    adapter: Any  # create(base, folder, seed) -> Snapshot; None: all weights are trained
-    data: Any  # demonstrations(game, split) -> Iterable[Demonstration], besides those of the game's scripts; None for none
-    scorer: Scorer | None = None  # what it says of a round's matches is told to credit
-    opponents: Mapping[str, Opponent] = field(default_factory=dict)  # who else may be seated, by name
-    benchmark: Benchmark | None = None
-    changes: Mapping[int, Recipe] = field(default_factory=dict)  # from which iteration on the schedule has another recipe
-
-    def recipe(self, number: int) -> Recipe:
-        """How iteration `number` learns."""
-        if begun := [each for each in self.changes if each <= number]:
-            return self.changes[max(begun)]
-        return Recipe({node: plain(self.config[node]) for node in ("objective", "learner")}, self.credit, self.learner)
 
 
 class Run:
@@ -80,12 +40,15 @@ class Run:
         self._nodes: dict[str, Any] = {}
 
     def node(self, name: str) -> Any:
-        """The config node `name` as an input of stages, with digests of what it reads where the part that it builds has `files`
-        (name -> path), so that a file that was changed is not taken for what it was. (Rank 0's inputs count.)"""
+        """The config node `name` as an input of stages, with digests of what it reads where the part that it builds has
+        `files` (name -> path), so that a file that was changed is not taken for what it was. (Rank 0's inputs
+        count.)"""
         if name not in self._nodes:
             files = getattr(getattr(self.parts, name), "files", {}) if ranks.rank() == 0 else {}
             content = {key: digest(Path(path)) for key, path in files.items()}
-            self._nodes[name] = {**plain(self.config[name]), "content": content} if content else plain(self.config[name])
+            self._nodes[name] = (
+                {**plain(self.config[name]), "content": content} if content else plain(self.config[name])
+            )
         return self._nodes[name]
 
     def stage(self, name: str, inputs: Mapping[str, Any], work: Callable[[], Any]) -> Any:
@@ -102,7 +65,8 @@ class Run:
         sampling: Sampling | None = None,
         snapshots: Who | None = None,
     ) -> dict[str, Any]:
-        """Plays what is owed of `seatings` into the folder `name`; gives back what rank 0 sees when it looks at all its episodes.
+        """Plays what is owed of `seatings` into the folder `name`; gives back what rank 0 sees when it looks at all its
+        episodes.
 
         Players are the game's scripts, a person, or the language models of `snapshots`, by name.
         """
@@ -146,29 +110,9 @@ class Run:
         return {name.removeprefix(f"{prefix}/"): round(done.seconds, 2) for name, done in mine.items()}
 
 
-def stored(snapshot: Snapshot, run: Path) -> dict[str, Any]:
-    """A snapshot as JSON; what lies in the run's directory is named from there, so that a run may be moved."""
-    folders = (snapshot.path, snapshot.base)
-    path, base = (str(Path(each).relative_to(run)) if each and Path(each).is_relative_to(run) else each for each in folders)
-    return {"version": snapshot.version, "path": path, "base": base} | ({"served": snapshot.served} if snapshot.served else {})
-
-
-def restored(data: Mapping[str, Any], run: Path) -> Snapshot:
-    """What `stored` wrote."""
-    path, base = (str(run / data[each]) if data[each] else data[each] for each in ("path", "base"))
-    return Snapshot(data["version"], path, base, data.get("served"))
-
-
 def figures(episodes: Iterable[Episode], players: Iterable[str] | None = None) -> dict[str, Any]:
     """Every metric of the episodes with its interval, as JSON."""
     return to_json(summarise(episodes, players))
-
-
-def plain(node: Any) -> Any:
-    """A config node as plain JSON."""
-    from omegaconf import OmegaConf
-
-    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
 
 
 def _advance(bar: Any) -> Callable[[Report], None]:

@@ -1,4 +1,5 @@
-"""Resumable stages: each writes its outputs into its folder and then a manifest; a stage whose manifest matches is skipped.
+"""Resumable stages: each writes its outputs into its folder and then a manifest; a stage whose manifest matches is
+skipped.
 
 Killing the process at any moment loses no finished stage. A stage that was cut off is called again on the same folder
 and goes on from what it finds there (play: from the episodes that are stored; learn: from its last checkpoint).
@@ -15,8 +16,8 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
-from . import ranks
-from .files import digest, write_json
+from ..system import ranks
+from ..system.files import digest, write_json
 
 MANIFEST = "stage.json"
 SPENT = ".spent-"  # begins the names of files that say what a process has spent on a stage: rank, then when it began
@@ -59,8 +60,9 @@ class Done:
 def stage(folder: Path, inputs: Any, work: Callable[[], Any]) -> Done:
     """Runs `work` once: its return value (plain JSON) stands in `folder`'s manifest, beside the digest of `inputs`.
 
-    Every rank works; rank 0 decides whether for all of them, and its return value is the one that counts. What a process that was
-    cut off spent is counted, to within `TICK_S` where it was killed. StageChanged when the folder was finished with other inputs.
+    Every rank works; rank 0 decides whether for all of them, and its return value is the one that counts. What a
+    process that was cut off spent is counted, to within `TICK_S` where it was killed. StageChanged when the folder was
+    finished with other inputs.
     """
     path, wanted = folder / MANIFEST, digest(inputs)
     if (manifest := ranks.shared(lambda: _finished(path, wanted))) is not None:
@@ -72,7 +74,12 @@ def stage(folder: Path, inputs: Any, work: Callable[[], Any]) -> Done:
         outputs = work()
         wall, cpu = meter()
     seconds, cpu_seconds = earlier[0] + wall, earlier[1] + sum(ranks.gathered(cpu))
-    manifest = {"inputs": wanted, "outputs": outputs, "seconds": round(seconds, 3), "cpu_seconds": round(cpu_seconds, 3)}
+    manifest = {
+        "inputs": wanted,
+        "outputs": outputs,
+        "seconds": round(seconds, 3),
+        "cpu_seconds": round(cpu_seconds, 3),
+    }
     outputs = ranks.shared(lambda: _written(path, manifest))
     return Done(outputs, seconds, cpu_seconds, False, earlier)
 
@@ -83,13 +90,16 @@ def _finished(path: Path, wanted: str) -> dict[str, Any] | None:
         return None
     manifest: dict[str, Any] = json.loads(path.read_text())
     if manifest["inputs"] != wanted:
-        raise StageChanged(f"{path.parent} was made from other inputs; start a new run, or remove that folder to make it again")
+        raise StageChanged(
+            f"{path.parent} was made from other inputs; start a new run, or remove that folder to make it again"
+        )
     return manifest
 
 
 @contextmanager
 def _metered(folder: Path) -> Iterator[Callable[[], tuple[float, float]]]:
-    """Gives what tells the (wall, CPU) seconds of this process since now, and keeps them in a file of `folder` meanwhile."""
+    """Gives what tells the (wall, CPU) seconds of this process since now, and keeps them in a file of `folder`
+    meanwhile."""
     wall, cpu = time.perf_counter(), time.process_time()
     path, over = folder / f"{SPENT}{ranks.rank()}-{time.time_ns()}", Event()
 
@@ -117,9 +127,12 @@ def _metered(folder: Path) -> Iterator[Callable[[], tuple[float, float]]]:
 
 
 def _spent(folder: Path) -> tuple[float, float]:
-    """The (wall, CPU) seconds that processes which were cut off spent on the stage: of all ranks, the wall seconds of rank 0."""
+    """The (wall, CPU) seconds that processes which were cut off spent on the stage: of all ranks, the wall seconds of
+    rank 0."""
     found = {path: json.loads(path.read_text()) for path in folder.glob(f"{SPENT}*") if path.suffix != ".tmp"}
-    return sum(each[0] for path, each in found.items() if path.name.startswith(f"{SPENT}0-")), sum(each[1] for each in found.values())
+    return sum(each[0] for path, each in found.items() if path.name.startswith(f"{SPENT}0-")), sum(
+        each[1] for each in found.values()
+    )
 
 
 def _written(path: Path, manifest: dict[str, Any]) -> Any:

@@ -28,7 +28,9 @@ def replacing(path: str | Path) -> Iterator[IO[str]]:
     """A text file that takes the place of `path` when the block ends well; otherwise `path` stays as it was."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # the same folder: a rename is atomic within one file system only
+    draft = path.with_name(
+        f".{path.name}.{os.getpid()}.tmp"
+    )  # the same folder: a rename is atomic within one file system only
     try:
         with open(draft, "w", encoding="utf-8", newline="\n") as file:
             yield file
@@ -94,7 +96,8 @@ def parse_line(line: bytes, path: str | Path, number: int, read: Callable[[Any],
 
 
 def digest(source: Any) -> str:
-    """32 hex digits that stand for a value (as JSON, whatever its keys' order), a file's bytes, or a folder's files (a `Path`)."""
+    """32 hex digits that stand for a value (as JSON, whatever its keys' order), a file's bytes, or a folder's files (a
+    `Path`)."""
     hashed = hashlib.blake2b(digest_size=16)
     if not isinstance(source, Path):
         hashed.update(json.dumps(source, sort_keys=True, separators=(",", ":"), allow_nan=False).encode())

@@ -1,8 +1,8 @@
 """Being asked to stop, as schedulers do before they take a machine away: SIGTERM or SIGUSR1.
 
-A process that listens ends with exit code 75 (EX_TEMPFAIL of sysexits.h: try again later), on which schedulers queue the
-job again. It ends at once, since what a run has finished is on disk; while it holds what would be lost, it notes the
-signal and saves first.
+A process that listens ends with exit code 75 (EX_TEMPFAIL of sysexits.h: try again later), on which schedulers queue
+the job again. It ends at once, since what a run has finished is on disk; while it holds what would be lost, it notes
+the signal and saves first.
 """
 
 from __future__ import annotations

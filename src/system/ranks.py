@@ -1,6 +1,6 @@
 """The processes of one run, as torchrun counts them: which one this is, and how they meet.
 
-A run of one process never imports torch for it. The processes are started or adopted by `parley.launch`.
+A run of one process never imports torch for it. The processes are started or adopted by `parley.cli.launch`.
 """
 
 from __future__ import annotations
@@ -84,7 +84,8 @@ def shared(make: Callable[[], T]) -> T:
 
 
 def summed(value: Tensor) -> Tensor:
-    """The sum over ranks of tensors of one shape on the CPU, the same bits on all ranks. Elsewhere when another rank is gone."""
+    """The sum over ranks of tensors of one shape on the CPU, the same bits on all ranks. Elsewhere when another rank is
+    gone."""
     if world() == 1:
         return value
     from torch import distributed
@@ -107,12 +108,15 @@ _meeting: list[Any] = []
 
 
 def join(accelerator: str, store: Any) -> None:
-    """Makes the default process group of this run, over `store`: gloo for `cpu`, nccl for `gpu`, whose device is set here."""
+    """Makes the default process group of this run, over `store`: gloo for `cpu`, nccl for `gpu`, whose device is set
+    here."""
     import torch
     from torch import distributed
 
     if accelerator == "gpu":
-        torch.cuda.set_device(local_rank() % torch.cuda.device_count())  # a scheduler may show each process its own device only
+        torch.cuda.set_device(
+            local_rank() % torch.cuda.device_count()
+        )  # a scheduler may show each process its own device only
     backend = "nccl" if accelerator == "gpu" else "gloo"
     distributed.init_process_group(backend, store=store, rank=rank(), world_size=world(), timeout=COLLECTIVE)
     _group()
@@ -139,7 +143,8 @@ def others() -> Iterator[None]:
 
 @contextmanager
 def work() -> Iterator[None]:
-    """Around a task that meets the others in ways of its own (the collectives of a training step): Elsewhere where one broke down."""
+    """Around a task that meets the others in ways of its own (the collectives of a training step): Elsewhere where one
+    broke down."""
     try:
         yield
     except RuntimeError as error:

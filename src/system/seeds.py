@@ -1,4 +1,5 @@
-"""Seeds by name. Every match, reply and batch order derives its own from the root seed; global randomness is never used."""
+"""Seeds by name. Every match, reply and batch order derives its own from the root seed; global randomness is never
+used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The transformers backend: the ids of a reply depend on its prompt and seed alone, and are those of a slow reference."""
+"""The transformers backend: the ids of a reply depend on its prompt and seed alone, and are those of a slow
+reference."""
 
 import random
 from dataclasses import replace
@@ -6,14 +7,14 @@ from functools import lru_cache
 
 import pytest
 import torch
+from parley.backends.hf import HFBackend
+from parley.backends.noise import gumbel
+from parley.backends.slots import _kinds
 from parley.games.base import Message, Options
 from parley.models import snapshot
-from parley.models.backend import Prompt, Sampling
-from parley.models.hf import HFBackend
 from parley.models.load import load_model, load_tokenizer
-from parley.models.noise import gumbel
-from parley.models.slots import _kinds
 from parley.models.tiny import SPECIAL, word_tokenizer
+from parley.play.player import Prompt, Sampling
 from transformers import (
     BloomConfig,
     GenerationConfig,
@@ -29,7 +30,14 @@ from transformers import (
 from transformers.models.bloom import BloomForCausalLM
 
 V, END = 64, SPECIAL.index("<|end|>")
-SIZES = dict(vocab_size=V, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, max_position_embeddings=96)
+SIZES = dict(
+    vocab_size=V,
+    hidden_size=32,
+    intermediate_size=64,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    max_position_embeddings=96,
+)
 MODELS = {
     "llama": lambda: LlamaForCausalLM(LlamaConfig(**SIZES, num_key_value_heads=2)),
     "qwen2": lambda: Qwen2ForCausalLM(Qwen2Config(**SIZES, num_key_value_heads=2)),
@@ -63,7 +71,9 @@ def folder(tmp_path_factory):
 def prompts(n, seed=0, sampling=Sampling(max_tokens=12), longest=30):
     rng = random.Random(seed)
     ids = [tuple(rng.randrange(7, V) for _ in range(rng.randint(1, longest))) for _ in range(n)]
-    return [Prompt(f"m{i}/s.1", f"m{i}/s", (), rng.getrandbits(62), sampling=sampling, token_ids=ids[i]) for i in range(n)]
+    return [
+        Prompt(f"m{i}/s.1", f"m{i}/s", (), rng.getrandbits(62), sampling=sampling, token_ids=ids[i]) for i in range(n)
+    ]
 
 
 def answer(backend, asked):
@@ -201,7 +211,9 @@ def test_close_choices_are_settled_alone(folder):
         backend.load(made)
     for sampling in (Sampling(max_tokens=8), Sampling(temperature=0, max_tokens=8), Sampling(top_p=0.6, max_tokens=8)):
         asked = prompts(6, 1, sampling)
-        assert {k: c.token_ids for k, c in answer(plain, asked).items()} == {k: c.token_ids for k, c in answer(doubtful, asked).items()}
+        assert {k: c.token_ids for k, c in answer(plain, asked).items()} == {
+            k: c.token_ids for k, c in answer(doubtful, asked).items()
+        }
     assert doubtful.settled == doubtful.sampled == plain.sampled and plain.settled < 3
 
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from parley.models.noise import gumbel
+from parley.backends.noise import gumbel
 
 EULER = 0.5772156649015329
 
@@ -31,7 +31,9 @@ def test_equals_the_slow_reference():
     for seed in (0, 1, 12345, 2**62 + 7, 2**63 - 1):
         for position in (0, 1, 500):
             row = noise([seed], [position], 50)[0]
-            assert [float(x) for x in row] == pytest.approx([slow(seed, position, token) for token in range(50)], rel=1e-12)
+            assert [float(x) for x in row] == pytest.approx(
+                [slow(seed, position, token) for token in range(50)], rel=1e-12
+            )
 
 
 def test_moments():

@@ -1,6 +1,7 @@
 """The backend for servers: what it asks, what it makes of answers, and what it does about everything that goes wrong.
 
-Against a real server (see openai_server.py): PARLEY_TEST_SERVER=http://…/v1 pytest tests/models/test_openai.py tests/play/test_served.py
+Against a real server (see openai_server.py): PARLEY_TEST_SERVER=http://…/v1 pytest tests/backends/test_openai.py
+tests/play/test_served.py
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from parley.files import InputError
+from parley.backends.openai import OpenAIBackend, Served, most_tokens, served
+from parley.backends.spending import Ledger, SpendingLimit
 from parley.games.base import Message, Options
-from parley.models.backend import Completion, Prompt, Sampling, Snapshot
-from parley.models.openai import OpenAIBackend, Served, most_tokens, served
-from parley.models.spending import Ledger, SpendingLimit
+from parley.models.snapshot import Snapshot
+from parley.play.player import Completion, Prompt, Sampling
+from parley.system.files import InputError
 
 from openai_server import KEY, REAL, Server, completion, model_name
 
@@ -35,7 +37,9 @@ def key(monkeypatch: pytest.MonkeyPatch) -> None:
 @contextmanager
 def talking(server: Server | None = None, **settings: Any) -> Iterator[tuple[Server, OpenAIBackend]]:
     server = server or Server()
-    backend = OpenAIBackend(**{"url": server.url, "key_env": "SERVER_KEY", "backoff_s": 0.01, "timeout_s": 20.0, **settings})
+    backend = OpenAIBackend(
+        **{"url": server.url, "key_env": "SERVER_KEY", "backoff_s": 0.01, "timeout_s": 20.0, **settings}
+    )
     backend.load(served(MODEL))
     try:
         yield server, backend
@@ -74,8 +78,16 @@ def test_every_prompt_is_answered_once_and_every_request_is_in_the_ledger(tmp_pa
     settled = [line for line in written if "settle" in line]
     assert len(written) == 100 and {line["for"] for line in written if "book" in line} == {each.id for each in done}
     for line in settled:
-        assert line["cost"] == pytest.approx((2 * line["prompt_tokens"] + 4 * line["completion_tokens"]) / 1e6) and line["model"]
-    assert all(0 < line["cost"] <= booked["most"] for line in settled for booked in written if booked.get("book") == line["settle"])
+        assert (
+            line["cost"] == pytest.approx((2 * line["prompt_tokens"] + 4 * line["completion_tokens"]) / 1e6)
+            and line["model"]
+        )
+    assert all(
+        0 < line["cost"] <= booked["most"]
+        for line in settled
+        for booked in written
+        if booked.get("book") == line["settle"]
+    )
     if not REAL:
         assert [each.text for each in done] == [f"{number} it is" for number in range(50)]
 
@@ -94,7 +106,9 @@ def test_what_is_asked_is_the_seats_view_and_its_sampling() -> None:
         "model": MODEL, "temperature": 0.5, "top_p": 0.9, "top_k": 7, "max_tokens": 5, "stop": ["[END]"]
     }  # fmt: skip
     assert asked["seed"] == (2**70 + 5) % 2**63 and asked["return_token_ids"] is asked["logprobs"] is True
-    assert asked["response_format"]["json_schema"]["schema"] == {"type": "object"} and asked["reasoning_effort"] == "low"
+    assert (
+        asked["response_format"]["json_schema"]["schema"] == {"type": "object"} and asked["reasoning_effort"] == "low"
+    )
 
 
 @fake_only
@@ -102,14 +116,27 @@ def test_how_a_reply_ended_is_an_outcome() -> None:
     def talk(body: dict[str, Any]) -> dict[str, Any]:
         word = body["messages"][0]["content"]
         more = {"refusal": "I will not"} if word == "refuse" else {}
-        return completion(body, None if word == "refuse" else "so", {"cut": "length", "filter": "content_filter"}.get(word, "stop"), **more)
+        return completion(
+            body,
+            None if word == "refuse" else "so",
+            {"cut": "length", "filter": "content_filter"}.get(word, "stop"),
+            **more,
+        )
 
     with talking(Server(talk)) as (_, backend):
         backend.submit([prompt(n, word) for n, word in enumerate(("say", "cut", "filter", "refuse"))])
         done = answers(backend, 4)
-    assert [(each.finish, each.text) for each in done] == [("stop", "so"), ("length", "so"), ("refusal", "so"), ("refusal", "I will not")]
+    assert [(each.finish, each.text) for each in done] == [
+        ("stop", "so"),
+        ("length", "so"),
+        ("refusal", "so"),
+        ("refusal", "I will not"),
+    ]
     finishes = {"400 context_length_exceeded": "context", "400 content_filter": "refusal"}
-    for fault, finish in {**finishes, **dict.fromkeys(("400 other", "401", "404", "429 insufficient_quota"), "error")}.items():
+    for fault, finish in {
+        **finishes,
+        **dict.fromkeys(("400 other", "401", "404", "429 insufficient_quota"), "error"),
+    }.items():
         with talking(Server(faults=[fault])) as (server, backend):
             backend.submit([prompt()])
             [done_] = answers(backend, 1)
@@ -123,10 +150,18 @@ FAULTS = ["429", "429 0.2", "500", "503", "408", "half", "json", "shape", "hang 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_every_fault_is_survived_and_paid_for_where_work_may_have_been_done(fault: str, tmp_path: Path) -> None:
     settings = {"ledger": tmp_path / "l.jsonl", "price_prompt": 1.0, "price_completion": 1.0}
-    with talking(Server(faults=[fault, fault]), **settings, timeout_s=1.0 if "hang" in fault else 20.0) as (server, backend):
+    with talking(Server(faults=[fault, fault]), **settings, timeout_s=1.0 if "hang" in fault else 20.0) as (
+        server,
+        backend,
+    ):
         backend.submit([prompt(7)])
         [done] = answers(backend, 1)
-        assert done.finish in ("stop", "length") and len(server.asked) == 3 and backend.ledger.requests == 3 and backend.ledger.held == 0
+        assert (
+            done.finish in ("stop", "length")
+            and len(server.asked) == 3
+            and backend.ledger.requests == 3
+            and backend.ledger.held == 0
+        )
     costs = [(line["cost"], line.get("prompt_tokens")) for line in lines(tmp_path / "l.jsonl") if "settle" in line]
     refused, most = fault[0].isdecimal(), lines(tmp_path / "l.jsonl")[0]["most"]
     assert [cost for cost, tokens in costs if tokens is None] == [0.0 if refused else most] * 2
@@ -194,7 +229,13 @@ def test_the_ceiling_on_cost_holds_and_what_was_paid_is_delivered(faults: list[s
         booked.append(any("book" in line and f"m{body['seed']}/" in line for line in ledger.read_text().splitlines()))
         return completion(body, "one two three")
 
-    settings = {"price_prompt": 1e6, "price_completion": 1e6, "max_cost": 600.0, "ledger": ledger, "concurrency": 4}  # a token costs 1
+    settings = {
+        "price_prompt": 1e6,
+        "price_completion": 1e6,
+        "max_cost": 600.0,
+        "ledger": ledger,
+        "concurrency": 4,
+    }  # a token costs 1
     found: list[Completion] = []
     with talking(Server(talk, faults), **settings) as (server, backend):
         backend.submit([prompt(number) for number in range(500)])

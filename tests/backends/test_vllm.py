@@ -13,26 +13,28 @@ from pathlib import Path
 
 import pytest
 import torch
-from parley.config import Hardware
+from parley.backends import vllm, vllm_engine
+from parley.backends.vllm import VLLMBackend
+from parley.batches.packing import collate, supervised
+from parley.batches.plan import once
 from parley.data.episode import Episode
-from parley.data.packing import collate, supervised
-from parley.data.plan import once
-from parley.evaluation import everything_said
-from parley.files import InputError
 from parley.games.base import Message, Options
 from parley.games.deal import Deal
 from parley.games.taboo import Taboo
 from parley.learners.lightning import budget, load
-from parley.models import snapshot, vllm, vllm_engine
-from parley.models.adapter import LoRA
-from parley.models.backend import Prompt, Sampling, Snapshot
+from parley.models import snapshot
+from parley.models.adapter import Adapter, LoRA
 from parley.models.load import load_model, load_policy, load_tokenizer
 from parley.models.renderer import Renderer
+from parley.models.snapshot import Snapshot
 from parley.models.tiny import Tiny
-from parley.models.vllm import VLLMBackend
 from parley.play.arena import Arena
 from parley.play.pairing import both_seatings, self_play
+from parley.play.player import Prompt, Sampling
 from parley.play.players import LanguagePlayer, Switchboard
+from parley.run.config import Hardware
+from parley.run.evaluation import everything_said
+from parley.system.files import InputError
 
 try:
     vllm_engine.available()
@@ -41,7 +43,10 @@ except InputError as error:
 
 pytestmark = pytest.mark.vllm
 
-WORDS = "[message] [propose] hello books hats balls 0 1 2 3 4 5 6 7 8 9 10 i take you get deal they proposed error word is it a the say no"
+WORDS = (
+    "[message] [propose] hello books hats balls 0 1 2 3 4 5 6 7 8 9 10 i take you get deal they proposed error word "
+    "is it a the say no"
+)
 LAST = 6  # special tokens that are never sampled
 
 
@@ -75,7 +80,11 @@ def adapters(models: list[Snapshot], tmp_path_factory: pytest.TempPathFactory) -
             for name, parameter in policy.named_parameters():
                 if "lora_B" in name:
                     parameter.normal_(std=0.5)
-        found.append(snapshot.save(policy, load_tokenizer(models[0].path), folder / f"a{number}", f"a{number}", models[0].path))
+        found.append(
+            snapshot.save(
+                Adapter.of(policy), load_tokenizer(models[0].path), folder / f"a{number}", f"a{number}", models[0].path
+            )
+        )
     return found
 
 
@@ -86,11 +95,21 @@ def backend() -> Iterator[VLLMBackend]:
     made.close()
 
 
-def prompts(policy: str, n: int = 6, sampling: Sampling = Sampling(max_tokens=12), longest: int = 90, seed: int = 0) -> list[Prompt]:
+def prompts(
+    policy: str, n: int = 6, sampling: Sampling = Sampling(max_tokens=12), longest: int = 90, seed: int = 0
+) -> list[Prompt]:
     draw = random.Random(seed)
     ids = [tuple(draw.randrange(7, 40) for _ in range(draw.randint(longest // 2, longest))) for _ in range(n)]
     return [
-        Prompt(f"{policy}/m{i}/s.1", f"{policy}/m{i}/s", (), draw.getrandbits(62), sampling=sampling, token_ids=ids[i], policy=policy)
+        Prompt(
+            f"{policy}/m{i}/s.1",
+            f"{policy}/m{i}/s",
+            (),
+            draw.getrandbits(62),
+            sampling=sampling,
+            token_ids=ids[i],
+            policy=policy,
+        )
         for i in range(n)
     ]
 
@@ -121,12 +140,15 @@ def correct(made: Snapshot, asked: list[Prompt], done: dict) -> bool:
 
 def hardware(precision: str) -> Hardware:
     return Hardware(
-        name="cpu", accelerator="cpu", devices=1, nodes=1, strategy="single", precision=precision, threads=1, micro_tokens=2048,
+        name="cpu", accelerator="cpu", devices=1, nodes=1, strategy="single", precision=precision, threads=1,
+        micro_tokens=2048,
         row_tokens=1024, head_chunk=256, activation_checkpointing=False, memory_gib=8,
     )  # fmt: skip
 
 
-def play(backend: VLLMBackend, game, made: Snapshot, matches: int, sampling: Sampling = Sampling(max_tokens=20)) -> list[Episode]:
+def play(
+    backend: VLLMBackend, game, made: Snapshot, matches: int, sampling: Sampling = Sampling(max_tokens=20)
+) -> list[Episode]:
     backend.load(made)
     player = LanguagePlayer(backend, Renderer.load(made.base or made.path), made.version, sampling, "learner")
     episodes: list[Episode] = []
@@ -159,7 +181,9 @@ def test_self_play_in_float32_has_the_learners_logprobs(backend, models, game):
 
 def test_self_play_in_bfloat16_has_the_learners_logprobs(models, tmp_path):
     backend = VLLMBackend(kv_gib=0.05, max_batch=64, dtype="bfloat16")
-    mild = Tiny(width=64, heads=2, layers=2, mlp=128, context=256).create(tmp_path / "mild", [[Message("user", WORDS)]], 0)
+    mild = Tiny(width=64, heads=2, layers=2, mlp=128, context=256).create(
+        tmp_path / "mild", [[Message("user", WORDS)]], 0
+    )
     assert apart(play(backend, Taboo(prompt="compact", turns=3), mild, 24), mild, "bf16-true") < 2e-2
     backend.close()
 
@@ -174,7 +198,9 @@ def test_a_seed_gives_the_same_reply_and_another_one_another(backend, models):
     assert sorted(ids[0]) == sorted(ids[1]) != sorted(ids[2])
 
 
-@pytest.mark.parametrize("sampling", [Sampling(0.0, max_tokens=12), Sampling(1.5, 0.8, 9, 12), Sampling(0.5, max_tokens=12)])
+@pytest.mark.parametrize(
+    "sampling", [Sampling(0.0, max_tokens=12), Sampling(1.5, 0.8, 9, 12), Sampling(0.5, max_tokens=12)]
+)
 def test_logprobs_are_raw_and_banned_ids_never_come(backend, models, sampling):
     backend.load(models[1])
     asked = prompts(models[1].version, 24, sampling)
@@ -210,7 +236,9 @@ def test_a_stop_string_ends_the_reply_within_the_ids(backend, models):
     asked = prompts(models[0].version, 12, Sampling(max_tokens=20))
     free = answer(backend, asked)
     words = {key: each.text.split()[2] for key, each in free.items() if len(each.text.split()) > 4}
-    stopped = answer(backend, [replace(each, options=Options(stop=(words[each.id],))) for each in asked if each.id in words])
+    stopped = answer(
+        backend, [replace(each, options=Options(stop=(words[each.id],))) for each in asked if each.id in words]
+    )
     assert len(stopped) == len(words) > 5
     for key, each in stopped.items():
         assert each.finish == "stop" and words[key] not in each.text
@@ -265,7 +293,9 @@ def test_a_match_ends_while_another_ones_request_still_decodes(backend, models):
                 if done.id != "long" and turns < 3:
                     turns += 1
                     ids = (*(short.token_ids or ()), *(done.token_ids or ()), 9, 10)
-                    backend.submit([replace(short, id=f"{short.stream}.{turns}", token_ids=ids, sampling=Sampling(max_tokens=2))])
+                    backend.submit(
+                        [replace(short, id=f"{short.stream}.{turns}", token_ids=ids, sampling=Sampling(max_tokens=2))]
+                    )
         if order[-1] == "long":
             break
     assert order == [short.id, f"{short.stream}.2", f"{short.stream}.3", "long"]
@@ -335,7 +365,9 @@ def test_two_full_models_play_each_other(backend, models):
     players = {}
     for name, made in (("learner", models[0]), ("start", models[1])):
         backend.load(made)
-        players[name] = LanguagePlayer(board.line(), Renderer.load(made.path), made.version, Sampling(max_tokens=12), name)
+        players[name] = LanguagePlayer(
+            board.line(), Renderer.load(made.path), made.version, Sampling(max_tokens=12), name
+        )
     episodes: list[Episode] = []
     seatings = both_seatings(game, game.scenarios("test")[:8], "learner", "start", 0, "t")
     Arena(game, players, 16).play(seatings, episodes.append)
@@ -352,9 +384,15 @@ def test_a_schema_is_kept(backend, tmp_path):
     """Even by a model that has learnt nothing. What it says is not trained on."""
     made = spelling(tmp_path / "spelling")
     backend.load(made)
-    schema = {"type": "object", "properties": {"books": {"type": "integer", "minimum": 0, "maximum": 9}}, "required": ["books"]}
+    schema = {
+        "type": "object",
+        "properties": {"books": {"type": "integer", "minimum": 0, "maximum": 9}},
+        "required": ["books"],
+    }
     asked = prompts(made.version, 4, Sampling(max_tokens=64))
-    done = answer(backend, [replace(each, options=Options(schema={**schema, "additionalProperties": False})) for each in asked])
+    done = answer(
+        backend, [replace(each, options=Options(schema={**schema, "additionalProperties": False})) for each in asked]
+    )
     whole = [json.loads(each.text) for each in done.values() if each.finish == "stop"]
     assert whole and all(0 <= each["books"] <= 9 for each in whole)
     assert {each.logprobs for each in done.values()} == {None}  # vLLM's are not the model's own
@@ -373,7 +411,9 @@ def spelling(folder: Path) -> Snapshot:
     core.add_special_tokens([AddedToken("<end>", special=True, normalized=False)])
     template = "{% for message in messages %}{{ message['content'] + '<end>' }}{% endfor %}"
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<end>", chat_template=template)
-    sizes = dict(hidden_size=64, intermediate_size=128, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=256)
+    sizes = dict(
+        hidden_size=64, intermediate_size=128, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=256
+    )
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = LlamaForCausalLM(LlamaConfig(vocab_size=257, eos_token_id=0, bos_token_id=None, **sizes))
@@ -386,7 +426,10 @@ def spelling(folder: Path) -> Snapshot:
 def test_global_randomness_and_threads_are_untouched(backend, models):
     torch.manual_seed(3)
     random.seed(3)
-    before, threads = (torch.random.get_rng_state(), random.getstate()), (torch.get_num_threads(), torch.set_num_threads)
+    before, threads = (
+        (torch.random.get_rng_state(), random.getstate()),
+        (torch.get_num_threads(), torch.set_num_threads),
+    )
     backend.load(models[3])
     sampled = prompts(models[3].version, 8)
     answer(backend, sampled + [replace(each, id=f"{each.id}greedy", sampling=Sampling(0.0)) for each in sampled])

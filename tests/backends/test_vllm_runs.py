@@ -10,11 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
+from parley.backends import vllm_engine
 from parley.data.store import EpisodeStore
-from parley.files import InputError
 from parley.games.base import Message
-from parley.models import vllm_engine
 from parley.models.tiny import Tiny
+from parley.system.files import InputError
 
 try:
     vllm_engine.available()
@@ -24,7 +24,8 @@ except InputError as error:
 pytestmark = pytest.mark.vllm
 
 RUN = [
-    "debug=fast", "backend=vllm", "backend.kv_gib=0.1", "play.scenarios=48", "play.group=2", "objective.credit.keep=all",
+    "debug=fast", "backend=vllm", "backend.kv_gib=0.1", "play.scenarios=48", "play.group=2",
+    "objective.credit.keep=all",
     "imitate.matches=200", "eval.opponents=[]", "model.width=64",
     "model.heads=2", "model.layers=1", "model.mlp=64",
 ]  # fmt: skip
@@ -67,8 +68,8 @@ from torch import distributed
 distributed.init_process_group("gloo")
 from parley import ranks
 from parley.models import snapshot
-from parley.models.backend import Prompt, Sampling
-from parley.models.vllm import VLLMBackend
+from parley.play.player import Prompt, Sampling
+from parley.backends.vllm import VLLMBackend
 made, rank = snapshot.of(sys.argv[1]), ranks.rank()
 ids = ()
 if rank == 0:  # the other rank has nothing to play, and must not be waited for
@@ -98,13 +99,24 @@ os._exit(0)
 
 
 def test_one_rank_of_two_has_an_engine_and_the_group_stays_whole(tmp_path):
-    made = Tiny(width=64, heads=2, layers=1, mlp=64).create(tmp_path / "tiny", [[Message("user", "one two three four five")]], 0)
+    made = Tiny(width=64, heads=2, layers=1, mlp=64).create(
+        tmp_path / "tiny", [[Message("user", "one two three four five")]], 0
+    )
     (tmp_path / "rank.py").write_text(RANK)
-    shared = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(29000 + os.getpid() % 2000)}
+    shared = {
+        **os.environ,
+        "WORLD_SIZE": "2",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(29000 + os.getpid() % 2000),
+    }
     command = [sys.executable, str(tmp_path / "rank.py"), made.path]
     started = [
         subprocess.Popen(
-            command, env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            command,
+            env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
         for rank in range(2)
     ]

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from parley.data.packing import Batch, Budget, MicroBatch, check, collate, computed, pack, supervised
+from parley.batches.packing import Batch, Budget, MicroBatch, check, collate, computed, pack, supervised
 from parley.data.sample import Sample, Utterance
 
 ONE = Budget(row_tokens=10**6, micro_tokens=10**9)
@@ -30,7 +30,10 @@ def random_samples(seed: int) -> list[Sample]:
     samples = []
     for number, ids in enumerate(streams):
         starts = sorted(draw.sample(range(1, len(ids)), draw.randint(1, min(3, len(ids) - 1))))
-        spans = [(at, draw.randint(at + 1, max(at + 1, until))) for at, until in zip(starts, [*starts[1:], len(ids)])]
+        spans = [
+            (at, draw.randint(at + 1, max(at + 1, until)))
+            for at, until in zip(starts, [*starts[1:], len(ids)], strict=True)
+        ]
         samples.append(sample(ids, *spans, group=draw.choice([None, "a", "b"]), name=str(number)))
     return samples
 
@@ -57,10 +60,16 @@ def test_a_trunk_stands_once_and_its_branches_after_it():
     assert batch.positions_BT.tolist() == [[0, 1, 2, 2, 3, 0]]
     assert batch.last_BT.tolist() == [[4, 4, 2, 4, 4, 5]]
     order = [sample for row in micro.rows for sample in row]
-    by_sample = dict(zip([n for n in order for _ in range(2 if n < 2 else 1)], range(5)))
+    by_sample = dict(zip([n for n in order for _ in range(2 if n < 2 else 1)], range(5), strict=True))
     assert sorted(by_sample) == [0, 1, 2]
-    found = sorted(zip(batch.token_N.tolist(), batch.source_N.tolist(), batch.target_N.tolist()))
-    assert found == [(0, 3, 6), (1, 4, 7), (2, 1, 3), (3, 2, 4), (4, 5, 9)]  # the branch starts 6 <- 5; 3 <- the trunk's end
+    found = sorted(zip(batch.token_N.tolist(), batch.source_N.tolist(), batch.target_N.tolist(), strict=True))
+    assert found == [
+        (0, 3, 6),
+        (1, 4, 7),
+        (2, 1, 3),
+        (3, 2, 4),
+        (4, 5, 9),
+    ]  # the branch starts 6 <- 5; 3 <- the trunk's end
 
 
 def test_rows_with_one_stream_are_plain_causal_and_padding_continues_them():
@@ -93,7 +102,9 @@ def test_every_supervised_token_is_predicted_from_exactly_its_own_prefix(seed):
         batch = collate(samples, micro, before)
         width = batch.tokens_BT.shape[1]
         assert width == max(micro.sizes) and batch.tokens_BT.numel() == micro.padded
-        for number, source, target, owner in zip(batch.token_N, batch.source_N, batch.target_N, batch.utterance_N):
+        for number, source, target, owner in zip(
+            batch.token_N, batch.source_N, batch.target_N, batch.utterance_N, strict=True
+        ):
             member = int(np.searchsorted(before, int(number), side="right")) - 1
             places = [at for each in samples[member].utterances for at in range(each.start, each.end)]
             place = places[int(number) - before[member]]

@@ -3,8 +3,8 @@
 import random
 
 import pytest
-from parley.data.packing import Budget
-from parley.data.plan import efficiency, once, plan
+from parley.batches.packing import Budget
+from parley.batches.plan import efficiency, once, plan
 from parley.data.sample import Sample, Utterance
 
 BUDGET = Budget(row_tokens=64, micro_tokens=128)
@@ -71,7 +71,9 @@ def test_groups_stay_in_one_micro_batch_and_ranks_share_a_step_out():
 def test_samples_without_utterances_are_left_out_and_all_of_them_is_an_error():
     empty = Sample("empty", (1, 2, 3), ())
     samples = [empty, *make(3)]
-    assert 0 not in [member for step in plan(samples, BUDGET, seed=0, epochs=1, batch_utterances=4) for member in members(step)]
+    assert 0 not in [
+        member for step in plan(samples, BUDGET, seed=0, epochs=1, batch_utterances=4) for member in members(step)
+    ]
     with pytest.raises(ValueError, match="nothing to learn from"):
         plan([empty], BUDGET, seed=0, epochs=1, batch_utterances=4)
 

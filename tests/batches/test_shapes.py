@@ -1,10 +1,10 @@
 """Samples of stated lengths have these lengths, and share what samples of their layout share."""
 
 import pytest
-from parley.data.packing import Budget
-from parley.data.plan import efficiency, plan
-from parley.data.shapes import Shape, draw
-from parley.files import InputError
+from parley.batches.packing import Budget
+from parley.batches.plan import efficiency, plan
+from parley.batches.shapes import Shape, draw
+from parley.system.files import InputError
 
 
 def packed(shape: Shape):
@@ -44,7 +44,9 @@ def test_a_share_takes_that_much_of_every_shape():
     assert len(list(draw(shapes, 0.1))) == 10 + 2 * 5 + 1
 
 
-@pytest.mark.parametrize("wrong", [{"layout": "trees"}, {"groups": 0}, {"replies": ()}, {"replies": (0,)}, {"between": -1}])
+@pytest.mark.parametrize(
+    "wrong", [{"layout": "trees"}, {"groups": 0}, {"replies": ()}, {"replies": (0,)}, {"between": -1}]
+)
 def test_what_no_sample_can_be_is_refused(wrong):
     with pytest.raises(InputError, match=r"stated\.samples"):
         Shape(**{"layout": "chats", "groups": 1, "prompt": 5, "replies": (2,), **wrong})

@@ -10,14 +10,25 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
-from parley.config import ConfigError, changed_keys, imitation_learner, overlaid, run_directory, sweep_directory
-from parley.main import check
-from parley.validation import fits, locate
+from parley.cli.main import check
+from parley.cli.validation import fits
+from parley.run.config import ConfigError, imitation_learner, overlaid
+from parley.run.directory import changed_keys, run_directory, sweep_directory
+from parley.system.naming import locate
 
 CONF = Path(__file__).parents[1] / "conf"
-GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name not in ("hydra", "__pycache__"))
+GROUPS = sorted(
+    folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name not in ("hydra", "__pycache__")
+)
 OPTIONS = [f"{group}={file.stem}" for group in GROUPS for file in sorted((CONF / group).glob("*.yaml"))]
-LOOKS = {"show": "run=a match=b", "replay": "run=a match=b", "learn": "run=a", "evaluate": "run=a", "export": "run=a", "merge": "run=a"}
+LOOKS = {
+    "show": "run=a match=b",
+    "replay": "run=a match=b",
+    "learn": "run=a",
+    "evaluate": "run=a",
+    "export": "run=a",
+    "merge": "run=a",
+}
 
 BESIDE = {
     "learner=openai": "experiment=deal_hosted",  # the default one sets keys of another learner
@@ -56,32 +67,55 @@ WRONG = {
     "game.payoff=selfish": ["game.payoff: must be one of self, coop, comp or a number, got 'selfish'"],
     "game.retries=four": ["game.retries: must be a whole number, got 'four'"],
     "game.retries=true": ["game.retries: must be a whole number, got True"],
-    "~game._target_ '+game._target_=parley.games.deal.Dael'": ["game._target_: parley.games.deal has no Dael | did you mean Deal?"],
+    "~game._target_ '+game._target_=parley.games.deal.Dael'": [
+        "game._target_: parley.games.deal has no Dael | did you mean Deal?"
+    ],
     "game._target_=parley.gmaes.deal.Deal": ["parley has no gmaes | did you mean games?"],
     "game._target_=nowhere.Deal": ["there is no module nowhere"],
     "objective.loss._target_=parley.objectives.filtered_bc": ["is no class or function"],
-    "learner.optimizer._target_=parley.learners.optim.AdamX": ["learner.optimizer._target_ | parley.learners.optim has no AdamX | AdamW"],
+    "learner.optimizer._target_=parley.learners.optim.AdamX": [
+        "learner.optimizer._target_ | parley.learners.optim has no AdamX | AdamW"
+    ],
     "learner.optimizer.lr=fast": ["learner.optimizer.lr: must be a number, got 'fast' | [learner/lightning.yaml]"],
     "~learner.optimizer.lr": ["learner.optimizer.lr: AdamW needs this argument"],
     "imitate.learner.optimizer.lr=null": ["imitate.learner.optimizer.lr: must be a number, got nothing (null)"],
-    "imitate.learner.epoch=3": ["imitate.learner.epoch: LightningLearner takes no such argument | did you mean epochs?"],
+    "imitate.learner.epoch=3": [
+        "imitate.learner.epoch: LightningLearner takes no such argument | did you mean epochs?"
+    ],
     "objective.credit.keep=best": ["objective.credit.keep: must be one of above_avg, nonzero, all, above_group"],
     "+task.speed=3": ["task.speed: selfplay takes no such argument"],
     "start=prevoius": ["start: must be one of previous, base, got 'prevoius'"],
-    "play.group=0 play.sampling.top_p=-1": ["play.group: must be at least 1, got 0", "play.sampling.top_p: must be at least 0"],
-    "hardware.precision=16": ["hardware.precision: must be one of 32-true, bf16-true, bf16-mixed | [hardware/cpu.yaml]"],
+    "play.group=0 play.sampling.top_p=-1": [
+        "play.group: must be at least 1, got 0",
+        "play.sampling.top_p: must be at least 0",
+    ],
+    "hardware.precision=16": [
+        "hardware.precision: must be one of 32-true, bf16-true, bf16-mixed | [hardware/cpu.yaml]"
+    ],
     "+foo=1 +play.grup=2 ~eval": ["foo: there is no such key", "play.grup | did you mean group?", "eval: is required"],
     "run='${nowhere}'": ["run: Interpolation key 'nowhere' not found"],
-    "players.second=old opponents.old.pth=a": ["old.pth: there is no such key | did you mean path?", "old: needs one of"],
+    "players.second=old opponents.old.pth=a": [
+        "old.pth: there is no such key | did you mean path?",
+        "old: needs one of",
+    ],
     "opponents.old=a": ["opponents.old: must be a mapping, as {path: …} or {model: …, backend: …}, got 'a'"],
-    "opponents.b.model=3 opponents.b.path=x": ["opponents.b.model: must be text, got 3", "b: needs one of | got path and model"],
-    "learner=openai experiment=deal_hosted backend.key_env=sk-0123456789abcdefgh": ["backend.key_env: looks like a key | environment"],
+    "opponents.b.model=3 opponents.b.path=x": [
+        "opponents.b.model: must be text, got 3",
+        "b: needs one of | got path and model",
+    ],
+    "learner=openai experiment=deal_hosted backend.key_env=sk-0123456789abcdefgh": [
+        "backend.key_env: looks like a key | environment"
+    ],
     "resume=nowhere": ["resume: there is no directory nowhere"],
     "seed=1,2": ["Ambiguous value | --multirun"],
     "-m seed=1,x,y experiment=deal_tiny,deal_tinny": ["seed=x", "seed=y", "deal_tinny | did you mean deal_tiny"],
     "--sweep": ["--sweep: there is no such flag"],
     "--config-dir nowhere": ["--config-dir: there is no directory nowhere"],
-    "model=hff model.path=x seed=a game.payoff=x": ["model=hff | did you mean hf?", "seed=a", "game.payoff: must be one of"],
+    "model=hff model.path=x seed=a game.payoff=x": [
+        "model=hff | did you mean hf?",
+        "seed=a",
+        "game.payoff: must be one of",
+    ],
 }
 
 
@@ -119,10 +153,15 @@ def test_experiments_tell_their_purpose_and_command():
 
 
 FILES = {
-    "play: {grup: 3, group: a}": ["mine.yaml: there is no key play.grup; did you mean play.group?", "mine.yaml: play.group: Value 'a'"],
+    "play: {grup: 3, group: a}": [
+        "mine.yaml: there is no key play.grup; did you mean play.group?",
+        "mine.yaml: play.group: Value 'a'",
+    ],
     "gmae: {payoff: self}": ["mine.yaml: there is no key gmae.payoff; did you mean game.payoff?"],
     "game: {payof: self}": ["game.payof: Deal takes no such argument; did you mean payoff?"],
-    "defaults: [{override /game: dael}]": ["experiment=mine asks for game=dael: the group game has no such option; did you mean deal?"],
+    "defaults: [{override /game: dael}]": [
+        "experiment=mine asks for game=dael: the group game has no such option; did you mean deal?"
+    ],
     "seed: [1": ["mine.yaml"],
 }
 
@@ -166,7 +205,7 @@ def stored(folder: Path, done: bool = False, *overrides: str) -> Path:
 
 def test_run_directories_are_new_or_the_newest_unfinished(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    task = "parley.tasks.selfplay"
+    task = "parley.cli.tasks.training.selfplay"
     assert len({run_directory("x") for _ in range(20)}) == 20
     assert re.fullmatch(r"outputs/x/\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_[0-9a-f]{6}", run_directory("x", "auto", task))
     stored(Path("outputs/x/2026-01-01"))
@@ -184,9 +223,18 @@ def test_run_directories_are_new_or_the_newest_unfinished(tmp_path, monkeypatch)
 
 def test_changed_keys_are_those_that_decide_what_a_run_is():
     old = config()
-    assert changed_keys(old, config("resume=auto", "hardware.threads=2", "hardware.micro_tokens=99", "logger=wandb")) == []
-    new = config("game.payoff=self", "hardware.precision=bf16-mixed", "learner.optimizer.lr=0.1", "+learner.optimizer.eps=1e-8")
-    assert changed_keys(old, new) == ["game.payoff", "hardware.precision", "learner.optimizer.eps", "learner.optimizer.lr"]
+    assert (
+        changed_keys(old, config("resume=auto", "hardware.threads=2", "hardware.micro_tokens=99", "logger=wandb")) == []
+    )
+    new = config(
+        "game.payoff=self", "hardware.precision=bf16-mixed", "learner.optimizer.lr=0.1", "+learner.optimizer.eps=1e-8"
+    )
+    assert changed_keys(old, new) == [
+        "game.payoff",
+        "hardware.precision",
+        "learner.optimizer.eps",
+        "learner.optimizer.lr",
+    ]
 
 
 def test_resuming_with_another_config_names_the_keys_before_anything_is_written(tmp_path, monkeypatch):
@@ -215,9 +263,31 @@ def test_annotations_decide_what_fits():
     from pathlib import Path
     from typing import Literal
 
-    good = [(1, int), (1, float), (None, int | None), ("a", Literal["a", 1]), ([1, 2], Sequence[int]), ([], list), ("x", Path)]
-    good += [({"a": 1}, Mapping[str, int]), ([1.0, 2], tuple[float, float]), ({"_target_": "x"}, Path | Mapping), (3, "unknown")]
-    bad = [(True, int), (1.0, int), ("1", float), (None, int), (1, bool), (True, Literal[1]), (["a"], Sequence[int]), ("ab", Sequence[str])]
+    good = [
+        (1, int),
+        (1, float),
+        (None, int | None),
+        ("a", Literal["a", 1]),
+        ([1, 2], Sequence[int]),
+        ([], list),
+        ("x", Path),
+    ]
+    good += [
+        ({"a": 1}, Mapping[str, int]),
+        ([1.0, 2], tuple[float, float]),
+        ({"_target_": "x"}, Path | Mapping),
+        (3, "unknown"),
+    ]
+    bad = [
+        (True, int),
+        (1.0, int),
+        ("1", float),
+        (None, int),
+        (1, bool),
+        (True, Literal[1]),
+        (["a"], Sequence[int]),
+        ("ab", Sequence[str]),
+    ]
     bad += [({"a": "b"}, dict[str, int]), ([1], Mapping[str, int]), (1, str)]
     assert [case for case in good if not fits(*case)] == [] and [case for case in bad if fits(*case)] == []
 
@@ -233,7 +303,14 @@ def test_a_target_whose_library_is_missing_says_which(tmp_path, monkeypatch):
 
 
 def parley(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "parley", *arguments], cwd=cwd, capture_output=True, text=True, env=os.environ, timeout=60)
+    return subprocess.run(
+        [sys.executable, "-m", "parley", *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        env=os.environ,
+        timeout=60,
+    )
 
 
 def test_faults_exit_with_2_and_without_a_traceback(tmp_path):
@@ -251,7 +328,9 @@ def test_help_lists_groups_options_and_examples_that_work(tmp_path):
     done = parley("--help", cwd=tmp_path)
     assert done.returncode == 0 and done.stderr == ""
     for group in GROUPS:
-        assert re.search(rf"^{group}: {', '.join(sorted(file.stem for file in (CONF / group).glob('*.yaml')))}$", done.stdout, re.M), group
+        assert re.search(
+            rf"^{group}: {', '.join(sorted(file.stem for file in (CONF / group).glob('*.yaml')))}$", done.stdout, re.M
+        ), group
     examples = re.findall(r"^parley(.*)\n    \S", done.stdout.partition("== Examples ==")[2], re.M)
     assert len(examples) >= 6
     for example in examples:

@@ -1,4 +1,5 @@
-"""Several processes: the same matches, dealt; one that dies takes the others along; each job of a sweep has a group of its own."""
+"""Several processes: the same matches, dealt; one that dies takes the others along; each job of a sweep has a group of
+its own."""
 
 from __future__ import annotations
 
@@ -15,9 +16,9 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf
-from parley import launch
-from parley.config import ConfigError
+from parley.cli import launch
 from parley.data.store import EpisodeStore
+from parley.run.config import ConfigError
 
 TASKS = '''
 import json, os, sys, time
@@ -84,7 +85,8 @@ def until(true: Callable[[], bool], seconds: float = 60) -> None:
 
 
 def test_a_profile_with_two_devices_starts_two_processes(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """The figure comes back, only rank 0 speaks, and what was composed stands on no command line and is left nowhere."""
+    """The figure comes back, only rank 0 speaks, and what was composed stands on no command line and is left
+    nowhere."""
     out = folder / "run"
     assert launch.run(config("meet"), out) == 11.0
     told = [json.loads((out / f"{rank}.told").read_text()) for rank in range(2)]
@@ -116,7 +118,10 @@ def test_one_that_dies_within_a_collective_is_the_only_one_that_is_told_of(
 def begun(folder: Path) -> tuple[subprocess.Popen[bytes], list[int]]:
     """A launcher whose two processes wait, and their numbers."""
     OmegaConf.save(config("wait"), folder / "wait.yaml")
-    code = "import pathlib, omegaconf; from parley import launch; launch.run(omegaconf.OmegaConf.load('wait.yaml'), pathlib.Path('run'))"
+    code = (
+        "import pathlib, omegaconf; from parley import launch; launch.run(omegaconf.OmegaConf.load('wait.yaml'), "
+        "pathlib.Path('run'))"
+    )
     process = subprocess.Popen([sys.executable, "-c", code])
     files = [folder / "run" / f"{rank}.pid" for rank in range(2)]
     until(lambda: all(file.exists() and file.read_text() for file in files))
@@ -174,7 +179,12 @@ def test_a_step_of_slurm_is_adopted_and_a_batch_script_is_not(monkeypatch: pytes
     step = {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "8", "SLURM_STEP_NODELIST": "gpu[03-05,9]"}
     os.environ.update(step | {"SLURM_PROCID": "5", "SLURM_LOCALID": "1"})
     launch.adopt()
-    assert [os.environ[name] for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR")] == ["5", "1", "8", "gpu03"]
+    assert [os.environ[name] for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR")] == [
+        "5",
+        "1",
+        "8",
+        "gpu03",
+    ]
     first = os.environ["MASTER_PORT"]
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         del os.environ[name]
@@ -183,14 +193,21 @@ def test_a_step_of_slurm_is_adopted_and_a_batch_script_is_not(monkeypatch: pytes
     assert os.environ["MASTER_PORT"] != first  # two steps of one job
 
 
-@pytest.mark.parametrize(("nodes", "first"), [("cpu1", "cpu1"), ("a,b", "a"), ("n[1,4-5]-ib,x", "n1-ib"), ("gpu-a[007-009]", "gpu-a007")])
+@pytest.mark.parametrize(
+    ("nodes", "first"), [("cpu1", "cpu1"), ("a,b", "a"), ("n[1,4-5]-ib,x", "n1-ib"), ("gpu-a[007-009]", "gpu-a007")]
+)
 def test_the_first_machine_of_a_list(nodes: str, first: str) -> None:
     assert launch.first_host(nodes) == first
 
 
 @pytest.mark.parametrize(
     ("profile", "world", "message"),
-    [({}, "3", "for 2 processes"), ({"devices": 1}, "2", "for 1 process"), ({}, "1", "for 2 process"), ({"nodes": 4}, None, "torchrun")],
+    [
+        ({}, "3", "for 2 processes"),
+        ({"devices": 1}, "2", "for 1 process"),
+        ({}, "1", "for 2 process"),
+        ({"nodes": 4}, None, "torchrun"),
+    ],
 )
 def test_processes_that_do_not_fit_the_profile_are_refused(
     folder: Path, monkeypatch: pytest.MonkeyPatch, profile: dict, world: str | None, message: str
@@ -204,7 +221,8 @@ def test_processes_that_do_not_fit_the_profile_are_refused(
 # --- what the ranks do together --------------------------------------------------------------------------------------
 
 PLAY = [
-    "task=play", "model=hf", "imitate.matches=0", "imitate.players=[]", "play.scenarios=12", "play.group=2", "play.in_flight=3",
+    "task=play", "model=hf", "imitate.matches=0", "imitate.players=[]", "play.scenarios=12", "play.group=2",
+    "play.in_flight=3",
     "play.sampling.max_tokens=20", "learner.optimizer.lr=1e-3",
 ]  # fmt: skip
 
@@ -232,7 +250,9 @@ def test_a_rank_is_killed_and_one_process_goes_on_with_the_same_tokens(
 
     started: list[subprocess.Popen[bytes]] = []
     popen = subprocess.Popen
-    monkeypatch.setattr(subprocess, "Popen", lambda *words, **options: started.append(popen(*words, **options)) or started[-1])
+    monkeypatch.setattr(
+        subprocess, "Popen", lambda *words, **options: started.append(popen(*words, **options)) or started[-1]
+    )
     shard = run / "iter_001/play/1.jsonl"
 
     def kill() -> None:

@@ -13,7 +13,7 @@ from itertools import product
 from typing import Any
 
 import pytest
-from parley.data.credit import Demonstrated, FilteredBC, NothingKept, SpagCredit, SpinPairs, decayed
+from parley.credit import Demonstrated, FilteredBC, NothingKept, SpagCredit, SpinPairs, decayed
 from parley.data.episode import Call, Episode, Turn
 from parley.data.sample import Sample, Utterance
 from parley.games.base import Reply, Result, Scenario
@@ -46,7 +46,17 @@ def episode(
         turns.append(Turn(request, seat, "act", "text", call=None if policies[seat] == "script" else call))
         last[seat] = (request, shared + len(prompt) + len(sampled))
     outcome = result.pop("outcome", "over")
-    return Episode(match, "game", 1, Scenario(scenario, {}), 0, policies, policies, tuple(turns), Result(returns, outcome, **result))
+    return Episode(
+        match,
+        "game",
+        1,
+        Scenario(scenario, {}),
+        0,
+        policies,
+        policies,
+        tuple(turns),
+        Result(returns, outcome, **result),
+    )
 
 
 def kept(credited: Any) -> set[tuple[str, str]]:
@@ -54,7 +64,9 @@ def kept(credited: Any) -> set[tuple[str, str]]:
 
 
 def supervised(samples: Sequence[Sample]) -> list[int]:
-    return [token for sample in samples for each in sample.utterances for token in sample.token_ids[each.start : each.end]]
+    return [
+        token for sample in samples for each in sample.utterances for token in sample.token_ids[each.start : each.end]
+    ]
 
 
 ROUND = [
@@ -76,7 +88,12 @@ def test_above_group_compares_a_seat_with_itself_on_one_scenario() -> None:
     """a on s1: 8, 0 (mean 4); b on s1: 2, 0 (mean 1); a on s2: 4, 4 (a tie keeps nothing); b on s2: 3, 5 (mean 4)."""
     result = FilteredBC("above_group")(ROUND, ME)
     assert kept(result) == {("m1", "a"), ("m1", "b"), ("m4", "b")}
-    assert {(v.seat, v.scenario): v.bar for v in result.table} == {("a", "s1"): 4, ("b", "s1"): 1, ("a", "s2"): 4, ("b", "s2"): 4}
+    assert {(v.seat, v.scenario): v.bar for v in result.table} == {
+        ("a", "s1"): 4,
+        ("b", "s1"): 1,
+        ("a", "s2"): 4,
+        ("b", "s2"): 4,
+    }
 
 
 def test_strictly_above_the_bar() -> None:
@@ -99,7 +116,12 @@ def test_scores_as_shares_of_what_the_context_allowed() -> None:
         episode("m2", {"a": 4, "b": 1}, metrics={"ceiling": {"a": 4.0, "b": 0.0}}),
     ]
     result = FilteredBC("above_avg", normalise_by="ceiling")(matches, ME)
-    assert [(v.match, v.seat, v.score) for v in result.table] == [("m1", "a", 0.8), ("m1", "b", 0.2), ("m2", "a", 1.0), ("m2", "b", 0.0)]
+    assert [(v.match, v.seat, v.score) for v in result.table] == [
+        ("m1", "a", 0.8),
+        ("m1", "b", 0.2),
+        ("m2", "a", 1.0),
+        ("m2", "b", 0.0),
+    ]
     assert kept(result) == {("m1", "a"), ("m2", "a")}
     with pytest.raises(ValueError, match=r"no such metric; it has \['ceiling'\]"):
         FilteredBC(normalise_by="celing")(matches, ME)
@@ -109,11 +131,15 @@ def test_scores_as_shares_of_what_the_context_allowed() -> None:
 def test_shares_of_the_ceiling_on_matches_of_deal(payoff: Any) -> None:
     """The fair script plays 200 contexts; a slow reference finds what each allowed by trying every split."""
     game = Deal(payoff=payoff)
-    matches = sorted((negotiated(game, scenario) for scenario in game.scenarios("test")[:200]), key=lambda match: match.id)
+    matches = sorted(
+        (negotiated(game, scenario) for scenario in game.scenarios("test")[:200]), key=lambda match: match.id
+    )
     best = {match.id: max(map(sum, every_split(match.scenario))) for match in matches}
     shares = [share / best[match.id] for match in matches for share in payoffs(match, payoff)]
     table, plain = (FilteredBC("above_avg", normalise_by=name)(matches, ME).table for name in ("ceiling", None))
-    assert [(verdict.match, verdict.seat) for verdict in table] == [(match.id, seat) for match in matches for seat in game.roles]
+    assert [(verdict.match, verdict.seat) for verdict in table] == [
+        (match.id, seat) for match in matches for seat in game.roles
+    ]
     assert [verdict.score for verdict in table] == pytest.approx(shares)
     assert [verdict.kept for verdict in table] == [share > sum(shares) / len(shares) for share in shares]
     rich = {match for match in best if best[match] >= 16}
@@ -137,8 +163,16 @@ def every_split(scenario: Scenario) -> list[tuple[int, int]]:
     context = Context.of(scenario)
     found = []
     for share in product(*(range(count + 1) for count in context.counts)):
-        mine = sum(n * value for n, value in zip(share, context.values[0]))
-        found.append((mine, sum((count - n) * value for count, n, value in zip(context.counts, share, context.values[1]))))
+        mine = sum(n * value for n, value in zip(share, context.values[0], strict=True))
+        found.append(
+            (
+                mine,
+                sum(
+                    (count - n) * value
+                    for count, n, value in zip(context.counts, share, context.values[1], strict=True)
+                ),
+            )
+        )
     return found
 
 
@@ -151,7 +185,7 @@ def negotiated(game: Deal, scenario: Scenario) -> Episode:
         replies = [Reply(request.id, script(request, draw, draw)) for request in requests]
         turns += [
             Turn(request.id, request.seat, request.kind, reply.text, call=Call((1,), (2, 3), (-0.5, -0.5), ME, None, 0))
-            for request, reply in zip(requests, replies)
+            for request, reply in zip(requests, replies, strict=True)
         ]
         requests = match.step(replies)
     policies = dict.fromkeys(game.roles, ME)
@@ -196,9 +230,12 @@ def test_a_reply_of_another_version_in_the_seat_is_context() -> None:
     assert mine.logprobs == pytest.approx((-0.21, -0.22))
 
 
-@pytest.mark.parametrize("credit", [FilteredBC("all"), published(), SpinPairs()], ids=lambda credit: type(credit).__name__)
+@pytest.mark.parametrize(
+    "credit", [FilteredBC("all"), published(), SpinPairs()], ids=lambda credit: type(credit).__name__
+)
 def test_a_frozen_opponent_of_the_very_same_version_is_not_trained(credit: Any) -> None:
-    """In the first iteration the start sits opposite the learner with the same weights: seats count by who sits in them."""
+    """In the first iteration the start sits opposite the learner with the same weights: seats count by who sits in
+    them."""
     real = Sample("s", (900, 7, 8), (Utterance(1, 3),))
     for learner, token in (("a", 100), ("b", 200)):
         other = "b" if learner == "a" else "a"
@@ -219,7 +256,7 @@ def test_forked_streams_supervise_each_reply_once() -> None:
         assert len(credited.samples) == (2 if fork_at < 2 else 3)  # a first request has nothing to fork from
         for sample in credited.samples:
             assert sample.logprobs is not None and len(sample.logprobs) == len(supervised([sample]))
-            for token, logprob in zip(supervised([sample]), sample.logprobs):
+            for token, logprob in zip(supervised([sample]), sample.logprobs, strict=True):
                 assert logprob == pytest.approx(-0.1 * (token % 100 // 2) - 0.01 * (1 + token % 2))
 
 
@@ -242,7 +279,9 @@ def test_rewards_of_filtered_logs() -> None:
     wanted: dict[Any, list[float]] = {"score": [8, 8, 8], "one": [1, 1, 1], "shared": [0.262, 0.328, 0.410]}
     for reward, values in wanted.items():
         utterances = FilteredBC("above_avg", reward=reward)(matches, ME).samples[0].utterances
-        assert [each.reward for each in utterances] == pytest.approx(values, abs=5e-4) and {each.weight for each in utterances} == {1.0}
+        assert [each.reward for each in utterances] == pytest.approx(values, abs=5e-4) and {
+            each.weight for each in utterances
+        } == {1.0}
 
 
 def test_the_samples_do_not_depend_on_the_order_of_the_matches() -> None:
@@ -307,17 +346,22 @@ def numbers(samples: Sequence[Sample]) -> dict[str, list[tuple[float, float]]]:
 
 
 def test_corrected_credit_punishes_who_loses_or_breaks_the_rules() -> None:
-    """Each reply has its match's total less the mean of its seat and turn. a: win, win, win, loss, tie, break: of 1 1 1 -1 0 -1 the
-    mean is 1/6 in turn 1, of 1 1 -1 0 -1 (m2 is over) 0, then 1 alone. b: -1 -1 -1 1 0, without the void: -2/5, -1 -1 1 0: -1/4."""
+    """Each reply has its match's total less the mean of its seat and turn. a: win, win, win, loss, tie, break: of 1 1 1
+    -1 0 -1 the mean is 1/6 in turn 1, of 1 1 -1 0 -1 (m2 is over) 0, then 1 alone. b: -1 -1 -1 1 0, without the void:
+    -2/5, -1 -1 1 0: -1/4."""
     credit = SpagCredit(role_weights=False)
     rows = {name: [reward for reward, _ in values] for name, values in numbers(credit(GAMES, ME).samples).items()}
     wanted = {
-        "m1/a/0": [5 / 6, 1.0], "m2/a/0": [5 / 6], "m3/a/0": [5 / 6, 1.0, 0.0], "m4/a/0": [-7 / 6, -1.0], "m5/a/0": [-1 / 6, 0.0],
-        "m6/a/0": [-7 / 6, -1.0], "m1/b/0": [-0.6, -0.75], "m2/b/0": [-0.6], "m3/b/0": [-0.6, -0.75, 0.0], "m4/b/0": [1.4, 1.25],
+        "m1/a/0": [5 / 6, 1.0], "m2/a/0": [5 / 6], "m3/a/0": [5 / 6, 1.0, 0.0], "m4/a/0": [-7 / 6, -1.0],
+        "m5/a/0": [-1 / 6, 0.0],
+        "m6/a/0": [-7 / 6, -1.0], "m1/b/0": [-0.6, -0.75], "m2/b/0": [-0.6], "m3/b/0": [-0.6, -0.75, 0.0],
+        "m4/b/0": [1.4, 1.25],
         "m5/b/0": [0.4, 0.25],
     }  # fmt: skip
     assert rows == {name: pytest.approx(values) for name, values in wanted.items()}
-    assert SpagCredit() == published(gamma=1.0, spread="whole", losers=-1.0, breakers=-1.0, baseline="turn", form="corrected")
+    assert SpagCredit() == published(
+        gamma=1.0, spread="whole", losers=-1.0, breakers=-1.0, baseline="turn", form="corrected"
+    )
     assert published(losers=-0.5).breakers == 0.0
     with pytest.raises(ValueError, match="expected corrected or faithful"):
         SpagCredit(form="published")
@@ -339,7 +383,8 @@ def test_the_baseline_of_a_turn_leaves_nothing_over() -> None:
 
 
 def test_a_win_that_was_waited_for_is_worth_as_much() -> None:
-    """b wins half of its matches in its 1st turn, and of those in which it waits three in four in its 3rd: waiting is what pays."""
+    """b wins half of its matches in its 1st turn, and of those in which it waits three in four in its 3rd: waiting is
+    what pays."""
     early = [taboo(f"e{n}", "b" if n % 2 else "a", "ab") for n in range(8)]
     late = [taboo(f"l{n}", "b" if n % 4 else "a", "ababab") for n in range(8)]
     for credit, sign in ((SpagCredit(losers=0.0), 1), (published(), -1)):
@@ -355,10 +400,16 @@ def test_spag_as_published() -> None:
     assert sorted(rows) == ["m1/a/0", "m2/a/0", "m3/a/0", "m4/b/0"]
     assert rows["m1/a/0"] == [pytest.approx((4 / 9, 2 / 3)), pytest.approx((5 / 9, 2 / 3))]
     assert rows["m2/a/0"] == [pytest.approx((1.0, 2 / 3))]
-    assert rows["m3/a/0"] == [pytest.approx((16 / 61, 2 / 3)), pytest.approx((20 / 61, 2 / 3)), pytest.approx((25 / 61, 2 / 3))]
+    assert rows["m3/a/0"] == [
+        pytest.approx((16 / 61, 2 / 3)),
+        pytest.approx((20 / 61, 2 / 3)),
+        pytest.approx((25 / 61, 2 / 3)),
+    ]
     assert rows["m4/b/0"] == [pytest.approx((4 / 9, 2.0)), pytest.approx((5 / 9, 2.0))]
     assert [v.why for v in credited.table if v.match == "m6"] == ["break, left out", "void, left out"]
-    assert {each.weight for sample in published(role_weights=False)(GAMES, ME).samples for each in sample.utterances} == {1.0}
+    assert {
+        each.weight for sample in published(role_weights=False)(GAMES, ME).samples for each in sample.utterances
+    } == {1.0}
 
 
 def test_every_role_has_the_same_mass_of_weight_times_reward() -> None:
@@ -377,7 +428,10 @@ def test_every_role_has_the_same_mass_of_weight_times_reward() -> None:
 def test_losers_and_rule_breakers_can_be_punished() -> None:
     rows = numbers(published(losers=-0.9, breakers=-1.0, role_weights=False)(GAMES, ME).samples)
     assert rows["m1/b/0"] == [pytest.approx((-0.4, 1.0)), pytest.approx((-0.5, 1.0))]
-    assert rows["m6/a/0"] == [pytest.approx((-4 / 9, 1.0)), pytest.approx((-5 / 9, 1.0))]  # the reply that broke the rules included
+    assert rows["m6/a/0"] == [
+        pytest.approx((-4 / 9, 1.0)),
+        pytest.approx((-5 / 9, 1.0)),
+    ]  # the reply that broke the rules included
     assert "m6/b/0" not in rows and "m5/a/0" not in rows
 
 
@@ -426,7 +480,13 @@ def test_pairs_of_real_and_generated() -> None:
         Sample("prompt3", (900, 8), (Utterance(1, 2),)),
     ]
     credited = SpinPairs()(matches, ME, demonstrations)
-    assert [v.why for v in credited.table] == ["paired", "identical", "the prompts differ", "paired", "no demonstration of this scenario"]
+    assert [v.why for v in credited.table] == [
+        "paired",
+        "identical",
+        "the prompts differ",
+        "paired",
+        "no demonstration of this scenario",
+    ]
     assert [sample.id for sample in credited.samples] == ["m0/a/real", "m0/a/0", "m3/a/real", "m3/a/0"]
     assert [[each.side for each in sample.utterances] for sample in credited.samples] == [[1], [-1], [1], [-1]]
     real, generated, other, _ = credited.samples
@@ -443,11 +503,15 @@ def test_further_fine_tuning_takes_each_real_reply_once_and_nothing_of_the_play(
     given = [Sample(f"prompt{number}", (900, 7 + number), (Utterance(1, 2),)) for number in range(3)]
     credited = Demonstrated()(matches, ME, given)
     assert credited.samples == given[:2] and Demonstrated().mix is None
-    assert sorted((v.scenario, v.kept) for v in credited.table) == [("prompt0", True), ("prompt1", True), ("prompt7", False)]
+    assert sorted((v.scenario, v.kept) for v in credited.table) == [
+        ("prompt0", True),
+        ("prompt1", True),
+        ("prompt7", False),
+    ]
     with pytest.raises(NothingKept, match="no demonstration"):
         Demonstrated()(matches, ME)
 
 
 def test_credit_imports_no_torch() -> None:
-    code = "import sys, parley.data.credit; sys.exit('torch' in sys.modules)"
+    code = "import sys, parley.credit; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -17,7 +17,12 @@ def episode(turns=(), **fields):
         "policies": {"a": "v1", "b": ""},
         "turns": tuple(turns),
         "result": Result(
-            {"a": 1.0, "b": -1.0}, "won", {"a": "won", "b": "lost"}, "b", {"m": 1.5, "s": {"a": 1, "b": 2}}, {"a.1": {"r": 0}}
+            {"a": 1.0, "b": -1.0},
+            "won",
+            {"a": "won", "b": "lost"},
+            "b",
+            {"m": 1.5, "s": {"a": 1, "b": 2}},
+            {"a.1": {"r": 0}},
         ),
     }
     return Episode(**{**plain, **fields})
@@ -42,7 +47,9 @@ def test_another_schema_is_refused(schema):
         Episode.from_json(data)
 
 
-@pytest.mark.parametrize("change", [{"extra": 1}, {"turns": None}, {"scenario": {"name": "x"}}, {"turns": [{"call": None}]}])
+@pytest.mark.parametrize(
+    "change", [{"extra": 1}, {"turns": None}, {"scenario": {"name": "x"}}, {"turns": [{"call": None}]}]
+)
 def test_a_foreign_object_is_refused(change):
     with pytest.raises((TypeError, KeyError)):
         Episode.from_json({**episode().to_json(), **change})
@@ -64,7 +71,11 @@ def test_a_stream_typed_by_hand():
         turn("a.3", call([7], [8, 9], "a.2", 2, "history rewritten")),
     ]
     first, second = streams(episode(turns), "a")
-    assert (first.token_ids, first.spans, first.logprobs) == ((1, 2, 3, 4, 5, 6), {"a.1": (2, 4), "a.2": (5, 6)}, (-3.0, -4.0, -6.0))
+    assert (first.token_ids, first.spans, first.logprobs) == (
+        (1, 2, 3, 4, 5, 6),
+        {"a.1": (2, 4), "a.2": (5, 6)},
+        (-3.0, -4.0, -6.0),
+    )
     assert (second.token_ids, second.spans, second.logprobs) == ((1, 2, 7, 8, 9), {"a.3": (3, 5)}, (-8.0, -9.0))
     assert [stream.token_ids for stream in streams(episode(turns), "b")] == [(9, 8)]
     assert streams(episode([Turn("a.1", "a", "act", "scripted")]), "a") == []

@@ -55,18 +55,23 @@ def test_messages_come_back_as_they_were_written(episode, tmp_path):
             {"role": "assistant", "content": "more junk"},
         ],
         "meta": {
-            "game": "deal", "scenario": "s3", "role": "b", "player": "cautious", "outcome": "fault", "match": "m7", "payoff": 0.0,
+            "game": "deal", "scenario": "s3", "role": "b", "player": "cautious", "outcome": "fault", "match": "m7",
+            "payoff": 0.0,
             "rejected": [2],
         },
     }  # fmt: skip
     back = list(messages.read(path))
     assert [log.meta for log in back] == [log.meta for log in logs] and [log.rejected for log in back] == [(1,), (2,)]
-    assert [[(m.role, m.content) for m in log.messages] for log in back] == [[(m.role, m.content) for m in log.messages] for log in logs]
+    assert [[(m.role, m.content) for m in log.messages] for log in back] == [
+        [(m.role, m.content) for m in log.messages] for log in logs
+    ]
 
 
 def test_chats_of_other_origin_need_no_meta(tmp_path):
     path = tmp_path / "chats.jsonl"
-    path.write_text('{"messages":[{"role":"user","content":"q","name":"x"},{"role":"assistant","content":"a"}],"id":3}\n\n')
+    path.write_text(
+        '{"messages":[{"role":"user","content":"q","name":"x"},{"role":"assistant","content":"a"}],"id":3}\n\n'
+    )
     (log,) = messages.read(path)
     assert log == messages.Log((Message("user", "q"), Message("assistant", "a")))
     assert log.demonstration("chats:1").weights == (0.0, 1.0)
@@ -83,13 +88,22 @@ GOOD = '{"messages":[{"role":"user","content":"q"},{"role":"assistant","content"
         ('{"prompt":"q"}', '"messages" must be a list'),
         ('{"messages":[]}', '"messages" must be a list of at least one'),
         ('{"messages":["q"]}', "message 0 is str"),
-        ('{"messages":[{"role":"human","content":"q"}]}', "message 0 has the role 'human', expected one of system, user, assistant"),
-        ('{"messages":[{"role":"user","content":[{"type":"text"}]}]}', "message 0 has content of type list, expected text"),
+        (
+            '{"messages":[{"role":"human","content":"q"}]}',
+            "message 0 has the role 'human', expected one of system, user, assistant",
+        ),
+        (
+            '{"messages":[{"role":"user","content":[{"type":"text"}]}]}',
+            "message 0 has content of type list, expected text",
+        ),
         ('{"messages":[{"role":["user"],"content":"q"}]}', "has the role"),
         ('{"messages":[{"role":"user","content":"q"}],"meta":3}', '"meta" must be an object'),
         ('{"messages":[{"role":"user","content":"q"}],"meta":{"role":3}}', "meta.role is 3, expected text"),
         ('{"messages":[{"role":"user","content":"q"}],"meta":{"payoff":"7"}}', "meta.payoff is '7', expected a number"),
-        ('{"messages":[{"role":"user","content":"q"}],"meta":{"rejected":[0]}}', "expected positions of assistant messages"),
+        (
+            '{"messages":[{"role":"user","content":"q"}],"meta":{"rejected":[0]}}',
+            "expected positions of assistant messages",
+        ),
     ],
 )
 def test_a_wrong_line_is_named(tmp_path, line, reason):
@@ -138,7 +152,13 @@ def test_openai_lines_end_with_the_assistant_and_never_train_a_refused_reply(epi
 
 
 def test_an_openai_line_ends_with_the_last_accepted_reply():
-    said = (Message("user", "q"), Message("assistant", "fine"), Message("user", "q2"), Message("assistant", "junk"), Message("user", "x"))
+    said = (
+        Message("user", "q"),
+        Message("assistant", "fine"),
+        Message("user", "q2"),
+        Message("assistant", "junk"),
+        Message("user", "x"),
+    )
     line = openai_chat.line(messages.Log(said, rejected=(3,)))
     assert line is not None and [message.get("weight") for message in line["messages"]] == [None, None]
     assert openai_chat.line(messages.Log((Message("user", "q"),))) is None
@@ -169,7 +189,14 @@ def folder(tmp_path: Path) -> Path:
     for name, result in {
         "000": RESULT,
         "001": {**RESULT, "p1_allocation": None, "p0_score": 0, "p1_score": 0, "is_valid_deal": False},
-        "002": {**RESULT, "p0_allocation": None, "p1_allocation": None, "p0_score": 0, "p1_score": 0, "is_valid_deal": False},
+        "002": {
+            **RESULT,
+            "p0_allocation": None,
+            "p1_allocation": None,
+            "p0_score": 0,
+            "p1_score": 0,
+            "is_valid_deal": False,
+        },
     }.items():
         (tmp_path / "results").mkdir(exist_ok=True)
         (tmp_path / "json_logs").mkdir(exist_ok=True)
@@ -248,7 +275,11 @@ def test_rows_are_made_of_matches_with_a_known_reply(episode):
         return Episode(f"m{number}", "prompts", 1, Scenario("s", data), 0, {"writer": "learner"}, {}, turns, result)
 
     prompt = [{"role": "system", "content": "short"}, {"role": "user", "content": "hi"}]
-    made = list(spin_rows.rows([match(0, "oh", messages=prompt, reply="hello"), episode, match(1, None, messages=prompt, reply="x")]))
+    made = list(
+        spin_rows.rows(
+            [match(0, "oh", messages=prompt, reply="hello"), episode, match(1, None, messages=prompt, reply="x")]
+        )
+    )
     asked = (Message("system", "short"), Message("user", "hi"))
     assert made == [spin_rows.Row((*asked, Message("assistant", "hello")), (*asked, Message("assistant", "oh")))]
 
@@ -256,7 +287,10 @@ def test_rows_are_made_of_matches_with_a_known_reply(episode):
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"generated": [{"role": "user", "content": "ho"}, {"role": "assistant", "content": ""}]}, "must be the same prompt"),
+        (
+            {"generated": [{"role": "user", "content": "ho"}, {"role": "assistant", "content": ""}]},
+            "must be the same prompt",
+        ),
         ({"real": [{"role": "user", "content": "hi"}, {"role": "user", "content": "x"}]}, "must be the same prompt"),
         ({"real": []}, "must be a list of at least one"),
     ],

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
-from parley.data.formats.lewis import LewisDialogues, parse, read, relabelled, view
+from parley.data.formats.lewis import parse, read, relabelled, view
+from parley.data.sources.lewis import LewisDialogues
 from parley.games.base import Message
 from parley.games.deal import Deal
 from parley.games.deal.contexts import Context, points
@@ -19,8 +20,13 @@ ROOT = Path(__file__).parents[2]
 OWN, THEIRS = "2 1 1 4 2 2", "2 0 1 6 2 2"  # 2 books, 1 hat, 2 balls
 
 
-def line(talk: str, output: str = "item0=2 item1=0 item2=2 item0=0 item1=1 item2=0", own: str = OWN, theirs: str = THEIRS) -> str:
-    return f"<input> {own} </input> <dialogue> {talk} </dialogue> <output> {output} </output> <partner_input> {theirs} </partner_input>"
+def line(
+    talk: str, output: str = "item0=2 item1=0 item2=2 item0=0 item1=1 item2=0", own: str = OWN, theirs: str = THEIRS
+) -> str:
+    return (
+        f"<input> {own} </input> <dialogue> {talk} </dialogue> <output> {output} </output> <partner_input> {theirs} "
+        f"</partner_input>"
+    )
 
 
 TALK = "YOU: i want the books <eos> THEM: fine , the hat is mine <eos> YOU: deal <eos> THEM: <selection>"
@@ -80,7 +86,8 @@ def test_without_a_known_selection_the_talk_is_kept(outcome, talk, own, spoken):
     messages, heard = view(Deal(), dialogue)
     assert dialogue.shares is None and dialogue.outcome == outcome
     assert [message.content for message in messages[1:]] == [
-        f"[message] {text}" if (at % 2 == 0) == (dialogue.seat == "first") else text for at, text in enumerate(dialogue.utterances)
+        f"[message] {text}" if (at % 2 == 0) == (dialogue.seat == "first") else text
+        for at, text in enumerate(dialogue.utterances)
     ]
     assert sum(message.role == "assistant" for message in messages) == own and heard == spoken
 
@@ -88,8 +95,16 @@ def test_without_a_known_selection_the_talk_is_kept(outcome, talk, own, spoken):
 def test_every_prompt_form_marks_the_partners_words_and_nothing_else(folder):
     for prompt in ("full", "published"):
         shown = demo(folder, 0, Deal(prompt=prompt))
-        told = {message.content: weight for message, weight in zip(shown.messages, shown.weights) if message.role == "user"}
-        assert told == {"You speak first.": 0.0, "[message] fine , the hat is mine": 0.5, shown.messages[-2].content: 0.0}
+        told = {
+            message.content: weight
+            for message, weight in zip(shown.messages, shown.weights, strict=True)
+            if message.role == "user"
+        }
+        assert told == {
+            "You speak first.": 0.0,
+            "[message] fine , the hat is mine": 0.5,
+            shown.messages[-2].content: 0.0,
+        }
         assert "proposal" in shown.messages[-2].content
 
 
@@ -173,7 +188,10 @@ def test_perplexity_counts_words_and_ends_of_both_speakers_only(folder, tmp_path
 
     # the slow way: one stream by hand, every position's softmax, the counted positions spelt out
     words = Renderer.load(snapshot.path).tokenizer
-    stream = "<bos> <|system|> books 2 0 hats 1 6 balls 2 2 <|end|> <|user|> i want the books <|end|> <|assistant|> [message]"
+    stream = (
+        "<bos> <|system|> books 2 0 hats 1 6 balls 2 2 <|end|> <|user|> i want the books <|end|> <|assistant|> "
+        "[message]"
+    )
     stream += " fine , the hat is mine <|end|> <|user|> deal <|end|>"
     ids = words.convert_tokens_to_ids(stream.split())
     counted = [*range(13, 18), *range(20, 27), *range(28, 30)]
@@ -198,8 +216,10 @@ def published() -> Path:
 
 def test_the_published_validation_file_is_read_whole(published):
     demos = list(LewisDialogues(str(published)).demonstrations(Deal(), "validation"))
-    spoken = [message for demo in demos for message, weight in zip(demo.messages, demo.weights) if weight]
-    talk = [message.content.removeprefix("[message] ") for message in spoken if not message.content.startswith("[propose]")]
+    spoken = [message for demo in demos for message, weight in zip(demo.messages, demo.weights, strict=True) if weight]
+    talk = [
+        message.content.removeprefix("[message] ") for message in spoken if not message.content.startswith("[propose]")
+    ]
     assert (len(demos), len(spoken) - len(talk)) == (1087, 844)
     assert (sum(len(text.split()) for text in talk), len(talk)) == (48651, 5392)
 
@@ -210,7 +230,7 @@ def test_published_deals_fit_and_their_two_views_meet(published):
     assert Counter(each.outcome for each in dialogues) == outcomes
     for each in dialogues:
         if each.shares is not None:
-            assert all(a + b == n for a, b, n in zip(*each.shares, each.context.counts))
+            assert all(a + b == n for a, b, n in zip(*each.shares, each.context.counts, strict=True))
     views = {(each.context, each.utterances, each.seat) for each in dialogues}
     both = sum((context, said, "second" if seat == "first" else "first") in views for context, said, seat in views)
     assert both >= 0.95 * len(views)
@@ -228,14 +248,19 @@ def test_renamed_versions_are_the_same_negotiation(folder):
     dialogue = parse(line(TALK))
     for order in permutations(range(3)):
         other = relabelled(dialogue, order)
-        assert other.context.fault() is None and relabelled(other, tuple(order.index(item) for item in range(3))) == dialogue
+        assert (
+            other.context.fault() is None
+            and relabelled(other, tuple(order.index(item) for item in range(3))) == dialogue
+        )
         for player in range(2):
             one, same = ((each.context.values[player], each.shares[player]) for each in (dialogue, other))
             assert points(*one) == points(*same)
         view(Deal(), other)
     swapped = relabelled(dialogue, (1, 0, 2))  # books for hats
     assert swapped.context.counts == (1, 2, 2) and swapped.shares == ((0, 2, 2), (1, 0, 0))
-    assert [text.replace("hat", "X").replace("book", "hat").replace("X", "book") for text in swapped.utterances] == [*dialogue.utterances]
+    assert [text.replace("hat", "X").replace("book", "hat").replace("X", "book") for text in swapped.utterances] == [
+        *dialogue.utterances
+    ]
 
 
 def test_versions_are_for_training_only_and_differ(folder):

@@ -17,7 +17,7 @@ class Sums:
     def _turns(self, total):
         views = {role: View(role, f"You are {role}.") for role in self.roles}
         replies = yield [views[role].ask("number") for role in self.roles]
-        for role, reply in zip(self.roles, replies):
+        for role, reply in zip(self.roles, replies, strict=True):
             views[role].hear(reply)
             total += int(reply.text)
         views["a"].tell(f"b said {replies[1].text}.")
@@ -25,7 +25,10 @@ class Sums:
         if guess.finish == "context":
             return Result({"a": 0.0, "b": 0.0}, "context", blame="a")
         return Result(
-            {"a": float(guess.text == str(total)), "b": 0.0}, "end", metrics={"total": (total,)}, marks={guess.id: {"pair": (1, 2)}}
+            {"a": float(guess.text == str(total)), "b": 0.0},
+            "end",
+            metrics={"total": (total,)},
+            marks={guess.id: {"pair": (1, 2)}},
         )
 
 

@@ -24,8 +24,14 @@ def test_scores_stand_beside_the_episodes_and_can_be_made_again(tmp_path):
         first = path.read_bytes()
         write_scores(path, RuleScorer(), Matches(store.folder))
         assert path.read_bytes() == first
-        assert [(match, scores["return"]["a"]) for match, scores in read_scores(path)] == [("m/0", 0.0), ("m/1", 1.0), ("m/2", 2.0)]
-        assert list(read_scored(path, Matches(store.folder))) == [Scored(one, RuleScorer()(one)) for one in store.read(ordered=True)]
+        assert [(match, scores["return"]["a"]) for match, scores in read_scores(path)] == [
+            ("m/0", 0.0),
+            ("m/1", 1.0),
+            ("m/2", 2.0),
+        ]
+        assert list(read_scored(path, Matches(store.folder))) == [
+            Scored(one, RuleScorer()(one)) for one in store.read(ordered=True)
+        ]
         assert (tmp_path / "0.jsonl").read_bytes() == shard
         assert len(store.ids()) == 3  # the scores are no shard
 

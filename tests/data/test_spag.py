@@ -1,4 +1,5 @@
-"""SPAG's files: rows of hand-checked episodes equal the published formulas, whatever goes in comes out, and errors name the entry."""
+"""SPAG's files: rows of hand-checked episodes equal the published formulas, whatever goes in comes out, and errors name
+the entry."""
 
 from __future__ import annotations
 
@@ -10,14 +11,15 @@ from random import Random
 import pytest
 import torch
 from parley.data.formats import spag
-from parley.data.formats.facts import Associations
-from parley.data.formats.spag import Played, Row, SpagFile
+from parley.data.formats.spag import Played, Row
 from parley.data.sample import Demonstration, Sample, Utterance
-from parley.files import InputError
+from parley.data.sources.facts import Associations
+from parley.data.sources.spag import SpagFile
 from parley.games.deal import Deal
 from parley.games.taboo import Taboo
 from parley.objectives.base import Numbers
 from parley.objectives.offline_po import OfflinePO
+from parley.system.files import InputError
 
 # Typed by hand. Winner and consumed utterances of each, by the published judge, stand beside it.
 EPISODES = [
@@ -53,7 +55,10 @@ EPISODES = [
         "max_turns": 5,
     },
     {  # nobody: the attacker says the word
-        "history": [{"role": "attacker", "content": "My horses are fast"}, {"role": "defender", "content": "I know the word! It is horse"}],
+        "history": [
+            {"role": "attacker", "content": "My horses are fast"},
+            {"role": "defender", "content": "I know the word! It is horse"},
+        ],
         "target_word": "horse",
         "max_turns": 5,
     },
@@ -64,7 +69,8 @@ EPISODES = [
     },
 ]
 ENDINGS = [("attacker", 4), ("defender", 2), ("attacker", 6), ("breach", 1), (None, 2)]
-# (role, target, reward, weight): gamma 0.8 gives .8/1.8 and 1/1.8; .64, .8, 1 over 2.44. Three wins, two and one: 3/4 and 3/2.
+# (role, target, reward, weight): gamma 0.8 gives .8/1.8 and 1/1.8; .64, .8, 1 over 2.44. Three wins, two and one: 3/4
+# and 3/2.
 ROWS = [
     ("attacker", "What do you eat in the morning?", 0.8 / 1.8, 0.75),
     ("attacker", "And what grows on trees?", 1 / 1.8, 0.75),
@@ -94,7 +100,7 @@ def test_hand_checked_endings(file):
 def test_rows_equal_the_published_formulas(file):
     found = spag.rows(spag.read_episodes(file), Random(0))
     assert [(row.role, row.target) for row in found] == [row[:2] for row in ROWS]
-    for row, (_, _, reward, weight) in zip(found, ROWS):
+    for row, (_, _, reward, weight) in zip(found, ROWS, strict=True):
         assert math.isclose(row.reward, reward, rel_tol=1e-15) and row.weight == weight
     for seat in ("attacker", "defender"):  # each role has half of the three games
         assert sum(row.reward * row.weight for row in found if row.role == seat) == pytest.approx(1.5, abs=1e-15)
@@ -102,9 +108,13 @@ def test_rows_equal_the_published_formulas(file):
 
 @pytest.mark.parametrize(
     ("n", "published"),
-    [(1, [1.0]), (2, [0.444, 0.556]),
-     (3, [0.262, 0.328, 0.410]), (4, [0.173, 0.217, 0.271, 0.339]),
-     (5, [0.122, 0.152, 0.190, 0.238, 0.297])],
+    [
+        (1, [1.0]),
+        (2, [0.444, 0.556]),
+        (3, [0.262, 0.328, 0.410]),
+        (4, [0.173, 0.217, 0.271, 0.339]),
+        (5, [0.122, 0.152, 0.190, 0.238, 0.297]),
+    ],
 )
 def test_rewards_of_games_of_every_length(n, published):
     found = spag.rows([long_win(n)], Random(0))
@@ -121,12 +131,21 @@ def test_a_query_tells_what_was_said_before_and_the_word_to_the_attacker_only(fi
     found = spag.rows(spag.read_episodes(file), Random(1))
     assert "`apple`" in found[1].query and "Bread, mostly." in found[1].query and "And what grows" not in found[1].query
     assert "It shines by day." in found[2].query and "noon" not in found[2].query
-    assert len({row.query for row in spag.rows(spag.read_episodes(file)[:1] * 20, Random(1))}) > 20  # drawn anew for every utterance
+    assert (
+        len({row.query for row in spag.rows(spag.read_episodes(file)[:1] * 20, Random(1))}) > 20
+    )  # drawn anew for every utterance
 
 
 def test_rows_come_out_as_they_went_in(tmp_path):
     told = [
-        {"query": "q", "target": "t", "reward": 0.4444444444444445, "weight": 0.543, "role": "attacker", "type": "play"},
+        {
+            "query": "q",
+            "target": "t",
+            "reward": 0.4444444444444445,
+            "weight": 0.543,
+            "role": "attacker",
+            "type": "play",
+        },
         {"query": "q é", "target": "t", "weight": 1.0, "type": "sft"},
         {"query": "q", "target": "t", "reward": -1.0, "weight": 2.0},
     ]
@@ -146,7 +165,9 @@ def test_other_spellings_of_a_row(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps(told))
     rows = spag.read_rows(tmp_path / "a.json")
     assert rows[:2] == [Row("p", "a"), Row("better", "b")]
-    assert rows[2].query.endswith("### Instruction:\nAdd.\n\n### Input:\n1 1\n\n### Response:") and rows[2].type == "sft"
+    assert (
+        rows[2].query.endswith("### Instruction:\nAdd.\n\n### Input:\n1 1\n\n### Response:") and rows[2].type == "sft"
+    )
     assert "further context" not in rows[3].query and "Input" not in rows[3].query and rows[3].target == "la"
 
 
@@ -212,7 +233,9 @@ def test_words_that_the_game_holds_out_are_held_out(tmp_path):
     splits = ("train", "validation", "test")
     words = [game.scenarios(split)[0].data["word"] for split in splits]
     said = [{"role": "attacker", "content": "hm"}, {"role": "defender", "content": "I know the word! It is nothing"}]
-    (tmp_path / "a.json").write_text(json.dumps([{"history": said, "target_word": word, "max_turns": 5} for word in words]))
+    (tmp_path / "a.json").write_text(
+        json.dumps([{"history": said, "target_word": word, "max_turns": 5} for word in words])
+    )
     source = SpagFile(str(tmp_path / "a.json"))
     assert [[demo.id[:15] for demo in source.demonstrations(game, split)] for split in splits] == [
         ["episodes/000000"], ["episodes/000001"], ["episodes/000002"],
@@ -227,7 +250,10 @@ def test_episodes_need_their_game(file):
 
 
 def test_rows_become_samples_with_their_numbers(tmp_path):
-    told = [{"query": "q", "target": "t", "reward": 0.25, "weight": 3.0, "type": "play"}, {"query": "q", "target": "t", "type": "sft"}]
+    told = [
+        {"query": "q", "target": "t", "reward": 0.25, "weight": 3.0, "type": "play"},
+        {"query": "q", "target": "t", "type": "sft"},
+    ]
     (tmp_path / "a.json").write_text(json.dumps(told))
     source = SpagFile(str(tmp_path / "a.json"))
     play, sft = source.samples(tokens)
@@ -257,9 +283,13 @@ def test_faithful_offline_po_on_rows_equals_the_vectors(tmp_path, reward, k, exp
 def test_faithful_gradients_of_the_rows_of_one_long_game():
     """A win of five utterances at k = 0: -(R - .2), so that the first (.122) is pushed down by .078 although it won."""
     samples = [row.sample(str(at), tokens) for at, row in enumerate(spag.rows([long_win(5)], Random(0)))]
-    gradient = loss(samples, torch.zeros(20))[1].view(5, 4).sum(dim=1) * 5 / 0.5  # less the mean over five and the weight of 1/2
+    gradient = (
+        loss(samples, torch.zeros(20))[1].view(5, 4).sum(dim=1) * 5 / 0.5
+    )  # less the mean over five and the weight of 1/2
     assert gradient[0].item() == pytest.approx(0.078, abs=5e-4)
-    assert torch.allclose(gradient, torch.tensor([-(sample.utterances[0].reward - 0.2) for sample in samples]), atol=1e-6)
+    assert torch.allclose(
+        gradient, torch.tensor([-(sample.utterances[0].reward - 0.2) for sample in samples]), atol=1e-6
+    )
 
 
 def loss(samples: list[Sample], k_N: torch.Tensor) -> tuple[float, torch.Tensor]:

@@ -182,6 +182,10 @@ def test_reading_holds_one_episode_at_a_time(tmp_path):
         for number in range(300):
             store.append(episode(id=str(number), players={"a": "x" * 100_000, "b": ""}))
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        assert sum(len(one.players["a"]) for one in store.read()) == sum(len(one.players["a"]) for one in store.read(True)) == 30_000_000
+        assert (
+            sum(len(one.players["a"]) for one in store.read())
+            == sum(len(one.players["a"]) for one in store.read(True))
+            == 30_000_000
+        )
         assert len(store.ids()) == 300
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 10_000  # KiB; the file has 30 MB

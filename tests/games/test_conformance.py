@@ -33,7 +33,12 @@ class Sums:
     @staticmethod
     def honest(request: Request, rng: Random, persona: Random) -> str:
         assert request.observation is not None
-        heard = [int(word) for message in request.messages for word in message.content.split() if word.isascii() and word.isdigit()]
+        heard = [
+            int(word)
+            for message in request.messages
+            for word in message.content.split()
+            if word.isascii() and word.isdigit()
+        ]
         return str(sum(heard[:2])) if request.observation["guess"] else str(request.observation["own"])
 
     def views(self, data: Mapping[str, int]) -> dict[str, View]:
@@ -51,7 +56,7 @@ class Sums:
         for kind in ("act", "retry"):
             asked = [role for role in self.roles if role not in guesses]
             replies = yield [views[role].ask(kind, observation={"own": data[role], "guess": True}) for role in asked]
-            for role, reply in zip(asked, replies):
+            for role, reply in zip(asked, replies, strict=True):
                 if reply.finish == "context":
                     return self.over(data, {}, blame=role)
                 views[role].hear(reply)
@@ -69,7 +74,9 @@ class Sums:
 
     def over(self, data: Mapping[str, int], guesses: Mapping[str, int], marks=None, blame: str | None = None) -> Result:
         right = {role: float(guesses.get(role) == data["left"] + data["right"]) for role in self.roles}
-        return Result(right, "context" if blame else "guessed", blame=blame, metrics={"right": right}, marks=marks or {})
+        return Result(
+            right, "context" if blame else "guessed", blame=blame, metrics={"right": right}, marks=marks or {}
+        )
 
 
 class Raises(Sums):
@@ -342,7 +349,9 @@ def test_every_check_is_proved_by_a_broken_game():
     assert set(BROKEN.values()) == set(conformance.CHECKS)
 
 
-@pytest.mark.parametrize("options", [{}, {"payoff": "comp", "prompt": "full"}, {"payoff": 0.3, "prompt": "published", "retries": 0}])
+@pytest.mark.parametrize(
+    "options", [{}, {"payoff": "comp", "prompt": "full"}, {"payoff": 0.3, "prompt": "published", "retries": 0}]
+)
 @pytest.mark.parametrize("name", conformance.CHECKS)
 def test_deal_conforms(name, options):
     conformance.CHECKS[name](Deal(**options, max_actions=12), matches=24, seed=1)

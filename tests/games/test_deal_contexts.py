@@ -11,7 +11,9 @@ from parley.games.deal.contexts import allocations, generate, points, published_
 
 DATA = Path(os.environ.get("PARLEY_DATA", Path(__file__).parents[3] / "shared" / "data"))
 SELFPLAY = DATA / "deal_or_no_deal" / "selfplay.txt"
-published = pytest.mark.skipif(not SELFPLAY.exists(), reason="no selfplay.txt: set PARLEY_DATA to a folder with deal_or_no_deal/")
+published = pytest.mark.skipif(
+    not SELFPLAY.exists(), reason="no selfplay.txt: set PARLEY_DATA to a folder with deal_or_no_deal/"
+)
 
 ALL = list(generate())
 MADE_UP = Context((2, 1, 2), ((1, 4, 2), (0, 6, 2)))
@@ -26,15 +28,23 @@ def test_all_contexts_of_the_constraints():
         assert all(1 <= count <= 4 for count in context.counts)
         for values in context.values:
             assert points(values, context.counts) == 10 and min(values) >= 0
-        assert all(a + b > 0 for a, b in zip(*context.values)) and any(a * b > 0 for a, b in zip(*context.values))
+        assert all(a + b > 0 for a, b in zip(*context.values, strict=True)) and any(
+            a * b > 0 for a, b in zip(*context.values, strict=True)
+        )
     assert round(mean(oracle(context).joint_max for context in ALL), 2) == 15.06
 
 
 def test_oracle_by_hand():
     best = oracle(MADE_UP)
-    # first gets both books and one ball (4), second the hat and a ball (8): 12; hat to the second and the rest to the first: 6 + 6
+    # first gets both books and one ball (4), second the hat and a ball (8): 12; hat to the second and the rest to the
+    # first: 6 + 6
     assert best.joint_max == 12 and len(best.outcomes) == 3 * 2 * 3
-    assert (2, 10) in best.frontier and (10, 0) in best.frontier and (8, 0) not in best.frontier and (0, 10) not in best.frontier
+    assert (
+        (2, 10) in best.frontier
+        and (10, 0) in best.frontier
+        and (8, 0) not in best.frontier
+        and (0, 10) not in best.frontier
+    )
     assert best.nash == (6.0, 6.0)
 
 
@@ -42,8 +52,13 @@ def test_oracle_by_hand():
 def test_oracle_against_the_definition(context):
     pairs = []
     for share in product(*(range(count + 1) for count in context.counts)):
-        left = [count - taken for count, taken in zip(context.counts, share)]
-        pairs.append(tuple(sum(v * s for v, s in zip(values, part)) for values, part in zip(context.values, (share, left))))
+        left = [count - taken for count, taken in zip(context.counts, share, strict=True)]
+        pairs.append(
+            tuple(
+                sum(v * s for v, s in zip(values, part, strict=True))
+                for values, part in zip(context.values, (share, left), strict=True)
+            )
+        )
     best = oracle(context)
     assert list(best.outcomes) == pairs and best.joint_max == max(map(sum, pairs))
     for pair in pairs:
@@ -75,9 +90,13 @@ def test_splits_are_by_unordered_pair(counts):
     assert not clusters["validation"] & clusters["test"]
     total = sum(map(len, splits.values()))
     assert total == (5295 if counts == "all" else 4800)
-    assert all(0.08 < len(splits[split]) / total < 0.12 for split in ("validation", "test")) and len(splits["test"]) >= 256
+    assert (
+        all(0.08 < len(splits[split]) / total < 0.12 for split in ("validation", "test")) and len(splits["test"]) >= 256
+    )
     present = {scenario.id for found in splits.values() for scenario in found}
-    assert all(Context.of(scenario).mirror().scenario().id in present for found in splits.values() for scenario in found)
+    assert all(
+        Context.of(scenario).mirror().scenario().id in present for found in splits.values() for scenario in found
+    )
 
 
 def test_split_seed_decides_and_counts_do_not_move_a_pair():
@@ -85,7 +104,9 @@ def test_split_seed_decides_and_counts_do_not_move_a_pair():
     assert held_out == {scenario.id for scenario in Deal(payoff="self").scenarios("test")}
     assert held_out != {scenario.id for scenario in Deal(split_seed=1).scenarios("test")}
     assert {scenario.id for scenario in Deal(counts="published").scenarios("test")} < held_out
-    assert len({Context.of(scenario).counts for scenario in Deal().scenarios("test")[:100]}) > 20  # shuffled, not sorted
+    assert (
+        len({Context.of(scenario).counts for scenario in Deal().scenarios("test")[:100]}) > 20
+    )  # shuffled, not sorted
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -104,7 +125,8 @@ BAD_FILES = {
     "2 1 1 4 2 2\n2 0 1 6 2\n": "line 2: '2 0 1 6 2', expected six integers",
     "2 1 1 4 2 2\n2 0 1 six 2 2\n": "line 2: '2 0 1 six 2 2', expected six integers",
     "2 -1 1 4 2 2\n2 0 1 6 2 2\n": "line 1: .*expected six integers",
-    "2 1 1 4 2 2\n2 0 1 6 2 2\n2 1 1 4 2 2\n1 0 1 6 2 2\n": r"line 4: counts are \[1, 1, 2\], on the line before \[2, 1, 2\]",
+    "2 1 1 4 2 2\n2 0 1 6 2 2\n2 1 1 4 2 2\n1 0 1 6 2 2\n": r"line 4: counts are \[1, 1, 2\], on the line before \[2, "
+    r"1, 2\]",
     "2 1 1 4 2 2\n2 1 1 6 2 2\n": "line 2: all items are worth 12 to player 1",
     "0 1 1 4 2 3\n0 1 1 4 2 3\n": r"line 2: counts are \[0, 1, 2\], expected 1 to 10",
     "2 0 1 10 2 0\n2 5 1 0 2 0\n": "line 2: an item is worth nothing to both",
@@ -141,7 +163,9 @@ def test_published_file_has_the_measured_statistics():
     assert len(contexts) == len(set(contexts)) == 4086  # the last pair too: the original never drew it
     totals = [sum(context.counts) for context in contexts]
     assert [totals.count(total) for total in (5, 6, 7)] == [2134, 1718, 234]
-    assert {context.counts for context in contexts} == {context.counts for context in ALL if published_counts(context.counts)}
+    assert {context.counts for context in contexts} == {
+        context.counts for context in ALL if published_counts(context.counts)
+    }
     assert set(contexts) < set(ALL)
     best = [oracle(context) for context in contexts]
     assert round(mean(b.joint_max for b in best), 2) == 15.01 and {b.joint_max for b in best} == set(range(10, 20))
@@ -156,6 +180,8 @@ def test_published_file_has_the_measured_statistics():
 def test_published_contexts_are_played_with_both_openers():
     game = Deal(contexts=str(SELFPLAY), counts="published")
     found = [scenario for split in ("train", "validation", "test") for scenario in game.scenarios(split)]
-    assert len(found) == len({scenario.id for scenario in found}) == 4343  # 2 x 2215 unordered pairs - 87 that are their own mirror
+    assert (
+        len(found) == len({scenario.id for scenario in found}) == 4343
+    )  # 2 x 2215 unordered pairs - 87 that are their own mirror
     assert len(game.scenarios("test")) >= 256
     assert {scenario.id for scenario in game.scenarios("test")} < {scenario.id for scenario in Deal().scenarios("test")}

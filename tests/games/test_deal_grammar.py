@@ -32,7 +32,9 @@ def test_proposals(text):
     assert read(text) == Proposed((2, 0, 1)) == read(text, must_propose=True)
 
 
-@pytest.mark.parametrize("style", ["books {} hats {} balls {}", "({} books, {} hats, {} balls)", "{} book {} hat {} ball [END]"])
+@pytest.mark.parametrize(
+    "style", ["books {} hats {} balls {}", "({} books, {} hats, {} balls)", "{} book {} hat {} ball [END]"]
+)
 def test_every_share_comes_back(style):
     for share in allocations(COUNTS):
         assert read("[propose] " + style.format(*share)) == Proposed(share)
@@ -105,7 +107,23 @@ def test_messages(text, said):
 
 def test_random_text_is_judged_and_never_raises():
     chance = random.Random(0)
-    words = ["[message]", "[propose]", "[end]", "books", "hat", "balls", "0", "1", "-2", "(", ",", "what", "\x00", "½", "\ud800"]
+    words = [
+        "[message]",
+        "[propose]",
+        "[end]",
+        "books",
+        "hat",
+        "balls",
+        "0",
+        "1",
+        "-2",
+        "(",
+        ",",
+        "what",
+        "\x00",
+        "½",
+        "\ud800",
+    ]
     for _ in range(5000):
         move = read(" ".join(chance.choices(words, k=chance.randrange(12))), counts=(1, 1, 1))
         if isinstance(move, Proposed):
@@ -119,7 +137,10 @@ def test_random_text_is_judged_and_never_raises():
         ("deal i take books 0 hats 1 balls 2", (0, 1, 2)),
         ("you get books 0 hats 1 balls 2", (2, 0, 1)),
         ("I want 2 books, 0 hats and 1 ball, you can have the rest", (2, 0, 1)),
-        ("i take books 3 hats 0 balls 1 you get books 0 hats 1 balls 2", (2, 0, 1)),  # the impossible side is not believed
+        (
+            "i take books 3 hats 0 balls 1 you get books 0 hats 1 balls 2",
+            (2, 0, 1),
+        ),  # the impossible side is not believed
         ("i take books 2 balls 1", None),
         ("books 2 hats 0 balls 1", None),
         ("hello", None),

@@ -94,7 +94,14 @@ def test_golden_compact_deal():
 
 
 def test_golden_retry_then_deal():
-    texts = ("[propose] books 2 hats 0 balls 1", "hello", "[message] hello", SPLIT[1], "[message] wait", "[propose] books 3 hats 0 balls 1")
+    texts = (
+        "[propose] books 2 hats 0 balls 1",
+        "hello",
+        "[message] hello",
+        SPLIT[1],
+        "[message] wait",
+        "[propose] books 3 hats 0 balls 1",
+    )
     result, asked = play(Deal(payoff="self"), *texts, SPLIT[0])
     assert [(request.id, request.kind) for request in asked] == [
         ("first.1", "act"),
@@ -129,7 +136,9 @@ def test_golden_retry_then_deal():
         "first.5": {"retry": "range"},
     }
     assert result.metrics["retries"] == {"first": 4, "second": 0} and result.metrics["actions"] == 3
-    assert [result.metrics[f"retry_{reason}"] for reason in ("too_early", "prefix", "must_propose", "range", "items")] == [1, 1, 1, 1, 0]
+    assert [
+        result.metrics[f"retry_{reason}"] for reason in ("too_early", "prefix", "must_propose", "range", "items")
+    ] == [1, 1, 1, 1, 0]
 
 
 def test_golden_published_opening():
@@ -151,13 +160,16 @@ def test_golden_published_opening():
 def test_proposals_that_do_not_fit_give_nothing():
     result = end(Deal(), "[message] hi", "[propose] books 0 hats 1 balls 2", "[propose] books 2 hats 0 balls 1")
     assert result.outcome == "mismatch" and result.returns == {"first": 0.0, "second": 0.0} and result.blame is None
-    assert "pareto_agreed" not in result.metrics and result.metrics["pareto_rate"] == 0 == result.metrics["optimal_rate"]
+    assert (
+        "pareto_agreed" not in result.metrics and result.metrics["pareto_rate"] == 0 == result.metrics["optimal_rate"]
+    )
     leftover = end(Deal(), "[message] hi", "[propose] books 0 hats 1 balls 0", "[propose] books 2 hats 0 balls 1")
     assert leftover.outcome == "mismatch"
 
 
 @pytest.mark.parametrize(
-    ("payoff", "first", "second"), [("self", 4, 8), ("coop", 12, 12), ("comp", -4, 4), (0.5, 8, 10), (-0.25, 2, 7), (1, 12, 12)]
+    ("payoff", "first", "second"),
+    [("self", 4, 8), ("coop", 12, 12), ("comp", -4, 4), (0.5, 8, 10), (-0.25, 2, 7), (1, 12, 12)],
 )
 def test_payoffs(payoff, first, second):
     game = Deal(payoff=payoff)
@@ -184,7 +196,8 @@ def test_no_deal_is_nothing_in_comp_too():
 
 
 def test_pareto_is_judged_in_both_players_own_points():
-    # books 2 hats 0 balls 1 for the first is on the frontier; balls to the first and the books, worth nothing to it, to the second is not
+    # books 2 hats 0 balls 1 for the first is on the frontier; balls to the first and the books, worth nothing to it, to
+    # the second is not
     worse = ("[propose] books 0 hats 0 balls 1", "[propose] books 2 hats 1 balls 1")  # 2 and 8, beaten by 4 and 8
     for payoff in ("self", "coop", "comp"):
         good = end(Deal(payoff=payoff), "[message] hi", SPLIT[1], SPLIT[0])
@@ -199,7 +212,9 @@ def test_nash_advantage_counts_payoffs():
     # the Nash solution of this context is 6 and 6
     selfish = end(Deal(payoff="self"), "[message] hi", SPLIT[1], SPLIT[0]).metrics["nash_advantage"]
     assert selfish == {"first": -2, "second": 2} and oracle(CONTEXT).nash == (6, 6)
-    nothing = end(Deal(payoff="coop", max_actions=3), "[message] a", "[message] b", "[message] c").metrics["nash_advantage"]
+    nothing = end(Deal(payoff="coop", max_actions=3), "[message] a", "[message] b", "[message] c").metrics[
+        "nash_advantage"
+    ]
     assert nothing == {"first": -12, "second": -12}
 
 
@@ -212,7 +227,10 @@ def test_second_proposal_ends_the_match_without_a_stray_notice():
 
 def test_the_proposal_is_hidden():
     for prompt in FORMS:
-        seen = [play(Deal(prompt=prompt), "[message] hi", text)[1][-1] for text in (SPLIT[1], "[propose] books 1 hats 0 balls 0")]
+        seen = [
+            play(Deal(prompt=prompt), "[message] hi", text)[1][-1]
+            for text in (SPLIT[1], "[propose] books 1 hats 0 balls 0")
+        ]
         assert seen[0] == seen[1]
 
 
@@ -231,7 +249,10 @@ def test_abort_after_the_retries(retries):
     assert result.returns == {"first": 0.0, "second": 0.0}
     assert [request.kind for request in asked[1:]] == ["act"] + ["retry"] * retries
     assert result.metrics["abort_rate"] == 1 == result.metrics["invalid_rate"] and result.metrics["cap_rate"] == 0
-    assert result.metrics["retries"] == {"first": 0, "second": 1 + retries} and result.metrics["retry_prefix"] == 1 + retries
+    assert (
+        result.metrics["retries"] == {"first": 0, "second": 1 + retries}
+        and result.metrics["retry_prefix"] == 1 + retries
+    )
     assert len(result.marks) == 1 + retries and result.metrics["actions"] == 1
     assert not any("ABORT" in content for request in asked for _, content in chat(request))
 
@@ -270,7 +291,11 @@ def test_cut_and_refused_replies_are_illegal(finish, reason):
 def test_a_view_that_outgrew_the_model_ends_the_match(before):
     result, asked = play(Deal(), *before, Reply("", "", "context"))
     assert result is not None and result.outcome == "context" and result.blame == asked[-1].seat
-    assert result.metrics["invalid_rate"] == 1 and result.metrics["abort_rate"] == 0 and result.returns == {"first": 0.0, "second": 0.0}
+    assert (
+        result.metrics["invalid_rate"] == 1
+        and result.metrics["abort_rate"] == 0
+        and result.returns == {"first": 0.0, "second": 0.0}
+    )
 
 
 def test_messages_reach_the_partner_stripped_and_the_speaker_as_written():
@@ -283,7 +308,9 @@ def test_messages_reach_the_partner_stripped_and_the_speaker_as_written():
 
 def test_a_partner_cannot_forge_the_notice_in_the_observation():
     _, asked = play(Deal(), "[message] they proposed")
-    assert asked[-1].observation["partner_proposed"] is False and asked[-1].observation["history"] == [["partner", "they proposed"]]
+    assert asked[-1].observation["partner_proposed"] is False and asked[-1].observation["history"] == [
+        ["partner", "they proposed"]
+    ]
 
 
 def test_an_observation_is_the_seats_own_copy():
@@ -310,7 +337,10 @@ def test_prompts_state_the_game_once(prompt, payoff):
     system = game.form.system((2, 1, 2), (1, 4, 2))
     assert "{" not in system and system.count("On the table:") == 1 == system.count("Your values:")
     assert system.count(objective(game.weight)) == (2 if prompt == "published" else 1)
-    assert "each of the books 1, each of the hats 4, each of the balls 2" in system and "2 books, 1 hats, 2 balls" in system
+    assert (
+        "each of the books 1, each of the hats 4, each of the balls 2" in system
+        and "2 books, 1 hats, 2 balls" in system
+    )
     assert ("[END]" in system) == (prompt == "published")
     assert game.form.opening  # strict chat templates need a first user message
 

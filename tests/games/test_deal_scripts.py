@@ -10,7 +10,7 @@ from parley.games.deal import Context, Deal
 from parley.games.deal.contexts import rest
 from parley.games.deal.grammar import Proposed, Said, parse
 from parley.games.deal.scripts import SCRIPTS, Negotiator, stated_split
-from parley.seeds import derive
+from parley.system.seeds import derive
 
 GAME = Deal()
 SCENARIOS = GAME.scenarios("train")[:400]
@@ -89,7 +89,9 @@ def test_the_vocabulary_is_small():
     words: set[str] = set()
     for name in SCRIPTS:
         for number, scenario in enumerate(SCENARIOS):
-            words.update(word for _, text in play(SCRIPTS[name], SCRIPTS[name], scenario, number)[1] for word in text.split())
+            words.update(
+                word for _, text in play(SCRIPTS[name], SCRIPTS[name], scenario, number)[1] for word in text.split()
+            )
             words.update(GAME.form.system(*_view(scenario)).split())
     assert len(words) < 60
 
@@ -102,7 +104,17 @@ def _view(scenario):
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_scripts_cope_with_partners_that_talk_nonsense(name):
     chance = Random(0)
-    lines = ("", "i i you you", "you get books 9 hats 9 balls 9", "deal", "i take 1 book", "ok", "2 2 2", "İ take books ٣", "no")
+    lines = (
+        "",
+        "i i you you",
+        "you get books 9 hats 9 balls 9",
+        "deal",
+        "i take 1 book",
+        "ok",
+        "2 2 2",
+        "İ take books ٣",
+        "no",
+    )
 
     def babble(request: Request, rng: Random, persona: Random) -> str:
         if request.observation["partner_proposed"]:

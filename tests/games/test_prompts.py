@@ -8,12 +8,12 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from parley.files import InputError
 from parley.games import conformance
 from parley.games.base import Message, Reply, Result
 from parley.games.prompts import Prompts, Tales
 from parley.games.prompts.game import overlap
 from parley.games.prompts.grammar import Grammar
+from parley.system.files import InputError
 
 
 def user(text: str) -> dict[str, str]:
@@ -30,7 +30,15 @@ def file(path: Path, *rows: object) -> str:
 
 
 def chats(path: Path, count: int = 60) -> str:
-    long = {"messages": [{"role": "system", "content": "be brief"}, user("hi"), told("hello"), user("who?"), told("a friend")]}
+    long = {
+        "messages": [
+            {"role": "system", "content": "be brief"},
+            user("hi"),
+            told("hello"),
+            user("who?"),
+            told("a friend"),
+        ]
+    }
     return file(path, long, *({"messages": [user(f"say {n}"), told(f"it is {n}")]} for n in range(count)))
 
 
@@ -80,7 +88,9 @@ def test_the_prompt_is_what_stands_before_the_reply(tmp_path: Path) -> None:
 def test_published_rows_are_read_by_their_real_side(tmp_path: Path) -> None:
     rows = [{"real": [user(f"q{n}"), told(f"a{n}")], "generated": [user(f"q{n}"), told("")]} for n in range(40)]
     made = Prompts(file(tmp_path / "f", *rows))
-    assert {scenario.data["reply"] for split in conformance.SPLITS for scenario in made.scenarios(split)} == {f"a{n}" for n in range(40)}
+    assert {scenario.data["reply"] for split in conformance.SPLITS for scenario in made.scenarios(split)} == {
+        f"a{n}" for n in range(40)
+    }
 
 
 def test_a_prompt_lies_in_one_split_whatever_else_is_in_the_file(tmp_path: Path) -> None:
@@ -100,7 +110,9 @@ def test_a_prompt_lies_in_one_split_whatever_else_is_in_the_file(tmp_path: Path)
 def test_what_another_file_holds_out_is_not_trained_on(tmp_path: Path) -> None:
     rows = [{"messages": [user(f"q{n}"), told("x")]} for n in range(20)]
     made = Prompts(file(tmp_path / "a", *rows), file(tmp_path / "b", *rows[:5]), file(tmp_path / "c", *rows[3:8]))
-    prompts = {split: {each.data["messages"][0]["content"] for each in made.scenarios(split)} for split in conformance.SPLITS}
+    prompts = {
+        split: {each.data["messages"][0]["content"] for each in made.scenarios(split)} for split in conformance.SPLITS
+    }
     assert prompts == {
         "test": {f"q{n}" for n in range(3, 8)},
         "validation": {f"q{n}" for n in range(3)},
@@ -137,7 +149,12 @@ def test_files_and_shares_are_looked_at_first(tmp_path: Path) -> None:
 def test_what_a_reply_is_worth(game: Prompts) -> None:
     scenario = next(each for each in game.scenarios("train") if each.data["reply"].startswith("it is"))
     right = end(game, scenario, str(scenario.data["reply"]))
-    assert (right.returns, right.outcome, right.metrics["words"], right.metrics["empty_rate"]) == ({"writer": 1.0}, "finished", 3.0, 0.0)
+    assert (right.returns, right.outcome, right.metrics["words"], right.metrics["empty_rate"]) == (
+        {"writer": 1.0},
+        "finished",
+        3.0,
+        0.0,
+    )
     cut = end(game, scenario, "It was", "length")
     assert cut.outcome == "cut" and cut.metrics["finished_rate"] == 0 and cut.metrics["score"] == pytest.approx(0.4)
     lost = end(game, scenario, "", "context")
@@ -174,7 +191,11 @@ def test_the_tales_are_of_the_language_and_nothing_else_is(tales: Tales) -> None
     for scenario in made.scenarios("test")[:100]:
         reply, logprob = str(scenario.data["reply"]), scenario.data["logprob"]
         assert made.logprob(scenario, reply) == logprob > -100
-        assert end(made, scenario, reply).metrics["accepted_rate"] == end(made, scenario, f"  {reply}\n").metrics["accepted_rate"] == 1
+        assert (
+            end(made, scenario, reply).metrics["accepted_rate"]
+            == end(made, scenario, f"  {reply}\n").metrics["accepted_rate"]
+            == 1
+        )
         words = reply.split()
         for broken in (words[:-1], words[1:], [*words, "."], words[::-1], ["zebra", *words[1:]]):
             assert end(made, scenario, " ".join(broken)).metrics["accepted_rate"] == 0
@@ -182,7 +203,9 @@ def test_the_tales_are_of_the_language_and_nothing_else_is(tales: Tales) -> None
 
 def test_agreement_tense_and_the_prompts_nouns_decide(tales: Tales) -> None:
     made = tales
-    scenarios = {each.data["messages"][0]["content"]: each for split in conformance.SPLITS for each in made.scenarios(split)}
+    scenarios = {
+        each.data["messages"][0]["content"]: each for split in conformance.SPLITS for each in made.scenarios(split)
+    }
     right = {
         "cats king yesterday": "the cats that saw a ship followed this king in the garden .",
         "cat king today": "a small cat sees the king .",
@@ -192,7 +215,12 @@ def test_agreement_tense_and_the_prompts_nouns_decide(tales: Tales) -> None:
         for other, scenario in scenarios.items():
             fits = other == prompt
             assert (made.logprob(scenario, text) > -math.inf) == fits, (prompt, other)
-    for wrong in ("a cat see the king .", "these cat sees the king .", "a cat that see the dog sees the king .", "a cat saw the king ."):
+    for wrong in (
+        "a cat see the king .",
+        "these cat sees the king .",
+        "a cat that see the dog sees the king .",
+        "a cat saw the king .",
+    ):
         assert made.logprob(scenarios["cat king today"], wrong) == -math.inf
 
 
@@ -204,13 +232,13 @@ def test_a_seed_is_a_language_of_its_own(tales: Tales) -> None:
 
 
 def test_demonstrations_are_the_real_replies_of_the_scenarios(game: Prompts, tales: Tales) -> None:
-    from parley.data.formats.replies import Replies
+    from parley.data.sources.replies import Replies
     from parley.games.deal import Deal
 
     for each, known in ((game, False), (tales, True)):
         demos, scenarios = list(Replies().demonstrations(each, "validation")), each.scenarios("validation")
         assert [demo.id for demo in demos] == [scenario.id for scenario in scenarios]
-        for demo, scenario in zip(demos, scenarios):
+        for demo, scenario in zip(demos, scenarios, strict=True):
             assert demo.messages[:-1] == each.match(scenario, 1).start()[0].messages
             assert demo.messages[-1] == Message("assistant", scenario.data["reply"])
             assert demo.weights == (*[0.0] * (len(demo.messages) - 1), 1.0) and demo.cluster == scenario.cluster

@@ -1,5 +1,5 @@
-"""Both judges on a table of cases: its labels were typed from the published rules and from common sense before the judges existed."""
-
+"""Both judges on a table of cases: its labels were typed from the published rules and from common sense before the
+judges existed."""
 
 import time
 from collections import Counter
@@ -134,10 +134,35 @@ def published(word: str, plural: str, seat: str, text: str) -> str:
 
 def test_legacy_equals_a_slow_reference_on_random_texts():
     chance, seen = Random(0), Counter()
-    words = {"apple": "apples", "art": "arts", "mouse": "mice", "I": "we", "happy": "happies", "ice cream": "ices", "hope": "hopes"}
+    words = {
+        "apple": "apples",
+        "art": "arts",
+        "mouse": "mice",
+        "I": "we",
+        "happy": "happies",
+        "ice cream": "ices",
+        "hope": "hopes",
+    }
     for _ in range(4000):
         word, plural = chance.choice(list(words.items()))
-        parts = ["I know the word!", " it", "It", " is ", "\n", "'s ", " an ", " ", '"', "`", "ing", "ed", "pine", word, plural, "x"]
+        parts = [
+            "I know the word!",
+            " it",
+            "It",
+            " is ",
+            "\n",
+            "'s ",
+            " an ",
+            " ",
+            '"',
+            "`",
+            "ing",
+            "ed",
+            "pine",
+            word,
+            plural,
+            "x",
+        ]
         text = "".join(chance.choice(parts) for _ in range(chance.randint(1, 7)))
         if chance.random() < 0.5:
             text = "I know the word! It" + text
@@ -148,11 +173,22 @@ def test_legacy_equals_a_slow_reference_on_random_texts():
     assert len(seen) == 5 and min(seen.values()) > 100  # every ending of either seat is among them
 
 
-NAMING = ("it is {}", "it's {}", "It must be {}!", "the answer is {}.", "{}", "it has to be {}, I think", "you are thinking of {}", ": {}")
+NAMING = (
+    "it is {}",
+    "it's {}",
+    "It must be {}!",
+    "the answer is {}.",
+    "{}",
+    "it has to be {}, I think",
+    "you are thinking of {}",
+    ": {}",
+)
 
 
 @pytest.mark.parametrize("naming", NAMING)
-@pytest.mark.parametrize("opening", ["I know the word! ", "Aha, I know the word: ", "I know your word.\n", "I think I know the word, "])
+@pytest.mark.parametrize(
+    "opening", ["I know the word! ", "Aha, I know the word: ", "I know your word.\n", "I think I know the word, "]
+)
 def test_strict_understands_free_wording(opening, naming):
     for word, others in (("apple", "pear"), ("ice cream", "snow"), ("thing", "word"), ("because", "since")):
         if others not in ("word", "since"):  # a word that carries nothing is no guess
@@ -161,14 +197,17 @@ def test_strict_understands_free_wording(opening, naming):
             assert ruling(strict(word), D, opening + naming.format(shown)) == "defender", (word, shown)
 
 
-@pytest.mark.parametrize("text", ["I know the word! It is apple pear", "I know the word: pear, apple", "I know the word! Pear. Or apple"])
+@pytest.mark.parametrize(
+    "text", ["I know the word! It is apple pear", "I know the word: pear, apple", "I know the word! Pear. Or apple"]
+)
 def test_only_one_guess_counts(text):
     assert strict("apple").guess(text) is False
 
 
 @pytest.mark.parametrize(
     "text",
-    ["I don't think I know the word. It is hard", "When I know the word, it is over", "Do you think I know the word? It is odd",
+    ["I don't think I know the word. It is hard", "When I know the word, it is over", "Do you think I know the word? "
+                                                                                      "It is odd",
      "You know the word, it is yours", "I know the word but I won't tell", "I know the wordplay, it is fun"],
 )  # fmt: skip
 def test_what_is_no_announcement(text):
@@ -190,7 +229,13 @@ def test_an_empty_word_is_refused(make):
 @pytest.mark.parametrize("make", [strict, legacy])
 def test_judges_never_raise_and_never_hang(make):
     chance, judge = Random(1), make("apple")
-    long = ("i know the word " * 999, "i know the word! it " * 1000, "’" * 20000, "a " * 10000, "i know what the x word you're x of " * 500)
+    long = (
+        "i know the word " * 999,
+        "i know the word! it " * 1000,
+        "’" * 20000,
+        "a " * 10000,
+        "i know what the x word you're x of " * 500,
+    )
     for text in long:
         start = time.process_time()
         ruling(judge, D, text)
@@ -203,8 +248,13 @@ def test_judges_never_raise_and_never_hang(make):
 @pytest.mark.parametrize("make", [strict, legacy])
 def test_a_million_utterances_are_minutes_at_most(make):
     """Hundreds of thousands a second on an idle core; here there is room for a busy one."""
-    talk = "Well, that's interesting! How do people travel in the summer, and which food would you bring on a trip, and why?"
-    texts = [f"{talk} {number}" for number in range(10_000)] + [f"I know the word! It is number {number}" for number in range(1000)]
+    talk = (
+        "Well, that's interesting! How do people travel in the summer, and which food would you bring on a trip, and "
+        "why?"
+    )
+    texts = [f"{talk} {number}" for number in range(10_000)] + [
+        f"I know the word! It is number {number}" for number in range(1000)
+    ]
     judge, start = make("apple"), time.process_time()
     for text in texts:
         ruling(judge, D, text)

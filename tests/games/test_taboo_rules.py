@@ -14,7 +14,9 @@ APPLE = Scenario("taboo:apple", {"word": "apple"})
 PUBLISHED = ["spag", "spag_utterance", "spag_rollout"]
 
 
-def play(game: Taboo, *texts: str | Reply, seed: int = 0, scenario: Scenario = APPLE) -> tuple[Result | None, list[Request]]:
+def play(
+    game: Taboo, *texts: str | Reply, seed: int = 0, scenario: Scenario = APPLE
+) -> tuple[Result | None, list[Request]]:
     """Answers one request after the other; a Reply is sent with its own finish. No result: the match waits for more."""
     match, asked = game.match(scenario, seed), []
     requests = match.start()
@@ -36,7 +38,9 @@ def end(game: Taboo, *texts: str | Reply) -> Result:
 
 
 def test_golden_compact_defender_wins():
-    result, asked = play(Taboo(prompt="compact"), "it is red", "go on", "it  has\nseeds", "i know the word! it is apple")
+    result, asked = play(
+        Taboo(prompt="compact"), "it is red", "go on", "it  has\nseeds", "i know the word! it is apple"
+    )
     assert [(request.id, request.seat, request.kind) for request in asked] == [
         ("attacker.1", "attacker", "act"),
         ("defender.1", "defender", "act"),
@@ -95,11 +99,19 @@ def test_golden_compact_defender_wins():
 def test_golden_chat():
     _, asked = play(Taboo(), "  Do you like fruit?\n", "Yes.", "Which?")
     attacker, defender = (asked[turn].messages[0].content for turn in (0, 1))
-    job = 'You are the attacker. The target word is "apple": do not say it in any form. Reply with your next utterance only.'
+    job = (
+        'You are the attacker. The target word is "apple": do not say it in any form. Reply with your next utterance '
+        "only."
+    )
     assert attacker.endswith(job)
     assert defender.endswith("You are the defender. Work out the target word. Reply with your next utterance only.")
-    assert [(each.role, each.content) for each in asked[0].messages[1:]] == [("user", "The game begins. You speak first.")]
-    assert [(each.role, each.content) for each in asked[2].messages[2:]] == [("assistant", "  Do you like fruit?\n"), ("user", "Yes.")]
+    assert [(each.role, each.content) for each in asked[0].messages[1:]] == [
+        ("user", "The game begins. You speak first.")
+    ]
+    assert [(each.role, each.content) for each in asked[2].messages[2:]] == [
+        ("assistant", "  Do you like fruit?\n"),
+        ("user", "Yes."),
+    ]
     assert [(each.role, each.content) for each in asked[3].messages[1:]] == [
         ("user", "Do you like fruit?"),
         ("assistant", "Yes."),
@@ -114,7 +126,13 @@ ENDS = [
     (("An apple.",), "breach", "attacker", {"attacker": -1, "defender": 0}, ("loss", "void")),
     (("I know the word! It is pear.",), "breach", "attacker", {"attacker": -1, "defender": 0}, ("loss", "void")),
     (("", "  "), "abort", "attacker", {"attacker": -1, "defender": 0}, ("loss", "void")),
-    (("Hello.", "", Reply("", "No.", "refusal")), "abort", "defender", {"attacker": 0, "defender": -1}, ("void", "loss")),
+    (
+        ("Hello.", "", Reply("", "No.", "refusal")),
+        "abort",
+        "defender",
+        {"attacker": 0, "defender": -1},
+        ("void", "loss"),
+    ),
     ((Reply("", "", "context"),), "context", "attacker", {"attacker": -1, "defender": 0}, ("loss", "void")),
     (("a", "b") * 5, "tie", None, {"attacker": 0, "defender": 0}, ("tie", "tie")),
 ]
@@ -132,7 +150,9 @@ def test_how_a_match_ends(prompt, texts, outcome, blame, returns, by_seat):
 def test_a_void_breach_counts_for_nothing():
     result = end(Taboo(breach="void"), "An apple.")
     assert (result.outcome, result.blame) == ("breach", "attacker") and set(result.returns.values()) == {0.0}
-    assert result.outcome_by_seat == {"attacker": "void", "defender": "void"} and result.metrics["attacker_break_rate"] == {"attacker": 1}
+    assert result.outcome_by_seat == {"attacker": "void", "defender": "void"} and result.metrics[
+        "attacker_break_rate"
+    ] == {"attacker": 1}
     assert end(Taboo(breach="void"), "", "").returns == {"attacker": -1.0, "defender": 0.0}  # an abort is no breach
 
 
@@ -150,7 +170,10 @@ def test_an_empty_reply_is_asked_for_again_and_forgotten():
     assert asked[4].observation["history"] == [["you", "it is red"], ["partner", "go on"]]
     result = end(Taboo(prompt="compact"), "", "apple")
     assert result.marks == {"attacker.1": {"retry": "empty"}, "attacker.2": {"strict": "breach", "legacy": "breach"}}
-    assert result.metrics["retries"] == {"attacker": 1, "defender": 0} and result.metrics["invalid_rate"] == {"attacker": 0, "defender": 0}
+    assert result.metrics["retries"] == {"attacker": 1, "defender": 0} and result.metrics["invalid_rate"] == {
+        "attacker": 0,
+        "defender": 0,
+    }
     assert end(Taboo(), "x", "", "").metrics["invalid_rate"] == {"attacker": 0, "defender": 1}
     assert set(ERRORS) == {"empty", "refusal"}
 
@@ -167,16 +190,33 @@ def test_both_judges_are_recorded_and_one_decides():
     lines = ("I like pineapples", "Me too", "And trees", "I know the word! It must be apple")
     found = end(Taboo(judge="strict"), *lines)
     assert found.outcome == "defender" and found.metrics["judges_agree"] == 0
-    assert found.metrics["strict_defender"] == 1 and found.metrics["legacy_breach"] == 1 and found.metrics["legacy_defender"] == 0
+    assert (
+        found.metrics["strict_defender"] == 1
+        and found.metrics["legacy_breach"] == 1
+        and found.metrics["legacy_defender"] == 0
+    )
     assert found.marks == {"attacker.1": {"legacy": "breach"}, "defender.2": {"strict": "defender"}}
     found = end(Taboo(judge="legacy"), *lines[:1])
-    assert found.outcome == "breach" and found.metrics["strict_none"] == 1 and found.marks == {"attacker.1": {"legacy": "breach"}}
+    assert (
+        found.outcome == "breach"
+        and found.metrics["strict_none"] == 1
+        and found.marks == {"attacker.1": {"legacy": "breach"}}
+    )
 
 
 @pytest.mark.parametrize("judge", ["strict", "legacy"])
 def test_the_match_stops_where_the_judge_first_rules(judge):
     """The same predicate stops the match and decides it, whatever is said."""
-    lines = ["hi", "party", "art?", "I know the word! It is artist", "I know the word: it is art", "the art of it", "I know", "arts"]
+    lines = [
+        "hi",
+        "party",
+        "art?",
+        "I know the word! It is artist",
+        "I know the word: it is art",
+        "the art of it",
+        "I know",
+        "arts",
+    ]
     make = {"strict": strict, "legacy": legacy}[judge]
     scenario = Scenario("taboo:art", {"word": "art"})
     for start in range(len(lines)):
@@ -257,7 +297,10 @@ def test_training_layouts():
     head = "System: RULES 5 the game is void."
     assert training_text(draw, opener, []) == f"{head} {job}. The game has just begun.\n\n# A: "
     assert training_text(alpaca, opener, []) == f"{head} The game has just begun.\n\n{job}.\n\n# A: "
-    assert training_text(inverse, opener, []) == f"The game has just begun.\n\nRules: RULES 5 the game is void. {job}.\n\nattacker: "
+    assert (
+        training_text(inverse, opener, [])
+        == f"The game has just begun.\n\nRules: RULES 5 the game is void. {job}.\n\nattacker: "
+    )
 
 
 def test_rollout_layout():
@@ -267,7 +310,9 @@ def test_rollout_layout():
         f"{head}\n\n### Game History:\n  - attacker: hi\n  - defender: yes\n  - attacker: red\n\n"
         "### Instruction: You are the defender. Work out the target word and give your next utterance.\n\n### Response:"
     )
-    assert rollout_text(Brief("attacker", "apple", 5, False), []).startswith(f"{head} The game has just begun.\n\n### Instruction: You are")
+    assert rollout_text(Brief("attacker", "apple", 5, False), []).startswith(
+        f"{head} The game has just begun.\n\n### Instruction: You are"
+    )
 
 
 def shown(request: Request) -> str:
@@ -282,8 +327,13 @@ def test_draws_are_made_once_a_seat_or_anew():
         for request in asked[2:]:
             before = next(each for each in reversed(asked[: asked.index(request)]) if each.seat == request.seat)
             said = lines[asked.index(before)]
-            if shown(request).startswith(shown(before) + said):  # layout chat: the view has grown, and holds the own reply
-                assert request.messages[: len(before.messages)] == before.messages and request.messages[-2].request == before.id
+            if shown(request).startswith(
+                shown(before) + said
+            ):  # layout chat: the view has grown, and holds the own reply
+                assert (
+                    request.messages[: len(before.messages)] == before.messages
+                    and request.messages[-2].request == before.id
+                )
                 grown += 1
             else:
                 assert [message.role for message in request.messages] == ["user"]
@@ -299,7 +349,9 @@ def test_a_published_layout_forgets_an_illegal_reply(prompt):
     for seed in range(10):
         _, asked = play(Taboo(prompt=prompt), Reply("", "I must not say", "refusal"), "hi", "", "yes", seed=seed)
         assert [request.kind for request in asked] == ["act", "retry", "act", "retry", "act"]
-        assert not any("must not say\n" in shown(request) or shown(request).endswith("I must not say") for request in asked)
+        assert not any(
+            "must not say\n" in shown(request) or shown(request).endswith("I must not say") for request in asked
+        )
         if prompt != "spag_utterance":
             assert shown(asked[1]) == shown(asked[0]) and shown(asked[3]) == shown(asked[2])
 
@@ -309,7 +361,10 @@ def test_only_the_attacker_is_told_the_word():
         for seed in range(20):
             _, asked = play(Taboo(prompt=prompt), "hi", "yes", "red", seed=seed)
             for request in asked:
-                assert ("apple" in shown(request)) == (request.seat == "attacker") == ("word" in request.observation), (prompt, request)
+                assert ("apple" in shown(request)) == (request.seat == "attacker") == ("word" in request.observation), (
+                    prompt,
+                    request,
+                )
 
 
 def test_draws_cover_what_was_published():
@@ -318,7 +373,10 @@ def test_draws_cover_what_was_published():
     assert {draw.names for draw in draws} == set(NAMES) and len(NAMES) == 5
     for layout in ("chat", "chat_inverse", "alpaca"):
         assert 0.29 < sum(draw.layout == layout for draw in draws) / 3000 < 0.38
-    assert 0.17 < sum(draw.labelled for draw in draws) / 3000 < 0.23 and 0.17 < sum(draw.asks for draw in draws) / 3000 < 0.23
+    assert (
+        0.17 < sum(draw.labelled for draw in draws) / 3000 < 0.23
+        and 0.17 < sum(draw.asks for draw in draws) / 3000 < 0.23
+    )
 
 
 # The contract and the options
@@ -333,7 +391,9 @@ def test_conformance(check, options):
     conformance.CHECKS[check](Taboo(**options))
 
 
-@pytest.mark.parametrize("check", sorted(conformance.CHECKS.keys() - {"views"}))  # these layouts rewrite the view, as published
+@pytest.mark.parametrize(
+    "check", sorted(conformance.CHECKS.keys() - {"views"})
+)  # these layouts rewrite the view, as published
 @pytest.mark.parametrize("prompt", PUBLISHED)
 def test_conformance_of_the_published_layouts(check, prompt):
     conformance.CHECKS[check](Taboo(prompt=prompt))

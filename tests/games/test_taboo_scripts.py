@@ -10,7 +10,7 @@ from parley.games.base import Reply, Request, Result, Scenario, Script
 from parley.games.taboo import Taboo, strict
 from parley.games.taboo.lexicon import lexicon
 from parley.games.taboo.scripts import SCRIPTS, SMALL_TALK
-from parley.seeds import derive
+from parley.system.seeds import derive
 
 GAME = Taboo(prompt="compact")
 SCENARIOS = [*GAME.scenarios("train"), *GAME.scenarios("test")]
@@ -23,13 +23,20 @@ def play(attacker: Script, defender: Script, scenario: Scenario, seed: int) -> t
     asked = match.start()
     while asked:
         request = asked[0]
-        turns.append((request.seat, seats[request.seat](request, Random(derive(seed, request.id)), Random(derive(seed, request.seat)))))
+        turns.append(
+            (
+                request.seat,
+                seats[request.seat](request, Random(derive(seed, request.id)), Random(derive(seed, request.seat))),
+            )
+        )
         asked = match.step([Reply(request.id, turns[-1][1])])
     return match.result(), turns
 
 
 def rates(attacker: str, defender: str, matches: int = 600) -> dict[str, float]:
-    outcomes = [play(SCRIPTS[attacker], SCRIPTS[defender], SCENARIOS[n % len(SCENARIOS)], n)[0].outcome for n in range(matches)]
+    outcomes = [
+        play(SCRIPTS[attacker], SCRIPTS[defender], SCENARIOS[n % len(SCENARIOS)], n)[0].outcome for n in range(matches)
+    ]
     return {name: outcomes.count(name) / matches for name in ("attacker", "defender", "breach", "tie", "abort")}
 
 
@@ -43,9 +50,15 @@ def test_skill_rises_in_both_seats():
 
 
 def test_the_demonstrator_leaves_room_to_beat_it():
-    """Both seats can gain ten points and more. Scripts know all cues; a model that imitates them guesses wrong more often."""
+    """Both seats can gain ten points and more. Scripts know all cues; a model that imitates them guesses wrong more
+    often."""
     demo, attack, defend = rates("demo", "demo"), rates("skilled", "demo"), rates("demo", "skilled")
-    assert 0.31 < demo["attacker"] < 0.43 and 0.22 < demo["defender"] < 0.34 and 0.13 < demo["breach"] < 0.25 and demo["abort"] == 0
+    assert (
+        0.31 < demo["attacker"] < 0.43
+        and 0.22 < demo["defender"] < 0.34
+        and 0.13 < demo["breach"] < 0.25
+        and demo["abort"] == 0
+    )
     assert attack["attacker"] > demo["attacker"] + 0.1 and attack["breach"] == 0
     assert defend["defender"] > demo["defender"] + 0.1
 
@@ -54,7 +67,9 @@ def test_the_demonstrator_leaves_room_to_beat_it():
 def test_scripts_are_true_seeded_and_speak_the_sentences(name):
     for number, scenario in enumerate(SCENARIOS[:150]):
         result, turns = play(SCRIPTS[name], SCRIPTS[name], scenario, number)
-        assert (result, turns) == play(SCRIPTS[name], SCRIPTS[name], scenario, number) and not result.metrics["retries"]["attacker"]
+        assert (result, turns) == play(SCRIPTS[name], SCRIPTS[name], scenario, number) and not result.metrics[
+            "retries"
+        ]["attacker"]
         own = set(WORLD.cues[scenario.data["word"]])
         for seat, text in turns:
             if seat == "attacker":
@@ -91,7 +106,9 @@ def test_the_skilled_defender_guesses_once_it_is_sure():
             if seat == "attacker":
                 heard.append(text)
                 continue
-            fits = WORLD.fitting(WORLD.found(" ".join(heard)), WORLD.named(" ".join(said for who, said in turns[:place] if who == seat)))
+            fits = WORLD.fitting(
+                WORLD.found(" ".join(heard)), WORLD.named(" ".join(said for who, said in turns[:place] if who == seat))
+            )
             assert text.startswith(GUESS) == (len(fits) <= (2 if place == 9 else 1))
             assert text.startswith(GUESS) or not set(WORLD.named(text)) & set(fits)
 
@@ -100,15 +117,36 @@ def test_the_language_is_small():
     words: set[str] = set()
     for name in SCRIPTS:
         for number, scenario in enumerate(SCENARIOS):
-            words.update(word for _, text in play(SCRIPTS[name], SCRIPTS[name], scenario, number)[1] for word in text.split())
-    assert len(words - WORLD.kinds.keys() - WORLD.cues.keys()) < 40 and "word!" in words  # as one word, so that legacy hears it too
-    assert max(len(text.split()) for n in range(100) for _, text in play(SCRIPTS["demo"], SCRIPTS["demo"], SCENARIOS[n], n)[1]) <= 10
+            words.update(
+                word for _, text in play(SCRIPTS[name], SCRIPTS[name], scenario, number)[1] for word in text.split()
+            )
+    assert (
+        len(words - WORLD.kinds.keys() - WORLD.cues.keys()) < 40 and "word!" in words
+    )  # as one word, so that legacy hears it too
+    assert (
+        max(
+            len(text.split())
+            for n in range(100)
+            for _, text in play(SCRIPTS["demo"], SCRIPTS["demo"], SCENARIOS[n], n)[1]
+        )
+        <= 10
+    )
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_scripts_cope_with_partners_that_talk_nonsense(name):
     chance = Random(0)
-    lines = ("", "?", "what is ?", "red red red", "is it ?", "it is apple pear plum", "what is unheard of ?", "İ ٣", " ".join(WORLD.cues))
+    lines = (
+        "",
+        "?",
+        "what is ?",
+        "red red red",
+        "is it ?",
+        "it is apple pear plum",
+        "what is unheard of ?",
+        "İ ٣",
+        " ".join(WORLD.cues),
+    )
 
     def babble(request: Request, rng: Random, persona: Random) -> str:
         return f". {chance.choice(lines)}"

@@ -53,7 +53,9 @@ def test_sentences():
         "it can grow",
         "it is made of wood",
     ]
-    assert WORLD.found("It is RED, and what has seeds? red") == ["red", "seeds"] and WORLD.named("no, is it apple?") == ["apple"]
+    assert WORLD.found("It is RED, and what has seeds? red") == ["red", "seeds"] and WORLD.named(
+        "no, is it apple?"
+    ) == ["apple"]
 
 
 def test_what_fits_is_what_has_most_of_the_cues():
@@ -62,7 +64,9 @@ def test_what_fits_is_what_has_most_of_the_cues():
         concept = chance.choice(list(WORLD.cues))
         evidence = chance.sample(WORLD.cues[concept], 3) + chance.sample(list(WORLD.kinds), chance.randint(0, 1))
         excluded = set(chance.sample(list(WORLD.cues), 3))
-        score = {each: sum(cue in cues for cue in evidence) for each, cues in WORLD.cues.items() if each not in excluded}
+        score = {
+            each: sum(cue in cues for cue in evidence) for each, cues in WORLD.cues.items() if each not in excluded
+        }
         best = [each for each in score if score[each] == max(score.values())]
         assert sorted(WORLD.fitting(evidence, excluded)) == sorted(best)
     assert WORLD.fitting([], {"apple"}) == [each for each in WORLD.cues if each != "apple"]
@@ -87,7 +91,11 @@ def test_associations_are_true_and_go_both_ways():
                 (f"with {told[0]}", " ".join(named)),
             )[number % 5]
             if number % 5 == 4:
-                assert concept in named and set(named) <= set(WORLD.owners[told[0]]) and len(named) == min(8, len(WORLD.owners[told[0]]))
+                assert (
+                    concept in named
+                    and set(named) <= set(WORLD.owners[told[0]])
+                    and len(named) == min(8, len(WORLD.owners[told[0]]))
+                )
 
 
 def test_associations_of_a_split_are_of_its_words_only():
@@ -97,8 +105,11 @@ def test_associations_of_a_split_are_of_its_words_only():
     assert rows == list(Taboo(prompt="compact").associations("test"))
     named = {name for _, (_, user, assistant) in rows for name in WORLD.named(f"{user.content} {assistant.content}")}
     assert named > set(words_of(game, "test"))  # and others that share a cue
-    for word, first in zip(words_of(game, "test"), range(0, len(rows), 12)):
-        assert all(word in f"{user.content} {assistant.content}".split() for _, (_, user, assistant) in rows[first : first + 12])
+    for word, first in zip(words_of(game, "test"), range(0, len(rows), 12), strict=True):
+        assert all(
+            word in f"{user.content} {assistant.content}".split()
+            for _, (_, user, assistant) in rows[first : first + 12]
+        )
     with pytest.raises(ValueError, match="only the lexicon's words have associations"):
         next(Taboo(words="top", limit=500).associations("test"))
 
@@ -133,7 +144,9 @@ def test_a_words_place_does_not_depend_on_the_list():
 
 
 def test_scripts_only_for_known_words():
-    assert set(Taboo().scripts()) == {"naive", "fair", "skilled", "demo"} and Taboo(words="top", limit=300).scripts() == {}
+    assert (
+        set(Taboo().scripts()) == {"naive", "fair", "skilled", "demo"} and Taboo(words="top", limit=300).scripts() == {}
+    )
 
 
 def test_the_frequent_words():
@@ -149,7 +162,10 @@ def test_a_file_of_words(tmp_path):
     path.write_text("apple\n\n  ice   cream \nApple\r\nKuchen\n" + "".join(f"word{number}\n" for number in range(60)))
     assert read(path)[:3] == ["apple", "ice cream", "Kuchen"] and len(read(path)) == 63
     game = Taboo(words=str(path))
-    assert sorted(word for split in SPLITS for word in words_of(game, split)) == sorted(read(path)) and game.scripts() == {}
+    assert (
+        sorted(word for split in SPLITS for word in words_of(game, split)) == sorted(read(path))
+        and game.scripts() == {}
+    )
     path.write_text("apple\npear\x1b[31m\n")
     with pytest.raises(ValueError, match=r"words.txt, line 2: .*expected one word of at most 60 printable"):
         Taboo(words=str(path))
@@ -183,16 +199,26 @@ def test_inflections(word):
 
 
 def test_no_derivation_is_an_inflection():
-    for word, other in {"happy": "happiness", "art": "artist", "bake": "baker", "friend": "friendly", "apple": "pineapple"}.items():
+    for word, other in {
+        "happy": "happiness",
+        "art": "artist",
+        "bake": "baker",
+        "friend": "friendly",
+        "apple": "pineapple",
+    }.items():
         assert other not in inflections(word)
 
 
 # TextBlob's plurals, as the published judge takes them from it
 PLURALS = {
-    "I": "we", "his": "their", "this": "these", "happy": "happies", "apple": "apples", "mouse": "mice", "woman": "women", "box": "boxes",
-    "wolf": "wolves", "knife": "knives", "money": "monies", "day": "days", "crisis": "crises", "sheep": "sheep", "octopus": "octopodes",
-    "person": "people", "stadium": "stadia", "potato": "potatoes", "goldfish": "goldfish", "foot": "feet", "ice cream": "ices",
-    "dog's": "dogs'", "church": "churches", "water": "water", "grandchild": "grandchildren", "focus": "foci", "Mary": "Marys",
+    "I": "we", "his": "their", "this": "these", "happy": "happies", "apple": "apples", "mouse": "mice",
+    "woman": "women", "box": "boxes",
+    "wolf": "wolves", "knife": "knives", "money": "monies", "day": "days", "crisis": "crises", "sheep": "sheep",
+    "octopus": "octopodes",
+    "person": "people", "stadium": "stadia", "potato": "potatoes", "goldfish": "goldfish", "foot": "feet",
+    "ice cream": "ices",
+    "dog's": "dogs'", "church": "churches", "water": "water", "grandchild": "grandchildren", "focus": "foci",
+    "Mary": "Marys",
 }  # fmt: skip
 
 

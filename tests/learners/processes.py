@@ -9,13 +9,18 @@ from pathlib import Path
 from typing import Any
 
 CONTEXT = multiprocessing.get_context("forkserver")  # whose server imports once for all
-CONTEXT.set_forkserver_preload(["processes", "parley.learners.lightning", "transformers.models.llama.modeling_llama", "peft", "streams"])
+CONTEXT.set_forkserver_preload(
+    ["processes", "parley.learners.lightning", "transformers.models.llama.modeling_llama", "peft", "streams"]
+)
 
 
 def together(world: int, call: Any, *args: Any, seconds: float = 100) -> list[int]:
     """The exit codes of `world` processes that each call `call(*args)`; TimeoutError when one does not end in time."""
     meeting = Path(args[0]) / f"meeting_{os.urandom(4).hex()}"
-    started = [CONTEXT.Process(target=_main, args=(rank, world, str(meeting), call, args), daemon=True) for rank in range(world)]
+    started = [
+        CONTEXT.Process(target=_main, args=(rank, world, str(meeting), call, args), daemon=True)
+        for rank in range(world)
+    ]
     for process in started:
         process.start()
     for process in started:

@@ -8,24 +8,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from parley.backends.openai import served
+from parley.backends.spending import SpendingLimit
 from parley.data.sample import Demonstration
-from parley.files import InputError
 from parley.games.base import Message
 from parley.learners import hosted
 from parley.learners.hosted import HostedLearner
-from parley.models.backend import Snapshot
-from parley.models.openai import served
-from parley.models.spending import SpendingLimit
+from parley.models.snapshot import Snapshot
 from parley.objectives.filtered_bc import FilteredBC
 from parley.objectives.spin import Spin
+from parley.system.files import InputError
 
 from openai_server import KEY, Server
 
 pytest.importorskip("openai")
 BASE = served("gpt-small")
 CHATS = [
-    Demonstration(f"m{n}/a", (Message("system", "rules"), Message("user", "go"), Message("assistant", "no"), Message("user", "again"),
-                              Message("assistant", f"yes {n}"), Message("user", "over")), (0.0, 0.0, 0.0, 0.0, 1.0, 0.0))
+    Demonstration(f"m{n}/a", (Message("system", "rules"), Message("user", "go"), Message("assistant", "no"),
+    Message("user", "again"),
+                              Message("assistant", f"yes {n}"), Message("user", "over")), (0.0, 0.0, 0.0, 0.0, 1.0,
+                              0.0))
     for n in range(3)
 ]  # fmt: skip
 
@@ -39,7 +41,14 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 
 def learner(server: Server, **changes: Any) -> HostedLearner:
-    settings = {"url": server.url, "key_env": "SERVER_KEY", "poll_s": 0.01, "backoff_s": 0.01, "timeout_s": 5.0, "suffix": "deal"}
+    settings = {
+        "url": server.url,
+        "key_env": "SERVER_KEY",
+        "poll_s": 0.01,
+        "backoff_s": 0.01,
+        "timeout_s": 5.0,
+        "suffix": "deal",
+    }
     return HostedLearner(FilteredBC(), **{**settings, **changes})
 
 
@@ -49,21 +58,35 @@ def learn(made: HostedLearner, folder: Path, **changes: Any) -> tuple[Snapshot, 
 
 def test_the_chats_are_sent_the_job_is_watched_and_its_model_comes_back(server: Server, tmp_path: Path) -> None:
     rows: list[Any] = []
-    made, metrics = learn(learner(server, price_training=3.0, ledger=tmp_path / "spending.jsonl"), tmp_path / "learn", progress=rows.append)
+    made, metrics = learn(
+        learner(server, price_training=3.0, ledger=tmp_path / "spending.jsonl"),
+        tmp_path / "learn",
+        progress=rows.append,
+    )
     assert made == served("ft:gpt-small+")
     [job], [(name, data)] = server.jobs.values(), server.files.values()
     assert job["model"] == "gpt-small" and job["suffix"] == "deal" and job["seed"] == 7
-    assert job["method"]["supervised"]["hyperparameters"] == {"n_epochs": 3, "batch_size": 1, "learning_rate_multiplier": 8.0}
+    assert job["method"]["supervised"]["hyperparameters"] == {
+        "n_epochs": 3,
+        "batch_size": 1,
+        "learning_rate_multiplier": 8.0,
+    }
     assert data == (tmp_path / "learn/train.jsonl").read_bytes() and name.startswith("parley-")
     lines = [json.loads(line) for line in data.decode().splitlines()]
-    assert [line["messages"][-1]["content"] for line in lines] == ["yes 0", "yes 1", "yes 2"]  # what is heard later is left out
+    assert [line["messages"][-1]["content"] for line in lines] == [
+        "yes 0",
+        "yes 1",
+        "yes 2",
+    ]  # what is heard later is left out
     assert all([each.get("weight") for each in line["messages"]] == [None, None, 0, None, None] for line in lines)
     assert [row["step"] for row in rows] == [1, 2] and rows[0]["steps"] == 4
     assert metrics == {"samples": 3, "utterances": 3, "tokens": 1000, "cost": 0.003, "steps": 2, "loss": 0.5}
     settled = [json.loads(line) for line in (tmp_path / "spending.jsonl").read_text().splitlines()][-1]
     assert settled["cost"] == 0.003 and settled["trained_tokens"] == 1000
     asked = len(server.times)
-    assert learn(learner(server), tmp_path / "learn") == (made, metrics) and len(server.times) == asked  # finished: nothing is asked
+    assert (
+        learn(learner(server), tmp_path / "learn") == (made, metrics) and len(server.times) == asked
+    )  # finished: nothing is asked
     assert not any(KEY in file.read_text() for file in tmp_path.rglob("*") if file.is_file())
 
 
@@ -112,7 +135,10 @@ def test_killed_while_it_waits_it_waits_on(server: Server, tmp_path: Path) -> No
     server.looks = 5
     with pytest.raises(Killed):
         learn(learner(server), tmp_path, progress=dying)
-    assert json.loads((tmp_path / "job.json").read_text())["job"] == "ftjob-1" and server.jobs["ftjob-1"]["status"] == "running"
+    assert (
+        json.loads((tmp_path / "job.json").read_text())["job"] == "ftjob-1"
+        and server.jobs["ftjob-1"]["status"] == "running"
+    )
     assert learn(learner(server), tmp_path)[0] == served("ft:gpt-small+") and len(server.jobs) == 1
 
 
@@ -132,7 +158,9 @@ def test_what_cannot_go_on_says_why(server: Server, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="model=served"):
         learner(server).learn(CHATS, Snapshot("v", "folder"), tmp_path / "x", seed=0, name="n")
     with pytest.raises(InputError, match="message to train on"):
-        learner(server).learn([Demonstration("m", CHATS[0].messages, (0.0,) * 6)], BASE, tmp_path / "y", seed=0, name="n")
+        learner(server).learn(
+            [Demonstration("m", CHATS[0].messages, (0.0,) * 6)], BASE, tmp_path / "y", seed=0, name="n"
+        )
     with pytest.raises(InputError, match="objective=filtered_bc"):
         HostedLearner(Spin())
 

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from parley.data.packing import Budget, MicroBatch, collate, pack, supervised
-from parley.data.plan import plan
+from parley.batches.packing import Budget, MicroBatch, collate, pack, supervised
+from parley.batches.plan import plan
 from parley.data.sample import Sample, Utterance
-from parley.files import InputError
 from parley.learners import lightning
 from parley.learners.lightning import LightningLearner, numbers
 from parley.learners.optim import AdamW, Muon
@@ -21,6 +20,7 @@ from parley.objectives.filtered_bc import FilteredBC
 from parley.objectives.offline_po import OfflinePO
 from parley.objectives.sft_kl import SFTKL
 from parley.objectives.spin import Spin
+from parley.system.files import InputError
 from streams import MODELS, Cpu, episodes, start
 
 OBJECTIVES = {
@@ -33,7 +33,13 @@ OBJECTIVES = {
 
 
 def learner(**changes) -> LightningLearner:
-    settings = {"loss": FilteredBC(), "hardware": Cpu(), "optimizer": AdamW(lr=3e-3), "epochs": 2, "batch_utterances": 12}
+    settings = {
+        "loss": FilteredBC(),
+        "hardware": Cpu(),
+        "optimizer": AdamW(lr=3e-3),
+        "epochs": 2,
+        "batch_utterances": 12,
+    }
     return LightningLearner(**{**settings, **changes})
 
 
@@ -81,7 +87,10 @@ def test_packed_is_one_row_per_utterance_for_every_objective(name, tmp_path):
     expected, wanted = one_row_per_utterance(policy.model, loss, samples, ref_M)
     (step,) = plan(samples, Budget(48, 96), seed=0, epochs=1, batch_utterances=10**6)
     assert len(step.micros) > 2
-    for micros in (step.micros, plan(samples, Budget(10**6, 10**6), seed=0, epochs=1, batch_utterances=10**6)[0].micros):
+    for micros in (
+        step.micros,
+        plan(samples, Budget(10**6, 10**6), seed=0, epochs=1, batch_utterances=10**6)[0].micros,
+    ):
         got, gradient = gradient_of(policy, loss, samples, micros, ref_M)
         assert got == pytest.approx(expected, abs=1e-5)
         assert (gradient - wanted).abs().max() < 1e-5
@@ -113,7 +122,11 @@ def test_a_denominator_of_the_micro_batch_alone_shows(tmp_path):
 @pytest.mark.parametrize("name", ["filtered_bc", "spin"])
 def test_training_does_not_depend_on_how_batches_are_cut(name, tmp_path):
     first, samples, curves = start(tmp_path), episodes(), []
-    budgets = [Cpu(micro_tokens=40, row_tokens=24), Cpu(micro_tokens=10**5, row_tokens=10**4), Cpu(activation_checkpointing=True)]
+    budgets = [
+        Cpu(micro_tokens=40, row_tokens=24),
+        Cpu(micro_tokens=10**5, row_tokens=10**4),
+        Cpu(activation_checkpointing=True),
+    ]
     for number, hardware in enumerate(budgets):
         made = learner(loss=OBJECTIVES[name], hardware=hardware, epochs=1, optimizer=AdamW(lr=1e-3, eps=1e-3))
         curves.append(made.learn(samples, first, tmp_path / str(number), seed=5, name="next")[1]["curve"])
@@ -129,7 +142,9 @@ def test_training_does_not_depend_on_how_batches_are_cut(name, tmp_path):
 def test_it_learns_on_every_architecture_and_leaves_the_start_alone(name, tmp_path):
     first = start(tmp_path, name)
     before, reported = digest(first.path), []
-    new, metrics = learner(epochs=6).learn(episodes(3), first, tmp_path / "out", seed=0, name="v1", progress=reported.append)
+    new, metrics = learner(epochs=6).learn(
+        episodes(3), first, tmp_path / "out", seed=0, name="v1", progress=reported.append
+    )
     assert digest(first.path) == before and new.version != first.version and new.version.startswith("v1-")
     assert new.path == str(tmp_path / "out" / "snapshot") and new.base is None
     curve = metrics["curve"]
@@ -174,7 +189,9 @@ def test_a_finished_folder_is_given_back_and_another_call_is_refused(tmp_path):
 
 def test_a_loss_that_is_not_finite_stops_before_anything_is_written(tmp_path):
     with pytest.raises(FloatingPointError, match="lower the learning rate"):
-        learner(optimizer=AdamW(lr=1e30), clip=0.0).learn(episodes(), start(tmp_path), tmp_path / "out", seed=0, name="v")
+        learner(optimizer=AdamW(lr=1e30), clip=0.0).learn(
+            episodes(), start(tmp_path), tmp_path / "out", seed=0, name="v"
+        )
     assert not (tmp_path / "out" / "snapshot").exists() and not (tmp_path / "out" / "learn.json").exists()
 
 
@@ -184,7 +201,11 @@ def test_it_is_quiet_and_leaves_nothing_but_its_outputs(tmp_path, capfd, monkeyp
     capfd.readouterr()
     learner(loss=SFTKL()).learn(episodes(2), first, tmp_path / "out", seed=0, name="v")
     assert capfd.readouterr() == ("", "")
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["learn.json", "reference.safetensors", "snapshot"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "learn.json",
+        "reference.safetensors",
+        "snapshot",
+    ]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["llama", "out"]
     assert json.loads((tmp_path / "out" / "learn.json").read_text())["metrics"]["steps"] > 0
 
@@ -198,7 +219,9 @@ def test_clipping_bounds_the_step_and_the_schedule_is_followed(tmp_path):
 def test_bfloat16_autocast_stays_close(tmp_path):
     first, samples = start(tmp_path), episodes(3)
     exact, half = (
-        learner(hardware=Cpu(precision=precision)).learn(samples, first, tmp_path / precision, seed=0, name="v")[1]["curve"]
+        learner(hardware=Cpu(precision=precision)).learn(samples, first, tmp_path / precision, seed=0, name="v")[1][
+            "curve"
+        ]
         for precision in ("32-true", "bf16-mixed")
     )
     assert [row["loss"] for row in half] == pytest.approx([row["loss"] for row in exact], rel=0.02)
@@ -293,7 +316,9 @@ def test_the_snapshot_holds_the_moving_average_of_the_weights(tmp_path, monkeypa
     step = lightning._Training._average
 
     def spied(training):
-        seen.append({name: value.detach().clone().double() for name, value in training.policy.causal_lm.named_parameters()})
+        seen.append(
+            {name: value.detach().clone().double() for name, value in training.policy.causal_lm.named_parameters()}
+        )
         step(training)
 
     monkeypatch.setattr(lightning._Training, "_average", spied)
@@ -306,7 +331,9 @@ def test_the_snapshot_holds_the_moving_average_of_the_weights(tmp_path, monkeypa
         slow = {name: decay * slow[name] + (1 - decay) * now[name] for name in now}
     found = dict(load_policy(made).named_parameters())
     assert metrics["steps"] > 10 and all(torch.allclose(found[name].double(), slow[name], atol=1e-6) for name in slow)
-    assert made.version != plain.version and [row["loss"] for row in metrics["curve"]] == [row["loss"] for row in same["curve"]]
+    assert made.version != plain.version and [row["loss"] for row in metrics["curve"]] == [
+        row["loss"] for row in same["curve"]
+    ]
 
 
 def test_an_average_that_cannot_be_kept_is_refused():

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from parley.data.packing import Budget, collate, pack, supervised
-from parley.data.shapes import Shape, draw
+from parley.batches.packing import Budget, collate, pack, supervised
+from parley.batches.shapes import Shape, draw
 from parley.learners.memory import GIB, Memory, Model, four_bit_bytes, predict
 from parley.learners.optim import AdamW, RMSProp
 from parley.models.adapter import LoRA
@@ -18,7 +18,14 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 import plan_memory
 
-CASES = ["few tokens", "many tokens, checkpointed", "many words, small chunks", "dropout, averages", "bf16-mixed", "qlora"]
+CASES = [
+    "few tokens",
+    "many tokens, checkpointed",
+    "many words, small chunks",
+    "dropout, averages",
+    "bf16-mixed",
+    "qlora",
+]
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -42,13 +49,25 @@ def test_four_bit_weights_take_what_bitsandbytes_stores(double):
     bitsandbytes = pytest.importorskip("bitsandbytes")
     matrix = torch.randn(96, 704)
     packed, state = bitsandbytes.functional.quantize_4bit(matrix, quant_type="nf4", compress_statistics=double)
-    kept = [packed, state.absmax, state.code, *([state.state2.absmax, state.state2.code, state.offset] if double else [])]
+    kept = [
+        packed,
+        state.absmax,
+        state.code,
+        *([state.state2.absmax, state.state2.code, state.offset] if double else []),
+    ]
     assert four_bit_bytes(matrix.numel(), double) == sum(each.numel() * each.element_size() for each in kept)
 
 
-# --- on several ranks, and what the switches do -------------------------------------------------------------------------
+# --- on several ranks, and what the switches do
+# -------------------------------------------------------------------------
 
-SMALL = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2}
+SMALL = {
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
 
 
 def small(**changes):
@@ -73,16 +92,25 @@ class Profile(Cpu):
 
 def test_all_weights_with_adamw_are_four_numbers_a_parameter():
     memory, whole = predicted(), Model(small()).parameters()[0]
-    assert memory.weights == pytest.approx(4 * whole, rel=1e-3) and memory.optimizer == pytest.approx(8 * whole, rel=1e-3)
+    assert memory.weights == pytest.approx(4 * whole, rel=1e-3) and memory.optimizer == pytest.approx(
+        8 * whole, rel=1e-3
+    )
     assert predicted(optimizer=RMSProp(1e-3)).optimizer == pytest.approx(4 * whole, rel=1e-3)
     trained = Model(small(), LoRA(r=2)).parameters()[1]
-    assert predicted(adapter=LoRA(r=2)).optimizer == pytest.approx(8 * trained, rel=1e-2)  # and a counter of steps for each
+    assert predicted(adapter=LoRA(r=2)).optimizer == pytest.approx(
+        8 * trained, rel=1e-2
+    )  # and a counter of steps for each
 
 
 def test_sharding_shares_weights_and_numbers_but_no_activations():
     alone, among = predicted(), predicted(devices=8, strategy="fsdp")
-    assert among.weights == pytest.approx(alone.weights / 8, rel=1e-3) and among.optimizer == pytest.approx(alone.optimizer / 8, rel=1e-3)
-    assert among.activations + among.logits >= 0.9 * (alone.activations + alone.logits) and among.exchange > 0 == alone.exchange
+    assert among.weights == pytest.approx(alone.weights / 8, rel=1e-3) and among.optimizer == pytest.approx(
+        alone.optimizer / 8, rel=1e-3
+    )
+    assert (
+        among.activations + among.logits >= 0.9 * (alone.activations + alone.logits)
+        and among.exchange > 0 == alone.exchange
+    )
     copied = predicted(devices=8, strategy="ddp")
     assert copied.weights == alone.weights and copied.exchange == 4 * Model(small()).parameters()[0]
 

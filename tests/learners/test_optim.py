@@ -16,15 +16,25 @@ def names_of(optimizer, model):
 @pytest.mark.parametrize("name", ["llama", "gpt2", "qwen2"])
 def test_muon_takes_the_blocks_matrices_and_adamw_the_rest(name):
     model = MODELS[name]()
-    matrices, adamw = Muon(lr=0.01, adamw_lr=2e-3, momentum=0.9, weight_decay=0.05, betas=[0.8, 0.9]).build(model.named_parameters())
+    matrices, adamw = Muon(lr=0.01, adamw_lr=2e-3, momentum=0.9, weight_decay=0.05, betas=[0.8, 0.9]).build(
+        model.named_parameters()
+    )
     assert isinstance(matrices, muon.Muon) and isinstance(adamw, torch.optim.AdamW)
     hidden, rest = names_of(matrices, model), names_of(adamw, model)
     assert hidden | rest == {each for each, _ in model.named_parameters()} and not hidden & rest
     assert hidden and all(("layers." in each or ".h." in each) and each.endswith("weight") for each in hidden)
     assert {parameter.ndim for group in matrices.param_groups for parameter in group["params"]} == {2}
-    assert any("embed" in each or "wte" in each for each in rest) and any("norm" in each or "ln_" in each for each in rest)
-    assert matrices.defaults["lr"] == 0.01 and matrices.defaults["momentum"] == 0.9 and matrices.defaults["weight_decay"] == 0.05
-    assert adamw.defaults["lr"] == 2e-3 and adamw.defaults["betas"] == (0.8, 0.9) and adamw.defaults["weight_decay"] == 0
+    assert any("embed" in each or "wte" in each for each in rest) and any(
+        "norm" in each or "ln_" in each for each in rest
+    )
+    assert (
+        matrices.defaults["lr"] == 0.01
+        and matrices.defaults["momentum"] == 0.9
+        and matrices.defaults["weight_decay"] == 0.05
+    )
+    assert (
+        adamw.defaults["lr"] == 2e-3 and adamw.defaults["betas"] == (0.8, 0.9) and adamw.defaults["weight_decay"] == 0
+    )
     assert Muon(adamw_weight_decay=0.3).build(model.named_parameters())[1].defaults["weight_decay"] == 0.3
 
 
@@ -37,12 +47,12 @@ def test_matrices_that_are_orthogonalised_together_move_as_one_by_one(monkeypatc
     options = {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.2}
     pair = muon.Muon(ours, **options), torch.optim.Muon(theirs, **options)
     for _ in range(4):
-        for one, other in zip(ours[1:], theirs[1:]):  # the first has no gradient
+        for one, other in zip(ours[1:], theirs[1:], strict=True):  # the first has no gradient
             one.grad = torch.randn(one.shape, generator=draw)
             other.grad = one.grad.clone()
         for each in pair:
             each.step()
-    for one, other, value in zip(ours, theirs, values):
+    for one, other, value in zip(ours, theirs, values, strict=True):
         assert torch.allclose(one, other, atol=3e-4), one.shape
         assert torch.equal(one, value) == (one is ours[0])
     assert pair[0].state_dict()["state"].keys() == pair[1].state_dict()["state"].keys()
@@ -71,8 +81,13 @@ def test_nothing_to_train_is_an_error():
 
 
 def test_first_steps_by_hand():
-    """From weight 1 with gradient 3. RMSProp: 1 - lr * 3 / (sqrt(0.01 * 9) + eps); AdamW: 1 - lr, whatever the gradient."""
-    for config, expected in ((RMSProp(lr=0.01), 1 - 0.01 * 3 / 0.3), (AdamW(lr=0.01), 0.99), (AdamW(lr=0.01, weight_decay=0.5), 0.985)):
+    """From weight 1 with gradient 3. RMSProp: 1 - lr * 3 / (sqrt(0.01 * 9) + eps); AdamW: 1 - lr, whatever the
+    gradient."""
+    for config, expected in (
+        (RMSProp(lr=0.01), 1 - 0.01 * 3 / 0.3),
+        (AdamW(lr=0.01), 0.99),
+        (AdamW(lr=0.01, weight_decay=0.5), 0.985),
+    ):
         weight = nn.Parameter(torch.ones(1, 1))
         (optimizer,) = config.build([("layer.weight", weight)])
         weight.grad = torch.full((1, 1), 3.0)
@@ -81,7 +96,9 @@ def test_first_steps_by_hand():
 
 
 def test_schedules_by_hand():
-    assert [factor(name, 0.0, 5, 10, 0.2) for name in ("linear", "cosine", "constant")] == pytest.approx([0.6, 0.6, 1.0])
+    assert [factor(name, 0.0, 5, 10, 0.2) for name in ("linear", "cosine", "constant")] == pytest.approx(
+        [0.6, 0.6, 1.0]
+    )
     assert factor("linear", 0.2, 0, 10, 0.2) == 0.5 and factor("cosine", 0.2, 2, 10, 0.2) == 1.0
     linear = [factor("linear", 0.2, step, 10) for step in range(10)]
     assert linear == pytest.approx([0.5, 1.0, 1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125])

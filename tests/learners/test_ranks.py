@@ -9,18 +9,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from parley import ranks
-from parley.data.packing import MicroBatch
-from parley.data.plan import dealt
+from parley.batches.packing import MicroBatch
+from parley.batches.plan import dealt
 from parley.learners import lightning, muon
 from parley.learners.lightning import LightningLearner
 from parley.learners.likelihood import mean_logprob
 from parley.learners.optim import AdamW, Muon
 from parley.models.adapter import LoRA, QLoRA
-from parley.models.backend import Snapshot
 from parley.models.load import load_policy
+from parley.models.snapshot import Snapshot
 from parley.objectives.filtered_bc import FilteredBC
 from parley.objectives.sft_kl import SFTKL
+from parley.system import ranks
 from processes import together
 from streams import Cpu, episodes, start
 
@@ -42,8 +42,17 @@ JOBS = {
 
 
 def learner(strategy, **changes) -> LightningLearner:
-    settings = {"loss": SFTKL(), "hardware": SMALL, "optimizer": FAST, "epochs": 2, "batch_utterances": 14, "checkpoint_s": 1e9} | changes
-    return LightningLearner(**{**settings, "hardware": replace(settings["hardware"], strategy=strategy, devices=ranks.world())})
+    settings = {
+        "loss": SFTKL(),
+        "hardware": SMALL,
+        "optimizer": FAST,
+        "epochs": 2,
+        "batch_utterances": 14,
+        "checkpoint_s": 1e9,
+    } | changes
+    return LightningLearner(
+        **{**settings, "hardware": replace(settings["hardware"], strategy=strategy, devices=ranks.world())}
+    )
 
 
 def three_and_one(micros, rank, world, equal):
@@ -72,7 +81,9 @@ def work(folder: Path, snapshots: dict[str, Snapshot], strategy: str, names: lis
 def snapshots(tmp_path_factory) -> dict[str, Snapshot]:
     folder = tmp_path_factory.mktemp("models")
     base = start(folder)
-    other, _ = learner("single", loss=FilteredBC(), epochs=1).learn(episodes(2), base, folder / "other", seed=0, name="other")
+    other, _ = learner("single", loss=FilteredBC(), epochs=1).learn(
+        episodes(2), base, folder / "other", seed=0, name="other"
+    )
     lora, qlora = LoRA(r=4).create(base, folder / "lora", 0), QLoRA(r=4).create(base, folder / "qlora", 0)
     return {"none": base, "lora": lora, "qlora": qlora, "bloom": start(folder, "bloom"), "other": other}
 
@@ -129,7 +140,9 @@ def test_shares_are_filled_up():
     for world in (1, 2, 3, 5):
         for equal in (True, False):
             shares = [dealt(micros, rank, world, equal) for rank in range(world)]
-            assert sorted(micro.rows for share in shares for micro, counts in share if counts) == [micro.rows for micro in micros]
+            assert sorted(micro.rows for share in shares for micro, counts in share if counts) == [
+                micro.rows for micro in micros
+            ]
             assert all(share for share in shares) and (not equal or len({len(share) for share in shares}) == 1)
 
 
@@ -147,7 +160,9 @@ def cut_off(folder: Path, first: Snapshot, strategy: str, rank: int, signum: int
 def go_on(folder: Path, first: Snapshot, strategy: str, name: str) -> None:
     steps = []
     made = learner(strategy, checkpoint_s=0.0)
-    new, metrics = made.learn(episodes(), first, folder / name, seed=5, name="next", progress=lambda row: steps.append(row["step"]))
+    new, metrics = made.learn(
+        episodes(), first, folder / name, seed=5, name="next", progress=lambda row: steps.append(row["step"])
+    )
     metrics |= {"version": new.version, "first": steps[0]}
     (folder / f"{name}.{ranks.rank()}.json").write_text(json.dumps(metrics))
 
@@ -195,7 +210,10 @@ def muon_steps(folder: Path) -> None:
     draw = torch.Generator().manual_seed(0)
     for shape in ((5, 12), (12, 4), (1, 6)):  # rows that do not share evenly, too
         value = torch.randn(shape, generator=draw)
-        plain, cut = torch.nn.Parameter(value.clone()), torch.nn.Parameter(distribute_tensor(value.clone(), mesh, [Shard(0)]))
+        plain, cut = (
+            torch.nn.Parameter(value.clone()),
+            torch.nn.Parameter(distribute_tensor(value.clone(), mesh, [Shard(0)])),
+        )
         kinds = torch.optim.Muon([plain], lr=0.1, momentum=0.9), muon.Muon([cut], lr=0.1, momentum=0.9)
         for _ in range(3):
             plain.grad = torch.randn(shape, generator=draw)

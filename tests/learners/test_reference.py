@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from parley.data.packing import Budget
+from parley.batches.packing import Budget
 from parley.data.sample import Sample
-from parley.files import InputError
 from parley.learners.lightning import LightningLearner
 from parley.learners.optim import AdamW
 from parley.learners.reference import data_digest, recorded, reference
@@ -17,6 +16,7 @@ from parley.models.load import load_model
 from parley.models.policy import Policy
 from parley.objectives.filtered_bc import FilteredBC
 from parley.objectives.offline_po import OfflinePO
+from parley.system.files import InputError
 from safetensors.torch import load_file
 from streams import Cpu, episodes, start
 
@@ -49,7 +49,9 @@ def test_it_gives_every_supervised_token_its_log_prob_in_sample_order(tmp_path):
 
 def test_its_rows_have_the_lengths_that_the_budget_asks_for(tmp_path):
     samples, policy, widths = episodes(5), Policy(load_model(start(tmp_path).path)), []
-    policy.register_forward_pre_hook(lambda _, given: None if given[0].causal else widths.append(given[0].tokens_BT.shape[1]))
+    policy.register_forward_pre_hook(
+        lambda _, given: None if given[0].causal else widths.append(given[0].tokens_BT.shape[1])
+    )
     plain = run(policy, samples, tmp_path / "plain.safetensors")
     assert any(width % 16 for width in widths)
     widths.clear()
@@ -59,7 +61,11 @@ def test_its_rows_have_the_lengths_that_the_budget_asks_for(tmp_path):
 
 
 def test_it_is_spared_only_for_the_same_model_and_samples(tmp_path):
-    samples, policy, file = episodes(2), Policy(load_model(start(tmp_path).path)), tmp_path / "kept" / "reference.safetensors"
+    samples, policy, file = (
+        episodes(2),
+        Policy(load_model(start(tmp_path).path)),
+        tmp_path / "kept" / "reference.safetensors",
+    )
     values = run(policy, samples, file)
     assert torch.equal(run(Refuses(), samples, file), values)
     moved = [replace(samples[0], utterances=(replace(samples[0].utterances[0], start=14),)), *samples[1:]]
@@ -83,16 +89,19 @@ def test_the_digest_sees_tokens_spans_numbers_and_groups():
     assert data_digest(episodes(2)) == data_digest(samples)
 
 
-# --- what the sampler recorded ------------------------------------------------------------------------------------------
+# --- what the sampler recorded
+# ------------------------------------------------------------------------------------------
 
 
 def played(count: int, values_M: torch.Tensor, version: str = "v1") -> list[Sample]:
-    """`episodes(count)` as if `version` had sampled all but the imitation rows, and recorded `values_M` (7 digits) on the way."""
+    """`episodes(count)` as if `version` had sampled all but the imitation rows, and recorded `values_M` (7 digits) on
+    the way."""
     samples = episodes(count)
     parts = values_M.split([sum(each.end - each.start for each in sample.utterances) for sample in samples])
     recorded_as = [tuple(round(value, 7) for value in part.tolist()) for part in parts]
     return [
-        sample if sample.id.endswith("sft") else replace(sample, policy=version, logprobs=own) for sample, own in zip(samples, recorded_as)
+        sample if sample.id.endswith("sft") else replace(sample, policy=version, logprobs=own)
+        for sample, own in zip(samples, recorded_as, strict=True)
     ]
 
 
@@ -123,7 +132,9 @@ def test_what_was_recorded_serves_and_only_demonstrations_get_a_pass(tmp_path):
     checked = counts.asked - demonstrated
     assert 0 < checked < (len(values) - demonstrated) / 4 and demonstrated == 18 * count
     own = [value for sample in samples if sample.policy for value in sample.logprobs]
-    kept = torch.cat([torch.full((sum(e.end - e.start for e in sample.utterances),), bool(sample.policy)) for sample in samples])
+    kept = torch.cat(
+        [torch.full((sum(e.end - e.start for e in sample.utterances),), bool(sample.policy)) for sample in samples]
+    )
     assert torch.equal(got[kept], torch.tensor(own))  # the record itself, not a pass
     assert from_record(counts, samples, tmp_path / "part.safetensors").equal(got)
     assert counts.asked == demonstrated + 2 * checked  # the demonstrations' pass is kept
@@ -158,14 +169,17 @@ def test_a_learner_that_takes_the_record_learns_the_same_without_a_pass(tmp_path
         curves.append(learner.learn(samples, first, tmp_path / word, seed=0, name="next")[1]["curve"])
         assert (tmp_path / word / "reference.safetensors").exists() is (word == "pass")
     shown = [[(row["loss"], row["kl"], row["grad_norm"]) for row in curve] for curve in curves]
-    assert len(shown[0]) == len(shown[1]) > 2 and all(row == pytest.approx(other, abs=1e-5) for row, other in zip(*shown))
+    assert len(shown[0]) == len(shown[1]) > 2 and all(
+        row == pytest.approx(other, abs=1e-5) for row, other in zip(*shown, strict=True)
+    )
     stranger = LightningLearner(OfflinePO(), hardware, AdamW(lr=1e-3), reference="recorded")
     with pytest.raises(InputError, match="use reference=pass"):
         stranger.learn([replace(samples[0], policy="v0")], first, tmp_path / "stranger", seed=0, name="next")
     assert not (tmp_path / "stranger" / "snapshot").exists()
 
 
-# --- another model ------------------------------------------------------------------------------------------------------
+# --- another model
+# ------------------------------------------------------------------------------------------------------
 
 
 def test_another_model_gives_the_log_probs_before_the_policy_is_there(tmp_path):

@@ -1,4 +1,5 @@
-"""Exact resume inside an iteration: killed or asked to stop, the same loss curve to the last digit, and the same weights."""
+"""Exact resume inside an iteration: killed or asked to stop, the same loss curve to the last digit, and the same
+weights."""
 
 import os
 import signal
@@ -6,12 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from parley.files import InputError
 from parley.learners import checkpoint
 from parley.learners.lightning import LightningLearner
 from parley.learners.optim import AdamW, Muon, RMSProp
 from parley.objectives.filtered_bc import FilteredBC
 from parley.objectives.sft_kl import SFTKL
+from parley.system.files import InputError
 from processes import together
 from streams import Cpu, episodes, start
 
@@ -19,7 +20,14 @@ TIMES = ("tokens_per_second",)
 
 
 def learner(**changes) -> LightningLearner:
-    settings = {"loss": FilteredBC(), "hardware": Cpu(), "optimizer": AdamW(lr=3e-3), "epochs": 2, "batch_utterances": 12, "warmup": 0.3}
+    settings = {
+        "loss": FilteredBC(),
+        "hardware": Cpu(),
+        "optimizer": AdamW(lr=3e-3),
+        "epochs": 2,
+        "batch_utterances": 12,
+        "warmup": 0.3,
+    }
     return LightningLearner(**{**settings, "checkpoint_s": 0.0, **changes})
 
 
@@ -50,11 +58,18 @@ def test_asked_to_stop_it_saves_exits_with_75_and_goes_on_exactly(signum, optimi
     with pytest.raises(SystemExit) as left:
         train(made, first, tmp_path / "cut", signum)
     assert left.value.code == 75 and signal.getsignal(signum) is handlers
-    assert not (tmp_path / "cut/snapshot").exists() and [path.name for path in (tmp_path / "cut/checkpoint").iterdir()] == ["5"]
+    assert not (tmp_path / "cut/snapshot").exists() and [
+        path.name for path in (tmp_path / "cut/checkpoint").iterdir()
+    ] == ["5"]
     steps = []
-    new, again = made.learn(episodes(), first, tmp_path / "cut", seed=5, name="next", progress=lambda row: steps.append(row["step"]))
+    new, again = made.learn(
+        episodes(), first, tmp_path / "cut", seed=5, name="next", progress=lambda row: steps.append(row["step"])
+    )
     assert steps == list(range(5, metrics["steps"])) and plain(again["curve"]) == plain(metrics["curve"])
-    assert new.version == whole.version and (again["packing"], again["padding"]) == (metrics["packing"], metrics["padding"])
+    assert new.version == whole.version and (again["packing"], again["padding"]) == (
+        metrics["packing"],
+        metrics["padding"],
+    )
     assert not (tmp_path / "cut/checkpoint").exists()
 
 

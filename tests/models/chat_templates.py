@@ -8,10 +8,12 @@ from transformers import PreTrainedTokenizerFast
 
 ALTERNATE = (
     "{% for m in chat %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}"
-    "{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}{% endfor %}"
+    "{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}{% endfor "
+    "%}"
 )
 SPLIT_SYSTEM = (
-    "{% if messages and messages[0]['role'] == 'system' %}{% set chat = messages[1:] %}{% set system = messages[0]['content'] %}"
+    "{% if messages and messages[0]['role'] == 'system' %}{% set chat = messages[1:] %}{% set system = "
+    "messages[0]['content'] %}"
     "{% else %}{% set chat = messages %}{% set system = '' %}{% endif %}"
 )
 
@@ -26,14 +28,17 @@ TEMPLATES = {
     "llama3": (
         "{{ bos_token }}{% for m in messages %}"
         "{{ '<|start_header_id|>' + m['role'] + '<|end_header_id|>\\n\\n' + m['content'] | trim + '<|eot_id|>' }}"
-        "{% endfor %}{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}"
+        "{% endfor %}{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% "
+        "endif %}"
     ),
     "llama31": (
         "{{ bos_token }}{{ '<|start_header_id|>system<|end_header_id|>\\n\\nToday Date: ' + strftime_now('%d %b %Y') }}"
-        "{% if messages and messages[0]['role'] == 'system' %}{{ '\\n\\n' + messages[0]['content'] }}{% set messages = messages[1:] %}"
+        "{% if messages and messages[0]['role'] == 'system' %}{{ '\\n\\n' + messages[0]['content'] }}{% set messages "
+        "= messages[1:] %}"
         "{% endif %}{{ '<|eot_id|>' }}{% for m in messages %}"
         "{{ '<|start_header_id|>' + m['role'] + '<|end_header_id|>\\n\\n' + m['content'] | trim + '<|eot_id|>' }}"
-        "{% endfor %}{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}"
+        "{% endfor %}{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% "
+        "endif %}"
     ),
     "mistral": (
         "{{ bos_token }}{% set chat = messages %}" + ALTERNATE + "{% for m in messages %}"
@@ -42,7 +47,8 @@ TEMPLATES = {
         "{% else %}{{ raise_exception('Only user and assistant roles are supported!') }}{% endif %}{% endfor %}"
     ),
     "qwen": (
-        "{% set ns = namespace(last=0) %}{% for m in messages %}{% if m['role'] == 'user' %}{% set ns.last = loop.index0 %}{% endif %}"
+        "{% set ns = namespace(last=0) %}{% for m in messages %}{% if m['role'] == 'user' %}{% set ns.last = "
+        "loop.index0 %}{% endif %}"
         "{% endfor %}{% for m in messages %}{% set content = m['content'] %}"
         "{% if m['role'] == 'assistant' and '</think>' in content and loop.index0 < ns.last %}"
         "{% set content = content.split('</think>')[-1].lstrip('\\n') %}{% endif %}"
@@ -50,7 +56,8 @@ TEMPLATES = {
         "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
     ),
     "gemma": (
-        "{{ bos_token }}{% if messages and messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
+        "{{ bos_token }}{% if messages and messages[0]['role'] == 'system' %}{{ raise_exception('System role not "
+        "supported') }}{% endif %}"
         "{% set chat = messages %}" + ALTERNATE + "{% for m in messages %}"
         "{% set role = 'model' if m['role'] == 'assistant' else m['role'] %}"
         "{{ '<start_of_turn>' + role + '\\n' + m['content'] | trim + '<end_of_turn>\\n' }}{% endfor %}"
@@ -61,12 +68,15 @@ TEMPLATES = {
         "{% if add_generation_prompt %}{{ '<|assistant|>\\n' }}{% endif %}"
     ),
     "chatml": (
-        "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>' + '\\n' }}{% endfor %}"
+        "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\\n' + m['content'] + '<|im_end|>' + '\\n' }}{% "
+        "endfor %}"
         "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
     ),
     "spag": (
-        "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'assistant' %}{{ '\\n### Response: ' + m['content'] + eos_token }}"
-        "{% else %}{{ '\\n### ' + ('Instruction' if m['role'] == 'system' else 'Input') + ': ' + m['content'] }}{% endif %}{% endfor %}"
+        "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'assistant' %}{{ '\\n### Response: ' + m['content'] "
+        "+ eos_token }}"
+        "{% else %}{{ '\\n### ' + ('Instruction' if m['role'] == 'system' else 'Input') + ': ' + m['content'] }}{% "
+        "endif %}{% endfor %}"
         "{% if add_generation_prompt %}{{ '\\n### Response:' }}{% endif %}"
     ),
     "last_system": (  # Mistral's later templates: the system text stands before the last user message, so history moves
@@ -76,10 +86,29 @@ TEMPLATES = {
     ),
 }
 FAMILIES = tuple(name for name in TEMPLATES if name != "last_system")
-ENDS = {"llama3": "<|eot_id|>", "llama31": "<|eot_id|>", "qwen": "<|im_end|>", "chatml": "<|im_end|>", "gemma": "<end_of_turn>"}
-SPECIAL = ["<unk>", "<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"]
+ENDS = {
+    "llama3": "<|eot_id|>",
+    "llama31": "<|eot_id|>",
+    "qwen": "<|im_end|>",
+    "chatml": "<|im_end|>",
+    "gemma": "<end_of_turn>",
+}
+SPECIAL = [
+    "<unk>",
+    "<s>",
+    "</s>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|start_header_id|>",
+    "<|end_header_id|>",
+    "<|eot_id|>",
+]
 SPECIAL += ["<start_of_turn>", "<end_of_turn>"]
-TEXT = ["I take three books and you get the hat; is that fair?", "Deal: books=1 hats=2 balls=0.", "<think>He wants the ball.</think>"]
+TEXT = [
+    "I take three books and you get the hat; is that fair?",
+    "Deal: books=1 hats=2 balls=0.",
+    "<think>He wants the ball.</think>",
+]
 
 
 @lru_cache
@@ -89,7 +118,10 @@ def tokenizer(family: str) -> PreTrainedTokenizerFast:
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=420, show_progress=False, special_tokens=SPECIAL, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+        vocab_size=420,
+        show_progress=False,
+        special_tokens=SPECIAL,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
     core.train_from_iterator(TEXT * 3, trainer)
     core.add_tokens([AddedToken("<think>", special=False), AddedToken("</think>", special=False)])

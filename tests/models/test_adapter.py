@@ -1,4 +1,5 @@
-"""Adapters, on bases in full and in 4 bits: what is trained is what is stored, played and merged, and the base stays as it was."""
+"""Adapters, on bases in full and in 4 bits: what is trained is what is stored, played and merged, and the base stays as
+it was."""
 
 import random
 import shutil
@@ -11,10 +12,8 @@ import torch
 from bitsandbytes.functional import dequantize_4bit, has_avx512bf16
 from bitsandbytes.nn import Linear4bit
 from hydra import compose, initialize_config_module
-from parley.config import register
-from parley.data.packing import Budget, collate, pack, supervised
+from parley.batches.packing import Budget, collate, pack, supervised
 from parley.data.sample import Sample, Utterance
-from parley.files import InputError
 from parley.games.base import Message
 from parley.learners.lightning import LightningLearner, load
 from parley.learners.optim import AdamW
@@ -25,6 +24,8 @@ from parley.models.load import load_model, load_policy
 from parley.models.policy import Policy, check_packable
 from parley.models.tiny import word_tokenizer
 from parley.objectives.filtered_bc import FilteredBC
+from parley.run.config import register
+from parley.system.files import InputError
 from safetensors.torch import load_file
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
@@ -37,7 +38,9 @@ SHAPE = {
 MODELS = {
     "llama": lambda: LlamaForCausalLM(LlamaConfig(**SHAPE)),
     "tied": lambda: LlamaForCausalLM(LlamaConfig(**SHAPE, tie_word_embeddings=True)),
-    "gpt2": lambda: GPT2LMHeadModel(GPT2Config(vocab_size=VOCAB, n_embd=64, n_layer=2, n_head=4, n_positions=96, **IDS)),
+    "gpt2": lambda: GPT2LMHeadModel(
+        GPT2Config(vocab_size=VOCAB, n_embd=64, n_layer=2, n_head=4, n_positions=96, **IDS)
+    ),
 }
 KINDS = {"lora": LoRA(r=4, alpha=16), "qlora": QLoRA(r=4, alpha=16)}
 register()
@@ -102,7 +105,8 @@ def made(request, tmp_path_factory):
     return Made(base, fresh, trained, before)
 
 
-# --- what is trained, and what it stands on -----------------------------------------------------------------------------
+# --- what is trained, and what it stands on
+# -----------------------------------------------------------------------------
 
 
 def test_a_fresh_adapter_changes_nothing_and_a_trained_one_does(made):
@@ -135,11 +139,15 @@ def test_the_same_seed_draws_the_same_adapter_and_another_seed_another(made, tmp
 
 def test_a_snapshot_goes_to_disk_and_back_without_loss(made, tmp_path):
     model = load_policy(made.trained, trainable=True)
-    again = snapshot.save(Adapter.of(model), word_tokenizer([[Message("user", "x")]]), tmp_path / "again", base=made.base.path)
+    again = snapshot.save(
+        Adapter.of(model), word_tokenizer([[Message("user", "x")]]), tmp_path / "again", base=made.base.path
+    )
     weights, stored = (load_file(Path(each.path) / snapshot.ADAPTER) for each in (again, made.trained))
     assert weights.keys() == stored.keys() and all(torch.equal(weights[name], stored[name]) for name in stored)
     assert fourbit.FourBit.read(again.path) == fourbit.FourBit.read(made.trained.path)
-    assert (Path(again.path) / "adapter_config.json").read_text() == (Path(made.trained.path) / "adapter_config.json").read_text()
+    assert (Path(again.path) / "adapter_config.json").read_text() == (
+        Path(made.trained.path) / "adapter_config.json"
+    ).read_text()
     assert torch.equal(logits(load_policy(again)), logits(model))
     assert str(Path(made.base.path).parent) not in (Path(again.path) / "adapter_config.json").read_text()
 
@@ -149,7 +157,8 @@ def test_an_adapter_on_an_adapter_is_refused(made, tmp_path):
         LoRA().create(made.trained, tmp_path / "second", 0)
 
 
-# --- merging ------------------------------------------------------------------------------------------------------------
+# --- merging
+# ------------------------------------------------------------------------------------------------------------
 
 
 def test_the_merged_model_is_the_adapter_on_the_full_base(made, tmp_path):
@@ -177,7 +186,8 @@ def test_adapters_on_other_architectures_are_merged_exactly_too(name, tmp_path):
     assert (adapted - whole).abs().max() < 1e-5
 
 
-# --- 4 bits -------------------------------------------------------------------------------------------------------------
+# --- 4 bits
+# -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -228,12 +238,15 @@ def on_four_bits(tmp_path):
 
 
 def test_gradients_in_4_bits_are_the_same_after_the_model_has_played(on_four_bits):
-    """bitsandbytes packs a layer's weights anew at the first forward without gradient, where the processor has AVX512-BF16."""
+    """bitsandbytes packs a layer's weights anew at the first forward without gradient, where the processor has
+    AVX512-BF16."""
     fresh, after = (gradients(on_four_bits, played) for played in (False, True))
     assert all(torch.equal(after[name], fresh[name]) for name in fresh)
 
 
-@pytest.mark.skipif(not has_avx512bf16(), reason="this processor has no AVX512-BF16: the library's fault does not show on it")
+@pytest.mark.skipif(
+    not has_avx512bf16(), reason="this processor has no AVX512-BF16: the library's fault does not show on it"
+)
 def test_without_the_guard_they_would_not_be(on_four_bits, monkeypatch):
     wanted = gradients(on_four_bits, False)
     settle = fourbit._settle
@@ -262,7 +275,8 @@ def test_a_merge_after_play_in_4_bits_is_right(on_four_bits, tmp_path):
     assert (logits(load_model(whole.path)) - logits(load_policy(full))).abs().max() < 1e-5
 
 
-# --- packed rows --------------------------------------------------------------------------------------------------------
+# --- packed rows
+# --------------------------------------------------------------------------------------------------------
 
 
 def one_row_each(model, streams):
@@ -317,7 +331,8 @@ def trained_gradients(model, values):
     return {name: each.grad.clone() for name, each in model.named_parameters() if each.grad is not None}
 
 
-# --- play -----------------------------------------------------------------------------------------------------------------
+# --- play
+# -----------------------------------------------------------------------------------------------------------------
 
 
 def test_adapters_that_share_a_base_in_play_take_turns(made):
@@ -336,13 +351,18 @@ def test_adapters_that_share_a_base_in_play_take_turns(made):
     assert torch.equal(logits(model), alone[made.fresh.version])
 
 
-# --- what is refused --------------------------------------------------------------------------------------------------------
+# --- what is refused
+# --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("name", "targets", "told"),
     [
-        ("llama", ["qproj"], r"names qproj, but .* are down_proj, gate_proj, k_proj, lm_head, o_proj, q_proj, up_proj, v_proj$"),
+        (
+            "llama",
+            ["qproj"],
+            r"names qproj, but .* are down_proj, gate_proj, k_proj, lm_head, o_proj, q_proj, up_proj, v_proj$",
+        ),
         ("llama", ["q_proj", "vproj"], "names vproj, but"),  # peft would adapt q_proj alone and say nothing
         ("llama", ["embed_tokens"], "names embed_tokens, but"),
         ("llama", [], "names nothing, but"),
@@ -356,9 +376,19 @@ def test_targets_that_the_base_does_not_have_are_told(tmp_path, name, targets, t
 
 
 def test_targets_are_the_layers_that_are_adapted(tmp_path):
-    made = LoRA(r=2, targets=["q_proj", "layers.1.mlp.up_proj", "lm_head"]).create(base_in(tmp_path), tmp_path / "adapter", 0)
-    names = {name.partition(".lora_")[0].removeprefix("base_model.model.") for name in load_file(tmp_path / "adapter" / snapshot.ADAPTER)}
-    assert names == {"model.layers.0.self_attn.q_proj", "model.layers.1.self_attn.q_proj", "model.layers.1.mlp.up_proj", "lm_head"}
+    made = LoRA(r=2, targets=["q_proj", "layers.1.mlp.up_proj", "lm_head"]).create(
+        base_in(tmp_path), tmp_path / "adapter", 0
+    )
+    names = {
+        name.partition(".lora_")[0].removeprefix("base_model.model.")
+        for name in load_file(tmp_path / "adapter" / snapshot.ADAPTER)
+    }
+    assert names == {
+        "model.layers.0.self_attn.q_proj",
+        "model.layers.1.self_attn.q_proj",
+        "model.layers.1.mlp.up_proj",
+        "lm_head",
+    }
     assert torch.equal(logits(load_policy(made)), logits(load_model(made.base)))
 
 

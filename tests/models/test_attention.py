@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from parley.data.packing import Batch, Budget, collate, pack, supervised
+from parley.batches.packing import Batch, Budget, collate, pack, supervised
 from parley.data.sample import Sample, Utterance
 from parley.models.attention import path_attention, runs
 
@@ -26,7 +26,9 @@ def batch_of(seed: int) -> Batch:
 def seen(batch: Batch) -> torch.Tensor:
     """[B, T, T] by the rule of the packing module, one entry at a time."""
     rows, width = batch.last_BT.shape
-    return torch.tensor([[[k <= q <= batch.last_BT[row, k] for k in range(width)] for q in range(width)] for row in range(rows)])
+    return torch.tensor(
+        [[[k <= q <= batch.last_BT[row, k] for k in range(width)] for q in range(width)] for row in range(rows)]
+    )
 
 
 def dense(query, key, value, seen_BTT, scaling):
@@ -45,7 +47,9 @@ def test_it_is_the_masked_attention_forward_and_backward(seed):
     rows, width = batch.tokens_BT.shape
     heads, groups = random.Random(seed).choice([(4, 2), (2, 2), (4, 1)])
     draw = torch.Generator().manual_seed(seed)
-    tensors = [torch.randn(rows, count, width, 8, generator=draw, dtype=torch.float64) for count in (heads, groups, groups)]
+    tensors = [
+        torch.randn(rows, count, width, 8, generator=draw, dtype=torch.float64) for count in (heads, groups, groups)
+    ]
     ours, theirs = ([each.clone().requires_grad_() for each in tensors] for _ in range(2))
     found, _ = path_attention(torch.nn.Identity(), *ours, None, scaling=0.3, runs=runs(batch))
     expected = dense(*theirs, seen(batch), 0.3)
@@ -54,7 +58,7 @@ def test_it_is_the_masked_attention_forward_and_backward(seed):
     weight = torch.randn(expected.shape, generator=draw, dtype=torch.float64)
     (found * weight).sum().backward()
     (expected * weight).sum().backward()
-    assert all((one.grad - other.grad).abs().max() < 1e-12 for one, other in zip(ours, theirs))
+    assert all((one.grad - other.grad).abs().max() < 1e-12 for one, other in zip(ours, theirs, strict=True))
 
 
 @pytest.mark.parametrize("packed", [True, False])
@@ -84,7 +88,7 @@ def test_runs_cover_every_token_once_and_name_exactly_what_it_sees(seed):
         starts.append(starts[-1] + length)
     assert starts[-1] == batch.last_BT.numel() and len(made.masks) == len(made.widths) == len(made.lengths)
     keys = (torch.arange(starts[-1]) if made.seen_K is None else made.seen_K).split(made.widths)
-    for (start, end), run_K, mask in zip(pairwise(starts), keys, made.masks):
+    for (start, end), run_K, mask in zip(pairwise(starts), keys, made.masks, strict=True):
         for query in range(start, end):
             row, place = divmod(query, width)
             allowed = run_K[mask[query - start] == 0] if mask is not None else run_K[: query - start + 1]

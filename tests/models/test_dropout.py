@@ -8,7 +8,13 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 def llama(**more) -> LlamaForCausalLM:
     torch.manual_seed(0)
-    sizes = {"vocab_size": 64, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    sizes = {
+        "vocab_size": 64,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
     return LlamaForCausalLM(LlamaConfig(**sizes, **more))
 
 
@@ -43,7 +49,9 @@ def test_the_share_and_the_scale():
     assert torch.allclose(embedded[~zero], plain[~zero] / 0.75)
 
 
-@pytest.mark.parametrize("model", [llama(), GPT2LMHeadModel(GPT2Config(vocab_size=64, n_positions=32, n_embd=32, n_layer=2, n_head=2))])
+@pytest.mark.parametrize(
+    "model", [llama(), GPT2LMHeadModel(GPT2Config(vocab_size=64, n_positions=32, n_embd=32, n_layer=2, n_head=2))]
+)
 def test_embeddings_attention_and_feed_forward_of_every_block(model):
     Dropout(model.train(), 0.5)
     hooked = [name.rpartition(".")[2] for name, module in model.named_modules() if module._forward_hooks]

@@ -36,7 +36,11 @@ def test_loads_in_eval_mode(made):
         (lambda f: (f / "config.json").rename(f / "adapter_config.json"), load_model, "needs its base"),
         (lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"), load_model, "pickled weights only"),
         (lambda f: (f / "model.safetensors").unlink(), load_model, "no weights"),
-        (lambda f: [(f / n).unlink() for n in ("tokenizer.json", "tokenizer_config.json")], load_tokenizer, "no tokenizer"),
+        (
+            lambda f: [(f / n).unlink() for n in ("tokenizer.json", "tokenizer_config.json")],
+            load_tokenizer,
+            "no tokenizer",
+        ),
         (lambda f: (f / "chat_template.jinja").unlink(), load_tokenizer, "no chat template"),
     ],
 )
@@ -79,7 +83,9 @@ def test_save_is_whole_and_never_overwrites(made, tmp_path):
     with torch.no_grad():
         model.model.embed_tokens.weight += 1
     saved = snapshot.save(model, tokenizer, tmp_path / "deep" / "s", "it1")
-    assert saved.version == f"it1-{snapshot.digest(saved.path)[:12]}" and [p.name for p in (tmp_path / "deep").iterdir()] == ["s"]
+    assert saved.version == f"it1-{snapshot.digest(saved.path)[:12]}" and [
+        p.name for p in (tmp_path / "deep").iterdir()
+    ] == ["s"]
     again = load_model(saved.path)
     assert torch.equal(again.lm_head.weight, model.lm_head.weight)  # tied: written once, head included
     assert all(path.stat().st_mode & 0o044 == 0o044 for path in (tmp_path / "deep" / "s").iterdir())

@@ -1,4 +1,5 @@
-"""The policy module: packed rows give the numbers of plain ones, without a tensor of all tokens times the vocabulary."""
+"""The policy module: packed rows give the numbers of plain ones, without a tensor of all tokens times the
+vocabulary."""
 
 import math
 import random
@@ -6,7 +7,7 @@ import warnings
 
 import pytest
 import torch
-from parley.data.packing import Budget, MicroBatch, collate, pack, supervised
+from parley.batches.packing import Budget, MicroBatch, collate, pack, supervised
 from parley.data.sample import Sample, Utterance
 from parley.models import policy as module
 from parley.models.attention import PATHS
@@ -63,7 +64,9 @@ MODELS = {
     "mistral sliding": lambda: MistralForCausalLM(MistralConfig(**SHAPE, sliding_window=5)),
     "cohere scale": lambda: CohereForCausalLM(CohereConfig(**SHAPE, pad_token_id=2, logit_scale=0.25)),
     "granite scaling": lambda: GraniteForCausalLM(GraniteConfig(**SHAPE, logits_scaling=3.0)),
-    "gemma2 softcap": lambda: Gemma2ForCausalLM(Gemma2Config(**SHAPE, head_dim=8, sliding_window=5, final_logit_softcapping=2.0)),
+    "gemma2 softcap": lambda: Gemma2ForCausalLM(
+        Gemma2Config(**SHAPE, head_dim=8, sliding_window=5, final_logit_softcapping=2.0)
+    ),
 }
 
 
@@ -79,7 +82,10 @@ def tokens(draw, count):
 
 def extending_chats(draw):
     """Whole chats, one stream per seat, three supervised turns each."""
-    return [Sample(f"chat{n}", tuple(tokens(draw, 30)), (Utterance(4, 8), Utterance(12, 17), Utterance(22, 30))) for n in range(3)]
+    return [
+        Sample(f"chat{n}", tuple(tokens(draw, 30)), (Utterance(4, 8), Utterance(12, 17), Utterance(22, 30)))
+        for n in range(3)
+    ]
 
 
 def trunk_and_branches(draw):
@@ -98,7 +104,11 @@ def pairs(draw):
         prompt, answer = tokens(draw, 14), tokens(draw, 9)
         for side, text in ((1, answer), (-1, answer[:4] + tokens(draw, 3)), (-1, answer[:5])):
             ids = prompt + text
-            samples.append(Sample(f"{pair}{side}", tuple(ids), (Utterance(14, len(ids), pair=pair, side=side),), group=f"pair{pair}"))
+            samples.append(
+                Sample(
+                    f"{pair}{side}", tuple(ids), (Utterance(14, len(ids), pair=pair, side=side),), group=f"pair{pair}"
+                )
+            )
     return samples
 
 
@@ -158,7 +168,11 @@ def test_attention_along_paths_gives_the_same_and_knows_no_row_length(name, kind
     policy = Policy(model)
     policy.use_path_attention()
     check_packable(policy)
-    assert policy.packable and policy.attention_tokens == math.inf and policy.causal_lm.config._attn_implementation == PATHS
+    assert (
+        policy.packable
+        and policy.attention_tokens == math.inf
+        and policy.causal_lm.config._attn_implementation == PATHS
+    )
     expected = plain(model, samples)
     wanted = gradients(model, loss_of(expected))
     for row_tokens in (10**6, 40):
@@ -214,7 +228,8 @@ def test_a_broken_mask_position_or_source_shows(name, fault):
 
 
 def test_rows_do_not_see_each_other_although_the_library_lets_them():
-    """The trap of packing through transformers: with a cache or a mask of ones, packed sequences attend to each other."""
+    """The trap of packing through transformers: with a cache or a mask of ones, packed sequences attend to each
+    other."""
     model, draw = build("llama"), random.Random(3)
     first = Sample("first", tuple(tokens(draw, 12)), (Utterance(1, 12),))
     others = [Sample("other", tuple(tokens(draw, 12)), (Utterance(1, 12),)) for _ in range(2)]
@@ -225,7 +240,9 @@ def test_rows_do_not_see_each_other_although_the_library_lets_them():
         assert torch.allclose(here.double(), plain(model, [first]), atol=1e-5)
         ids = torch.tensor([others[0].token_ids + first.token_ids])
         positions = torch.tensor([[*range(12), *range(12)]])
-        wrong = model(input_ids=ids, position_ids=positions, attention_mask=torch.ones_like(ids), use_cache=False).logits[0, 12:-1]
+        wrong = model(
+            input_ids=ids, position_ids=positions, attention_mask=torch.ones_like(ids), use_cache=False
+        ).logits[0, 12:-1]
         leaked = wrong.log_softmax(-1).gather(1, ids[0, 13:, None])[:, 0]
         assert (leaked - here).abs().max() > 1e-2
 
@@ -265,7 +282,9 @@ class LargestTensor(TorchDispatchMode):
 @pytest.mark.parametrize("chunk, bounded", [(8, True), (10**6, False)])
 def test_no_tensor_is_as_large_as_tokens_times_vocabulary(chunk, bounded):
     model = LlamaForCausalLM(LlamaConfig(**{**SHAPE, "vocab_size": 997}, tie_word_embeddings=True))
-    samples = [Sample(str(n), tuple(random.Random(n).randrange(997) for _ in range(30)), (Utterance(1, 30),)) for n in range(4)]
+    samples = [
+        Sample(str(n), tuple(random.Random(n).randrange(997) for _ in range(30)), (Utterance(1, 30),)) for n in range(4)
+    ]
     count = supervised(samples)[-1]
     with LargestTensor() as seen:
         loss_of(packed(Policy(model, chunk), samples)).backward()
@@ -338,7 +357,9 @@ def test_a_model_that_cannot_be_packed_is_unpacked_with_a_warning_and_stays_righ
 def test_the_probe_notices_a_mask_that_leaks(monkeypatch):
     policy = Policy(build("llama"))
     real = module.attention_masks
-    monkeypatch.setattr(module, "attention_masks", lambda config, batch, dtype: real(config, batch, dtype).clamp(min=-0.5))
+    monkeypatch.setattr(
+        module, "attention_masks", lambda config, batch, dtype: real(config, batch, dtype).clamp(min=-0.5)
+    )
     with pytest.warns(UserWarning, match="one sample per row"):
         check_packable(policy)
     assert not policy.packable
@@ -371,7 +392,8 @@ def test_a_head_that_the_module_does_not_know_is_refused():
 
 
 def test_the_block_mask_says_what_the_additive_mask_says():
-    """The mask of the GPU's block-sparse kernel, which has no backward on a CPU: its rule is compared entry by entry."""
+    """The mask of the GPU's block-sparse kernel, which has no backward on a CPU: its rule is compared entry by
+    entry."""
     samples = trunk_and_branches(random.Random(5)) + pairs(random.Random(6))
     (micro,) = pack(samples, [[n] for n in range(len(samples))], Budget(10**6, 10**6))
     batch = collate(samples, micro, supervised(samples), multiple=128)
@@ -437,7 +459,9 @@ def test_in_mixed_precision_a_part_of_a_block_casts_its_input_once(name, monkeyp
     assert {dtype for dtype, _ in met} == {torch.bfloat16}
     if "gpt2" not in name:  # which has one matrix for queries, keys and values
         assert len({at for _, at in met[:3]}) == 1
-    monkeypatch.setattr(torch, "is_autocast_enabled", lambda device: False)  # the parts find no autocast, the products do
+    monkeypatch.setattr(
+        torch, "is_autocast_enabled", lambda device: False
+    )  # the parts find no autocast, the products do
     plain, reference = run()
     assert torch.equal(values, plain)
     assert torch.nn.functional.cosine_similarity(gradient, reference, 0) > 0.999

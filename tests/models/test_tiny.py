@@ -24,7 +24,8 @@ def test_a_folder_that_transformers_loads(tmp_path):
     made = SMALL.create(tmp_path / "m", CHATS, 1)
     names = {path.name for path in (tmp_path / "m").iterdir()}
     assert names == {
-        "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
+        "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
+        "chat_template.jinja"
     }  # fmt: skip
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "m")
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "m")
@@ -46,10 +47,15 @@ def test_weights_come_from_the_seed_alone(tmp_path):
 def test_words_and_markers_are_tokens():
     tokenizer = word_tokenizer(CHATS)
     renderer = Renderer(tokenizer)
-    chat = [Message("user", "[message] i take 2 hats"), Message("assistant", "[propose] books 3", "a.1"), Message("user", "ok")]
+    chat = [
+        Message("user", "[message] i take 2 hats"),
+        Message("assistant", "[propose] books 3", "a.1"),
+        Message("user", "ok"),
+    ]
     ids = renderer.encode(chat)
     assert tokenizer.convert_ids_to_tokens(list(ids)) == [
-        "<bos>", "<|user|>", "[message]", "i", "take", "2", "hats", "<|end|>", "<|assistant|>", "[propose]", "books", "3", "<|end|>",
+        "<bos>", "<|user|>", "[message]", "i", "take", "2", "hats", "<|end|>", "<|assistant|>", "[propose]", "books",
+        "3", "<|end|>",
         "<|user|>", "ok", "<|end|>", "<|assistant|>",
     ]  # fmt: skip
     assert renderer.stop_ids == {tokenizer.convert_tokens_to_ids("<|end|>")}

@@ -1,4 +1,5 @@
-"""Every objective against published vectors, a slow float64 reference, finite differences, and every way to cut a batch."""
+"""Every objective against published vectors, a slow float64 reference, finite differences, and every way to cut a
+batch."""
 
 from __future__ import annotations
 
@@ -34,7 +35,9 @@ class Row:
         return Utterance(3, 3 + len(self.logp), self.reward, self.weight, self.kind, self.pair, self.side)
 
 
-def tensors(rows: Sequence[Row], dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Numbers]:
+def tensors(
+    rows: Sequence[Row], dtype: torch.dtype = torch.float64
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Numbers]:
     """(logprob_N, ref_N, utterance_N, numbers), pairs numbered within the micro-batch; tokens need not be in order."""
     pairs = {pair: index for index, pair in enumerate(dict.fromkeys(row.pair for row in rows if row.pair is not None))}
     numbers = Numbers(
@@ -49,7 +52,9 @@ def tensors(rows: Sequence[Row], dtype: torch.dtype = torch.float64) -> tuple[to
     return logprob_N, ref_N, torch.tensor([index for index, row in enumerate(rows) for _ in row.logp]), numbers
 
 
-def run(objective: Objective, micros: Sequence[Sequence[Row]], whole: Sequence[Row] | None = None) -> tuple[float, dict[str, float], list]:
+def run(
+    objective: Objective, micros: Sequence[Sequence[Row]], whole: Sequence[Row] | None = None
+) -> tuple[float, dict[str, float], list]:
     """Loss and metrics added over micro-batches, and the gradients of each."""
     totals = objective.totals([row.utterance for row in (whole or [row for micro in micros for row in micro])])
     loss, metrics, gradients = 0.0, {}, []
@@ -75,7 +80,9 @@ def rows_of(seed: int, pairs: bool) -> list[Row]:
     if not pairs:
         return [row(kind=str(draw.choice(["act", "act", "sft"]))) for _ in range(int(draw.integers(4, 14)))]
     return [
-        row(pair=900 + 7 * pair, side=side) for pair in range(int(draw.integers(2, 7))) for side in (1, 1, -1)[int(draw.integers(0, 2)) :]
+        row(pair=900 + 7 * pair, side=side)
+        for pair in range(int(draw.integers(2, 7)))
+        for side in (1, 1, -1)[int(draw.integers(0, 2)) :]
     ]
 
 
@@ -99,14 +106,16 @@ def cut(rows: Sequence[Row], seed: int) -> list[list[Row]]:
 def items(row: Row, logp: np.ndarray, unit: str, frozen: np.ndarray) -> Iterator[tuple[float, float, float]]:
     """(log-prob, the same where it counts as a constant, reference) for each token, or once for the utterance."""
     if unit == "token":
-        yield from zip(logp, frozen, row.ref)
+        yield from zip(logp, frozen, row.ref, strict=True)
     else:
         yield np.mean(logp), np.mean(frozen), np.mean(row.ref)
 
 
-def slow(objective: Objective, micros: Sequence[Sequence[Row]], values: Sequence[np.ndarray], frozen: Sequence[np.ndarray]) -> float:
+def slow(
+    objective: Objective, micros: Sequence[Sequence[Row]], values: Sequence[np.ndarray], frozen: Sequence[np.ndarray]
+) -> float:
     """The loss of the batch, written down from the formulas. `values` [rows] holds the log-probs of each row."""
-    parts = iter(zip(values, frozen))
+    parts = iter(zip(values, frozen, strict=True))
     live = [[(row, *next(parts)) for row in micro] for micro in micros]
     live = [[item for item in micro if item[0].weight] for micro in live]
     everything = [item for micro in live for item in micro]
@@ -150,7 +159,9 @@ def slow_spin(objective: Spin, batch: list) -> float:
         gain = sum(v) - (0.0 if objective.reference_free else sum(row.ref))
         margins[row.pair] = margins.get(row.pair, 0.0) + row.side * gain
     z = [objective.beta * margin for margin in margins.values()]
-    return sum(math.log1p(math.exp(-each)) if objective.kind == "sigmoid" else max(0.0, 1 - each) for each in z) / len(z)
+    return sum(math.log1p(math.exp(-each)) if objective.kind == "sigmoid" else max(0.0, 1 - each) for each in z) / len(
+        z
+    )
 
 
 FORMULA: dict[type, Callable] = {FilteredBC: slow_bc, SFTKL: slow_sft, OfflinePO: slow_po, Spin: slow_spin}
@@ -196,7 +207,9 @@ def test_losses_and_gradients_equal_the_slow_reference(objective: Objective) -> 
         np.testing.assert_allclose(gradients, numeric, atol=2e-8)
 
 
-@pytest.mark.parametrize("objective", [each for each in CORRECTED if getattr(each, "kl_grad", "coupled") == "coupled"], ids=str)
+@pytest.mark.parametrize(
+    "objective", [each for each in CORRECTED if getattr(each, "kl_grad", "coupled") == "coupled"], ids=str
+)
 def test_gradcheck(objective: Objective) -> None:
     rows = rows_of(3, isinstance(objective, Spin))
     logprob_N, ref_N, utterance_N, numbers = tensors(rows)
@@ -321,7 +334,13 @@ def test_a_batch_of_padding_is_zero(objective: Objective) -> None:
 def test_a_missing_reference_is_an_error(objective: Objective) -> None:
     logprob_N, _, utterance_N, numbers = tensors(rows_of(1, True))
     with pytest.raises(ValueError, match="run the reference pass"):
-        objective(logprob_N, None, utterance_N, numbers, {"units": 1.0, "act": 1.0, "sft": 1.0, "utterances": 1.0, "pairs": 1.0})
+        objective(
+            logprob_N,
+            None,
+            utterance_N,
+            numbers,
+            {"units": 1.0, "act": 1.0, "sft": 1.0, "utterances": 1.0, "pairs": 1.0},
+        )
 
 
 def test_no_gradient_reaches_the_reference() -> None:
@@ -329,14 +348,21 @@ def test_no_gradient_reaches_the_reference() -> None:
         rows = rows_of(2, isinstance(objective, Spin))
         logprob_N, ref_N, utterance_N, numbers = tensors(rows)
         ref_N.requires_grad_()
-        objective(logprob_N, ref_N, utterance_N, numbers, objective.totals([row.utterance for row in rows]))[0].backward()
+        objective(logprob_N, ref_N, utterance_N, numbers, objective.totals([row.utterance for row in rows]))[
+            0
+        ].backward()
         assert ref_N.grad is None
 
 
 def test_half_a_pair_and_wrong_words_are_errors() -> None:
     with pytest.raises(ValueError, match="1 pairs have one side only"):
         Spin().totals([Utterance(1, 2, pair=1, side=1)])
-    for build in (lambda: OfflinePO(form="fixed"), lambda: OfflinePO(kl_grad="live"), lambda: Spin(kind="ipo"), lambda: SFTKL(kl="k3")):
+    for build in (
+        lambda: OfflinePO(form="fixed"),
+        lambda: OfflinePO(kl_grad="live"),
+        lambda: Spin(kind="ipo"),
+        lambda: SFTKL(kl="k3"),
+    ):
         with pytest.raises(ValueError, match="expected"):
             build()
 

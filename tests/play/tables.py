@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 
 from parley.games.base import Facts, GeneratorMatch, Options, Reply, Request, Result, Scenario, View
-from parley.models.backend import Completion, Prompt
+from parley.play.player import Completion, Prompt
 
 
 class Bids:
@@ -32,7 +32,7 @@ class Bids:
                 views[role].tell(f"Round {number}: bid.")
             replies: list[Reply] = yield [views[role].ask(observation={"round": number}) for role in self.roles]
             bids = []
-            for role, reply in zip(self.roles, replies):
+            for role, reply in zip(self.roles, replies, strict=True):
                 views[role].hear(reply)
                 bids.append(int("0" + "".join(char for char in reply.text.split(" ")[0] if char.isdecimal())))
             lead += (bids[0] > bids[1]) - (bids[0] < bids[1])

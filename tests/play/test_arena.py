@@ -9,9 +9,9 @@ from parley.data.episode import Episode, Turn
 from parley.data.replay import replay
 from parley.data.store import EpisodeStore, encode
 from parley.games.base import Facts, GeneratorMatch, Request, Result, Scenario, View
-from parley.models.backend import Completion
 from parley.play.arena import Arena, Failure, TooManyFailures, owed
 from parley.play.pairing import Seating, both_seatings, self_play
+from parley.play.player import Completion
 from parley.play.players import ScriptedPlayer
 from tables import Bids, Late
 
@@ -50,7 +50,9 @@ class Typed(Late):
 def test_a_match_typed_by_hand():
     texts = {"ann.1": "7", "bob.1": "9", "ann.2": "I say bob", "ann.3": "2", "bob.2": "hm", "bob.3": "1"}
     scenario, seed = Scenario("s", {"rounds": 1}), 1  # Random(1).choice(("ann", "bob")) is ann
-    _, (episode,) = play({"x": Typed(texts), "y": Typed(texts)}, [Seating("play/s/0", scenario, seed, {"ann": "x", "bob": "y"})])
+    _, (episode,) = play(
+        {"x": Typed(texts), "y": Typed(texts)}, [Seating("play/s/0", scenario, seed, {"ann": "x", "bob": "y"})]
+    )
     assert episode == Episode(
         id="play/s/0",
         game="bids",
@@ -65,7 +67,9 @@ def test_a_match_typed_by_hand():
             Turn("ann.2", "ann", "act", "I say bob"),
             Turn("ann.3", "ann", "retry", "2"),
         ),
-        result=Result({"ann": -1.0, "bob": 1.0}, "won", metrics={"lead": -1.0}, marks={"ann.2": {"retry": "no number"}}),
+        result=Result(
+            {"ann": -1.0, "bob": 1.0}, "won", metrics={"lead": -1.0}, marks={"ann.2": {"retry": "no number"}}
+        ),
     )
 
 
@@ -115,7 +119,11 @@ def test_nobody_waits_for_the_slowest():
 
 def test_waits_only_when_nobody_has_local_work():
     local, remote = scripted(), Late(3)
-    play({"local": local, "remote": remote}, both_seatings(GAME, GAME.scenarios(), "local", "remote", 1, "e"), in_flight=24)
+    play(
+        {"local": local, "remote": remote},
+        both_seatings(GAME, GAME.scenarios(), "local", "remote", 1, "e"),
+        in_flight=24,
+    )
     assert max(remote.waits) > 0
     busy = Late(3)
     busy.busy = True
@@ -206,7 +214,9 @@ class Answers(Late):
         return [Completion(prompt, "1") for prompt in self.ids]
 
 
-@pytest.mark.parametrize("ids", [("play/train-1/0/nobody.1",), ("other/ann.1",), ("play/train-1/0/ann.1", "play/train-1/0/ann.1")])
+@pytest.mark.parametrize(
+    "ids", [("play/train-1/0/nobody.1",), ("other/ann.1",), ("play/train-1/0/ann.1", "play/train-1/0/ann.1")]
+)
 def test_an_answer_that_nobody_asked_for_is_an_error(ids):
     with pytest.raises(RuntimeError, match="not an open question"):
         play({"x": Answers(*ids)}, plan())
@@ -270,7 +280,12 @@ def test_a_match_without_a_question_is_an_episode_without_turns():
 
     episodes = []
     game = Broken(silent)
-    assert Arena(game, {"x": Late(0)}, in_flight=1).play(self_play(game, game.scenarios(), "x", 1, "p", 50), episodes.append).matches == 50
+    assert (
+        Arena(game, {"x": Late(0)}, in_flight=1)
+        .play(self_play(game, game.scenarios(), "x", 1, "p", 50), episodes.append)
+        .matches
+        == 50
+    )
     assert {episode.turns for episode in episodes} == {()}
 
 
@@ -331,7 +346,10 @@ Arena(GAME, {"x": scripted()}, in_flight=3).play(missing(plan(), store), sink)
 def test_killed_inside_a_write_again_and_again_nothing_is_lost_or_doubled(tmp_path):
     here, stored = str(Path(__file__).parent), 0
     for number in (3, 9):
-        assert subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), here, str(number)], check=False).returncode == 9
+        assert (
+            subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), here, str(number)], check=False).returncode
+            == 9
+        )
         stored += number - 1
         assert len(EpisodeStore(tmp_path, None).ids()) == stored
     with EpisodeStore(tmp_path) as store:

@@ -1,7 +1,7 @@
 import pytest
 from parley.games.base import Scenario
 from parley.play.pairing import Seating, both_seatings, fixed, self_play
-from parley.seeds import derive
+from parley.system.seeds import derive
 from tables import Bids
 
 GAME, SCENARIOS = Bids(), [Scenario("s-0", {}), Scenario("s/1", {})]
@@ -9,7 +9,9 @@ GAME, SCENARIOS = Bids(), [Scenario("s-0", {}), Scenario("s/1", {})]
 
 def test_self_play_seats_one_player_everywhere():
     seatings = list(self_play(GAME, SCENARIOS, "me", 7, "iter_001/play", 2))
-    assert [seating.match for seating in seatings] == [f"iter_001/play/{part}" for part in ("s-0/0", "s-0/1", "s/1/0", "s/1/1")]
+    assert [seating.match for seating in seatings] == [
+        f"iter_001/play/{part}" for part in ("s-0/0", "s-0/1", "s/1/0", "s/1/1")
+    ]
     assert seatings[1] == Seating(
         "iter_001/play/s-0/1", SCENARIOS[0], derive(7, "match", "iter_001/play/s-0/1"), {"ann": "me", "bob": "me"}
     )
@@ -29,7 +31,9 @@ def test_both_seatings_seat_each_in_every_role():
 
 def test_a_scenario_drawn_again_goes_on_with_its_numbers():
     seatings = list(both_seatings(GAME, [SCENARIOS[0], SCENARIOS[1], SCENARIOS[0]], "new", "old", 7, "e"))
-    assert [seating.match for seating in seatings] == [f"e/{part}" for part in ("s-0/0", "s-0/1", "s/1/0", "s/1/1", "s-0/2", "s-0/3")]
+    assert [seating.match for seating in seatings] == [
+        f"e/{part}" for part in ("s-0/0", "s-0/1", "s/1/0", "s/1/1", "s-0/2", "s-0/3")
+    ]
     assert [seating.players["ann"] for seating in seatings] == ["new", "old"] * 3
 
 

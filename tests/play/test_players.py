@@ -12,10 +12,10 @@ import pytest
 from parley.data.episode import streams
 from parley.data.replay import replay
 from parley.games.base import Message, Options, Request, Scenario
-from parley.models.backend import Completion, Prompt, Sampling
 from parley.models.renderer import Renderer
 from parley.play.arena import Arena
 from parley.play.pairing import both_seatings, self_play
+from parley.play.player import Completion, Prompt, Sampling
 from parley.play.players import HumanPlayer, LanguagePlayer, ScriptedPlayer, Switchboard, printable
 from rich.console import Console
 from tables import Bids, Late
@@ -81,7 +81,11 @@ def test_a_person_sees_what_is_new_and_answers_line_by_line(person):
     assert screen.getvalue().count("Hello.") == 1
     os.write(write, "sieben \u00fc\r\nnext".encode())
     assert player.poll() == [Completion("m/ann.1", "sieben \u00fc", policy="human")]
-    messages = (*first.messages, Message("assistant", "sieben \u00fc", "ann.1"), Message("user", "Bob took [bold]two[/bold]."))
+    messages = (
+        *first.messages,
+        Message("assistant", "sieben \u00fc", "ann.1"),
+        Message("user", "Bob took [bold]two[/bold]."),
+    )
     player.submit([replace(prompt("ann.2"), messages=messages)])
     assert player.poll() == []  # half a line is no answer
     os.write(write, b" one\n")
@@ -140,7 +144,10 @@ def test_a_model_cannot_write_to_the_terminals_state(person):
 
 # --- language models ---
 
-TEMPLATE = "{% for m in messages %}<{{ m.role }}> {{ m.content }} <end>\n{% endfor %}{% if add_generation_prompt %}<assistant> {% endif %}"
+TEMPLATE = (
+    "{% for m in messages %}<{{ m.role }}> {{ m.content }} <end>\n{% endfor %}{% if add_generation_prompt "
+    "%}<assistant> {% endif %}"
+)
 FORGETFUL = TEMPLATE.replace("{{ m.content }}", "{{ 'x' if m.role == 'assistant' else m.content }}")
 ROLES = ["<system>", "<user>", "<assistant>", "<end>"]
 WORDS = [
@@ -187,7 +194,9 @@ class Dice:
         if len(ids) < asked.sampling.max_tokens:
             ids, finish = (*ids, WORDS.index("<end>")), "stop"
         logprobs = tuple(-chance.random() for _ in ids)
-        return Completion(asked.id, " ".join(words), finish, ids if self.ids else None, logprobs if self.ids else None, asked.policy)
+        return Completion(
+            asked.id, " ".join(words), finish, ids if self.ids else None, logprobs if self.ids else None, asked.policy
+        )
 
     def cancel(self, ids: Sequence[str]) -> None:
         for one in ids:
@@ -221,7 +230,9 @@ def test_every_call_records_what_the_backend_saw_and_sampled():
                     assert stream.token_ids[:start] == asked.token_ids
                     assert stream.token_ids[start:end] == done.token_ids
                     spans += 1
-            assert sum(len(stream.spans) for stream in streams(episode, seat)) == sum(turn.seat == seat for turn in episode.turns)
+            assert sum(len(stream.spans) for stream in streams(episode, seat)) == sum(
+                turn.seat == seat for turn in episode.turns
+            )
             assert len(streams(episode, seat)) <= 1
         for turn in episode.turns:
             assert turn.call is not None and turn.call.policy == "v3"
@@ -352,7 +363,9 @@ def test_a_backend_that_remembers_hears_of_every_stream_that_is_over(shared):
             self.forgotten.extend(streams)
 
     backend = Keeping()
-    player = LanguagePlayer(Switchboard(backend).line() if shared else backend, renderer(), "v3", Sampling(max_tokens=6), "me")
+    player = LanguagePlayer(
+        Switchboard(backend).line() if shared else backend, renderer(), "v3", Sampling(max_tokens=6), "me"
+    )
     _, episodes = play({"me": player}, self_play(GAME, GAME.scenarios(), "me", 3, "p"), in_flight=4)
     assert sorted(backend.forgotten) == sorted(f"{episode.id}/{seat}" for episode in episodes for seat in GAME.roles)
 
@@ -374,7 +387,11 @@ def test_a_script_a_model_and_a_slow_guest_sit_at_one_table():
         "model": LanguagePlayer(Dice(), renderer(), "v3", Sampling(max_tokens=6), "model"),
         "guest": Late(1),
     }
-    seatings = [s for a, b in (("script", "model"), ("model", "guest")) for s in both_seatings(GAME, GAME.scenarios(), a, b, 3, f"{a}-{b}")]
+    seatings = [
+        s
+        for a, b in (("script", "model"), ("model", "guest"))
+        for s in both_seatings(GAME, GAME.scenarios(), a, b, 3, f"{a}-{b}")
+    ]
     report, episodes = play(players, seatings, in_flight=10)
     assert report.matches == len(seatings) == 48
     assert all(replay(GAME, episode).result == episode.result for episode in episodes)

@@ -9,16 +9,17 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
+from parley.backends.hf import HFBackend
 from parley.data.store import EpisodeStore
-from parley.files import read_jsonl
 from parley.games.base import Message
 from parley.games.deal import Deal
-from parley.models.backend import Completion, Sampling, Snapshot
-from parley.models.hf import HFBackend
+from parley.models.snapshot import Snapshot
 from parley.models.tiny import Tiny
 from parley.play.arena import Report, TooManyFailures
 from parley.play.pairing import self_play
-from parley.play.table import Table
+from parley.play.player import Completion, Sampling
+from parley.play.seats import Table
+from parley.system.files import read_jsonl
 
 GAME = Deal(max_actions=4, retries=0)
 SAMPLING = Sampling(max_tokens=4)
@@ -41,7 +42,9 @@ class Flaky(HFBackend):
 @pytest.fixture(scope="module")
 def snapshot(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
     words = "[message] [propose] hello books hats balls 0 1 2 3 4 5 6 7 8 9 10 i take you get deal they proposed error"
-    return Tiny(width=32, heads=2, layers=1, mlp=64).create(tmp_path_factory.mktemp("m") / "tiny", [[Message("user", words)]], 0)
+    return Tiny(width=32, heads=2, layers=1, mlp=64).create(
+        tmp_path_factory.mktemp("m") / "tiny", [[Message("user", words)]], 0
+    )
 
 
 @contextmanager
@@ -56,7 +59,9 @@ def test_lost_matches_are_played_again_and_the_reasons_kept(tmp_path: Path, snap
     Flaky.losses = 3
     seatings = list(self_play(GAME, GAME.scenarios("train")[:40], "learner", 0, "s"))
     Table(GAME, Flaky, 8).play(tmp_path / "s", seatings, SAMPLING, {"learner": snapshot}, quiet)
-    assert {episode.id for episode in EpisodeStore(tmp_path / "s", shard=None).read()} == {seating.match for seating in seatings}
+    assert {episode.id for episode in EpisodeStore(tmp_path / "s", shard=None).read()} == {
+        seating.match for seating in seatings
+    }
     failures = list(read_jsonl(tmp_path / "s/failures.jsonl"))
     assert len(failures) == 3 and {failure["reason"] for failure in failures} == {"the server is gone"}
 

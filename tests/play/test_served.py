@@ -1,4 +1,5 @@
-"""Matches with players behind a server: none is lost or doubled whatever the server does, and its tokens can be trained on."""
+"""Matches with players behind a server: none is lost or doubled whatever the server does, and its tokens can be trained
+on."""
 
 from __future__ import annotations
 
@@ -11,22 +12,23 @@ from random import Random
 from typing import Any
 
 import pytest
-from parley.data.credit import FilteredBC, NothingKept, logs
+from parley.backends.hf import HFBackend
+from parley.backends.openai import OpenAIBackend, served
+from parley.backends.spending import SpendingLimit
+from parley.credit import FilteredBC, NothingKept, logs
 from parley.data.episode import Episode, streams
 from parley.data.replay import replay
 from parley.data.store import EpisodeStore
-from parley.files import read_jsonl
 from parley.games.base import Message
 from parley.games.deal import Deal
-from parley.models.backend import Prompt, Sampling, Snapshot
-from parley.models.hf import HFBackend
-from parley.models.openai import OpenAIBackend, served
 from parley.models.renderer import Renderer
-from parley.models.spending import SpendingLimit
+from parley.models.snapshot import Snapshot
 from parley.models.tiny import Tiny
 from parley.play.arena import Report, TooManyFailures
 from parley.play.pairing import both_seatings, self_play
-from parley.play.table import Opponent, Table
+from parley.play.player import Prompt, Sampling
+from parley.play.seats import Opponent, Table
+from parley.system.files import read_jsonl
 from tables import Bids
 
 from openai_server import KEY, REAL, Server, completion, model_name
@@ -47,7 +49,10 @@ def quiet(matches: int, person: bool) -> Iterator:
 
 def backend(server: Server, **settings: Any) -> partial[OpenAIBackend]:
     seconds = 20.0 if REAL else 0.8
-    return partial(OpenAIBackend, **{"url": server.url, "key_env": "SERVER_KEY", "backoff_s": 0.01, "timeout_s": seconds, **settings})
+    return partial(
+        OpenAIBackend,
+        **{"url": server.url, "key_env": "SERVER_KEY", "backoff_s": 0.01, "timeout_s": seconds, **settings},
+    )
 
 
 def episodes(folder: Path) -> list[Episode]:
@@ -64,7 +69,9 @@ def test_no_match_is_lost_or_doubled_whatever_the_server_does(tmp_path: Path) ->
     seatings = list(self_play(game, game.scenarios(), "learner", 5, "s", k=3))
     for name, faults in (("calm", []), ("rough", Random(1).choices(FAULTS, k=40))):
         server = Server(faults=faults)
-        Table(game, backend(server, ledger=tmp_path / name / "spending.jsonl"), 16).play(tmp_path / name, seatings, SAMPLING, who, quiet)
+        Table(game, backend(server, ledger=tmp_path / name / "spending.jsonl"), 16).play(
+            tmp_path / name, seatings, SAMPLING, who, quiet
+        )
         server.close()
         assert server.faults == [] and not (tmp_path / name / "failures.jsonl").exists()
     calm, rough = episodes(tmp_path / "calm"), episodes(tmp_path / "rough")
@@ -94,7 +101,9 @@ def test_a_few_lost_matches_are_played_again(tmp_path: Path) -> None:
     seatings = list(self_play(game, game.scenarios(), "learner", 5, "s", k=4))
     server = Server(faults=["500"] * 4)
     # one request after the other: the first four are of four matches
-    Table(game, backend(server, retries=0, concurrency=1), 24).play(tmp_path, seatings, SAMPLING, {"learner": MODEL}, quiet)
+    Table(game, backend(server, retries=0, concurrency=1), 24).play(
+        tmp_path, seatings, SAMPLING, {"learner": MODEL}, quiet
+    )
     assert len(episodes(tmp_path)) == len(seatings) and len(list(read_jsonl(tmp_path / "failures.jsonl"))) == 4
     server.close()
 
@@ -123,10 +132,14 @@ def test_a_ceiling_stops_the_run_and_keeps_what_is_finished(tmp_path: Path) -> N
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Snapshot:
     words = "[message] [propose] hello books hats balls 0 1 2 3 4 5 6 7 8 9 10 i take you get deal they proposed error"
-    return Tiny(width=64, heads=2, layers=1, mlp=64).create(tmp_path_factory.mktemp("m") / "tiny", [[Message("user", words)]], 0)
+    return Tiny(width=64, heads=2, layers=1, mlp=64).create(
+        tmp_path_factory.mktemp("m") / "tiny", [[Message("user", words)]], 0
+    )
 
 
-def test_a_learner_here_a_teacher_on_a_server_and_a_frozen_policy_sit_at_one_table(tmp_path: Path, tiny: Snapshot) -> None:
+def test_a_learner_here_a_teacher_on_a_server_and_a_frozen_policy_sit_at_one_table(
+    tmp_path: Path, tiny: Snapshot
+) -> None:
     game, server = Deal(max_actions=6, retries=0), Server(lambda body: completion(body, "[message] i take 1 books"))
     opponents = {"teacher": Opponent(MODEL, backend(server)), "frozen": Opponent(tiny)}
     table = Table(game, HFBackend, 16, opponents)
@@ -144,7 +157,9 @@ def test_a_learner_here_a_teacher_on_a_server_and_a_frozen_policy_sit_at_one_tab
                 assert (turn.call is None) == (episode.players[turn.seat] == "teacher") or turn.finish == "context"
             replay(game, episode)
         mine = {(log.episode.id, log.seat) for log in logs(played, "learner")}
-        assert {seat for _, seat in mine} == set(game.roles) or other == "frozen"  # whose first words are illegal: nobody answers it
+        assert {seat for _, seat in mine} == set(
+            game.roles
+        ) or other == "frozen"  # whose first words are illegal: nobody answers it
         assert all(episode.players[seat] == "learner" for episode in played for id, seat in mine if id == episode.id)
     server.close()
 
@@ -164,9 +179,13 @@ class TinyServer:
         messages = tuple(Message(each["role"], each["content"]) for each in body["messages"])
         sampling = Sampling(body["temperature"], body["top_p"], body.get("top_k", 0), body["max_tokens"])
         self.count += 1
-        prompt = Prompt(f"{self.count}/a", f"{self.count}", messages, body["seed"], sampling=sampling, policy=self.version)
+        prompt = Prompt(
+            f"{self.count}/a", f"{self.count}", messages, body["seed"], sampling=sampling, policy=self.version
+        )
         ids = self.renderer.encode(messages)
-        self.backend.submit([Prompt(**{**{name: getattr(prompt, name) for name in Prompt.__slots__}, "token_ids": ids})])
+        self.backend.submit(
+            [Prompt(**{**{name: getattr(prompt, name) for name in Prompt.__slots__}, "token_ids": ids})]
+        )
         done: list[Any] = []
         while not done:
             done = self.backend.poll()
@@ -212,6 +231,8 @@ def test_without_ids_a_log_is_kept_as_text_and_said_to_be_no_more(tmp_path: Path
     server.close()
     given = FilteredBC("all")(episodes(tmp_path), "learner")
     assert given.samples == [] and given.kept > 0
-    assert {verdict.why for verdict in given.table if verdict.kept} == {"kept, without token ids (not trainable on-policy)"}
+    assert {verdict.why for verdict in given.table if verdict.kept} == {
+        "kept, without token ids (not trainable on-policy)"
+    }
     with pytest.raises(NothingKept, match=r"no token ids.*backend\.token_ids=true.*learner=openai"):
         given.on_policy()

@@ -1,7 +1,7 @@
 """vLLM's own OpenAI server on loopback: the backend for servers, driven by the official client against the real thing.
 
-The server is started once. Its model is made on the spot: a word is a token, so that a server which renders a chat again
-from its text sees the ids that it sampled.
+The server is started once. Its model is made on the spot: a word is a token, so that a server which renders a chat
+again from its text sees the ids that it sampled.
 """
 
 from __future__ import annotations
@@ -21,22 +21,23 @@ from typing import Any
 from urllib.error import URLError
 
 import pytest
-from parley.config import Hardware
-from parley.data.credit import FilteredBC
+from parley.backends import vllm_engine
+from parley.backends.openai import OpenAIBackend, served
+from parley.credit import FilteredBC
 from parley.data.episode import Episode, streams
 from parley.data.replay import replay
 from parley.data.store import EpisodeStore
-from parley.files import InputError, read_jsonl
 from parley.games.base import Message
 from parley.learners.likelihood import logprobs
-from parley.models import vllm_engine
-from parley.models.backend import Completion, Prompt, Sampling, Snapshot
-from parley.models.openai import OpenAIBackend, served
 from parley.models.renderer import Renderer
+from parley.models.snapshot import Snapshot
 from parley.models.tiny import SPECIAL, Tiny
 from parley.play.arena import Report, TooManyFailures
 from parley.play.pairing import Seating, self_play
-from parley.play.table import Table
+from parley.play.player import Completion, Prompt, Sampling
+from parley.play.seats import Table
+from parley.run.config import Hardware
+from parley.system.files import InputError, read_jsonl
 from tables import Bids
 
 try:
@@ -52,11 +53,13 @@ SAMPLING = Sampling(max_tokens=8)
 LAST = SPECIAL.index("<|end|>")
 WORDS = "You are ann. bob. Round 0: 1: 2: bid. Who won? Say a number. " + " ".join(map(str, range(20)))
 OPTIONS = {
-    "dtype": "float32", "max-num-seqs": "32", "block-size": "32", "kv-cache-memory-bytes": str(2**26), "generation-config": "vllm",
+    "dtype": "float32", "max-num-seqs": "32", "block-size": "32", "kv-cache-memory-bytes": str(2**26),
+    "generation-config": "vllm",
     "host": "127.0.0.1", "served-model-name": MODEL.version, "uvicorn-log-level": "error",
 }  # fmt: skip
 ENV = {
-    "OMP_NUM_THREADS": "1", "TORCHDYNAMO_DISABLE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "VLLM_NO_USAGE_STATS": "1",
+    "OMP_NUM_THREADS": "1", "TORCHDYNAMO_DISABLE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_NO_USAGE_STATS": "1",
     "VLLM_LOGGING_LEVEL": "ERROR", "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the worker lives in the engine's process
 }  # fmt: skip
 
@@ -79,7 +82,15 @@ class VLLMServer:
         """Starts it and waits until it answers."""
         words = [word for name, value in OPTIONS.items() for word in (f"--{name}", value)]
         flags = ["--enforce-eager", "--no-enable-chunked-prefill", "--disable-log-stats"]
-        command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", self.model, "--port", str(self.port)]
+        command = [
+            sys.executable,
+            "-m",
+            "vllm.entrypoints.openai.api_server",
+            "--model",
+            self.model,
+            "--port",
+            str(self.port),
+        ]
         with self.log.open("ab") as log:
             own = {"env": os.environ | ENV, "stdout": log, "stderr": log, "start_new_session": True}
             self.process = subprocess.Popen([*command, *words, *flags], **own)
@@ -124,8 +135,16 @@ def quiet(matches: int, person: bool) -> Iterator[Callable[[Report], None]]:
 
 
 def backend(server: VLLMServer, model: Snapshot, **settings: Any) -> partial[OpenAIBackend]:
-    words = [id for id in range(len(Renderer.load(model.path).tokenizer)) if id >= LAST]  # the model's own config bans the others, too
-    given = {"url": server.url, "token_ids": True, "backoff_s": 0.01, "timeout_s": 60.0, "extra": {"allowed_token_ids": words}}
+    words = [
+        id for id in range(len(Renderer.load(model.path).tokenizer)) if id >= LAST
+    ]  # the model's own config bans the others, too
+    given = {
+        "url": server.url,
+        "token_ids": True,
+        "backoff_s": 0.01,
+        "timeout_s": 60.0,
+        "extra": {"allowed_token_ids": words},
+    }
     return partial(OpenAIBackend, **{**given, **settings})
 
 
@@ -155,12 +174,15 @@ def answers(made: OpenAIBackend, prompts: Sequence[Prompt]) -> dict[str, Complet
 
 def profile() -> Hardware:
     return Hardware(
-        name="cpu", accelerator="cpu", devices=1, nodes=1, strategy="single", precision="32-true", threads=1, micro_tokens=4096,
+        name="cpu", accelerator="cpu", devices=1, nodes=1, strategy="single", precision="32-true", threads=1,
+        micro_tokens=4096,
         row_tokens=512, head_chunk=64, activation_checkpointing=False, memory_gib=8,
     )  # fmt: skip
 
 
-def test_its_ids_are_those_of_a_fresh_rendering_and_its_logprobs_the_learners(server: VLLMServer, model: Snapshot, tmp_path: Path) -> None:
+def test_its_ids_are_those_of_a_fresh_rendering_and_its_logprobs_the_learners(
+    server: VLLMServer, model: Snapshot, tmp_path: Path
+) -> None:
     game, renderer = Bids(), Renderer.load(model.path)
     played = play(backend(server, model, ledger=tmp_path / "spending.jsonl"), tmp_path, planned(2))
     assert len(played) == len(planned(2))
@@ -168,7 +190,11 @@ def test_its_ids_are_those_of_a_fresh_rendering_and_its_logprobs_the_learners(se
     for episode in played:
         views = replay(game, episode).views
         for turn in episode.turns:
-            assert turn.call is not None and turn.call.fork is None and renderer.text(turn.call.sampled_ids) == turn.text.strip()
+            assert (
+                turn.call is not None
+                and turn.call.fork is None
+                and renderer.text(turn.call.sampled_ids) == turn.text.strip()
+            )
             assert (turn.call.sampled_ids[-1] == LAST) == (turn.finish == "stop")
         for seat in game.roles:
             for stream in streams(episode, seat):  # one, and all of it as if it were rendered now
@@ -180,14 +206,19 @@ def test_its_ids_are_those_of_a_fresh_rendering_and_its_logprobs_the_learners(se
         assert found / len(told) == pytest.approx(sum(told) / len(told), abs=1e-5)
     settled = [line for line in read_jsonl(tmp_path / "spending.jsonl") if "settle" in line]
     assert len(settled) == len(turns) and {line["model"] for line in settled} == {MODEL.version}
-    assert sum(line["completion_tokens"] for line in settled) == sum(len(turn.call.sampled_ids) for turn in turns if turn.call)
+    assert sum(line["completion_tokens"] for line in settled) == sum(
+        len(turn.call.sampled_ids) for turn in turns if turn.call
+    )
 
 
 def test_seed_temperature_and_length_are_taken(server: VLLMServer, model: Snapshot) -> None:
     def ask(seed: int, n: int = 12, **sampling: Any) -> list[tuple[int, ...] | None]:
         chats = [(Message("system", "You are ann."), Message("user", f"Round {at % 3}: bid. {at}")) for at in range(n)]
         settings = Sampling(**{"max_tokens": 16, **sampling})
-        asked = [Prompt(f"m{at}/a.1", f"m{at}/a", chats[at], seed + at, sampling=settings, policy=MODEL.version) for at in range(n)]
+        asked = [
+            Prompt(f"m{at}/a.1", f"m{at}/a", chats[at], seed + at, sampling=settings, policy=MODEL.version)
+            for at in range(n)
+        ]
         found = answers(backend(server, model)(), asked)
         return [found[prompt.id].token_ids for prompt in asked]
 
@@ -197,12 +228,18 @@ def test_seed_temperature_and_length_are_taken(server: VLLMServer, model: Snapsh
     assert {len(ids or ()) for ids in ask(1, max_tokens=3)} <= {1, 2, 3}
 
 
-def test_killed_in_play_its_matches_are_owed_and_played_when_it_is_back(server: VLLMServer, model: Snapshot, tmp_path: Path) -> None:
+def test_killed_in_play_its_matches_are_owed_and_played_when_it_is_back(
+    server: VLLMServer, model: Snapshot, tmp_path: Path
+) -> None:
     seatings = planned(6)
 
     @contextmanager
     def watch(matches: int, person: bool) -> Iterator[Callable[[Report], None]]:
-        yield lambda report: server.kill() if report.matches >= 5 and server.process and server.process.poll() is None else None
+        yield (
+            lambda report: (
+                server.kill() if report.matches >= 5 and server.process and server.process.poll() is None else None
+            )
+        )
 
     build = backend(server, model, retries=1, ledger=tmp_path / "spending.jsonl")
     with pytest.raises(TooManyFailures, match="they stay owed"):
@@ -219,7 +256,7 @@ def test_killed_in_play_its_matches_are_owed_and_played_when_it_is_back(server: 
 
 def test_what_holds_for_the_fake_server_holds_for_this_one(server: VLLMServer) -> None:
     """Its faults (lost, late, torn and refused answers, ceilings) with vLLM's server behind it."""
-    files = ["tests/models/test_openai.py", "tests/play/test_served.py"]
+    files = ["tests/backends/test_openai.py", "tests/play/test_served.py"]
     env = {**os.environ, "PARLEY_TEST_SERVER": server.url, "PARLEY_TEST_MODEL": MODEL.version}
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *files]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)

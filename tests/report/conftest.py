@@ -34,7 +34,9 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
             for mode in ("sampled", "greedy"):
                 with EpisodeStore(run / f"iter_{k:03d}" / "eval" / mode) as store:
                     for scenario, score in (scores or {f"s{n}": float(n % 5) for n in range(9)}).items():
-                        store.append(episode(f"{mode}/{k}/{scenario}", scenario, score + gain * k, NASTY, f"iter_{k:03d}"))
+                        store.append(
+                            episode(f"{mode}/{k}/{scenario}", scenario, score + gain * k, NASTY, f"iter_{k:03d}")
+                        )
         return run
 
     return make

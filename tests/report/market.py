@@ -37,7 +37,11 @@ def views(found: Episode) -> dict[str, tuple[Message, ...]]:
             Message("user", "say it again"),
             Message("assistant", second.text, second.request),
         ),
-        "seller": (Message("system", "you sell"), Message("user", second.text), Message("assistant", third.text, third.request)),
+        "seller": (
+            Message("system", "you sell"),
+            Message("user", second.text),
+            Message("assistant", third.text, third.request),
+        ),
     }
 
 

@@ -6,17 +6,21 @@ import random
 
 import pytest
 from parley.data.episode import Call, Episode, Turn
-from parley.estimates import estimate, language, paired, summarise, t_quantile, values
 from parley.games.base import Result, Scenario
+from parley.report.estimates import estimate, language, paired, summarise, t_quantile, values
 
 
-def episode(name: str, score: dict[str, float], players: dict[str, str] | None = None, cluster: str = "", **metrics: float) -> Episode:
+def episode(
+    name: str, score: dict[str, float], players: dict[str, str] | None = None, cluster: str = "", **metrics: float
+) -> Episode:
     players = players or {"a": "learner", "b": "start"}
     result = Result(returns=score, outcome="end", metrics={"score": score, **metrics})
     return Episode(name, "game", 1, Scenario(name, {}, cluster), 0, players, {}, (), result)
 
 
-@pytest.mark.parametrize(("freedom", "exact"), [(1, 12.706), (2, 4.303), (4, 2.776), (5, 2.571), (9, 2.262), (30, 2.042), (255, 1.969)])
+@pytest.mark.parametrize(
+    ("freedom", "exact"), [(1, 12.706), (2, 4.303), (4, 2.776), (5, 2.571), (9, 2.262), (30, 2.042), (255, 1.969)]
+)
 def test_students_quantile(freedom: int, exact: float) -> None:
     assert t_quantile(freedom) == pytest.approx(exact, rel=1.5e-3)
 
@@ -76,12 +80,16 @@ def test_a_metric_that_a_match_lacks_is_not_counted_there() -> None:
 
 
 def test_mirrored_scenarios_are_one_cluster() -> None:
-    found = summarise([episode("x", {"a": 1.0, "b": 1.0}, cluster="pair"), episode("y", {"a": 2.0, "b": 2.0}, cluster="pair")])
+    found = summarise(
+        [episode("x", {"a": 1.0, "b": 1.0}, cluster="pair"), episode("y", {"a": 2.0, "b": 2.0}, cluster="pair")]
+    )
     assert found["score"].clusters == 1
 
 
 def test_paired_differences_ignore_what_only_one_side_played() -> None:
-    before = [episode(name, {"a": score, "b": score}) for name, score in (("x", 1.0), ("y", 5.0), ("z", 9.0), ("only", 100.0))]
+    before = [
+        episode(name, {"a": score, "b": score}) for name, score in (("x", 1.0), ("y", 5.0), ("z", 9.0), ("only", 100.0))
+    ]
     after = [episode(name, {"a": score, "b": score}) for name, score in (("x", 2.0), ("y", 6.0), ("z", 10.0))]
     gain = paired(before, after, "score")
     assert (gain.mean, gain.low, gain.high, gain.n) == (1.0, 1.0, 1.0, 3)

@@ -72,7 +72,10 @@ def test_the_policy_lets_only_the_own_script_run_and_nothing_is_fetched(page):
     assert "default-src 'none'" in policy
     for name, attributes in page.tags:
         assert name not in ("link", "img", "iframe", "object", "base"), name
-        assert not any(key in ("src", "href", "style") or key.startswith("on") for key in attributes), (name, attributes)
+        assert not any(key in ("src", "href", "style") or key.startswith("on") for key in attributes), (
+            name,
+            attributes,
+        )
     assert "url(" not in "".join(page.text["style"])
 
 
@@ -118,7 +121,11 @@ def test_the_chosen_matches_make_a_table_for_trackers(make_run):
     assert [len(row) for row in made] == [len(COLUMNS)] * 3
     kind, _, scenario, outcome, value, told = made[0]
     assert (kind, scenario, outcome, value) == ("best", "s4", "deal", 6.0)
-    assert "seller: iter_000, payoff 2" in told and "[system] you sell" in told and "[assistant: refused, reason no tag] garbage" in told
+    assert (
+        "seller: iter_000, payoff 2" in told
+        and "[system] you sell" in told
+        and "[assistant: refused, reason no tag] garbage" in told
+    )
 
 
 def test_a_run_without_matches_or_demonstrators_still_has_its_page(make_run):
@@ -162,7 +169,9 @@ def test_axes_end_at_round_numbers(low, high, expected):
 def test_a_chart_stays_inside_its_frame():
     points = {k: {"mean": 3.0**k, "low": 3.0**k - 1, "high": 3.0**k + 4} for k in range(5)}
     points[5] = {"mean": 100.0, "low": None, "high": float("inf")}
-    drawn = chart("growth", [Curve("sampled", "sampled", points)], {"mean": -20.0, "low": -30.0, "high": -10.0}, "level")
+    drawn = chart(
+        "growth", [Curve("sampled", "sampled", points)], {"mean": -20.0, "low": -30.0, "high": -10.0}, "level"
+    )
     Page(drawn)
     for x, y in re.findall(r"(-?[\d.]+),(-?[\d.]+)", drawn):
         assert 52 <= float(x) <= 408 and 14 <= float(y) <= 208

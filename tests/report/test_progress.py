@@ -49,7 +49,11 @@ def test_a_slow_stage_of_unknown_length_speaks_every_five_seconds():
         for _ in range(12):
             clock.now += 1
             stage.advance(3)
-    assert out.getvalue().splitlines() == ["read: 15 lines, 3 lines/s", "read: 30 lines, 3 lines/s", "read: 36 lines in 12.0 s, 3 lines/s"]
+    assert out.getvalue().splitlines() == [
+        "read: 15 lines, 3 lines/s",
+        "read: 30 lines, 3 lines/s",
+        "read: 36 lines in 12.0 s, 3 lines/s",
+    ]
 
 
 def test_a_stage_that_fails_says_where():
@@ -69,7 +73,9 @@ def test_a_terminal_gets_bars_and_keeps_one_line_per_stage():
             stage.advance(4, word="[red]")
         progress.note("[kept] 3")
     shown = out.getvalue()
-    assert "0/4 games" in shown and "games" not in shown.rpartition("games/s")[2]  # the bar is gone once the stage is over
+    assert (
+        "0/4 games" in shown and "games" not in shown.rpartition("games/s")[2]
+    )  # the bar is gone once the stage is over
     assert "play [bold]: 4 games in" in shown and "word [red]" in shown and "[kept] 3" in shown
 
 
@@ -83,7 +89,14 @@ def test_a_quiet_console_is_silent():
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.04, "0.0 s"), (59.9, "59.9 s"), (59.97, "1 min 00 s"), (192.2, "3 min 12 s"), (3600, "1 h 00 min"), (7530, "2 h 05 min")],
+    [
+        (0.04, "0.0 s"),
+        (59.9, "59.9 s"),
+        (59.97, "1 min 00 s"),
+        (192.2, "3 min 12 s"),
+        (3600, "1 h 00 min"),
+        (7530, "2 h 05 min"),
+    ],
 )
 def test_duration(seconds, text):
     assert duration(seconds) == text

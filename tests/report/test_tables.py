@@ -25,7 +25,16 @@ def test_the_closing_table_holds_every_iteration_and_marks_the_kept_one(make_run
     lines = [line.split() for line in text.splitlines()]
     row = next(line for line in lines if "2" in line and "*" in line)
     assert row[row.index("*") + 2 :: 3][:1] == ["7.10"] or "7.10" in row
-    for words in ("4.10 ±0.20", "5.10 ±0.20", "3.60 ±0.20", "0.400 ±0.030", "demos", "5.50 ±0.20", "1 min 32 s", "88 CPU-s"):
+    for words in (
+        "4.10 ±0.20",
+        "5.10 ±0.20",
+        "3.60 ±0.20",
+        "0.400 ±0.030",
+        "demos",
+        "5.50 ±0.20",
+        "1 min 32 s",
+        "88 CPU-s",
+    ):
         assert words in text, words
     assert sum("*" in line for line in lines) == 2  # the kept row, and the caption that explains the mark
 
@@ -73,7 +82,8 @@ def test_the_sweep_groups_by_everything_but_the_seed(jobs):
         "objective.credit.keep=nonzero": 3,
     }
     text = shown(sweep_table(jobs))
-    # above_avg, kept: 4 + 2 (1.5 + 0.1 s) + 0.1 s for s = 1, 2, 3: 7.3, 7.6, 7.9, standard deviation 0.3; the start 4.1, 4.2, 4.3
+    # above_avg, kept: 4 + 2 (1.5 + 0.1 s) + 0.1 s for s = 1, 2, 3: 7.3, 7.6, 7.9, standard deviation 0.3; the start
+    # 4.1, 4.2, 4.3
     assert "7.600 ±0.300 [7.30, 7.90]" in text and "4.200 ±0.100 [4.10, 4.30]" in text and "8.600 ±0.300" in text
     assert "1, 2, 3" in text
 
@@ -102,10 +112,15 @@ def test_differences_by_seed(jobs):
 
 
 def test_differences_by_shared_scenario(make_run):
-    before = make_run("a", gain=0.0, iterations=1, overrides=("x=1",), scores={"s1": 1.0, "s2": 2.0, "s3": 4.0, "only here": 100.0})
-    after = make_run("b", gain=0.0, iterations=1, overrides=("x=2",), scores={"s1": 2.0, "s2": 4.0, "s3": 7.0, "only there": 0.0})
+    before = make_run(
+        "a", gain=0.0, iterations=1, overrides=("x=1",), scores={"s1": 1.0, "s2": 2.0, "s3": 4.0, "only here": 100.0}
+    )
+    after = make_run(
+        "b", gain=0.0, iterations=1, overrides=("x=2",), scores={"s1": 2.0, "s2": 4.0, "s3": 7.0, "only there": 0.0}
+    )
     row = next(row for row in comparing.compare([before, after], ["joint"]) if row.mode == "greedy")
-    # joint is 1.5 times the score: gains 1.5, 3, 4.5; standard error 1.5 / sqrt(3), t(2) about 4.3 (a series, within 5 %)
+    # joint is 1.5 times the score: gains 1.5, 3, 4.5; standard error 1.5 / sqrt(3), t(2) about 4.3 (a series, within 5
+    # %)
     assert (row.by, row.difference.n, row.difference.mean) == ("scenario", 3, pytest.approx(3.0))
     assert row.difference.high - 3.0 == pytest.approx(4.303 * 1.5 / 3**0.5, rel=0.05)
     assert (row.before_mean, row.after_mean) == pytest.approx((3.5, 6.5))

@@ -66,14 +66,34 @@ SECRETS = {
     "api_key": "x", "openai-api-key": "x", "hf_token": "x", "password": "x", "WANDB_API_KEY": "x", "auth": "x",
     "harmless": "sk-abcdefghijklmnop", "other": "hf_abcdefghijklmnop",
 }  # fmt: skip
-KEPT = {"max_tokens": 64, "tokenizer": "bpe", "micro_tokens": 4096, "key": "value", "author": "me", "tokens": 3, "stop": ["[END]"]}
+KEPT = {
+    "max_tokens": 64,
+    "tokenizer": "bpe",
+    "micro_tokens": 4096,
+    "key": "value",
+    "author": "me",
+    "tokens": 3,
+    "stop": ["[END]"],
+}
 
 
 def test_secrets_are_dropped_and_nothing_else():
     config = {**SECRETS, **KEPT, "nested": {"list": [{"token": "x", "a": 1}]}, "url": "https://me:pass@host/v1"}
     assert redact.public(config) == {**KEPT, "nested": {"list": [{"a": 1}]}, "url": "https://host/v1"}
-    words = ["parley", "model.max_tokens=5", "+backend.api_key=x", "backend.url=http://a:b@h", "note=sk-abcdefghijklmnop"]
-    assert redact.command(words) == ["parley", "model.max_tokens=5", "+backend.api_key=***", "backend.url=http://h", "note=***"]
+    words = [
+        "parley",
+        "model.max_tokens=5",
+        "+backend.api_key=x",
+        "backend.url=http://a:b@h",
+        "note=sk-abcdefghijklmnop",
+    ]
+    assert redact.command(words) == [
+        "parley",
+        "model.max_tokens=5",
+        "+backend.api_key=***",
+        "backend.url=http://h",
+        "note=***",
+    ]
 
 
 def test_the_manifest_says_what_the_run_was_made_with(monkeypatch):
@@ -88,7 +108,16 @@ def test_the_manifest_says_what_the_run_was_made_with(monkeypatch):
 
 
 def git(folder: Path, *words: str) -> None:
-    identity = ["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false", "-c", "core.hooksPath=/dev/null"]
+    identity = [
+        "-c",
+        "user.name=a",
+        "-c",
+        "user.email=a@example.org",
+        "-c",
+        "commit.gpgsign=false",
+        "-c",
+        "core.hooksPath=/dev/null",
+    ]
     subprocess.run(["git", "-C", str(folder), *identity, *words], check=True, capture_output=True)
 
 
@@ -109,7 +138,8 @@ def test_the_revision_is_that_of_the_packages_own_checkout(tmp_path):
 
 
 def records(path: Path) -> list:
-    """What wandb wrote offline: a 7-byte header, then LevelDB's log format (32 KiB blocks of crc, length, type, data)."""
+    """What wandb wrote offline: a 7-byte header, then LevelDB's log format (32 KiB blocks of crc, length, type,
+    data)."""
     from wandb.proto import wandb_internal_pb2
 
     data, found, partial, at = path.read_bytes(), [], b"", 7
@@ -143,7 +173,10 @@ def test_wandb_offline_for_real(tmp_path, monkeypatch):
     for name, folder in (("WANDB_CACHE_DIR", "cache"), ("WANDB_CONFIG_DIR", "config"), ("WANDB_DATA_DIR", "data")):
         monkeypatch.setenv(name, str(tmp_path / folder))
     run = tmp_path / "run"
-    with pytest.raises(OSError, match="boom"), tracking([Wandb("parley-test", "offline", tags=["tiny"])], run) as (tracker,):
+    with (
+        pytest.raises(OSError, match="boom"),
+        tracking([Wandb("parley-test", "offline", tags=["tiny"])], run) as (tracker,),
+    ):
         tracker.config({"seed": 3, "api_key": "t0p-secret", "model": {"hf_token": "t0p-secret", "width": 128}})
         tracker.log({"sampled.joint": 4.25}, 0)
         tracker.log({"sampled.joint": 5.5}, 1)

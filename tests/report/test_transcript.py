@@ -11,17 +11,31 @@ from rich.console import Console
 
 def shown(found, sides) -> str:
     out = io.StringIO()
-    Console(file=out, width=160, force_terminal=True, color_system=None).print(text(found, sides, {"joint": "points of both"}))
+    Console(file=out, width=160, force_terminal=True, color_system=None).print(
+        text(found, sides, {"joint": "points of both"})
+    )
     return out.getvalue()
 
 
 def test_both_views_the_outcome_and_the_scores_are_shown():
     found = episode("m1", "s1", 4.0, "one [bold] price")
     seen = shown(found, views(found))
-    for words in ("match m1: market, scenario s1, seed 5", "buyer", "seller", "you buy <cheap>", "say it again", "payoff 4", "payoff 2"):
+    for words in (
+        "match m1: market, scenario s1, seed 5",
+        "buyer",
+        "seller",
+        "you buy <cheap>",
+        "say it again",
+        "payoff 4",
+        "payoff 2",
+    ):
         assert words in seen, words
     assert seen.count("one [bold] price") == 2  # said by the buyer, read by the seller
-    assert "assistant [refused, reason no tag]" in seen and "assistant [retry]" in seen and "assistant [ended by length]" in seen
+    assert (
+        "assistant [refused, reason no tag]" in seen
+        and "assistant [retry]" in seen
+        and "assistant [ended by length]" in seen
+    )
     assert "outcome: deal" in seen and "points of both" in seen and "buyer 4 seller 2" in seen
 
 

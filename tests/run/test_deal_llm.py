@@ -1,4 +1,5 @@
-"""`experiment=deal_llm` from its command line, on a small model with a ChatML template: play, learn an adapter, evaluate, merge."""
+"""`experiment=deal_llm` from its command line, on a small model with a ChatML template: play, learn an adapter,
+evaluate, merge."""
 
 from __future__ import annotations
 
@@ -12,15 +13,15 @@ from typing import Any
 import pytest
 import torch
 from omegaconf import OmegaConf
+from parley.cli.tasks.looking import merge
 from parley.data.episode import streams
 from parley.data.replay import replay
 from parley.data.store import EpisodeStore
 from parley.games.base import Message, Reply
 from parley.games.deal import Deal
 from parley.models import snapshot
-from parley.models.backend import Snapshot
 from parley.models.load import load_model, load_policy, load_tokenizer
-from parley.tasks import merge
+from parley.models.snapshot import Snapshot
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
@@ -32,11 +33,13 @@ CHATML = (
 )
 SMALL = ["experiment=deal_llm", "hardware=cpu", "game.max_actions=4", "game.retries=1", "seed=1"]
 WARM = [
-    "task=imitate", "adapter=none", "imitate.matches=200", "imitate.players=[demo]", "imitate.learner.batch_utterances=40",
+    "task=imitate", "adapter=none", "imitate.matches=200", "imitate.players=[demo]",
+    "imitate.learner.batch_utterances=40",
     "imitate.learner.optimizer={_target_: parley.learners.optim.Muon, lr: 0.02, adamw_lr: 1e-2}",
 ]  # fmt: skip
 SHORT = [
-    "adapter.r=4", "iterations=1", "play.scenarios=4", "play.group=2", "play.sampling.temperature=0.5", "eval.scenarios=2",
+    "adapter.r=4", "iterations=1", "play.scenarios=4", "play.group=2", "play.sampling.temperature=0.5",
+    "eval.scenarios=2",
     "eval.greedy=2", "eval.validation=2", "eval.opponents=[]", "eval.transcripts=1", "objective.credit.keep=all",
 ]  # fmt: skip
 
@@ -49,7 +52,9 @@ def chats() -> list[tuple[Message, ...]]:
         requests = match.start()
         while requests:
             seen += [request.messages for request in requests]
-            requests = match.step([Reply(request.id, game.scripts()["demo"](request, draw, draw)) for request in requests])
+            requests = match.step(
+                [Reply(request.id, game.scripts()["demo"](request, draw, draw)) for request in requests]
+            )
     return seen
 
 
@@ -59,13 +64,20 @@ def model_folder(folder: Path) -> Path:
     core = Tokenizer(models.BPE())
     core.pre_tokenizer, core.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=700, show_progress=False, special_tokens=special, initial_alphabet=alphabet)
+    trainer = trainers.BpeTrainer(
+        vocab_size=700, show_progress=False, special_tokens=special, initial_alphabet=alphabet
+    )
     core.train_from_iterator((message.content for chat in chats() for message in chat), trainer)
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=core, eos_token="<|im_end|>", pad_token="<|endoftext|>", chat_template=CHATML, clean_up_tokenization_spaces=False
+        tokenizer_object=core,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        chat_template=CHATML,
+        clean_up_tokenization_spaces=False,
     )
     config = Qwen2Config(
-        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2,
         max_position_embeddings=1024, tie_word_embeddings=True, eos_token_id=2, pad_token_id=0, bos_token_id=None,
     )  # fmt: skip
     with torch.random.fork_rng():
@@ -77,7 +89,9 @@ def model_folder(folder: Path) -> Path:
 
 
 def parley(place: Path, *words: str) -> str:
-    done = subprocess.run([sys.executable, "-m", "parley", *words], cwd=place, capture_output=True, text=True, check=False, timeout=280)
+    done = subprocess.run(
+        [sys.executable, "-m", "parley", *words], cwd=place, capture_output=True, text=True, check=False, timeout=280
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
@@ -110,12 +124,16 @@ def test_the_adapter_is_trained_on_the_ids_that_were_sampled(run: Path) -> None:
     model = run.parent / "my-instruct-model"
     tokenizer = load_tokenizer(model)
     episodes = list(EpisodeStore(run / "iter_001/play", shard=None).read())
-    assert len(episodes) == 8 and not any(turn.call and turn.call.fork for episode in episodes for turn in episode.turns)
+    assert len(episodes) == 8 and not any(
+        turn.call and turn.call.fork for episode in episodes for turn in episode.turns
+    )
     for episode in episodes:
         views = replay(Deal(prompt="full", max_actions=4, retries=1), episode).views
         for seat, view in views.items():
             [stream] = streams(episode, seat)
-            text = tokenizer.apply_chat_template([{"role": each.role, "content": each.content} for each in view], tokenize=False)
+            text = tokenizer.apply_chat_template(
+                [{"role": each.role, "content": each.content} for each in view], tokenize=False
+            )
             assert text.startswith(tokenizer.decode(stream.token_ids))
 
 

@@ -7,21 +7,25 @@ from functools import cache
 import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
-from parley.config import ConfigError
-from parley.data.packing import Budget
-from parley.data.plan import plan as planned
-from parley.forecast import stated
-from parley.main import check
+from parley.batches.packing import Budget
+from parley.batches.plan import plan as planned
+from parley.cli.main import check
+from parley.cli.tasks.planning import plan
 from parley.models.published import shape
-from parley.tasks import plan
+from parley.run.config import ConfigError
+from parley.run.forecast import stated
 
-SMALL = "stated.model=llama2_7b 'stated.samples=[{layout:chats,groups:640,prompt:30,replies:[10,10],between:10}]' stated.source='a test'"
+SMALL = (
+    "stated.model=llama2_7b 'stated.samples=[{layout:chats,groups:640,prompt:30,replies:[10,10],between:10}]' "
+    "stated.source='a test'"
+)
 
 HOSTED = "learner=openai ~learner.batch_utterances ~imitate.learner.batch_utterances ~imitate.learner.optimizer"
 
 
 def told(command: str, capsys, tmp_path, run=None) -> str:
-    """What `parley task=plan …` says. The command line is checked as `parley` does it, so nothing that it lacks is missed."""
+    """What `parley task=plan …` says. The command line is checked as `parley` does it, so nothing that it lacks is
+    missed."""
     check(["task=plan", *shlex.split(command)])
     with initialize_config_module("parley.conf", version_base="1.3"):
         config = compose("config", ["task=plan", *shlex.split(command)])
@@ -36,9 +40,11 @@ def told(command: str, capsys, tmp_path, run=None) -> str:
 def test_a_published_recipe_is_explained_without_weights_or_data(capsys, tmp_path):
     said = told("experiment=spin_zephyr7b hardware=a100x8_fsdp", capsys, tmp_path)
     for words in (
-        "published shape mistral_7b", "of which 7,241,732,096 are trained", "100,000 samples with 100,000 utterances (stated, not real:",
+        "published shape mistral_7b", "of which 7,241,732,096 are trained", "100,000 samples with 100,000 utterances "
+                                                                            "(stated, not real:",
         "782 optimiser steps an epoch; 2 epochs of them are 1,564", "all 4 rounds are 10,942 steps, from the second on",
-        "rises to 5e-07 over the first 157 steps (10%), then falls in a line to 0", "From iter_004 on: objective.loss.beta=5.0",
+        "rises to 5e-07 over the first 157 steps (10%), then falls in a line to 0", "From iter_004 on: "
+                                                                                    "objective.loss.beta=5.0",
         "89,500,000 with a row for each utterance", "63,900,000 packed as trees (1.4 times fewer", "A step on 8 ranks",
         "what RMSProp keeps for them, shared by 8 ranks", "there is │ 80.000 │ hardware=a100x8_fsdp",
     ):  # fmt: skip
@@ -49,7 +55,15 @@ def test_a_published_recipe_is_explained_without_weights_or_data(capsys, tmp_pat
 def folder(tmp_path_factory):
     """A folder with the config of a small model, and no weights."""
     config = shape("llama2_7b")
-    config.update({"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2})
+    config.update(
+        {
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+        }
+    )
     path = tmp_path_factory.mktemp("model")
     config.save_pretrained(path)
     return path
@@ -82,7 +96,10 @@ def test_every_rank_has_work_in_every_step_of_the_published_recipes(experiment, 
 
 def test_what_does_not_fit_is_explained_and_then_refused(folder, capsys, tmp_path):
     tight = f"model=hf model.path={folder} {SMALL} hardware=gpu hardware.memory_gib=1.01"
-    with pytest.raises(ConfigError, match=r"a device needs 1\.\d GiB and has 1\.01 .* the logits with .*: a smaller hardware\.head_chunk"):
+    with pytest.raises(
+        ConfigError,
+        match=r"a device needs 1\.\d GiB and has 1\.01 .* the logits with .*: a smaller hardware\.head_chunk",
+    ):
         told(tight, capsys, tmp_path)
     with pytest.raises(ConfigError, match=r"activation_checkpointing=true, or"):
         told(f"{tight} hardware.head_chunk=8 hardware.activation_checkpointing=false", capsys, tmp_path)

@@ -1,4 +1,5 @@
-"""Benchmarks: the harness's figures are those of our own log-probs and of greedy decoding; task folders are data; runs hold figures."""
+"""Benchmarks: the harness's figures are those of our own log-probs and of greedy decoding; task folders are data; runs
+hold figures."""
 
 import json
 import math
@@ -11,23 +12,27 @@ from pathlib import Path
 import pytest
 import torch
 from hydra import compose, initialize_config_module
-from parley import benchmark, tasks
-from parley.benchmark import Benchmark
-from parley.config import ConfigError
+from parley.cli import tasks
 from parley.data.sample import Sample, Utterance
-from parley.estimates import estimate
-from parley.files import InputError
 from parley.games.base import Message
 from parley.learners.likelihood import logprobs
 from parley.models import snapshot
 from parley.models.adapter import LoRA, QLoRA
-from parley.models.backend import Snapshot
 from parley.models.load import load_policy, load_tokenizer
+from parley.models.snapshot import Snapshot
 from parley.models.tiny import Tiny
+from parley.report.estimates import estimate
+from parley.run import harness as benchmark
+from parley.run.config import ConfigError
+from parley.run.harness import Benchmark
+from parley.system.files import InputError
 from safetensors.torch import load_file, save_file
 
 WORDS = ["red", "green", "blue", "grey", "sky", "sea", "leaf", "stone", "has", "what", "colour", "?", "Answer:"]
-COMMON = "dataset_path: json\ndataset_kwargs: {{data_files: {{test: {file}, train: {file}}}, cache_dir: {cache}}}\ntest_split: test\n"
+COMMON = (
+    "dataset_path: json\ndataset_kwargs: {{data_files: {{test: {file}, train: {file}}}, cache_dir: "
+    "{cache}}}\ntest_split: test\n"
+)
 CHOICE = """task: colours
 output_type: multiple_choice
 training_split: train
@@ -56,10 +61,16 @@ metric_list:
 ALL = ["colours", "likely", "says"]
 DRAW = random.Random(0)
 DOCS = [
-    {"thing": DRAW.choice(WORDS[4:8]), "choices": [" ".join(DRAW.choices(WORDS[:4], k=k)) for k in (1, 2, 3)], "answer": DRAW.randrange(3)}
+    {
+        "thing": DRAW.choice(WORDS[4:8]),
+        "choices": [" ".join(DRAW.choices(WORDS[:4], k=k)) for k in (1, 2, 3)],
+        "answer": DRAW.randrange(3),
+    }
     for _ in range(12)
 ]
-needs_harness = pytest.mark.skipif(find_spec("lm_eval") is None, reason="lm-evaluation-harness is not installed (make test-benchmark)")
+needs_harness = pytest.mark.skipif(
+    find_spec("lm_eval") is None, reason="lm-evaluation-harness is not installed (make test-benchmark)"
+)
 
 
 def cpu():
@@ -71,7 +82,9 @@ def cpu():
 def model(request, tmp_path_factory) -> Snapshot:
     """A snapshot with weights at random, and adapters that do something."""
     place = tmp_path_factory.mktemp("models")
-    base = Tiny(width=32, heads=2, layers=2, mlp=64, context=64).create(place / "base", [[Message("user", " ".join(WORDS))]], 0)
+    base = Tiny(width=32, heads=2, layers=2, mlp=64, context=64).create(
+        place / "base", [[Message("user", " ".join(WORDS))]], 0
+    )
     loud(base.path, "model.safetensors", 0.3)
     base = snapshot.of(base.path)
     if request.param == "full":
@@ -86,7 +99,9 @@ def loud(folder: str, name: str, scale: float) -> None:
     draw = torch.Generator().manual_seed(1)
     path = Path(folder) / name
     old = load_file(path)
-    new = {key: torch.randn(each.shape, generator=draw) * scale if each.ndim == 2 else each for key, each in old.items()}
+    new = {
+        key: torch.randn(each.shape, generator=draw) * scale if each.ndim == 2 else each for key, each in old.items()
+    }
     save_file(new, path, metadata={"format": "pt"})
 
 
@@ -101,7 +116,9 @@ def likelihoods(policy: Snapshot) -> list[list[float]]:
     for doc in DOCS:
         for choice in doc["choices"]:
             before, after = encoded(policy, doc, choice)
-            samples.append(Sample(str(len(samples)), (*before, *after), (Utterance(len(before), len(before) + len(after)),)))
+            samples.append(
+                Sample(str(len(samples)), (*before, *after), (Utterance(len(before), len(before) + len(after)),))
+            )
     found = logprobs(samples, policy, cpu())
     return [found[at : at + 3] for at in range(0, len(found), 3)]
 
@@ -136,30 +153,44 @@ def run(bench: Benchmark, policy: Snapshot, out: Path) -> dict:
 @needs_harness
 def test_the_figures_are_those_of_a_slow_direct_computation(model, tmp_path):
     said = [greedy(model, doc) for doc in DOCS]
-    docs = [{**doc, "said": words if at < 9 else "nothing of the kind"} for at, (doc, words) in enumerate(zip(DOCS, said))]
+    docs = [
+        {**doc, "said": words if at < 9 else "nothing of the kind"}
+        for at, (doc, words) in enumerate(zip(DOCS, said, strict=True))
+    ]
     state = random.getstate(), torch.random.get_rng_state()
     found = run(Benchmark(ALL, include=str(folder_of_tasks(tmp_path / "tasks", docs)), batch=5), model, tmp_path)
     assert random.getstate() == state[0] and torch.equal(torch.random.get_rng_state(), state[1])
 
     options = likelihoods(model)
-    right = [float(max(range(3), key=each.__getitem__) == doc["answer"]) for each, doc in zip(options, DOCS)]
-    by_letter = [[log / len(choice) for log, choice in zip(each, doc["choices"])] for each, doc in zip(options, DOCS)]
-    normed = [float(max(range(3), key=each.__getitem__) == doc["answer"]) for each, doc in zip(by_letter, DOCS)]
+    right = [
+        float(max(range(3), key=each.__getitem__) == doc["answer"]) for each, doc in zip(options, DOCS, strict=True)
+    ]
+    by_letter = [
+        [log / len(choice) for log, choice in zip(each, doc["choices"], strict=True)]
+        for each, doc in zip(options, DOCS, strict=True)
+    ]
+    normed = [
+        float(max(range(3), key=each.__getitem__) == doc["answer"]) for each, doc in zip(by_letter, DOCS, strict=True)
+    ]
     assert 0 < sum(right) < len(DOCS)
     assert found["colours"] == {
         "acc": pytest.approx(estimate(right, range(12)).to_json(), abs=1e-5),
         "acc_norm": pytest.approx(estimate(normed, range(12)).to_json(), abs=1e-5),
     }
-    chosen = [each[doc["answer"]] for each, doc in zip(options, DOCS)]
+    chosen = [each[doc["answer"]] for each, doc in zip(options, DOCS, strict=True)]
     assert found["likely"]["perplexity"]["mean"] == pytest.approx(math.exp(-sum(chosen) / len(chosen)), rel=1e-4)
     assert found["says"]["exact_match"]["mean"] == 0.75 and found["says"]["exact_match"]["n"] == 12
-    assert len(set(said)) > 1 and json.loads((tmp_path / "results.json").read_text())["n-shot"] == {name: 0 for name in ALL}
+    assert len(set(said)) > 1 and json.loads((tmp_path / "results.json").read_text())["n-shot"] == {
+        name: 0 for name in ALL
+    }
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory) -> Snapshot:
     place = tmp_path_factory.mktemp("small")
-    return Tiny(width=32, heads=2, layers=1, mlp=64, context=64).create(place / "m", [[Message("user", " ".join(WORDS))]], 0)
+    return Tiny(width=32, heads=2, layers=1, mlp=64, context=64).create(
+        place / "m", [[Message("user", " ".join(WORDS))]], 0
+    )
 
 
 @needs_harness
@@ -168,7 +199,9 @@ def test_limit_shots_and_chat_change_what_is_asked(small, tmp_path):
     found = run(Benchmark(["colours", "says"], shots={"colours": 2}, include=include, limit=5), small, tmp_path)
     assert found["colours"]["acc"]["n"] == found["says"]["exact_match"]["n"] == 5
     assert json.loads((tmp_path / "results.json").read_text())["n-shot"] == {"colours": 2, "says": 0}
-    plain, chat = (run(Benchmark(["likely"], include=include, chat=chat), small, tmp_path)["likely"] for chat in (False, True))
+    plain, chat = (
+        run(Benchmark(["likely"], include=include, chat=chat), small, tmp_path)["likely"] for chat in (False, True)
+    )
     assert plain["perplexity"]["mean"] != chat["perplexity"]["mean"]
 
 
@@ -180,12 +213,16 @@ def test_two_processes_share_the_requests(small, tmp_path):
     alone = run(Benchmark(ALL, include=include), small, tmp_path)
     words = ["task=benchmark", "benchmark=tasks", f"benchmark.tasks=[{','.join(ALL)}]", f"benchmark.include={include}"]
     words += ["model=hf", f"model.path={small.path}", "hardware=cpu_x2", "hydra.run.dir=out"]
-    done = subprocess.run([sys.executable, "-m", "parley", *words], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=280)
+    done = subprocess.run(
+        [sys.executable, "-m", "parley", *words], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=280
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads((tmp_path / "out/benchmark.json").read_text())["figures"]["model"]
     assert found["colours"] == alone["colours"] and found["says"] == alone["says"]
     assert found["likely"]["perplexity"]["mean"] == pytest.approx(alone["likely"]["perplexity"]["mean"], rel=1e-5)
-    assert "perplexity" in done.stdout and "it/s" not in done.stdout + done.stderr and "bootstrapping" not in done.stdout
+    assert (
+        "perplexity" in done.stdout and "it/s" not in done.stdout + done.stderr and "bootstrapping" not in done.stdout
+    )
 
 
 BAD = {
@@ -251,8 +288,10 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch):
 # --- in a run --------------------------------------------------------------------------------------------------------
 
 SMALL = [
-    "experiment=spin_tiny", "iterations=1", "model.width=32", "model.layers=1", "model.mlp=64", "imitate.learner.epochs=1",
-    "play.scenarios=8", "eval.scenarios=4", "eval.greedy=4", "eval.validation=4", "eval.transcripts=1", "learner.epochs=1",
+    "experiment=spin_tiny", "iterations=1", "model.width=32", "model.layers=1", "model.mlp=64",
+    "imitate.learner.epochs=1",
+    "play.scenarios=8", "eval.scenarios=4", "eval.greedy=4", "eval.validation=4", "eval.transcripts=1",
+    "learner.epochs=1",
     "play.sampling.max_tokens=4", "eval.sampling.max_tokens=4",
 ]  # fmt: skip
 
@@ -264,20 +303,29 @@ def config(*words: str):
 
 @needs_harness
 def test_every_iteration_of_a_run_has_its_figures_and_a_look_back_finds_the_same(tmp_path, capsys):
-    asked = ["benchmark=tasks", "benchmark.tasks=[colours,likely]", f"benchmark.include={folder_of_tasks(tmp_path / 'tasks', DOCS)}"]
+    asked = [
+        "benchmark=tasks",
+        "benchmark.tasks=[colours,likely]",
+        f"benchmark.include={folder_of_tasks(tmp_path / 'tasks', DOCS)}",
+    ]
     tasks.selfplay(config(*SMALL, *asked), tmp_path / "run")
     said = " ".join(capsys.readouterr().out.split())
     assert all(word in said for word in ("perplexity", "iteration 0", "iteration 1"))
     rows = json.loads((tmp_path / "run/summary.json").read_text())["iterations"]
     assert [row["benchmark"]["colours"]["acc"]["n"] for row in rows] == [12, 12] and "benchmark" in rows[1]["seconds"]
     flat = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
-    assert [row["benchmark.likely.perplexity"] for row in flat] == [row["benchmark"]["likely"]["perplexity"]["mean"] for row in rows]
+    assert [row["benchmark.likely.perplexity"] for row in flat] == [
+        row["benchmark"]["likely"]["perplexity"]["mean"] for row in rows
+    ]
     page = (tmp_path / "run/report/index.html").read_text()
     assert "benchmark colours" in page and 'aria-label="likely perplexity by iteration"' in page
     (tmp_path / "run/iter_001/benchmark/stage.json").touch()
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("benchmark/*")}
     tasks.selfplay(config(*SMALL, *asked, f"resume={tmp_path}/run"), tmp_path / "run")
-    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("benchmark/*")} and len(before) == 4
+    assert (
+        before == {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("benchmark/*")}
+        and len(before) == 4
+    )
 
     tasks.benchmark(config("task=benchmark", *asked), tmp_path / "back", str(tmp_path / "run"), None, "all")
     found = json.loads((tmp_path / "back/benchmark.json").read_text())
@@ -289,14 +337,30 @@ def test_every_iteration_of_a_run_has_its_figures_and_a_look_back_finds_the_same
 @needs_harness
 @pytest.mark.parametrize("model", ["qlora"], indirect=True)
 def test_the_task_takes_an_adapter_on_its_base(model, tmp_path, capsys):
-    asked = ["benchmark=tasks", "benchmark.tasks=[likely]", f"benchmark.include={folder_of_tasks(tmp_path / 'tasks', DOCS)}"]
-    tasks.benchmark(config("task=benchmark", "model=hf", f"model.path={model.path}", *asked), tmp_path / "out", None, model.base, "kept")
-    chosen = [each[doc["answer"]] for each, doc in zip(likelihoods(model), DOCS)]
+    asked = [
+        "benchmark=tasks",
+        "benchmark.tasks=[likely]",
+        f"benchmark.include={folder_of_tasks(tmp_path / 'tasks', DOCS)}",
+    ]
+    tasks.benchmark(
+        config("task=benchmark", "model=hf", f"model.path={model.path}", *asked),
+        tmp_path / "out",
+        None,
+        model.base,
+        "kept",
+    )
+    chosen = [each[doc["answer"]] for each, doc in zip(likelihoods(model), DOCS, strict=True)]
     found = json.loads((tmp_path / "out/benchmark.json").read_text())["figures"]["model"]["likely"]["perplexity"]
     assert found["mean"] == pytest.approx(math.exp(-sum(chosen) / len(chosen)), rel=1e-4)
     assert "perplexity" in capsys.readouterr().out
     with pytest.raises(ConfigError, match=r"is an adapter: say the folder of its base with task\.base"):
-        tasks.benchmark(config("task=benchmark", "model=hf", f"model.path={model.path}", *asked), tmp_path / "two", None, None, "kept")
+        tasks.benchmark(
+            config("task=benchmark", "model=hf", f"model.path={model.path}", *asked),
+            tmp_path / "two",
+            None,
+            None,
+            "kept",
+        )
 
 
 def test_a_task_without_benchmark_or_model_says_what_to_give(tmp_path):
@@ -320,5 +384,11 @@ def test_figures_of_groups_stand_for_their_tasks():
             "group_subtasks": {"g": ["a", "b"]},
         }
     )
-    assert set(found) == {"g", "c"} and found["c"]["em_strict"] == {"mean": 0.25, "low": None, "high": None, "n": 4, "clusters": 4}
+    assert set(found) == {"g", "c"} and found["c"]["em_strict"] == {
+        "mean": 0.25,
+        "low": None,
+        "high": None,
+        "n": 4,
+        "clusters": 4,
+    }
     assert found["g"]["acc"]["low"] == pytest.approx(0.75 - 2.3646 * 0.05, abs=1e-3)

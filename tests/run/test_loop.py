@@ -1,4 +1,5 @@
-"""The loop end to end on a small Deal: killed at three moments and resumed, it ends with the figures of the run left alone."""
+"""The loop end to end on a small Deal: killed at three moments and resumed, it ends with the figures of the run left
+alone."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ from typing import Any
 import pytest
 
 SMALL = [
-    "iterations=1", "play.scenarios=8", "play.group=2", "eval.scenarios=6", "eval.greedy=6", "eval.validation=6", "eval.opponents=[fair]",
+    "iterations=1", "play.scenarios=8", "play.group=2", "eval.scenarios=6", "eval.greedy=6", "eval.validation=6",
+    "eval.opponents=[fair]",
     "imitate.matches=400", "imitate.validation=10", "objective.credit.keep=all", "eval.transcripts=2", "seed=3",
 ]  # fmt: skip
 TIMES = {"seconds", "cpu_seconds", "tokens_per_second", "reference_seconds"}
@@ -62,10 +64,17 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_plan_of_a_run_counts_what_the_run_did_and_changes_nothing(whole: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in whole.rglob("*")}
     done = subprocess.run(
-        [sys.executable, "-m", "parley", "task=plan", f"run={whole}", *SMALL], cwd=whole.parent, capture_output=True, text=True, check=False
+        [sys.executable, "-m", "parley", "task=plan", f"run={whole}", *SMALL],
+        cwd=whole.parent,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
-    told, learned = " ".join(done.stdout.split()), json.loads((whole / "summary.json").read_text())["iterations"][1]["learn"]
+    told, learned = (
+        " ".join(done.stdout.split()),
+        json.loads((whole / "summary.json").read_text())["iterations"][1]["learn"],
+    )
     assert f"{learned['samples']:,} samples with {learned['utterances']:,} utterances (round 1 of" in told
     assert f"2 epochs of them are {learned['steps']:,}." in told
     assert {path: path.stat().st_mtime_ns for path in whole.rglob("*")} == before
@@ -85,7 +94,7 @@ def test_a_run_leaves_what_the_docs_say(whole: Path) -> None:
 
 
 def test_nothing_but_the_models_own_play_is_trained_on_after_imitation(whole: Path) -> None:
-    from parley.data.credit import FilteredBC
+    from parley.credit import FilteredBC
     from parley.data.store import EpisodeStore
 
     start = json.loads((whole / "iter_000/start/stage.json").read_text())["outputs"]["snapshot"]["version"]
@@ -113,7 +122,9 @@ def test_killed_at_three_moments_and_resumed_it_ends_the_same(whole: Path) -> No
     shard.write_bytes(torn)
     finish(run)
     assert shard.read_bytes().startswith(torn[: torn.rfind(b"\n") + 1])
-    assert figures(json.loads((run / "summary.json").read_text())) == figures(json.loads((whole / "summary.json").read_text()))
+    assert figures(json.loads((run / "summary.json").read_text())) == figures(
+        json.loads((whole / "summary.json").read_text())
+    )
 
 
 def test_a_run_directory_is_not_written_over(whole: Path) -> None:
@@ -139,7 +150,9 @@ def test_the_other_tasks_look_at_the_run(whole: Path) -> None:
 
 
 def parley(run: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "parley", *words], cwd=run.parent, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-m", "parley", *words], cwd=run.parent, capture_output=True, text=True, check=False
+    )
 
 
 def look(run: Path, *words: str) -> str:
@@ -149,13 +162,17 @@ def look(run: Path, *words: str) -> str:
 
 
 def test_pruning_leaves_the_start_and_what_shall_stay(whole: Path, tmp_path: Path) -> None:
-    from parley.runs import all_snapshots, kept, prune
+    from parley.run.directory import all_snapshots, kept, prune
 
     run = tmp_path / "run"
     shutil.copytree(whole, run)
     prune(run, {1})
     assert list(all_snapshots(run)) == ["start", "iter_001"]
     prune(run, {0})
-    assert list(all_snapshots(run)) == ["start"] and kept(whole).version in {each.version for each in all_snapshots(whole).values()}
+    assert list(all_snapshots(run)) == ["start"] and kept(whole).version in {
+        each.version for each in all_snapshots(whole).values()
+    }
     finish(run, "keep=1")  # a finished run goes on without the snapshots that are gone
-    assert figures(json.loads((run / "summary.json").read_text())) == figures(json.loads((whole / "summary.json").read_text()))
+    assert figures(json.loads((run / "summary.json").read_text())) == figures(
+        json.loads((whole / "summary.json").read_text())
+    )

@@ -13,28 +13,35 @@ from typing import Any, cast
 import pytest
 from hydra import compose, initialize_config_module
 from hydra.utils import instantiate
-from parley.config import ConfigError, changed_keys
-from parley.data.credit import FilteredBC, SpinPairs
+from parley.cli.main import check
+from parley.credit import FilteredBC, SpinPairs
 from parley.data.episode import Call, Episode, Turn
 from parley.data.sample import Demonstration, Sample
 from parley.data.store import EpisodeStore
-from parley.demonstrations import Demonstrations
-from parley.experiment import Parts, Recipe
-from parley.files import InputError
 from parley.games.base import Message, Result, Scenario
 from parley.games.deal import Deal
 from parley.learners.optim import RMSProp
-from parley.loop import Loop
-from parley.main import check
 from parley.models import snapshot
-from parley.models.backend import Snapshot
+from parley.models.snapshot import Snapshot
 from parley.models.tiny import word_tokenizer
 from parley.report.progress import Progress
-from parley.runs import build
-from parley.stages import StageChanged
+from parley.run.build import build
+from parley.run.config import ConfigError
+from parley.run.demonstrations import Demonstrations
+from parley.run.directory import changed_keys
+from parley.run.loop import Loop
+from parley.run.parts import Parts, Recipe
+from parley.run.stages import StageChanged
+from parley.system.files import InputError
 from rich.console import Console
 
-OBJECTIVES = {"filtered_bc": False, "offline_po": True, "sft_kl": True, "spin": True, "sft": False}  # whether a reference is needed
+OBJECTIVES = {
+    "filtered_bc": False,
+    "offline_po": True,
+    "sft_kl": True,
+    "spin": True,
+    "sft": False,
+}  # whether a reference is needed
 FORMED = [name for name, referring in OBJECTIVES.items() if referring]
 
 
@@ -98,7 +105,9 @@ def test_the_reference_reaches_the_learner_and_missing_demonstrations_are_told_f
 
 
 def test_credit_that_pairs_wants_demonstrations_of_the_scenarios(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="scripts play matches of their own: use a game whose scenarios have real replies"):
+    with pytest.raises(
+        ConfigError, match="scripts play matches of their own: use a game whose scenarios have real replies"
+    ):
         build(config("objective=spin"), tmp_path)
     with pytest.raises(InputError, match="the scenarios of deal hold no real reply"):
         build(config("objective=sft", "data=replies"), tmp_path)
@@ -111,7 +120,9 @@ PUBLISHED = ["experiment=spin_zephyr7b", "model.path=m"]
 
 def test_the_published_schedule_of_spin(tmp_path: Path) -> None:
     file = tmp_path / "chats.jsonl"
-    rows = ({"messages": [{"role": "user", "content": f"q{n}"}, {"role": "assistant", "content": "a"}]} for n in range(300))
+    rows = (
+        {"messages": [{"role": "user", "content": f"q{n}"}, {"role": "assistant", "content": "a"}]} for n in range(300)
+    )
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     parts = build(config(*PUBLISHED, f"game.train={file}"), tmp_path)
     recipes = [parts.recipe(number) for number in range(1, 6)]
@@ -120,17 +131,28 @@ def test_the_published_schedule_of_spin(tmp_path: Path) -> None:
     assert [recipe.nodes["objective"]["loss"]["beta"] for recipe in recipes] == [0.1, 0.1, 0.1, 5.0, 5.0]
     for recipe in recipes:
         learner = recipe.learner
-        assert isinstance(learner.optimizer, RMSProp) and learner.optimizer.weight_decay == 0 and learner.loss.kind == "sigmoid"
+        assert (
+            isinstance(learner.optimizer, RMSProp)
+            and learner.optimizer.weight_decay == 0
+            and learner.loss.kind == "sigmoid"
+        )
         assert (learner.epochs, learner.batch_utterances, learner.schedule, learner.warmup) == (2, 128, "linear", 0.1)
     settings = parts.config
-    assert (settings.iterations, settings.replay, settings.game.limit, settings.play.sampling.max_tokens) == (4, 1, 50000, 256)
+    assert (settings.iterations, settings.replay, settings.game.limit, settings.play.sampling.max_tokens) == (
+        4,
+        1,
+        50000,
+        256,
+    )
 
 
 def test_a_schedule_is_checked_like_what_it_changes() -> None:
     assert faults("schedule.iter_002.learner.optimizer.lr=1e-4 schedule.iter_003.objective.loss.reduce=utterance") == []
     wrong = {
-        "schedule.iter_002.learner.optimizer.rate=1": "schedule.iter_002.learner.optimizer.rate: AdamW takes no such argument",
-        "schedule.iter_002.objective.loss.reduce=words": "schedule.iter_002.objective.loss.reduce: must be one of token, utterance",
+        "schedule.iter_002.learner.optimizer.rate=1": "schedule.iter_002.learner.optimizer.rate: AdamW takes no such "
+        "argument",
+        "schedule.iter_002.objective.loss.reduce=words": "schedule.iter_002.objective.loss.reduce: must be one of "
+        "token, utterance",
         "schedule.iter_002.play.group=1": "schedule.iter_002: changes play, expected objective or learner",
         "schedule.second.learner.epochs=1": "schedule.second: is no iteration: say iter_001",
         "schedule.iter_002=3": "schedule.iter_002: changes 3, expected objective or learner",
@@ -159,11 +181,14 @@ def test_a_scheduled_change_is_an_input_of_its_stage(tmp_path: Path) -> None:
 
 def test_matches_to_imitate_want_scripts_that_play_them() -> None:
     run: Any = SimpleNamespace(game=Deal(), config=config("imitate.players=[]"), seed=0)
-    with pytest.raises(InputError, match=r"imitate.matches is 8, and imitate.players names none of the game's scripts \(naive, fair, "):
+    with pytest.raises(
+        InputError, match=r"imitate.matches is 8, and imitate.players names none of the game's scripts \(naive, fair, "
+    ):
         next(Demonstrations(run)._seatings("train", 8))
 
 
-# --- demonstrations on their way into a round ----------------------------------------------------------------------------
+# --- demonstrations on their way into a round
+# ----------------------------------------------------------------------------
 
 
 class Chats:
@@ -186,7 +211,9 @@ class Notes:
     def __init__(self) -> None:
         self.given: list[list[Sample]] = []
 
-    def learn(self, samples: Sequence[Sample], snapshot: Snapshot, folder: Path, **rest: Any) -> tuple[Snapshot, dict[str, Any]]:
+    def learn(
+        self, samples: Sequence[Sample], snapshot: Snapshot, folder: Path, **rest: Any
+    ) -> tuple[Snapshot, dict[str, Any]]:
         self.given.append(list(samples))
         return snapshot, {}
 
@@ -200,7 +227,8 @@ def folder_of(path: Path) -> Snapshot:
 
 
 def loop(out: Path, credit: Any, data: Any, begin: Snapshot, *words: str) -> tuple[Loop, Notes]:
-    """A loop that has played two rounds of one match for each of six scenarios: the learner's seat, and the start's opposite."""
+    """A loop that has played two rounds of one match for each of six scenarios: the learner's seat, and the start's
+    opposite."""
     from parley.models.renderer import Renderer
 
     prompt = Renderer.load(begin.path).encode([Message("user", "hello")])
@@ -211,12 +239,16 @@ def loop(out: Path, credit: Any, data: Any, begin: Snapshot, *words: str) -> tup
                 turns = tuple(Turn(f"{seat}.0", seat, "act", "x", call=call) for seat, call in calls.items())
                 who = {"a": "learner", "b": "start"}, dict.fromkeys("ab", begin.version)
                 result = Result({"a": float(at), "b": 9.0}, "over")
-                store.append(Episode(f"iter_{number:03d}/play/s{at}/0", "g", 1, Scenario(f"s{at}", {}), 0, *who, turns, result))
+                store.append(
+                    Episode(f"iter_{number:03d}/play/s{at}/0", "g", 1, Scenario(f"s{at}", {}), 0, *who, turns, result)
+                )
     notes: Any = Notes()
     parts: Any = {"game": None, "model": None, "backend": None, "imitator": None, "adapter": None}
     known = {name: value for name, value in parts.items() if name in Parts.__slots__}
     settings = config("data=lewis", "data.path=x", "imitate.matches=0", *words)
-    return Loop(Parts(config=settings, credit=credit, learner=notes, data=data, **known), out, Progress(Console(quiet=True))), notes
+    return Loop(
+        Parts(config=settings, credit=credit, learner=notes, data=data, **known), out, Progress(Console(quiet=True))
+    ), notes
 
 
 def test_a_scorers_scores_are_written_once_and_told_to_credit(tmp_path: Path) -> None:
@@ -243,7 +275,9 @@ class Modesty:
 def test_a_file_of_data_that_was_changed_is_not_taken_for_what_it_was(tmp_path: Path) -> None:
     begin, file = folder_of(tmp_path / "start"), tmp_path / "chats.jsonl"
     made, _ = loop(tmp_path / "run", FilteredBC("all"), None, begin)
-    assert made.node("game") == loop(tmp_path / "again", FilteredBC("all"), None, begin)[0].node("game")  # as the config has it
+    assert made.node("game") == loop(tmp_path / "again", FilteredBC("all"), None, begin)[0].node(
+        "game"
+    )  # as the config has it
     digests = []
     for text in ("hello", "hello", "hallo"):
         file.write_text(text)

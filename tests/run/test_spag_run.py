@@ -1,4 +1,5 @@
-"""SPAG's method end to end on a small Taboo, in one process: the figures against the start, its files out and in again."""
+"""SPAG's method end to end on a small Taboo, in one process: the figures against the start, its files out and in
+again."""
 
 from __future__ import annotations
 
@@ -8,17 +9,19 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_module
-from parley import tasks
-from parley.data.credit import SpagCredit
+from parley.cli import tasks
+from parley.credit import SpagCredit
 from parley.data.formats import spag
-from parley.files import InputError
-from parley.loop import Loop
 from parley.report.progress import Progress
-from parley.runs import ConfigError, build
+from parley.run.build import build
+from parley.run.config import ConfigError
+from parley.run.loop import Loop
+from parley.system.files import InputError
 from rich.console import Console
 
 SMALL = [
-    "experiment=spag_tiny", "iterations=2", "play.scenarios=12", "play.group=2", "eval.scenarios=5", "eval.greedy=3", "eval.validation=3",
+    "experiment=spag_tiny", "iterations=2", "play.scenarios=12", "play.group=2", "eval.scenarios=5", "eval.greedy=3",
+    "eval.validation=3",
     "eval.group=2", "eval.final=3", "eval.validation_group=2",
     "eval.opponents=[previous,fair]", "imitate.matches=60", "imitate.validation=4", "model.width=32", "model.layers=1",
     "model.mlp=64", "learner.epochs=1", "eval.transcripts=1",
@@ -43,12 +46,19 @@ def test_a_run_is_judged_against_its_start(whole):
     assert summary["start"] == "imitation" and summary["metric"] == "win_rate"
     assert figure == summary["iterations"][summary["best"]]["versus"]["imitation"]["win_rate"]["mean"]
     assert set(first["versus"]) == {"imitation", "fair"} and {"imitation", "previous"} <= set(third["versus"])
-    for row in summary["iterations"]:  # eval.final matches of a word and seat for the start and the kept snapshot, else eval.group
+    for row in summary[
+        "iterations"
+    ]:  # eval.final matches of a word and seat for the start and the kept snapshot, else eval.group
         against, often = row["versus"]["imitation"], 15 if row["iteration"] in (0, summary["best"]) else 10
-        assert {against[name]["n"] for name in ("attacker_win_rate", "defender_win_rate", "attacker_break_rate")} == {often}
+        assert {against[name]["n"] for name in ("attacker_win_rate", "defender_win_rate", "attacker_break_rate")} == {
+            often
+        }
         assert row["validation"]["win_rate"]["n"] == 12 and row["sampled"]["win_rate"]["n"] == 10
     gains = summary["gains"]["attacker_win_rate"]
-    after, before = (row["versus"]["imitation"]["attacker_win_rate"]["mean"] for row in (summary["iterations"][summary["best"]], first))
+    after, before = (
+        row["versus"]["imitation"]["attacker_win_rate"]["mean"]
+        for row in (summary["iterations"][summary["best"]], first)
+    )
     assert gains["mean"] == pytest.approx(after - before, abs=1e-5) and gains["n"] == 5
 
 
@@ -77,7 +87,13 @@ def test_its_matches_leave_as_spags_files_and_come_back_as_data(whole, tmp_path)
     assert len(games) == 2 * 24 and {game.turns for game in games} == {5}
     rows = spag.read_rows(tmp_path / "out/spag_rows.json")
     assert rows and {row.role for row in rows} <= {"attacker", "defender"}
-    again = config("data=spag", f"data.path={tmp_path}/out/spag_rows.json", "imitate.matches=0", "objective.form=faithful", "play.group=1")
+    again = config(
+        "data=spag",
+        f"data.path={tmp_path}/out/spag_rows.json",
+        "imitate.matches=0",
+        "objective.form=faithful",
+        "play.group=1",
+    )
     tasks.offline(again, tmp_path / "offline")
     learned = json.loads((tmp_path / "offline/iter_001/learn/stage.json").read_text())["outputs"]["learn"]
     assert learned["utterances"] == len(rows) and learned["steps"] >= 1

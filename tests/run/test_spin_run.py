@@ -1,4 +1,5 @@
-"""SPIN end to end on a very small scale: the made language, its control, and plain chats from a file, each by the command line."""
+"""SPIN end to end on a very small scale: the made language, its control, and plain chats from a file, each by the
+command line."""
 
 from __future__ import annotations
 
@@ -21,7 +22,9 @@ SMALL = [
 
 
 def parley(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run([sys.executable, "-m", "parley", *words], cwd=folder, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", "parley", *words], cwd=folder, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done
 
@@ -42,9 +45,15 @@ def test_pairs_of_two_rounds_are_trained_on_and_the_schedule_holds(tiny: tuple[P
     run, told = tiny
     first, second = (stage(run, f"iter_{number:03d}/learn") for number in (1, 2))
     kept = [each["credit"]["kept"] for each in (first, second)]
-    assert min(kept) > 12 and first["learn"]["utterances"] == 2 * kept[0] and second["learn"]["utterances"] == 2 * sum(kept)
+    assert (
+        min(kept) > 12
+        and first["learn"]["utterances"] == 2 * kept[0]
+        and second["learn"]["utterances"] == 2 * sum(kept)
+    )
     assert first["learn"]["rewards/margins"] != 0
-    assert abs(second["learn"]["rewards/margins"]) < 1e-5 and second["learn"]["loss"] == pytest.approx(0.693147, abs=1e-5)
+    assert abs(second["learn"]["rewards/margins"]) < 1e-5 and second["learn"]["loss"] == pytest.approx(
+        0.693147, abs=1e-5
+    )
     assert "kl to the" in told and "versus" not in told
 
 
@@ -58,7 +67,9 @@ def test_the_distance_to_the_source_is_measured_on_held_out_prompts(tiny: tuple[
         assert found["kl"]["n"] == found["kl"]["clusters"] == 16
         assert found["kl"]["mean"] == pytest.approx(-entropy - found["logprob"]["mean"], abs=1e-6)
         assert row["versus"] == {} and 0 <= row["sampled"]["accepted_rate"]["mean"] <= 1
-    assert rows[1]["demonstrations"] == rows[2]["demonstrations"] != rows[0]["demonstrations"]  # of a learning rate of 0
+    assert (
+        rows[1]["demonstrations"] == rows[2]["demonstrations"] != rows[0]["demonstrations"]
+    )  # of a learning rate of 0
     token = rows[0]["learn"]["validation_logprob"]  # of all held-out replies, which have about eleven tokens each
     assert rows[0]["demonstrations"]["logprob"]["mean"] == pytest.approx(11.1 * token, rel=0.2)
 
@@ -68,17 +79,32 @@ def test_every_pair_can_be_exported_and_read_again_as_prompts(tiny: tuple[Path, 
     out = tmp_path / "export"
     assert "48 pairs" in parley(tmp_path, "task=export", f"run={run}", f"hydra.run.dir={out}").stdout
     rows = list(spin_rows.read(out / "spin.jsonl"))
-    said = [episode.turns[0].text for number in (1, 2) for episode in EpisodeStore(run / f"iter_{number:03d}/play").read(ordered=True)]
+    said = [
+        episode.turns[0].text
+        for number in (1, 2)
+        for episode in EpisodeStore(run / f"iter_{number:03d}/play").read(ordered=True)
+    ]
     assert [row.generated[-1].content for row in rows] == said
     again = Prompts(str(out / "spin.jsonl"), validation=0.3, test=0.3)
-    replies = {scenario.data["reply"] for split in ("train", "validation", "test") for scenario in again.scenarios(split)}
+    replies = {
+        scenario.data["reply"] for split in ("train", "validation", "test") for scenario in again.scenarios(split)
+    }
     assert replies == {row.real[-1].content for row in rows}
 
 
 def test_plain_chats_and_the_control_run_too(tmp_path: Path) -> None:
-    chats = ([{"role": "user", "content": f"after {n}"}, {"role": "assistant", "content": str(n + 1)}] for n in range(120))
+    chats = (
+        [{"role": "user", "content": f"after {n}"}, {"role": "assistant", "content": str(n + 1)}] for n in range(120)
+    )
     (tmp_path / "chats.jsonl").write_text("".join(json.dumps({"messages": chat}) + "\n" for chat in chats))
-    words = ["experiment=spin_tiny", *SMALL, "game=prompts", "game.train=chats.jsonl", "metric=sampled.score", "iterations=1"]
+    words = [
+        "experiment=spin_tiny",
+        *SMALL,
+        "game=prompts",
+        "game.train=chats.jsonl",
+        "metric=sampled.score",
+        "iterations=1",
+    ]
     parley(tmp_path, *words, "objective=sft", "hydra.run.dir=run")
     learned = stage(tmp_path / "run", "iter_001/learn")
     assert learned["learn"]["utterances"] == learned["credit"]["kept"] == 24

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from parley.stages import StageChanged, stage
+from parley.run.stages import StageChanged, stage
 
 
 def test_a_finished_stage_is_not_worked_again(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ stages.stage(Path({str(folder)!r}), {{}}, work)
         time.sleep(0.01)
     child.kill()
     child.wait()
-    spent = tuple(map(sum, zip(*notes(folder))))
+    spent = tuple(map(sum, zip(*notes(folder), strict=True)))
     done = stage(folder, {}, lambda: busy(0.2))
     assert first[1] >= 0.3 and spent[1] >= 0.6 and done.earlier == pytest.approx(spent) and not done.skipped
     assert spent[1] + 0.2 <= done.cpu_seconds < spent[1] + 0.4 and done.seconds > spent[0] + 0.19

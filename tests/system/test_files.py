@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from parley.files import Locked, append_lines, digest, lock, read_jsonl, replacing, write_json, write_text
+from parley.system.files import Locked, append_lines, digest, lock, read_jsonl, replacing, write_json, write_text
 
 
 def test_written_whole_or_not_at_all(tmp_path):
@@ -23,7 +23,10 @@ def test_written_whole_or_not_at_all(tmp_path):
 def test_a_kill_inside_a_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "a.json"
     write_json(path, {"a": 1})
-    code = "import os, sys; from parley.files import replacing\nwith replacing(sys.argv[1]) as f: f.write('{'); f.flush(); os._exit(9)"
+    code = (
+        "import os, sys; from parley.system.files import replacing\nwith replacing(sys.argv[1]) as f: f.write('{'); "
+        "f.flush(); os._exit(9)"
+    )
     assert subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode == 9
     assert json.loads(path.read_text()) == {"a": 1}
 
@@ -73,14 +76,20 @@ def test_digests_stand_for_values_files_and_folders(tmp_path):
     assert digest(tmp_path / "one") != digest(tmp_path / "two")
 
 
-HOLD = "import sys, time; from parley.files import lock\nwith lock(sys.argv[1]): print('held', flush=True); time.sleep(60)"
+HOLD = (
+    "import sys, time; from parley.system.files import lock\nwith lock(sys.argv[1]): print('held', flush=True); "
+    "time.sleep(60)"
+)
 
 
 def test_a_second_process_is_refused_until_the_first_is_gone(tmp_path):
     with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None and process.stdout.readline() == "held\n"
         try:
-            with pytest.raises(Locked, match=f"in use by process {process.pid} on {socket.gethostname()}"), lock(tmp_path):
+            with (
+                pytest.raises(Locked, match=f"in use by process {process.pid} on {socket.gethostname()}"),
+                lock(tmp_path),
+            ):
                 pass
         finally:
             process.kill()

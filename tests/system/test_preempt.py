@@ -4,7 +4,7 @@ import os
 import signal
 
 import pytest
-from parley import preempt
+from parley.system import preempt
 
 
 @pytest.mark.parametrize("signum", preempt.SIGNALS)

@@ -1,12 +1,15 @@
 """Reads the human negotiations of Lewis et al. 2017 (Deal or No Deal, arXiv 1706.05125) as chats to imitate.
 
-A folder of theirs holds `train.txt` and `val.txt`, one line for each dialogue and player's view, words set apart by blanks:
+A folder of theirs holds `train.txt` and `val.txt`, one line for each dialogue and player's view, words set apart by
+blanks:
 
     <input> own context </input> <dialogue> YOU: … <eos> THEM: … <eos> YOU: <selection> </dialogue>
-    <output> itemK=N, own three, then the partner's three </output> <partner_input> the partner's context </partner_input>
+    <output> itemK=N, own three, then the partner's three </output> <partner_input> the partner's context
+    </partner_input>
 
-A context is `count value` of books, hats and balls. Where the players did not agree, the output is <disagree>, <no_agreement>
-or <disconnect> six times and nobody's selection is known. The files are not ours to give: nothing is downloaded or copied.
+A context is `count value` of books, hats and balls. Where the players did not agree, the output is <disagree>,
+<no_agreement> or <disconnect> six times and nobody's selection is known. The files are not ours to give: nothing is
+downloaded or copied.
 """
 
 from __future__ import annotations
@@ -17,22 +20,23 @@ from dataclasses import dataclass, replace
 from itertools import pairwise, permutations
 from pathlib import Path
 
-from ...files import InputError
 from ...games.base import Game, Message, Reply
 from ...games.deal.contexts import Context, Triple
 from ...games.deal.scoring import ROLES
 from ...games.deal.scripts import spell
-from ...seeds import rng
-from ..sample import Demonstration
+from ...system.files import InputError
 
-FILES = {"train": "train.txt", "validation": "val.txt", "test": "test.txt"}
 NO_DEAL = ("<disagree>", "<no_agreement>", "<disconnect>")
 
 _LINE = re.compile(
-    r"<input> (.+) </input> <dialogue> (.+) </dialogue> <output> (.+) </output> <partner_input> (.+) </partner_input>", re.ASCII
+    r"<input> (.+) </input> <dialogue> (.+) </dialogue> <output> (.+) </output> <partner_input> (.+) </partner_input>",
+    re.ASCII,
 )
 _SPEAKER = {"YOU:": 0, "THEM:": 1}
-_NOUNS = (("book",), ("hat",), ("ball", "basketball")), (("books",), ("hats",), ("balls", "basketballs"))  # one, several
+_NOUNS = (
+    (("book",), ("hat",), ("ball", "basketball")),
+    (("books",), ("hats",), ("balls", "basketballs")),
+)  # one, several
 _ORDERS = tuple(permutations(range(3)))
 _ITEM = re.compile(r"item([012])=([0-9]{1,3})", re.ASCII)
 
@@ -41,8 +45,8 @@ _ITEM = re.compile(r"item([012])=([0-9]{1,3})", re.ASCII)
 class Dialogue:
     """One line. `context` is ordered, whoever spoke first is its first player; `seat` is whose view the line is.
 
-    `utterances` are spoken in turn, the first player's first. `shares` are what first and second selected, None where that
-    is not known; `outcome` is then one of NO_DEAL, else "deal".
+    `utterances` are spoken in turn, the first player's first. `shares` are what first and second selected, None where
+    that is not known; `outcome` is then one of NO_DEAL, else "deal".
     """
 
     context: Context
@@ -61,8 +65,15 @@ class Dialogue:
 
 
 def relabelled(dialogue: Dialogue, order: Triple) -> Dialogue:
-    """The same negotiation with item `order[k]` in the place of item k: in the context, the words and the selections."""
-    names = {noun: forms[order[item]][0] for forms in _NOUNS for item in range(3) if order[item] != item for noun in forms[item]}
+    """The same negotiation with item `order[k]` in the place of item k: in the context, the words and the
+    selections."""
+    names = {
+        noun: forms[order[item]][0]
+        for forms in _NOUNS
+        for item in range(3)
+        if order[item] != item
+        for noun in forms[item]
+    }
 
     def moved(numbers: Triple) -> Triple:
         a, b, c = (numbers[order.index(item)] for item in range(3))
@@ -75,64 +86,6 @@ def relabelled(dialogue: Dialogue, order: Triple) -> Dialogue:
         utterances=tuple(" ".join(names.get(word, word) for word in text.split()) for text in dialogue.utterances),
         shares=dialogue.shares and (moved(dialogue.shares[0]), moved(dialogue.shares[1])),
     )
-
-
-@dataclass(frozen=True)
-class LewisDialogues:
-    """A data source: the dialogues of the folder `path`, each as the chat that its player would have had in our game.
-
-    Own messages and the own selection weigh 1, the partner's messages `partner_weight`, all else 0. To train on, each
-    comes in `versions`: as it is, then with its items renamed (books for hats, say), since 5,000 negotiations are few.
-    FileNotFoundError for a folder that lacks train.txt or val.txt.
-    """
-
-    path: str
-    partner_weight: float = 1.0
-    versions: int = 1
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.versions <= len(_ORDERS):
-            raise ValueError(f"versions is {self.versions}, expected 1 (as they are) to {len(_ORDERS)} (three items in every order)")
-        missing = [name for name in ("train.txt", "val.txt") if not (Path(self.path) / name).is_file()]
-        if missing:
-            raise FileNotFoundError(
-                f"{self.path} has no {' and no '.join(missing)}: give the folder of the human dialogues "
-                "(data/negotiate of facebookresearch/end-to-end-negotiator) as data.path"
-            )
-
-    def demonstrations(self, game: Game, split: str) -> Iterator[Demonstration]:
-        """The chats of a split (train, validation; test where the folder has test.txt), in the file's order.
-
-        ValueError names the file and the line that is torn, foreign, or no match of `game`.
-        """
-        if game.name != "deal":
-            raise ValueError(f"the human dialogues are Deal or No Deal, not {game.name}: use them with game=deal")
-        path = self.file(split)
-        for number, line in enumerate(read(path), 1):
-            try:
-                for version, dialogue in enumerate(self._versions(line, number) if split == "train" else [line]):
-                    messages, spoken = view(game, dialogue)
-                    own = (float(message.role == "assistant") for message in messages)
-                    weights = tuple(self.partner_weight if at in spoken else weight for at, weight in enumerate(own))
-                    yield Demonstration(f"{split}/{number:05d}" + (f"/{version}" if version else ""), messages, weights)
-            except ValueError as error:
-                raise InputError(f"{path}, line {number}: {error}") from None
-
-    def _versions(self, dialogue: Dialogue, number: int) -> list[Dialogue]:
-        """The dialogue and its renamed versions, no two of which have the same names."""
-        orders = rng(0, "versions", number).sample(_ORDERS[1:], self.versions - 1)
-        return [dialogue, *(relabelled(dialogue, (a, b, c)) for a, b, c in orders)]
-
-    @property
-    def files(self) -> dict[str, Path]:
-        """What it reads, by split."""
-        return {split: path for split in FILES if (path := self.file(split)).is_file()}
-
-    def file(self, split: str) -> Path:
-        """The file of a split; ValueError for another name."""
-        if split not in FILES:
-            raise ValueError(f"unknown split {split!r}, expected one of {', '.join(FILES)}")
-        return Path(self.path) / FILES[split]
 
 
 def read(path: str | Path) -> Iterator[Dialogue]:
@@ -152,7 +105,10 @@ def parse(line: str) -> Dialogue:
     """The dialogue in one line; ValueError says what is wrong with it."""
     parts = _LINE.fullmatch(line.strip())
     if parts is None:
-        raise ValueError("torn or foreign, expected <input> … </input> <dialogue> … </dialogue> <output> … </output> <partner_input> …")
+        raise ValueError(
+            "torn or foreign, expected <input> … </input> <dialogue> … </dialogue> <output> … </output> "
+            "<partner_input> …"
+        )
     speakers, utterances = _turns(parts[2].split())
     you = speakers[0]  # 0: whose view this is spoke first, and is the first player
     (counts, own), (again, theirs) = _context(parts[1]), _context(parts[4])
@@ -166,7 +122,8 @@ def parse(line: str) -> Dialogue:
 
 
 def view(game: Game, dialogue: Dialogue) -> tuple[tuple[Message, ...], frozenset[int]]:
-    """The chat that the seat of `dialogue` has in `game`, its own last reply included, and which messages of it the partner spoke.
+    """The chat that the seat of `dialogue` has in `game`, its own last reply included, and which messages of it the
+    partner spoke.
 
     ValueError when the game refuses a reply or ends too early.
     """

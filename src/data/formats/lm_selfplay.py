@@ -24,7 +24,8 @@ Items = tuple[int, int, int]  # books, hats, balls
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One game of theirs. Pairs stand for player 0 and player 1; an allocation is None where there was no valid proposal."""
+    """One game of theirs. Pairs stand for player 0 and player 1; an allocation is None where there was no valid
+    proposal."""
 
     name: str  # NNN
     counts: Items
@@ -50,15 +51,20 @@ class Record:
         scenario = "/".join(",".join(map(str, items)) for items in (self.counts, *self.values))
         meta = Meta("deal", scenario, f"p{player}", "", self.outcome, self.name, float(self.scores[player]))
         chat = self.chats[player]
-        aborted = (index for index, message in enumerate(chat) if message.role == "assistant" and ABORT in message.content)
+        aborted = (
+            index for index, message in enumerate(chat) if message.role == "assistant" and ABORT in message.content
+        )
         return Log(chat, meta, tuple(aborted))
 
 
 def read(folder: Path) -> Iterator[Record]:
-    """All games of a folder in the order of their names. ValueError names the file that is missing or wrong, and how."""
+    """All games of a folder in the order of their names. ValueError names the file that is missing or wrong, and
+    how."""
     found = sorted((folder / "results").glob("*.json"))
     if not found:
-        raise ValueError(f"{folder}: no results/*.json; expected a folder of lm-selfplay logs, with results/ and json_logs/")
+        raise ValueError(
+            f"{folder}: no results/*.json; expected a folder of lm-selfplay logs, with results/ and json_logs/"
+        )
     for path in found:
         yield _record(path, folder / "json_logs")
 

@@ -13,9 +13,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from ...files import parse_line, replacing
 from ...games.base import Json, Message
 from ...games.chats import read_messages, write_messages
+from ...system.files import parse_line, replacing
 from ..episode import Episode
 from ..sample import Demonstration
 
@@ -44,7 +44,8 @@ class Log:
     def demonstration(self, name: str = "") -> Demonstration:
         """The log as something to imitate: every reply that the game accepted weighs 1, all else 0."""
         weights = tuple(
-            float(message.role == "assistant" and index not in self.rejected) for index, message in enumerate(self.messages)
+            float(message.role == "assistant" and index not in self.rejected)
+            for index, message in enumerate(self.messages)
         )
         return Demonstration(name or f"{self.meta.match}/{self.meta.role}", self.messages, weights)
 
@@ -54,12 +55,15 @@ def log(episode: Episode, seat: str, view: Sequence[Message]) -> Log:
     result = episode.result
     refused = rejected(episode, seat)
     outcome = result.outcome_by_seat.get(seat, result.outcome)
-    meta = Meta(episode.game, episode.scenario.id, seat, episode.players[seat], outcome, episode.id, result.returns.get(seat))
+    meta = Meta(
+        episode.game, episode.scenario.id, seat, episode.players[seat], outcome, episode.id, result.returns.get(seat)
+    )
     return Log(tuple(view), meta, tuple(index for index, message in enumerate(view) if message.request in refused))
 
 
 def rejected(episode: Episode, seat: str) -> set[str]:
-    """The requests whose replies the game refused: a retry followed, or the seat's last reply ended the match in blame."""
+    """The requests whose replies the game refused: a retry followed, or the seat's last reply ended the match in
+    blame."""
     own = [turn for turn in episode.turns if turn.seat == seat]
     refused = {turn.request for turn, after in pairwise(own) if after.kind == "retry"}
     if episode.result.blame == seat and own:
@@ -110,7 +114,11 @@ def _from_json(data: Json) -> Log:
 def _meta(data: Mapping[str, Any]) -> Meta:
     known = {key: data[key] for key in Meta.__slots__ if key in data}
     for key, value in known.items():
-        right = isinstance(value, (int, float)) and not isinstance(value, bool) if key == "payoff" else isinstance(value, str)
+        right = (
+            isinstance(value, (int, float)) and not isinstance(value, bool)
+            if key == "payoff"
+            else isinstance(value, str)
+        )
         if not right:
             raise ValueError(f"meta.{key} is {value!r}, expected {'a number' if key == 'payoff' else 'text'}")
     return Meta(**known)

@@ -21,7 +21,11 @@ def write(path: Path, logs: Iterable[Log]) -> int:
 
 def line(entry: Log) -> dict[str, Json] | None:
     """One log as the service takes it; None where the seat never said anything that the game accepted."""
-    accepted = [index for index, message in enumerate(entry.messages) if message.role == "assistant" and index not in entry.rejected]
+    accepted = [
+        index
+        for index, message in enumerate(entry.messages)
+        if message.role == "assistant" and index not in entry.rejected
+    ]
     if not accepted:
         return None
     told: list[dict[str, Json]] = []

@@ -4,8 +4,8 @@
     rows       [{"query", "target", "reward", "role", "weight", "type"}, …]; type is sft for what was not played
     Alpaca     [{"instruction", "input", "output"}, …], which become rows of type sft
 
-Each file is one JSON list. What a row leaves out counts as in their code: reward 1, weight 1, played. A query may also be
-called prompt, a target answer; or both stand in one of the texts of `text`, with <sep> between them. Files are
+Each file is one JSON list. What a row leaves out counts as in their code: reward 1, weight 1, played. A query may also
+be called prompt, a target answer; or both stand in one of the texts of `text`, with <sep> between them. Files are
 untrusted: whatever is wrong is reported with the file and the entry's number.
 """
 
@@ -17,19 +17,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from random import Random
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
-from ...files import InputError, write_json
-from ...games.base import Game, Json, Message, Reply
+from ...games.base import Game, Json, Message
 from ...games.taboo.game import Taboo
 from ...games.taboo.judges import JUDGES, Ruling, ruling
 from ...games.taboo.layouts import Draw, training_text
 from ...games.taboo.prompts import Brief
 from ...games.taboo.scoring import ROLES
-from ...seeds import derive, rng
-from ..credit.base import decayed
+from ...system.files import InputError, write_json
+from ...system.seeds import rng
 from ..episode import Episode
-from ..sample import Demonstration, Sample
+from ..sample import Demonstration, Sample, decayed
 
 T = TypeVar("T")
 
@@ -43,7 +42,8 @@ class Played:
     said: tuple[str, ...]
 
     def ending(self, judge: str = "legacy") -> tuple[Ruling | None, int]:
-        """(how it ends by the rules, utterances until then): what is said later, or after the last turn, does not count."""
+        """(how it ends by the rules, utterances until then): what is said later, or after the last turn, does not
+        count."""
         asked = JUDGES[judge](self.word)
         within = self.said[: 2 * self.turns]
         for number, text in enumerate(within):
@@ -54,7 +54,8 @@ class Played:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A text to continue and how: one utterance of a winner, or a row of another data set (type sft), which has no reward."""
+    """A text to continue and how: one utterance of a winner, or a row of another data set (type sft), which has no
+    reward."""
 
     query: str
     target: str
@@ -78,37 +79,47 @@ class Row:
 
 
 def played(episode: Episode, turns: int) -> Played:
-    """What was said in a match of Taboo whose sides had `turns` each; illegal replies, which were asked for again, left out."""
+    """What was said in a match of Taboo whose sides had `turns` each; illegal replies, which were asked for again, left
+    out."""
     illegal = {request for request, mark in episode.result.marks.items() if "retry" in mark}
-    return Played(episode.scenario.data["word"], turns, tuple(turn.text for turn in episode.turns if turn.request not in illegal))
+    return Played(
+        episode.scenario.data["word"], turns, tuple(turn.text for turn in episode.turns if turn.request not in illegal)
+    )
 
 
 def rows(games: Sequence[Played], chance: Random, judge: str = "legacy", gamma: float = 0.8) -> list[Row]:
-    """The winners' utterances as rows to train on (their assign_rewards), each in a layout of its own that `chance` draws.
+    """The winners' utterances as rows to train on (their assign_rewards), each in a layout of its own that `chance`
+    draws.
 
     With n utterances of the winner, the j-th has the reward gamma^(n-j) (1 - gamma) / (1 - gamma^n); the weight is
-    N / (2 N_role) for N games that somebody won, N_role of them in this role. Losers, ties and rule breaks have no rows.
+    N / (2 N_role) for N games that somebody won, N_role of them in this role. Losers, ties and rule breaks have no
+    rows.
     """
     endings = [game.ending(judge) for game in games]
     wins = Counter(ruled for ruled, _ in endings if ruled in ROLES)
     found: list[Row] = []
-    for game, (winner, length) in zip(games, endings):
+    for game, (winner, length) in zip(games, endings, strict=True):
         if winner not in ROLES:
             continue
         own = range(ROLES.index(winner), length, 2)
-        for place, reward in zip(own, decayed(len(own), gamma)):
+        for place, reward in zip(own, decayed(len(own), gamma), strict=True):
             query = _query(game, winner, place, chance)
-            found.append(Row(query, game.said[place].strip(), reward, wins.total() / (2 * wins[winner]), winner, "play"))
+            found.append(
+                Row(query, game.said[place].strip(), reward, wins.total() / (2 * wins[winner]), winner, "play")
+            )
     return found
 
 
 def _query(game: Played, seat: str, place: int, chance: Random) -> str:
     history = [(ROLES[number % 2], text) for number, text in enumerate(game.said[:place])]
-    return training_text(Draw.of(chance), Brief(seat, game.word if seat == "attacker" else None, game.turns, void=True), history)
+    return training_text(
+        Draw.of(chance), Brief(seat, game.word if seat == "attacker" else None, game.turns, void=True), history
+    )
 
 
 def export(out: Path, game: Game, episodes: Iterable[Episode], seed: int) -> list[Path]:
-    """Writes matches of Taboo as their two files, rows by the judge that ended the matches; of any other game nothing."""
+    """Writes matches of Taboo as their two files, rows by the judge that ended the matches; of any other game
+    nothing."""
     if not isinstance(game, Taboo):
         return []
     games = [played(episode, game.turns) for episode in episodes]
@@ -119,73 +130,6 @@ def export(out: Path, game: Game, episodes: Iterable[Episode], seed: int) -> lis
 
 
 # --- as data ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class SpagFile:
-    """A data source: one of their files (episodes, rows or Alpaca rows), to imitate, or to train on with its rewards.
-
-    Of episodes the winners' utterances are imitated (by `judge`), each in a view as the game tells it; episodes of words
-    that the game holds out belong to those splits. Rows are one question and answer each, and all of them train data.
-    """
-
-    path: str
-    judge: Literal["strict", "legacy"] = "legacy"
-
-    def __post_init__(self) -> None:
-        if not Path(self.path).is_file():
-            raise FileNotFoundError(f"{self.path} is no file: give SPAG's episodes, its training rows or Alpaca rows as data.path")
-
-    @property
-    def files(self) -> dict[str, str]:
-        """What it reads."""
-        return {"path": self.path}
-
-    def demonstrations(self, game: Game, split: str) -> Iterator[Demonstration]:
-        """The chats of a split, in the file's order. InputError for a file that is none of theirs."""
-        if not self._episodes():
-            found = enumerate(read_rows(self.path) if split == "train" else [])
-            yield from (row.demonstration(f"rows/{number:06d}") for number, row in found)
-            return
-        if not isinstance(game, Taboo):
-            raise InputError(f"{self.path} holds episodes of Adversarial Taboo, not of {game.name}: use them with game=taboo")
-        others = {word.data["word"] for name in ("validation", "test") if name != split for word in game.scenarios(name)}
-        own = None if split == "train" else {word.data["word"] for word in game.scenarios(split)}
-        for number, each in enumerate(read_episodes(self.path)):
-            winner, length = each.ending(self.judge)
-            if winner in ROLES and each.word not in others and (own is None or each.word in own):
-                yield from winners(game, each, length, winner, f"episodes/{number:06d}")
-
-    def samples(self, render: Callable[[Demonstration], Sample]) -> list[Sample]:
-        """All rows with their rewards, weights and kinds; of a file of episodes, those that their code would make of it."""
-        found = rows(read_episodes(self.path), rng(0, "layouts"), self.judge) if self._episodes() else read_rows(self.path)
-        return [row.sample(f"rows/{number:06d}", render) for number, row in enumerate(found)]
-
-    def _episodes(self) -> bool:
-        first = _load(self.path)[0]
-        return isinstance(first, dict) and "history" in first
-
-
-def winners(game: Taboo, each: Played, length: int, winner: str, name: str) -> Iterator[Demonstration]:
-    """The winner's views of the first `length` utterances, as `game` tells them, its own at weight 1: one chat where a view
-    only grows, one for each utterance where it is written anew. What the game's own judge says of them does not matter."""
-    brief = Brief(winner, each.word if winner == "attacker" else None, each.turns, game.void)
-    view = game.form(brief, rng(derive(0, name), "prompt", winner))
-    messages: tuple[Message, ...] = ()
-    for number, text in enumerate(each.said[:length]):
-        if ROLES[number % 2] != winner:
-            view.partner(text)
-            continue
-        request = view.ask(observation={})
-        if messages and request.messages[: len(messages)] != messages:
-            yield _imitated(f"{name}/{number:02d}", messages)
-        messages = (*request.messages, Message("assistant", text.strip(), request.id))
-        view.hear(Reply(request.id, text.strip()))
-    yield _imitated(name, messages)
-
-
-def _imitated(name: str, messages: tuple[Message, ...]) -> Demonstration:
-    return Demonstration(name, messages, tuple(float(message.role == "assistant") for message in messages))
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
@@ -217,7 +161,7 @@ def _write(path: Path, entries: list[dict[str, Json]]) -> int:
 
 
 def _entries(path: str | Path, parse: Callable[[Mapping[str, Any]], T]) -> Iterator[T]:
-    for number, entry in enumerate(_load(path), 1):
+    for number, entry in enumerate(load(path), 1):
         try:
             if not isinstance(entry, dict):
                 raise ValueError(f"{type(entry).__name__}, expected an object")
@@ -226,7 +170,7 @@ def _entries(path: str | Path, parse: Callable[[Mapping[str, Any]], T]) -> Itera
             raise InputError(f"{path}, entry {number}: {error}") from None
 
 
-def _load(path: str | Path) -> list[Json]:
+def load(path: str | Path) -> list[Json]:
     try:
         data = json.loads(Path(path).read_bytes())
     except ValueError as error:
@@ -238,12 +182,23 @@ def _load(path: str | Path) -> list[Json]:
 
 def _played(entry: Mapping[str, Any]) -> Played:
     history, word, turns = (entry.get(key) for key in ("history", "target_word", "max_turns"))
-    if not isinstance(history, list) or not isinstance(word, str) or not word.strip() or type(turns) is not int or turns < 1:
+    if (
+        not isinstance(history, list)
+        or not isinstance(word, str)
+        or not word.strip()
+        or type(turns) is not int
+        or turns < 1
+    ):
         raise ValueError("no episode, expected history (a list), target_word (text) and max_turns (a whole number)")
     for number, said in enumerate(history):
-        right = isinstance(said, dict) and said.get("role") == ROLES[number % 2] and isinstance(said.get("content"), str)
+        right = (
+            isinstance(said, dict) and said.get("role") == ROLES[number % 2] and isinstance(said.get("content"), str)
+        )
         if not right:
-            raise ValueError(f"utterance {number + 1} is {str(said)[:60]!r}, expected the {ROLES[number % 2]}'s, with role and content")
+            raise ValueError(
+                f"utterance {number + 1} is {str(said)[:60]!r}, expected the {ROLES[number % 2]}'s, with role and "
+                f"content"
+            )
     return Played(word, turns, tuple(said["content"] for said in history))
 
 
@@ -253,7 +208,8 @@ def _episode(game: Played) -> dict[str, Json]:
 
 
 ALPACA = (
-    "Below is an instruction that describes a task{more}. Write a response that appropriately completes the request.\n\n"
+    "Below is an instruction that describes a task{more}. Write a response that appropriately completes the "
+    "request.\n\n"
     "### Instruction:\n{instruction}{input}\n\n### Response:"
 )
 """The prompt of Stanford Alpaca (Apache-2.0), with and without an input."""

@@ -1,7 +1,9 @@
-"""The rows that SPIN's published code trains on (uclaml/SPIN): {"real": [user, assistant], "generated": [user, assistant]}.
+"""The rows that SPIN's published code trains on (uclaml/SPIN): {"real": [user, assistant], "generated": [user,
+assistant]}.
 
-Both chats begin with the same prompt. In the data of iteration 0 the generated text may be empty: nothing was sampled yet.
-Their files are parquet; here they are JSON lines of the same rows. `game=prompts` reads the real side as scenarios.
+Both chats begin with the same prompt. In the data of iteration 0 the generated text may be empty: nothing was sampled
+yet. Their files are parquet; here they are JSON lines of the same rows. `game=prompts` reads the real side as
+scenarios.
 """
 
 from __future__ import annotations
@@ -10,9 +12,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...files import read_jsonl
 from ...games.base import Json, Message
 from ...games.chats import read_messages, write_messages
+from ...system.files import read_jsonl
 from ..episode import Episode
 from .messages import write_lines
 
@@ -26,7 +28,9 @@ class Row:
 
     def __post_init__(self) -> None:
         if self.real[:-1] != self.generated[:-1] or {self.real[-1].role, self.generated[-1].role} != {"assistant"}:
-            raise ValueError('"real" and "generated" must be the same prompt, each with an assistant message of its own behind it')
+            raise ValueError(
+                '"real" and "generated" must be the same prompt, each with an assistant message of its own behind it'
+            )
 
 
 def read(path: Path) -> Iterator[Row]:
@@ -36,11 +40,14 @@ def read(path: Path) -> Iterator[Row]:
 
 def write(path: Path, rows: Iterable[Row]) -> int:
     """Writes one line per row, replacing `path`; returns how many."""
-    return write_lines(path, ({"real": write_messages(row.real), "generated": write_messages(row.generated)} for row in rows))
+    return write_lines(
+        path, ({"real": write_messages(row.real), "generated": write_messages(row.generated)} for row in rows)
+    )
 
 
 def rows(episodes: Iterable[Episode]) -> Iterator[Row]:
-    """A row for each reply in matches whose scenario holds its prompt and the real reply (`prompts`, `tales`); none for others."""
+    """A row for each reply in matches whose scenario holds its prompt and the real reply (`prompts`, `tales`); none for
+    others."""
     for episode in episodes:
         data = episode.scenario.data
         if isinstance(data.get("reply"), str) and isinstance(data.get("messages"), list) and episode.turns:

@@ -57,10 +57,13 @@ class Context:
             return f"counts are {list(self.counts)}, expected 1 to 10 of each item"
         for player, values in enumerate(self.values):
             if any(not 0 <= value <= FULL_VALUE for value in values) or points(values, self.counts) != FULL_VALUE:
-                return f"all items are worth {points(values, self.counts)} to player {player}, expected values of 0 to 10 that add up to 10"
-        if any(a == b == 0 for a, b in zip(first, second)):
+                return (
+                    f"all items are worth {points(values, self.counts)} to player {player}, expected values of 0 to "
+                    f"10 that add up to 10"
+                )
+        if any(a == b == 0 for a, b in zip(first, second, strict=True)):
             return "an item is worth nothing to both players"
-        if not any(a and b for a, b in zip(first, second)):
+        if not any(a and b for a, b in zip(first, second, strict=True)):
             return "no item is worth something to both players"
         return None
 
@@ -77,7 +80,9 @@ class Context:
             numbers = [scenario.data["counts"], *scenario.data["values"]]
             counts, first, second = (_triple(row) for row in numbers)
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"scenario {scenario.id!r} is no context: expected three counts and twice three values") from error
+            raise ValueError(
+                f"scenario {scenario.id!r} is no context: expected three counts and twice three values"
+            ) from error
         return Context(counts, (first, second))
 
 
@@ -112,7 +117,7 @@ def read(path: str | Path) -> list[Context]:
         raise ValueError(f"{path}: {len(lines)} lines, expected an even number: two for each context, one a player")
     views = [_view(path, number, line) for number, line in enumerate(lines, 1)]
     contexts = []
-    for number, ((counts, first), (again, second)) in enumerate(zip(views[::2], views[1::2])):
+    for number, ((counts, first), (again, second)) in enumerate(zip(views[::2], views[1::2], strict=True)):
         context = Context(counts, (first, second))
         fault = context.fault() if counts == again else f"counts are {list(again)}, on the line before {list(counts)}"
         if fault:
@@ -124,7 +129,9 @@ def read(path: str | Path) -> list[Context]:
 def _view(path: str | Path, number: int, line: str) -> tuple[Triple, Triple]:
     words = line.split()
     if len(words) != 6 or not all(word.isascii() and word.isdigit() and len(word) < 4 for word in words):
-        raise ValueError(f"{path}, line {number}: {line[:60]!r}, expected six integers: count and value of books, hats, balls")
+        raise ValueError(
+            f"{path}, line {number}: {line[:60]!r}, expected six integers: count and value of books, hats, balls"
+        )
     numbers = [int(word) for word in words]
     return _triple(numbers[::2]), _triple(numbers[1::2])
 
@@ -141,7 +148,8 @@ class Oracle:
 
     outcomes    points of every allocation, first player's shares in the order of `allocations`
     frontier    the points that no allocation beats (at least as good for both, better for one)
-    joint_max   the largest sum of both players' points: the cooperative ceiling (half of it is the semi-competitive one)
+    joint_max   the largest sum of both players' points: the cooperative ceiling (half of it is the semi-competitive
+                one)
     nash        points at the Nash bargaining solution: the largest product; the mean where several tie
     """
 

@@ -20,7 +20,7 @@ from collections.abc import Generator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
-from ...seeds import derive
+from ...system.seeds import derive
 from ..base import Facts, GeneratorMatch, Match, Reply, Request, Result, Scenario, Script, Turns, View
 from . import contexts as tables
 from .contexts import FULL_VALUE, ITEMS, Context
@@ -67,7 +67,8 @@ class Deal:
         self.retries, self.max_actions = retries, max_actions
         self.facts = Facts(
             min_return=FULL_VALUE * min(self.weight, 0.0),
-            max_return=FULL_VALUE + (FULL_VALUE - 1) * max(self.weight, 0.0),  # an item is wanted by both: 10 to one is 9 to the other
+            max_return=FULL_VALUE
+            + (FULL_VALUE - 1) * max(self.weight, 0.0),  # an item is wanted by both: 10 to one is 9 to the other
             max_requests=max_actions * (1 + retries),
             max_retries=retries,
             zero_sum=self.weight == -1.0,
@@ -83,7 +84,10 @@ class Deal:
             raise ValueError(f"unknown split {split!r}, expected one of {', '.join(SPLITS)}")
         found = self._splits[split]
         if not found:
-            raise ValueError(f"no context falls into the split {split!r}: {self.contexts} has too few, give more or another split_seed")
+            raise ValueError(
+                f"no context falls into the split {split!r}: {self.contexts} has too few, give more or another "
+                f"split_seed"
+            )
         return found
 
     def match(self, scenario: Scenario, seed: int) -> Match:
@@ -91,7 +95,8 @@ class Deal:
         return GeneratorMatch(_Table(self, Context.of(scenario)).turns())
 
     def scripts(self) -> Mapping[str, Script]:
-        """Negotiators of rising skill (naive, fair, skilled), and the demonstrator that tiny models learn from (demo)."""
+        """Negotiators of rising skill (naive, fair, skilled), and the demonstrator that tiny models learn from
+        (demo)."""
         return SCRIPTS
 
     @cached_property
@@ -131,7 +136,7 @@ class _Table:
         self.game, self.context, self.tally = game, context, Tally()
         self.views = {}
         self.known: dict[str, dict[str, Any]] = {}
-        for role, values in zip(ROLES, context.values):
+        for role, values in zip(ROLES, context.values, strict=True):
             self.views[role] = View(role, game.form.system(context.counts, values))
             self.known[role] = {"items": list(ITEMS), "counts": list(context.counts), "values": list(values)}
         self.history: dict[str, list[list[str]]] = {role: [] for role in ROLES}
@@ -179,7 +184,9 @@ class _Table:
             return Fault("length")
         if reply.finish == "refusal":
             return Fault("refusal")
-        return parse(reply.text, self.context.counts, opened=bool(self.tally.actions), must_propose=bool(self.tally.shares))
+        return parse(
+            reply.text, self.context.counts, opened=bool(self.tally.actions), must_propose=bool(self.tally.shares)
+        )
 
     def _observation(self, seat: str, error: str | None) -> dict[str, Any]:
         history = self.history[seat]

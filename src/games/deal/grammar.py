@@ -16,9 +16,12 @@ from typing import Literal, TypeAlias, get_args
 
 from .contexts import ITEMS, Triple
 
-Reason: TypeAlias = Literal["prefix", "tags", "empty", "must_propose", "too_early", "items", "range", "length", "refusal"]
-"""Why a reply is illegal: no tag at its start; more than one; no text; a message after the partner's proposal; a proposal
-before anything was said; not the three items with a number each; a number that is not on the table; cut off; refused."""
+Reason: TypeAlias = Literal[
+    "prefix", "tags", "empty", "must_propose", "too_early", "items", "range", "length", "refusal"
+]
+"""Why a reply is illegal: no tag at its start; more than one; no text; a message after the partner's proposal; a
+proposal before anything was said; not the three items with a number each; a number that is not on the table; cut off;
+refused."""
 REASONS: tuple[Reason, ...] = get_args(Reason)
 
 
@@ -75,10 +78,10 @@ def _proposal(body: str, counts: Triple) -> Action:
     share = [-1, -1, -1]
     if len(words) != 6 or {_ITEM.get(name) for name in names} != {0, 1, 2}:
         return Fault("items")
-    for name, number in zip(names, numbers):
+    for name, number in zip(names, numbers, strict=True):
         if not (number.isascii() and number.lstrip("-").isdigit()):
             return Fault("items")
         share[_ITEM[name]] = int(number) if len(number) < 4 else -1  # no count has four digits
-    if not all(0 <= claimed <= count for claimed, count in zip(share, counts)):
+    if not all(0 <= claimed <= count for claimed, count in zip(share, counts, strict=True)):
         return Fault("range")
     return Proposed((share[0], share[1], share[2]))

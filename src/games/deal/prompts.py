@@ -43,7 +43,7 @@ class Compact:
         del weight  # a tiny model learns its objective from its reward
 
     def system(self, counts: Triple, values: Triple) -> str:
-        return " ".join(f"{item} {count} {value}" for item, count, value in zip(ITEMS, counts, values))
+        return " ".join(f"{item} {count} {value}" for item, count, value in zip(ITEMS, counts, values, strict=True))
 
     def said(self, text: str) -> str:
         return " ".join(text.split())
@@ -71,7 +71,8 @@ class Full:
 
     opening = "You speak first."
     proposed = (
-        "Your partner has made a private proposal. Now make yours with [propose], so that the two together take every item. "
+        "Your partner has made a private proposal. Now make yours with [propose], so that the two together take every "
+        "item. "
         "No more messages are possible."
     )
     options = Options()
@@ -87,7 +88,10 @@ class Full:
 
     def error(self, reason: Reason, counts: Triple) -> str:
         fault = ERRORS[reason].format(table=table(counts))
-        return f"There was an error in your last reply: {fault}. Send the corrected reply only, without mentioning the error."
+        return (
+            f"There was an error in your last reply: {fault}. Send the corrected reply only, without mentioning the "
+            f"error."
+        )
 
 
 class Published(Full):
@@ -116,25 +120,27 @@ def objective(weight: float) -> str:
 
 def table(counts: Triple) -> str:
     """`2 books, 1 hats, 2 balls`."""
-    return ", ".join(f"{count} {item}" for item, count in zip(ITEMS, counts))
+    return ", ".join(f"{count} {item}" for item, count in zip(ITEMS, counts, strict=True))
 
 
 def worth(values: Triple) -> str:
     """`each of the books 1, each of the hats 4, each of the balls 2`."""
-    return ", ".join(f"each of the {item} {value}" for item, value in zip(ITEMS, values))
+    return ", ".join(f"each of the {item} {value}" for item, value in zip(ITEMS, values, strict=True))
 
 
 FULL = """\
-You and a partner divide some books, hats and balls. You both see the same items, but each of you has private values for them. \
-Your aim: {aim}.
+You and a partner divide some books, hats and balls. You both see the same items, but each of you has private values \
+for them. Your aim: {aim}.
 
 In every turn you do one of two things:
 - talk, by writing [message] and then a short text to your partner;
-- finish, by writing [propose] and then what you want to keep for yourself, for example [propose] (1 books, 0 hats, 2 balls).
+- finish, by writing [propose] and then what you want to keep for yourself, for example [propose] (1 books, 0 hats, 2 \
+balls).
 
-Your first turn cannot be a proposal if nothing has been said yet. Proposals are private. As soon as one of you has proposed, the other \
-must propose too, and the game ends. The deal holds only if the two proposals together take every item exactly once over; otherwise both \
-of you get 0 points. So agree on a division before you propose, and leave no item out.
+Your first turn cannot be a proposal if nothing has been said yet. Proposals are private. As soon as one of you has \
+proposed, the other must propose too, and the game ends. The deal holds only if the two proposals together take every \
+item exactly once over; otherwise both of you get 0 points. So agree on a division before you propose, and leave no \
+item out.
 
 On the table: {table}.
 Your values: {worth}. You do not know your partner's values.
@@ -142,20 +148,21 @@ Your values: {worth}. You do not know your partner's values.
 Begin each reply with [message] or [propose] and write nothing else."""
 
 PUBLISHED = """\
-You are a skilled negotiator in a game for two players. There are books, hats and balls to be shared out between you and your partner. \
-Each of you has private point values for the items, and all items together are worth 10 points to each of you.
+You are a skilled negotiator in a game for two players. There are books, hats and balls to be shared out between you \
+and your partner. Each of you has private point values for the items, and all items together are worth 10 points to \
+each of you.
 
 Your goal is to {aim}.
 
-In each turn you can either send a message to your partner or make a private proposal. Once one player has made a proposal, the other \
-player must make one as well, without having seen the first. If the two proposals do not fit together, because an item is claimed twice \
-or by nobody, both players score 0.
+In each turn you can either send a message to your partner or make a private proposal. Once one player has made a \
+proposal, the other player must make one as well, without having seen the first. If the two proposals do not fit \
+together, because an item is claimed twice or by nobody, both players score 0.
 
 To send a message, write [message] followed by your text:
 [message] Hello, which of the items do you like best? [END]
 
-To propose, write [propose] followed by the numbers of items that you want for yourself. If there are 3 books, 2 hats and 1 balls and \
-you have agreed to take all the books and one hat, write
+To propose, write [propose] followed by the numbers of items that you want for yourself. If there are 3 books, 2 hats \
+and 1 balls and you have agreed to take all the books and one hat, write
 [propose] (3 books, 1 hats, 0 balls) [END]
 and your partner has to write
 [propose] (0 books, 1 hats, 1 balls) [END]

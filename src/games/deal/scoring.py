@@ -20,17 +20,21 @@ METRICS: Mapping[str, str] = {
     "payoff": "what the seat is after: own points plus lambda times the other seat's",
     "joint_score": "both seats' points together; 0 without a deal",
     "agreement_rate": "1 if the match ended in a deal",
-    "pareto_rate": "1 if it ended in a deal that no allocation beats (at least as good in both seats' own points, better in one)",
+    "pareto_rate": "1 if it ended in a deal that no allocation beats (at least as good in both seats' own points, "
+    "better in one)",
     "pareto_agreed": "the same among deals only: absent without a deal",
     "optimal_rate": "1 if it ended in a deal at the largest sum of payoffs that the context allows (in comp: any deal)",
-    "ceiling": "the most that the payoffs of both seats can sum to in the context, halved: what a seat's payoff is to be measured by",
+    "ceiling": "the most that the payoffs of both seats can sum to in the context, halved: what a seat's payoff is to "
+    "be measured by",
     "ceiling_share": "joint_score over the largest joint score that the context allows",
-    "nash_advantage": "the seat's payoff less its payoff at the context's Nash bargaining solution (mean where several tie)",
+    "nash_advantage": "the seat's payoff less its payoff at the context's Nash bargaining solution (mean where "
+    "several tie)",
     "first_mover_advantage": "points of the seat that opened less the other's",
     "mismatch_rate": "1 if both proposed and the proposals did not fit",
     "abort_rate": "1 if a seat's replies were illegal until its retries were used up",
     "cap_rate": "1 if the cap on actions ended it",
-    "invalid_rate": "1 if it ended because a seat made no legal move: aborts, and views that outgrew the model's context",
+    "invalid_rate": "1 if it ended because a seat made no legal move: aborts, and views that outgrew the model's "
+    "context",
     "actions": "accepted messages and proposals of both seats",
     "retries": "illegal replies of the seat",
     **{f"retry_{reason}": f"illegal replies of both seats for the reason {reason!r}" for reason in REASONS},
@@ -52,10 +56,10 @@ def result(context: Context, weight: float, tally: Tally, outcome: str, blame: s
     if outcome == "settled":
         outcome = "mismatch" if won is None else "agreement"
     first, second = won or (0, 0)
-    payoff = dict(zip(ROLES, (first + weight * second, second + weight * first)))
+    payoff = dict(zip(ROLES, (first + weight * second, second + weight * first), strict=True))
     marks: dict[str, Mapping[str, Json]] = {request: {"retry": reason} for _, request, reason in tally.illegal}
     metrics: dict[str, float | Mapping[str, float]] = {
-        "score": dict(zip(ROLES, (first, second))),
+        "score": dict(zip(ROLES, (first, second), strict=True)),
         "payoff": payoff,
         "joint_score": first + second,
         **_quality(context, weight, won, payoff),
@@ -78,12 +82,14 @@ def settle(context: Context, shares: Mapping[str, Triple]) -> Points | None:
     return points(context.values[0], first), points(context.values[1], second)
 
 
-def _quality(context: Context, weight: float, won: Points | None, payoff: Mapping[str, float]) -> dict[str, float | Mapping[str, float]]:
+def _quality(
+    context: Context, weight: float, won: Points | None, payoff: Mapping[str, float]
+) -> dict[str, float | Mapping[str, float]]:
     best = oracle(context)
     pareto = int(won in best.frontier)
     total = sum(won or (0, 0))
     a, b = best.nash
-    fair = dict(zip(ROLES, (a + weight * b, b + weight * a)))
+    fair = dict(zip(ROLES, (a + weight * b, b + weight * a), strict=True))
     return {
         "agreement_rate": int(won is not None),
         "pareto_rate": pareto,
@@ -98,4 +104,7 @@ def _quality(context: Context, weight: float, won: Points | None, payoff: Mappin
 def _retries(tally: Tally) -> dict[str, float | Mapping[str, float]]:
     seats = Counter(seat for seat, _, _ in tally.illegal)
     reasons = Counter(reason for _, _, reason in tally.illegal)
-    return {"retries": {role: seats[role] for role in ROLES}, **{f"retry_{reason}": reasons[reason] for reason in REASONS}}
+    return {
+        "retries": {role: seats[role] for role in ROLES},
+        **{f"retry_{reason}": reasons[reason] for reason in REASONS},
+    }

@@ -1,8 +1,8 @@
 """Scripted negotiators: honest talk in a small vocabulary, so that a tiny model can learn to talk from them.
 
-Every offer states both sides, `i take books 2 hats 0 balls 1 you get books 0 hats 1 balls 1`, the item before its number,
-and whoever accepts states the split once more from its own side: the numbers of a proposal can always be copied from
-the last message. Scripts see the observation of the request and nothing else.
+Every offer states both sides, `i take books 2 hats 0 balls 1 you get books 0 hats 1 balls 1`, the item before its
+number, and whoever accepts states the split once more from its own side: the numbers of a proposal can always be copied
+from the last message. Scripts see the observation of the request and nothing else.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def stated_split(text: str, counts: Triple) -> Triple | None:
     """What the speaker of `text` would have by the last split it states; None if it states none that is possible."""
     share = None
     parts = _SIDE.split(text.lower())
-    for side, clause in zip(parts[1::2], parts[2::2]):
+    for side, clause in zip(parts[1::2], parts[2::2], strict=True):
         claim = {_ITEM[a or b]: int(n or m) for n, a, b, m in _CLAIM.findall(clause)}
         if len(claim) == 3 and all(claim[item] <= count for item, count in enumerate(counts)):
             triple = claim[0], claim[1], claim[2]
@@ -86,10 +86,14 @@ class Negotiator:
         """The share to ask for; `theirs` is what the partner last offered."""
         if self.tries:
             claims = [_triple([rng.randint(0, count) for count in counts]) for _ in range(self.tries)]
-            return max(claims, key=lambda claim: (points(values, claim), -sum(claim)))  # what is worth nothing is left to the partner
+            return max(
+                claims, key=lambda claim: (points(values, claim), -sum(claim))
+            )  # what is worth nothing is left to the partner
         granted = theirs or (0, 0, 0)
         enough = [share for share in allocations(counts) if points(values, share) >= least]
-        return min(enough, key=lambda share: (_excess(share, granted), sum(share), -points(values, share), rng.random()))
+        return min(
+            enough, key=lambda share: (_excess(share, granted), sum(share), -points(values, share), rng.random())
+        )
 
     def _blur(self, share: Triple, counts: Triple, rng: Random) -> Triple:
         if rng.random() >= self.noise:
@@ -105,7 +109,7 @@ def _triple(numbers: Json) -> Triple:
 
 def _excess(share: Triple, granted: Triple) -> int:
     """How many items `share` takes beyond what was granted."""
-    return sum(max(wanted - given, 0) for wanted, given in zip(share, granted))
+    return sum(max(wanted - given, 0) for wanted, given in zip(share, granted, strict=True))
 
 
 def _both(share: Triple, counts: Triple) -> str:
@@ -114,7 +118,7 @@ def _both(share: Triple, counts: Triple) -> str:
 
 def spell(share: Triple) -> str:
     """`books 2 hats 0 balls 1`."""
-    return " ".join(f"{item} {number}" for item, number in zip(ITEMS, share))
+    return " ".join(f"{item} {number}" for item, number in zip(ITEMS, share, strict=True))
 
 
 def _standing(history: Json, counts: Triple) -> tuple[Triple | None, Triple | None, bool]:
@@ -125,7 +129,9 @@ def _standing(history: Json, counts: Triple) -> tuple[Triple | None, Triple | No
     mine, claimed = stated_split(said["you"], counts), stated_split(said["partner"], counts)
     theirs = None if claimed is None else rest(counts, claimed)
     last = history[-1][0] if history else "you"
-    agreed = last == "partner" and mine is not None and (theirs == mine or (theirs is None and accepts(said["partner"])))
+    agreed = (
+        last == "partner" and mine is not None and (theirs == mine or (theirs is None and accepts(said["partner"])))
+    )
     return mine, theirs, agreed
 
 

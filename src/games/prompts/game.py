@@ -8,8 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from ...files import InputError, digest, read_jsonl
-from ...seeds import derive
+from ...system.files import InputError, digest, read_jsonl
+from ...system.seeds import derive
 from ..base import Facts, GeneratorMatch, Json, Match, Reply, Request, Result, Scenario, Script, Turns
 from ..chats import read_messages, write_messages
 
@@ -24,14 +24,16 @@ METRICS = {
 
 
 class Prompts:
-    """One seat, one request. The prompt is what stands before the last assistant turn of a chat (exchange=last), or before
-    the first one (exchange=first, which is all that SPIN's published code trains on); that turn is the real reply.
+    """One seat, one request. The prompt is what stands before the last assistant turn of a chat (exchange=last), or
+    before the first one (exchange=first, which is all that SPIN's published code trains on); that turn is the real
+    reply.
 
-    A file has one chat in each line: {"messages": […]}, or a row of the published SPIN data, {"real": […], "generated": […]},
-    of which the real chat is read. Scenarios hold the prompt (`messages`) and the real `reply`, which no seat is shown.
+    A file has one chat in each line: {"messages": […]}, or a row of the published SPIN data, {"real": […], "generated":
+    […]}, of which the real chat is read. Scenarios hold the prompt (`messages`) and the real `reply`, which no seat is
+    shown.
 
-    validation, test   files of their own, or shares of the chats of `train`; chats with the same prompt are never separated,
-                       and train loses those whose prompt is in another file
+    validation, test   files of their own, or shares of the chats of `train`; chats with the same prompt are never
+                       separated, and train loses those whose prompt is in another file
     limit              chats that train keeps, drawn by `split_seed`; None keeps all
 
     FileNotFoundError for a file that is not there; InputError names the line that is no such chat.
@@ -54,10 +56,14 @@ class Prompts:
         given = {"train": train, "test": test, "validation": validation}
         self.files = {split: each for split, each in given.items() if isinstance(each, str)}
         if missing := [path for path in self.files.values() if not Path(path).is_file()]:
-            raise FileNotFoundError(f"there is no file {', no file '.join(missing)}: give chats, one in each line, as game.train=…")
+            raise FileNotFoundError(
+                f"there is no file {', no file '.join(missing)}: give chats, one in each line, as game.train=…"
+            )
         self.shares = {split: each for split, each in given.items() if not isinstance(each, str)}
         if any(not 0 <= share < 1 for share in self.shares.values()) or sum(self.shares.values()) >= 1:
-            raise InputError(f"validation and test are {validation} and {test}, expected files, or shares that leave some of train")
+            raise InputError(
+                f"validation and test are {validation} and {test}, expected files, or shares that leave some of train"
+            )
         self.exchange, self.limit, self.split_seed = exchange, limit, split_seed
 
     def scenarios(self, split: str) -> Sequence[Scenario]:
@@ -82,7 +88,10 @@ class Prompts:
                 if scenario.cluster not in held:
                     splits[self._place(scenario.cluster) if split == "train" else split][scenario.id] = scenario
         if empty := [split for split, found in splits.items() if not found]:
-            raise InputError(f"{self.files['train']}: no chat is left for {' and '.join(empty)}: give more chats, larger shares, or files")
+            raise InputError(
+                f"{self.files['train']}: no chat is left for {' and '.join(empty)}: give more chats, larger shares, "
+                f"or files"
+            )
         ordered = {split: self._shuffled(found) for split, found in splits.items()}
         return {**ordered, "train": ordered["train"][: self.limit]}
 
@@ -114,7 +123,8 @@ class Prompts:
 
 
 def one_reply(scenario: Scenario, judge: Judge) -> Match:
-    """A match in which the seat answers the scenario's `messages`; `judge` measures the text, and its `score` is the payoff."""
+    """A match in which the seat answers the scenario's `messages`; `judge` measures the text, and its `score` is the
+    payoff."""
     return GeneratorMatch(_turns(scenario, judge))
 
 
@@ -123,12 +133,18 @@ def _turns(scenario: Scenario, judge: Judge) -> Turns:
     if reply.finish == "context":
         return Result({WRITER: 0.0}, "context", blame=WRITER)
     words = len(reply.text.split())
-    metrics = {**judge(reply.text), "finished_rate": float(reply.finish == "stop"), "empty_rate": float(not words), "words": float(words)}
+    metrics = {
+        **judge(reply.text),
+        "finished_rate": float(reply.finish == "stop"),
+        "empty_rate": float(not words),
+        "words": float(words),
+    }
     return Result({WRITER: metrics["score"]}, "finished" if reply.finish == "stop" else "cut", metrics=metrics)
 
 
 def overlap(text: str, real: str) -> float:
-    """F1 of the words (in lower case, with their numbers) that two texts have in common: 1 for the same words, 0 for none.
+    """F1 of the words (in lower case, with their numbers) that two texts have in common: 1 for the same words, 0 for
+    none.
 
     As ROUGE-1's F-measure (Lin 2004) without stemming. Two empty texts are alike.
     """

@@ -29,7 +29,8 @@ class Grammar:
         return [word for part in parts for word in self.draw(part, random)]
 
     def logprob(self, symbol: str, words: Sequence[str]) -> float:
-        """log p(words | symbol) in nats, over all derivations; -inf where there is none. (The inside probability, from the top down.)"""
+        """log p(words | symbol) in nats, over all derivations; -inf where there is none. (The inside probability, from
+        the top down.)"""
 
         @cache
         def ends(part: str, start: int) -> Mapping[int, float]:

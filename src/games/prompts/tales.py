@@ -1,13 +1,13 @@
 """The game on a made language: prompts whose real replies are drawn from a grammar with known probabilities.
 
-A prompt names who acts, on whom, and when: "two cats , the king , yesterday" is `cats king yesterday`. The real reply is one
-sentence about them, such as
+A prompt names who acts, on whom, and when: "two cats , the king , yesterday" is `cats king yesterday`. The real reply
+is one sentence about them, such as
 
     the small old cats that saw a ship quietly followed this king in the garden .
 
-The actor may have a clause of its own, over which the verb has to agree with it; the tense is the prompt's; every noun has
-adjectives and verbs that it likes and others that are rare with it. So a model has to copy, to agree at a distance and to
-learn some hundred preferences, and how far it is from the language can be told exactly.
+The actor may have a clause of its own, over which the verb has to agree with it; the tense is the prompt's; every noun
+has adjectives and verbs that it likes and others that are rare with it. So a model has to copy, to agree at a distance
+and to learn some hundred preferences, and how far it is from the language can be told exactly.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 
-from ...seeds import derive, rng
+from ...system.seeds import derive, rng
 from ..base import Facts, Match, Scenario, Script
 from .game import METRICS, WRITER, one_reply
 from .grammar import Grammar, Rule
 
 NOUNS = (
-    "cat", "dog", "king", "queen", "ship", "bird", "horse", "child", "witch", "wolf", "baker", "clock", "giant", "nurse", "robot", "tiger",
+    "cat", "dog", "king", "queen", "ship", "bird", "horse", "child", "witch", "wolf", "baker", "clock", "giant",
+    "nurse", "robot", "tiger",
 )  # fmt: skip
 PLURALS = {"child": "children", "witch": "witches", "wolf": "wolves"}
 VERBS = {  # present singular, present plural, past
@@ -40,11 +41,13 @@ SHARES = {"test": 0.2, "validation": 0.2}
 
 
 class Tales:
-    """One seat writes one sentence to a prompt of three words. The payoff is 1 for a sentence of the language that fits the prompt.
+    """One seat writes one sentence to a prompt of three words. The payoff is 1 for a sentence of the language that fits
+    the prompt.
 
-    Scenarios are all prompts there are, 1,920. Each holds one real `reply`, which was drawn with `seed`, and its `logprob` in
-    nats under the grammar. `seed` also says which prompts are held out, and what the nouns prefer. Of several choices the
-    n-th has a weight of n to the power of -`skew`: 0 is even, and the larger, the surer is the language of its words.
+    Scenarios are all prompts there are, 1,920. Each holds one real `reply`, which was drawn with `seed`, and its
+    `logprob` in nats under the grammar. `seed` also says which prompts are held out, and what the nouns prefer. Of
+    several choices the n-th has a weight of n to the power of -`skew`: 0 is even, and the larger, the surer is the
+    language of its words.
     """
 
     name = "tales"
@@ -65,7 +68,10 @@ class Tales:
 
     def match(self, scenario: Scenario, seed: int) -> Match:
         """A new match; nothing in it is left to chance."""
-        return one_reply(scenario, lambda text: dict.fromkeys(("accepted_rate", "score"), float(self.logprob(scenario, text) > -math.inf)))
+        return one_reply(
+            scenario,
+            lambda text: dict.fromkeys(("accepted_rate", "score"), float(self.logprob(scenario, text) > -math.inf)),
+        )
 
     def scripts(self) -> Mapping[str, Script]:
         """None: the real replies are demonstrations (data=replies)."""
@@ -88,7 +94,9 @@ class Tales:
         words = self.grammar.draw(_symbol(prompt), rng(self.seed, "reply", prompt))
         messages = [{"role": "user", "content": prompt}]
         logprob = self.grammar.logprob(_symbol(prompt), words)
-        return Scenario(f"tales:{prompt.replace(' ', '-')}", {"messages": messages, "reply": " ".join(words), "logprob": logprob})
+        return Scenario(
+            f"tales:{prompt.replace(' ', '-')}", {"messages": messages, "reply": " ".join(words), "logprob": logprob}
+        )
 
 
 def prompts() -> Iterator[str]:
@@ -110,7 +118,8 @@ def _symbol(prompt: str) -> str:
 
 
 def rules(seed: int, skew: float) -> Iterator[tuple[str, Sequence[Rule]]]:
-    """The language: a symbol <tale PROMPT> for each prompt, and what it is made of. `seed` draws the nouns' preferences."""
+    """The language: a symbol <tale PROMPT> for each prompt, and what it is made of. `seed` draws the nouns'
+    preferences."""
 
     def choice(*parts: tuple[str, ...]) -> list[Rule]:
         return [(number**-skew, part) for number, part in enumerate(parts, 1)]
@@ -120,7 +129,10 @@ def rules(seed: int, skew: float) -> Iterator[tuple[str, Sequence[Rule]]]:
 
     for prompt in prompts():
         actor, other, time = prompt.split()
-        yield _symbol(prompt), choice((f"<actor {actor} {time}>", f"<act {actor} {time}>", f"<some {other}>", "<tail>", "."))
+        yield (
+            _symbol(prompt),
+            choice((f"<actor {actor} {time}>", f"<act {actor} {time}>", f"<some {other}>", "<tail>", ".")),
+        )
     yield "<tail>", choice(("in", "the", "<place>"), (), ("<adverb>",))
     yield "<adverb>", choice(*((word,) for word in ADVERBS))
     yield "<place>", choice(*((word,) for word in PLACES))

@@ -19,7 +19,7 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
-from ...seeds import rng
+from ...system.seeds import rng
 from ..base import Facts, GeneratorMatch, Match, Message, Reply, Request, Result, Scenario, Script, Turns
 from . import lexicon as world
 from . import words as lists
@@ -71,7 +71,11 @@ class Taboo:
         self.judge, self.void, self.form = judge, breach == "void", FORMS[prompt]
         self.turns, self.retries, self.shares = turns, retries, (validation, test)
         self.facts = Facts(
-            min_return=-1.0, max_return=1.0, max_requests=2 * turns * (1 + retries), max_retries=retries, metrics=METRICS
+            min_return=-1.0,
+            max_return=1.0,
+            max_requests=2 * turns * (1 + retries),
+            max_retries=retries,
+            metrics=METRICS,
         )
         self.files = {"words": words} if words not in ("lexicon", "top") else {}
         if self.files:
@@ -84,7 +88,9 @@ class Taboo:
             raise ValueError(f"unknown split {split!r}, expected one of {', '.join(lists.SPLITS)}")
         found = self._splits[split]
         if not found:
-            raise ValueError(f"no word falls into the split {split!r}: {self.words} has too few, give more or larger shares")
+            raise ValueError(
+                f"no word falls into the split {split!r}: {self.words} has too few, give more or larger shares"
+            )
         return found
 
     def match(self, scenario: Scenario, seed: int) -> Match:
@@ -95,17 +101,19 @@ class Taboo:
         return GeneratorMatch(_Table(self, word, seed).conversation())
 
     def scripts(self) -> Mapping[str, Script]:
-        """Talkers of rising skill (naive, fair, skilled), and the demonstrator that tiny models learn from (demo); none for
-        words that are not all in the lexicon."""
+        """Talkers of rising skill (naive, fair, skilled), and the demonstrator that tiny models learn from (demo); none
+        for words that are not all in the lexicon."""
         return SCRIPTS if self._known else {}
 
     def associations(self, split: str, rows: int = 12) -> Iterator[tuple[str, tuple[Message, ...]]]:
-        """What goes with each word of a split, as `rows` short chats to imitate with their kinds (`lexicon.associations`), word after word.
-        ValueError for words that are not all in the lexicon."""
+        """What goes with each word of a split, as `rows` short chats to imitate with their kinds
+        (`lexicon.associations`), word after word. ValueError for words that are not all in the lexicon."""
         if not self._known:
             raise ValueError(f"words={self.words}: only the lexicon's words have associations")
         for scenario in self.scenarios(split):
-            yield from world.associations(scenario.data["word"], rng(self.split_seed, "associations", scenario.id), rows)
+            yield from world.associations(
+                scenario.data["word"], rng(self.split_seed, "associations", scenario.id), rows
+            )
 
     @cached_property
     def _splits(self) -> Mapping[str, tuple[Scenario, ...]]:
@@ -117,19 +125,40 @@ class Taboo:
 
 
 def _refuse(
-    limit: object, judge: object, breach: object, prompt: object, turns: object, retries: object, validation: object, test: object
+    limit: object,
+    judge: object,
+    breach: object,
+    prompt: object,
+    turns: object,
+    retries: object,
+    validation: object,
+    test: object,
 ) -> None:
     """ValueError that names every argument that is wrong."""
     faults = []
-    for name, value, options in (("judge", judge, JUDGES), ("breach", breach, ("loss", "void")), ("prompt", prompt, FORMS)):
+    for name, value, options in (
+        ("judge", judge, JUDGES),
+        ("breach", breach, ("loss", "void")),
+        ("prompt", prompt, FORMS),
+    ):
         if value not in options:
             faults.append(f"{name}={value!r}, expected {', '.join(options)}")
-    for name, number, least in (("turns", turns, 1), ("retries", retries, 0), ("limit", 1 if limit is None else limit, 1)):
+    for name, number, least in (
+        ("turns", turns, 1),
+        ("retries", retries, 0),
+        ("limit", 1 if limit is None else limit, 1),
+    ):
         if not isinstance(number, int) or isinstance(number, bool) or number < least:
             faults.append(f"{name}={number!r}, expected a whole number of at least {least}")
-    shares = [share for share in (validation, test) if isinstance(share, int | float) and not isinstance(share, bool) and share > 0]
+    shares = [
+        share
+        for share in (validation, test)
+        if isinstance(share, int | float) and not isinstance(share, bool) and share > 0
+    ]
     if len(shares) < 2 or sum(shares) >= 1:
-        faults.append(f"validation={validation!r} and test={test!r}, expected shares above 0 that leave some words to train on")
+        faults.append(
+            f"validation={validation!r} and test={test!r}, expected shares above 0 that leave some words to train on"
+        )
     if faults:
         raise ValueError("Taboo: " + "; ".join(faults))
 

@@ -8,7 +8,8 @@ from functools import lru_cache
 
 @lru_cache(maxsize=65536)
 def lemma(word: str) -> str:
-    """The shortest lemma of `word` (the first by alphabet among equals), lower case; words that share it lie in one split."""
+    """The shortest lemma of `word` (the first by alphabet among equals), lower case; words that share it lie in one
+    split."""
     return min(_lemmas(word.lower()), key=lambda each: (len(each), each))
 
 
@@ -38,31 +39,42 @@ def _lemmas(word: str) -> tuple[str, ...]:
 
 
 _PRONOUNS = {
-    "a": "some", "an": "some", "this": "these", "that": "those", "any": "all", "my": "our", "her": "their", "his": "their",
-    "its": "their", "mine": "ours", "hers": "theirs", "thy": "your", "thine": "yours", "I": "we", "me": "us", "myself": "ourselves",
+    "a": "some", "an": "some", "this": "these", "that": "those", "any": "all", "my": "our", "her": "their",
+    "his": "their",
+    "its": "their", "mine": "ours", "hers": "theirs", "thy": "your", "thine": "yours", "I": "we", "me": "us",
+    "myself": "ourselves",
     "thou": "ye", "thee": "ye", "thyself": "yourself", "she": "they", "he": "they", "it": "they", "him": "them",
-    "herself": "themselves", "himself": "themselves", "itself": "themselves", "themself": "themselves", "oneself": "oneselves",
+    "herself": "themselves", "himself": "themselves", "itself": "themselves", "themself": "themselves",
+    "oneself": "oneselves",
 }  # fmt: skip
 _UNCHANGED = (
-    "your their yours theirs you yourself they them advice aircraft bread butter cattle chassis cheese cod debris deer electricity elk "
-    "equipment fruit furniture garbage gravel happiness headquarters homework information jeans ketchup knowledge love luggage mathematics "
-    "mayonnaise meat moose mustard news offspring progress research rice salmon sand scissors series sheep software species "
+    "your their yours theirs you yourself they them advice aircraft bread butter cattle chassis cheese cod debris "
+    "deer electricity elk "
+    "equipment fruit furniture garbage gravel happiness headquarters homework information jeans ketchup knowledge "
+    "love luggage mathematics "
+    "mayonnaise meat moose mustard news offspring progress research rice salmon sand scissors series sheep software "
+    "species "
     "trout tuna understanding water"
 )
 _SAME = set(_UNCHANGED.split())
 _SUFFIXES = {  # of any word that ends so
-    "atlas": "atlantes", "beef": "beeves", "brother": "brethren", "child": "children", "corpus": "corpora", "ganglion": "ganglia",
+    "atlas": "atlantes", "beef": "beeves", "brother": "brethren", "child": "children", "corpus": "corpora",
+    "ganglion": "ganglia",
     "genie": "genii", "genus": "genera", "graffito": "graffiti", "loaf": "loaves", "lynx": "lynxes", "money": "monies",
-    "mongoose": "mongooses", "mythos": "mythoi", "octopus": "octopodes", "opus": "opera", "penis": "penes", "quiz": "quizzes",
+    "mongoose": "mongooses", "mythos": "mythoi", "octopus": "octopodes", "opus": "opera", "penis": "penes",
+    "quiz": "quizzes",
     "soliloquy": "soliloquies", "testis": "testes", "turf": "turves",
 }  # fmt: skip
 _IRREGULAR = {
-    "cow": "kine", "ox": "oxen", "iris": "irides", "clitoris": "clitorides", "apex": "apices", "codex": "codices", "cortex": "cortices",
+    "cow": "kine", "ox": "oxen", "iris": "irides", "clitoris": "clitorides", "apex": "apices", "codex": "codices",
+    "cortex": "cortices",
     "index": "indices", "latex": "latices", "simplex": "simplices", "vertex": "vertices", "vortex": "vortices",
 }  # fmt: skip
 _LATIN = {
-    "um": ("a", "aquarium bacterium compendium consortium cranium curriculum datum dictum emporium erratum gymnasium maximum medium "
-           "memorandum millenium minimum momentum optimum ovum quantum rostrum spectrum speculum stadium stratum ultimatum vacuum"),
+    "um": ("a", "aquarium bacterium compendium consortium cranium curriculum datum dictum emporium erratum gymnasium "
+                "maximum medium "
+           "memorandum millenium minimum momentum optimum ovum quantum rostrum spectrum speculum stadium stratum "
+           "ultimatum vacuum"),
     "us": ("i", "focus fungus genius incubus nimbus radius stylus succubus torus uterus"),
     "on": ("a", "criterion phenomenon"),
     "en": ("ina", "foramen lumen stamen"),
@@ -75,8 +87,10 @@ _ENDINGS = [
         (r"(fish|sheep|deer|pox|ois|itis|ieu)$", r"\1"),
         (r"man$", "men"), (r"person$", "people"), (r"([lm])ouse$", r"\1ice"), (r"tooth$", "teeth"),
         (r"goose$", "geese"), (r"foot$", "feet"), (r"([csx])is$", r"\1es"), (r"trix$", "trices"), (r"eau$", "eaux"),
-        (r"([iay])nx$", r"\1nges"), (r"([cs]h|ss|x)$", r"\1es"), (r"([aeo]l|[^d]ea|ar)f$", r"\1ves"), (r"([nlw]i)fe$", r"\1ves"),
-        (r"([aeiou])y$", r"\1ys"), (r"([A-Z].*)y$", r"\1ys"), (r"y$", "ies"), (r"([aeiou])o$", r"\1os"), (r"o$", "oes"), (r"$", "s"),
+        (r"([iay])nx$", r"\1nges"), (r"([cs]h|ss|x)$", r"\1es"), (r"([aeo]l|[^d]ea|ar)f$", r"\1ves"), (r"([nlw]i)fe$",
+        r"\1ves"),
+        (r"([aeiou])y$", r"\1ys"), (r"([A-Z].*)y$", r"\1ys"), (r"y$", "ies"), (r"([aeiou])o$", r"\1os"), (r"o$", "oes"),
+        (r"$", "s"),
     )
 ]  # fmt: skip
 
@@ -90,7 +104,7 @@ def published_plural(word: str) -> str:
     the rules here are TextBlob's as far as that goes: on the 57,000 most frequent words of English every plural that
     matters is TextBlob 0.20's (compared once).
     """
-    first = re.split(r"\s+", word.strip())[0].strip(".,;:!?\"()[]") or word
+    first = re.split(r"\s+", word.strip())[0].strip('.,;:!?"()[]') or word
     if first in _SAME:
         return first
     for known in (_PRONOUNS, _IRREGULAR, _LATIN_WORDS):

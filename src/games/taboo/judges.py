@@ -1,8 +1,8 @@
 """Two judges of one utterance: does it contain the word, does it announce a guess, and is the guess right?
 
 `strict` is what a person would say: whole words in any real inflection, and an announcement in free wording. `legacy`
-is the published string logic (SPAG, arXiv 2404.10642, as coded), bug for bug: substrings, a literal phrase, at most eight
-characters up to the guess. The predicate that stops a match is the one that decides it.
+is the published string logic (SPAG, arXiv 2404.10642, as coded), bug for bug: substrings, a literal phrase, at most
+eight characters up to the guess. The predicate that stops a match is the one that decides it.
 
 Both are made once for each word and are quick (over 100,000 utterances a second and core): most texts are settled by
 looking for a substring, regular expressions run only on what is left and have bounded repeats.
@@ -62,8 +62,10 @@ _NAMING = re.compile(r"=|\b(?:is|are|was|be|its|called|named)\b|'s\b|'re\b")
 _NOISE = re.compile(r"[^\w\s'\x00-]+|_")
 _STOPS = "and or but because since as which that who where when so if not nor isn't no i you for in on with from rather"
 _FILLERS = (
-    "a an the my your this it that word words answer secret target hidden one just simply certainly definitely probably surely obviously "
-    "clearly perhaps maybe likely really indeed right of course here there then now today already finally well yes ok okay sorry please "
+    "a an the my your this it that word words answer secret target hidden one just simply certainly definitely "
+    "probably surely obviously "
+    "clearly perhaps maybe likely really indeed right of course here there then now today already finally well yes ok "
+    "okay sorry please "
     "thanks thank oh ah hm got guess"
 )
 _STOP, _CHATTER = set(_STOPS.split()), set(_FILLERS.split())
@@ -82,7 +84,9 @@ class Strict:
         tokens = [inflections(token) for token in _plain(word).split()]
         if not tokens:
             raise ValueError("the word of a match is empty, expected at least one letter")
-        spelled = r"[\s-]+".join("(?:" + "|".join(map(re.escape, sorted(forms, key=len, reverse=True))) + ")" for forms in tokens)
+        spelled = r"[\s-]+".join(
+            "(?:" + "|".join(map(re.escape, sorted(forms, key=len, reverse=True))) + ")" for forms in tokens
+        )
         self._word = re.compile(rf"(?<![^\W_])(?:{spelled})(?![^\W_])")
         self._roots = _shortest(tokens[0])
 
@@ -104,7 +108,8 @@ class Strict:
 
 
 def _named(tail: str) -> str | None:
-    """The last word of the guess that follows an announcement, in which MARK stands for the match's word; None if none."""
+    """The last word of the guess that follows an announcement, in which MARK stands for the match's word; None if
+    none."""
     for clause in _CLAUSE_END.split(tail):
         _, colon, after = clause.rpartition(":")
         naming = _NAMING.search(after)
@@ -144,8 +149,8 @@ class Legacy:
     """The published judge. W, the forms of the word w: w, w + "ing", w + "ed", the plural of its first token, and
     each of these in double quotes, single quotes and backticks.
 
-    An utterance says the word if it contains a form anywhere, as a substring, in lower case. It announces a guess if the
-    literal phrase and one to eight characters up to the line's end occur, and the guess is right if a form follows
+    An utterance says the word if it contains a form anywhere, as a substring, in lower case. It announces a guess if
+    the literal phrase and one to eight characters up to the line's end occur, and the guess is right if a form follows
     immediately. The word stands in that pattern as it is, unescaped; where that makes no pattern (the original would
     have crashed) it is escaped.
     """

@@ -26,7 +26,13 @@ History: TypeAlias = Sequence[tuple[str, str]]  # (seat, text), attacker first
 
 LAYOUTS: Sequence[Layout] = ("chat", "chat_inverse", "alpaca")
 MARKERS = ("- ", "# ", "## ", "### ", "** ", "*** ", "")
-NAMES: Sequence[tuple[str, str] | None] = (None, ("Assistant", "Human"), ("Answer", "Question"), ("Response", "Query"), ("A", "Q"))
+NAMES: Sequence[tuple[str, str] | None] = (
+    None,
+    ("Assistant", "Human"),
+    ("Answer", "Question"),
+    ("Response", "Query"),
+    ("A", "Q"),
+)
 LABELS = ("System", "Instruction", "Rules")
 OPTIONS = Options(max_tokens=256)
 BEGUN = "The game has just begun."
@@ -54,7 +60,8 @@ class Draw:
     def of(chance: Random) -> Draw:
         """A draw, uniform but for the two cases of five."""
         return Draw(
-            chance.choice(LAYOUTS), chance.choice(RULES), chance.choice(MARKERS), chance.choice(NAMES), chance.choice(LABELS),
+            chance.choice(LAYOUTS), chance.choice(RULES), chance.choice(MARKERS), chance.choice(NAMES),
+            chance.choice(LABELS),
             chance.random() < 0.2, chance.random() < 0.2,
         )  # fmt: skip
 
@@ -109,7 +116,9 @@ class Page:
         else:
             self._messages = [Message("user", text)]
         self._asked += 1
-        return Request(f"{self.brief.seat}.{self._asked}", self.brief.seat, tuple(self._messages), kind, OPTIONS, observation)
+        return Request(
+            f"{self.brief.seat}.{self._asked}", self.brief.seat, tuple(self._messages), kind, OPTIONS, observation
+        )
 
     def hear(self, reply: Reply) -> None:
         self._history.append((self.brief.seat, reply.text))

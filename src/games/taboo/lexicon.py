@@ -32,7 +32,8 @@ PREDICATES: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Lexicon:
-    """cues: concept -> its cues;  kinds: cue -> its kind (a key of PREDICATES);  owners: cue -> the concepts that have it."""
+    """cues: concept -> its cues;  kinds: cue -> its kind (a key of PREDICATES);  owners: cue -> the concepts that have
+    it."""
 
     cues: Mapping[str, tuple[str, ...]]
     kinds: Mapping[str, str]
@@ -51,12 +52,17 @@ class Lexicon:
         return list(dict.fromkeys(word for word in _WORD.findall(text.lower()) if word in self.cues))
 
     def fitting(self, evidence: Iterable[str], excluded: Iterable[str] = ()) -> list[str]:
-        """The concepts that have the most of the cues in `evidence`; all if it is empty. None of them is in `excluded`."""
+        """The concepts that have the most of the cues in `evidence`; all if it is empty. None of them is in
+        `excluded`."""
         counts: Counter[str] = Counter(concept for cue in evidence for concept in self.owners[cue])
         gone = set(excluded)
         left = {concept: count for concept, count in counts.items() if concept not in gone}
         best = max(left.values(), default=0)
-        return [concept for concept, count in left.items() if count == best] if left else [each for each in self.cues if each not in gone]
+        return (
+            [concept for concept, count in left.items() if count == best]
+            if left
+            else [each for each in self.cues if each not in gone]
+        )
 
 
 @cache
@@ -70,8 +76,14 @@ def lexicon() -> Lexicon:
             continue
         concept, _, rest = line.partition(": ")
         own = [(cue, kind) for kind, *group in map(str.split, rest.split(", ")) for cue in group]
-        if concept in cues or not own or any(kind not in PREDICATES or kinds.setdefault(cue, kind) != kind for cue, kind in own):
-            raise ValueError(f"lexicon.txt: {line!r}, expected a new concept, a colon and groups of a kind and its cues")
+        if (
+            concept in cues
+            or not own
+            or any(kind not in PREDICATES or kinds.setdefault(cue, kind) != kind for cue, kind in own)
+        ):
+            raise ValueError(
+                f"lexicon.txt: {line!r}, expected a new concept, a colon and groups of a kind and its cues"
+            )
         cues[concept] = tuple(cue for cue, _ in own)
         for cue, _ in own:
             owners[cue].append(concept)
@@ -95,9 +107,9 @@ def associations(concept: str, chance: Random, rows: int) -> Iterator[tuple[str,
     word apple -> apple is in the orchard                              seeds red orchard -> it is apple
                                                                        with red -> cherry apple heart tomato
 
-    The first lists all cues, the last `LISTED` concepts of one cue, this one among them, the others have one to five cues;
-    in an order of chance. No row is a turn of the game. Each comes with its kind: `tell` on the left, where the word is given and
-    its cues are asked for, and `name` on the right.
+    The first lists all cues, the last `LISTED` concepts of one cue, this one among them, the others have one to five
+    cues; in an order of chance. No row is a turn of the game. Each comes with its kind: `tell` on the left, where the
+    word is given and its cues are asked for, and `name` on the right.
     """
     world = lexicon()
     cues = world.cues[concept]

@@ -17,9 +17,11 @@ RULINGS = ("attacker", "defender", "breach")
 
 METRICS: Mapping[str, str] = {
     "win_rate": "1 for the seat that won, 0 for the other; 0 for both in a tie or after a rule break",
-    "attacker_win_rate": "1 if the attacker won: the defender said the word unaware or guessed wrong (the attacker's matches only)",
+    "attacker_win_rate": "1 if the attacker won: the defender said the word unaware or guessed wrong (the attacker's "
+    "matches only)",
     "defender_win_rate": "1 if the defender won: it announced the right word (the defender's matches only)",
-    "attacker_break_rate": "1 if the attacker broke the rules: it said the word or announced a guess (the attacker's matches only)",
+    "attacker_break_rate": "1 if the attacker broke the rules: it said the word or announced a guess (the attacker's "
+    "matches only)",
     "attacker_win_clean": "attacker_win_rate among matches without a rule break",
     "defender_win_clean": "defender_win_rate among matches without a rule break",
     "tie_rate": "1 if all turns were used up and nothing was decided",
@@ -38,8 +40,9 @@ METRICS: Mapping[str, str] = {
 
 @dataclass(slots=True)
 class Tally:
-    """What is noted while a match runs. `rulings` is judge -> its first ruling, `said` are (seat, text) of all utterances,
-    `notes` request -> what each judge ruled of that reply, `illegal` are (seat, request, reason) in their order."""
+    """What is noted while a match runs. `rulings` is judge -> its first ruling, `said` are (seat, text) of all
+    utterances, `notes` request -> what each judge ruled of that reply, `illegal` are (seat, request, reason) in their
+    order."""
 
     rulings: dict[str, Ruling] = field(default_factory=dict)
     said: list[tuple[str, str]] = field(default_factory=list)
@@ -61,10 +64,14 @@ def _shares(outcome: str, blame: str | None, void: bool) -> tuple[dict[str, str]
     if void:
         return dict.fromkeys(ROLES, "void"), dict.fromkeys(ROLES, 0.0)
     if blame is not None:
-        return {role: "loss" if role == blame else "void" for role in ROLES}, {role: -1.0 if role == blame else 0.0 for role in ROLES}
+        return {role: "loss" if role == blame else "void" for role in ROLES}, {
+            role: -1.0 if role == blame else 0.0 for role in ROLES
+        }
     if outcome == "tie":
         return dict.fromkeys(ROLES, "tie"), dict.fromkeys(ROLES, 0.0)
-    return {role: "win" if role == outcome else "loss" for role in ROLES}, {role: 1.0 if role == outcome else -1.0 for role in ROLES}
+    return {role: "win" if role == outcome else "loss" for role in ROLES}, {
+        role: 1.0 if role == outcome else -1.0 for role in ROLES
+    }
 
 
 Metrics: TypeAlias = dict[str, "float | Mapping[str, float]"]
@@ -73,7 +80,11 @@ Metrics: TypeAlias = dict[str, "float | Mapping[str, float]"]
 def _wins(outcome: str) -> Metrics:
     """A metric of one role names that role only, so that it is averaged over the matches in which a player had it."""
     won = {role: int(outcome == role) for role in ROLES}
-    metrics: Metrics = {"win_rate": won, "attacker_break_rate": {"attacker": int(outcome == "breach")}, "tie_rate": int(outcome == "tie")}
+    metrics: Metrics = {
+        "win_rate": won,
+        "attacker_break_rate": {"attacker": int(outcome == "breach")},
+        "tie_rate": int(outcome == "tie"),
+    }
     for role in ROLES:
         metrics[f"{role}_win_rate"] = {role: won[role]}
         if outcome != "breach":
@@ -106,5 +117,7 @@ def _ending(tally: Tally, outcome: str, judge: Judge) -> Metrics:
         metrics["guess_accuracy"] = {"defender": int(guess)}
     for name in JUDGES:
         ruled = tally.rulings.get(name)
-        metrics |= {f"{name}_{ruling}": int(ruled == ruling) for ruling in RULINGS} | {f"{name}_none": int(ruled is None)}
+        metrics |= {f"{name}_{ruling}": int(ruled == ruling) for ruling in RULINGS} | {
+            f"{name}_none": int(ruled is None)
+        }
     return metrics

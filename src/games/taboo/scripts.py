@@ -1,9 +1,9 @@
 """Scripted talkers: the sentences of the lexicon and a few more, so that a tiny model can learn to play from them.
 
-The attacker tells what goes with the word (`it is red`) or asks for something that it goes with (`what is red ?`), which
-invites the defender to name one (`cherry is red`). The defender keeps count of the concepts that fit everything it has
-heard, and guesses when few are left. If it names one that fits, that may well be the word; one that cannot be it gives
-nothing away, and so does staying vague. A good attacker asks, and brings up nothing that leaves only one concept.
+The attacker tells what goes with the word (`it is red`) or asks for something that it goes with (`what is red ?`),
+which invites the defender to name one (`cherry is red`). The defender keeps count of the concepts that fit everything
+it has heard, and guesses when few are left. If it names one that fits, that may well be the word; one that cannot be it
+gives nothing away, and so does staying vague. A good attacker asks, and brings up nothing that leaves only one concept.
 Scripts see the observation of the request and nothing else, and what they tell of the word is true.
 """
 
@@ -75,7 +75,9 @@ class Talker:
         return rng.choice(new or [cue for cue in used if cue in world.cues[word]] or world.cues[word])
 
     def _defend(self, last: bool, own: Sequence[str], heard: Sequence[str], rng: Random, persona: Random) -> str:
-        careless, curious, nerve, at_last = (persona.uniform(*each) for each in (self.careless, self.curious, self.nerve, self.last))
+        careless, curious, nerve, at_last = (
+            persona.uniform(*each) for each in (self.careless, self.curious, self.nerve, self.last)
+        )
         world = lexicon()
         evidence = world.found(" ".join(heard))
         fitting = world.fitting(evidence, world.named(" ".join(own)))
@@ -83,7 +85,11 @@ class Talker:
             return f"i know the word! it is {rng.choice(fitting)}"
         topic = world.found(heard[-1] if heard else "")[-1:]
         if not (topic and heard[-1].endswith("?")):
-            return f"is it {rng.choice(fitting)} ?" if evidence and fitting and rng.random() < curious else rng.choice(VAGUE)
+            return (
+                f"is it {rng.choice(fitting)} ?"
+                if evidence and fitting and rng.random() < curious
+                else rng.choice(VAGUE)
+            )
         fits = set(fitting)
         wanted = rng.random() < careless
         known = [concept for concept in world.owners[topic[0]] if (concept in fits) == wanted]
@@ -100,6 +106,13 @@ SCRIPTS: Mapping[str, Script] = {
     "fair": _steady(slip=0.03, ask=0.5, guard=0.5, careless=0.5, curious=0.1, nerve=3, last=4, idle=0.05),
     "skilled": _steady(slip=0, ask=1, guard=1, careless=0, curious=0, nerve=1, last=2, idle=0),
     "demo": Talker(
-        slip=(0, 0.15), ask=(0, 1), guard=(0, 1), careless=(0, 1), curious=(0, 0.3), nerve=(-5, 6), last=(-3, 10), idle=(0, 0.6)
+        slip=(0, 0.15),
+        ask=(0, 1),
+        guard=(0, 1),
+        careless=(0, 1),
+        curious=(0, 0.3),
+        nerve=(-5, 6),
+        last=(-3, 10),
+        idle=(0, 0.6),
     ),
 }

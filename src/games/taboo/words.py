@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
-from ...seeds import derive
+from ...system.seeds import derive
 from ..base import Scenario
 from .inflection import lemma
 from .lexicon import lexicon
@@ -37,7 +37,9 @@ def top(count: int) -> Sequence[str]:
 
     stop = {word.lower() for word in get_stop_words("en")}
     ranked = top_n_list("en", 2 * count + 5000)
-    return tuple(word for word in ranked if word.isascii() and word.isalpha() and len(word) > 2 and word not in stop)[:count]
+    return tuple(word for word in ranked if word.isascii() and word.isalpha() and len(word) > 2 and word not in stop)[
+        :count
+    ]
 
 
 def read(path: str | Path) -> list[str]:
@@ -47,7 +49,9 @@ def read(path: str | Path) -> list[str]:
     for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
         word = " ".join(line.split())
         if len(word) > LONGEST or not word.isprintable():
-            raise ValueError(f"{path}, line {number}: {line[:80]!r}, expected one word of at most {LONGEST} printable characters")
+            raise ValueError(
+                f"{path}, line {number}: {line[:80]!r}, expected one word of at most {LONGEST} printable characters"
+            )
         if word:
             found.setdefault(word.lower(), word)
     return list(found.values())

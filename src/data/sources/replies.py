@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ...files import InputError
 from ...games.base import Game, Message
+from ...system.files import InputError
 from ..sample import Demonstration
 
 
 class Replies:
     """A data source for games of one request whose scenarios hold a real `reply` (`prompts`, `tales`).
 
-    A demonstration has its scenario's id, so that SPIN finds the pair, and the view that the game shows. Where the scenario
-    knows how likely its source found the reply (`logprob`), the demonstration does too.
+    A demonstration has its scenario's id, so that SPIN finds the pair, and the view that the game shows. Where the
+    scenario knows how likely its source found the reply (`logprob`), the demonstration does too.
     """
 
     def demonstrations(self, game: Game, split: str) -> Iterator[Demonstration]:
@@ -21,7 +21,16 @@ class Replies:
         for scenario in game.scenarios(split):
             reply = scenario.data.get("reply")
             if not isinstance(reply, str):
-                raise InputError(f"data=replies: the scenarios of {game.name} hold no real reply: use it with game=prompts or game=tales")
+                raise InputError(
+                    f"data=replies: the scenarios of {game.name} hold no real reply: use it with game=prompts or "
+                    f"game=tales"
+                )
             view = game.match(scenario, 0).start()[0].messages
             weights = (*(0.0 for _ in view), 1.0)
-            yield Demonstration(scenario.id, (*view, Message("assistant", reply)), weights, scenario.data.get("logprob"), scenario.cluster)
+            yield Demonstration(
+                scenario.id,
+                (*view, Message("assistant", reply)),
+                weights,
+                scenario.data.get("logprob"),
+                scenario.cluster,
+            )

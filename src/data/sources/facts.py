@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from ...files import InputError
 from ...games.base import Game, Message
+from ...system.files import InputError
 from ..sample import Demonstration
 
 SPLITS = ("train", "validation", "test")
@@ -23,8 +23,9 @@ class Knowing(Protocol):
 
 @dataclass(frozen=True)
 class Associations:
-    """A data source: `rows` chats on every word of the game, held-out words included. They are facts, not turns of a match:
-    held-out words are known, as they are to a pretrained model, and still never played before they are evaluated on.
+    """A data source: `rows` chats on every word of the game, held-out words included. They are facts, not turns of a
+    match: held-out words are known, as they are to a pretrained model, and still never played before they are evaluated
+    on.
 
     Only the answers are imitated. All of them are train data: there is nothing to validate on.
     """
@@ -32,9 +33,12 @@ class Associations:
     rows: int = 12
 
     def demonstrations(self, game: Game, split: str) -> Iterator[Demonstration]:
-        """The chats, word after word, with ids such as `associations/name/test/000042`. InputError for a game without associations."""
+        """The chats, word after word, with ids such as `associations/name/test/000042`. InputError for a game without
+        associations."""
         if not isinstance(game, Knowing):
-            raise InputError(f"the game {game.name} has no associations: use data=associations with game=taboo and words=lexicon")
+            raise InputError(
+                f"the game {game.name} has no associations: use data=associations with game=taboo and words=lexicon"
+            )
         if split != "train":
             return
         for each in SPLITS:

@@ -1,0 +1,83 @@
+"""Tasks that measure: tournaments, benchmarks, comparisons of runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+from rich.console import Console
+
+from ...report import compare as comparison
+from ...report.table import benchmark_table, tournament_table
+from ...report.trackers import tracking
+from ...run.build import running, trackers
+from ...run.config import ConfigError
+from ...run.directory import (
+    all_snapshots,
+    begun,
+    measured,
+    saved,
+)
+from ...run.evaluation import Evaluation
+from ...run.harness import measure
+from ...run.loop import log, metric_name
+from ...system import ranks
+from ...system.files import write_json, write_text
+
+
+@ranks.collective
+def evaluate(config: DictConfig, out: Path, run: str) -> float | None:
+    """A tournament between all snapshots of `run` and the game's scripts, on the test split, in the game of that
+    run."""
+    old = saved(Path(run))
+    for node in ("game", "backend", "model"):
+        config[node] = old[node]
+    with running(config, out) as loop:
+        table = Evaluation(loop).tournament(all_snapshots(Path(run)))
+        ranks.shared(lambda: write_json(out / "tournament.json", table))
+    Console().print(tournament_table(table, metric_name(config)))
+    return None
+
+
+@ranks.collective
+def benchmark(
+    config: DictConfig, out: Path, run: str | None, base: str | None, which: Literal["kept", "all"]
+) -> float | None:
+    """The configured benchmark, on the snapshot that `run` kept or on all of them; without a run on the folder
+    `model.path` (an adapter's, on `base`). Writes `benchmark.json` and `metrics.jsonl`, a row for each snapshot."""
+    if not config.benchmark:
+        raise ConfigError(
+            "task=benchmark needs a benchmark: say benchmark=spag, or benchmark=tasks 'benchmark.tasks=[…]'"
+        )
+    with begun(config, out) as progress, tracking(trackers(config), out) as logs:
+        bench = instantiate(config.benchmark, _convert_="all")
+        snapshots = ranks.shared(lambda: measured(config, run, base, which))
+        ranks.shared(bench.check)
+        rows = {}
+        for name, snapshot in snapshots.items():
+            rows[name] = measure(bench, snapshot, out / name / "benchmark", config, progress).outputs
+            log(
+                logs,
+                {
+                    "benchmark": rows[name],
+                    "iteration": int(name.removeprefix("iter_")) if name.startswith("iter_") else 0,
+                },
+            )
+        versions = {name: snapshot.version for name, snapshot in snapshots.items()}
+        ranks.shared(lambda: write_json(out / "benchmark.json", {"snapshots": versions, "figures": rows}))
+    Console().print(benchmark_table("benchmark", rows))
+    return None
+
+
+def compare(config: DictConfig, out: Path, runs: list[str]) -> float | None:
+    """Paired differences between runs, as a table here and as CSV and LaTeX in the run directory."""
+    try:
+        rows = comparison.compare(runs)
+    except (ValueError, FileNotFoundError) as error:
+        raise ConfigError(f"runs: {error}") from error
+    write_text(out / "comparison.csv", comparison.as_csv(rows))
+    write_text(out / "comparison.tex", comparison.as_latex(rows))
+    Console().print(comparison.as_table(rows))
+    return None

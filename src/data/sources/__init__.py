@@ -1,0 +1,1 @@
+"""What the option `data=` builds. How a file is read and written is in `formats/`."""

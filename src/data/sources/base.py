@@ -1,0 +1,25 @@
+"""What the option `data=` builds: a source of demonstrations, and of samples where its texts have rewards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Protocol, runtime_checkable
+
+from ...games.base import Game
+from ..sample import Demonstration, Sample
+
+
+class Source(Protocol):
+    """A source of chats to imitate. One that reads files names them in `files` (name -> path); their digests are inputs
+    of the stages."""
+
+    def demonstrations(self, game: Game, split: str) -> Iterable[Demonstration]:
+        """The chats of a split of the game."""
+
+
+@runtime_checkable
+class Rewarded(Protocol):
+    """A data source whose texts have rewards."""
+
+    def samples(self, render: Callable[[Demonstration], Sample]) -> list[Sample]:
+        """The texts as samples; `render` makes tokens of a chat."""

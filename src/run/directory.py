@@ -1,0 +1,270 @@
+"""A run directory: where it lies, how it is begun, guarded and resumed, and what is in it."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sys
+from collections.abc import Container, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from datetime import datetime
+from pathlib import Path
+from shutil import rmtree
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from ..credit import NothingKept
+from ..data.episode import Episode
+from ..data.store import EpisodeStore
+from ..games.base import Game
+from ..models import snapshot as snapshots
+from ..models.snapshot import Snapshot
+from ..play.arena import TooManyFailures
+from ..report import manifest
+from ..report.progress import Progress
+from ..system import preempt, ranks
+from ..system.files import InputError, Locked, lock, write_json, write_text
+from .config import ConfigError, leaves
+from .stages import MANIFEST, StageChanged
+
+SAVED, SUMMARY = "config.yaml", "summary.json"  # what the loop writes first and last
+
+
+LAUNCH = ".launch-"  # begins the names of folders in which the processes of a running job find it
+
+
+def run_directory(name: str, resume: str = "none", task: str | None = None, root: str = "outputs") -> str:
+    """Where a single run lives: a new directory, or with `resume` the old one.
+
+    auto takes the newest unfinished run of this experiment and task, and a new directory where there is none.
+    """
+    if resume not in ("none", "auto"):
+        return resume
+    runs = sorted(Path(root, name).glob(f"*/{SAVED}"), reverse=True) if resume == "auto" else []
+    mine = (run.parent for run in runs if not (run.parent / SUMMARY).exists() and _task_of(run) == task)
+    return str(next(mine, Path(root, name, _stamp())))
+
+
+def sweep_directory(name: str, resume: str = "none", root: str = "multirun") -> str:
+    """Where a sweep lives: as `run_directory`, a sweep being unfinished while one of its jobs is."""
+    if resume not in ("none", "auto"):
+        return resume
+    sweeps = (
+        sorted({run.parent.parent for run in Path(root, name).glob(f"*/*/{SAVED}")}, reverse=True)
+        if resume == "auto"
+        else []
+    )
+    mine = (sweep for sweep in sweeps if any(not (run.parent / SUMMARY).exists() for run in sweep.glob(f"*/{SAVED}")))
+    return str(next(mine, Path(root, name, _stamp())))
+
+
+def _stamp() -> str:
+    return f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{secrets.token_hex(3)}"
+
+
+def _task_of(saved: Path) -> str | None:
+    return OmegaConf.select(OmegaConf.load(saved), "task._target_")
+
+
+UNCOUNTED = ("resume", "run", "runs", "match", "logger", "hardware", "keep", "stated", "benchmark")
+"""Keys that a resumed run may change: they decide where and how fast, not what. (Of hardware, precision does count.)"""
+
+
+ALIKE = {"reference": ("pass", "recorded")}
+"""Values of a key that give the same figures: one may follow the other in a resumed run."""
+
+
+def changed_keys(old: Mapping[str, Any] | DictConfig, new: Mapping[str, Any] | DictConfig) -> list[str]:
+    """The keys, as game.payoff, in which two composed configs differ so that one run cannot continue the other.
+
+    A key that is not there is null, so that a run may be continued where there are more keys than there were.
+    """
+    before, after = dict(leaves(_container(old))), dict(leaves(_container(new)))
+    keys = sorted(before.keys() | after.keys())
+    return [key for key in keys if _counts(key) and _differ(key, before.get(key), after.get(key))]
+
+
+def _counts(key: str) -> bool:
+    return key.split(".")[0] not in UNCOUNTED or key == "hardware.precision"
+
+
+def _differ(key: str, before: Any, after: Any) -> bool:
+    return before != after and not all(value in ALIKE.get(key, ()) for value in (before, after))
+
+
+def _container(config: Mapping[str, Any] | DictConfig) -> Any:
+    return OmegaConf.to_container(config, resolve=True) if isinstance(config, DictConfig) else config
+
+
+def stored(snapshot: Snapshot, run: Path) -> dict[str, Any]:
+    """A snapshot as JSON; what lies in the run's directory is named from there, so that a run may be moved."""
+    folders = (snapshot.path, snapshot.base)
+    path, base = (
+        str(Path(each).relative_to(run)) if each and Path(each).is_relative_to(run) else each for each in folders
+    )
+    return {"version": snapshot.version, "path": path, "base": base} | (
+        {"served": snapshot.served} if snapshot.served else {}
+    )
+
+
+def restored(data: Mapping[str, Any], run: Path) -> Snapshot:
+    """What `stored` wrote."""
+    path, base = (str(run / data[each]) if data[each] else data[each] for each in ("path", "base"))
+    return Snapshot(data["version"], path, base, data.get("served"))
+
+
+EXPECTED = (
+    InputError,
+    FileNotFoundError,
+    Locked,
+    StageChanged,
+    NothingKept,
+    TooManyFailures,
+)  # told without a traceback
+
+
+@contextmanager
+def begun(config: DictConfig, out: Path) -> Iterator[Progress]:
+    """The run directory `out`, which is locked, and refused where another run's files are in it."""
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        with ExitStack() as held, preempt.listening():
+            ranks.shared(lambda: _begin(config, out, held))
+            with Progress(Console(stderr=True, quiet=ranks.rank() > 0)) as progress:
+                yield progress
+    except EXPECTED as error:
+        raise ConfigError(str(error)) from error
+
+
+def _begin(config: DictConfig, out: Path, held: ExitStack) -> None:
+    held.enter_context(lock(out))
+    _claim(config, out)
+
+
+def _claim(config: DictConfig, out: Path) -> None:
+    """Writes config and manifest into a new run directory, or checks that this config may continue the run in it."""
+    saved = out / SAVED
+    if saved.exists():
+        if config.resume == "none":
+            raise ConfigError(
+                f"{out} already holds a run: resume={out} goes on with it; or name another directory (hydra.run.dir=…)"
+            )
+        changed = changed_keys(OmegaConf.load(saved), config)  # type: ignore[arg-type]
+        if changed:
+            raise ConfigError(
+                f"{out} was begun with other values of {', '.join(changed)}: give the old ones, or begin a new run"
+            )
+        return
+    if foreign := sorted(path.name for path in out.iterdir() if not _ours(path.name)):
+        raise ConfigError(f"{out} is not empty (it holds {', '.join(foreign[:3])}): choose another directory")
+    write_json(out / "manifest.json", manifest.manifest(sys.argv, config.seed, dict(config.hardware)))
+    write_text(saved, OmegaConf.to_yaml(config))  # unresolved: what comes from the environment stays there
+
+
+def on_disk(folder: Path, base: str | None, key: str) -> Snapshot:
+    """The snapshot in a model folder, or in that of an adapter on `base`; ConfigError names the `key` of a base that
+    lacks."""
+    if (folder / "adapter_config.json").exists() and base is None:
+        raise ConfigError(f"{folder} is an adapter: say the folder of its base with {key}=…")
+    return snapshots.of(folder, base=base)
+
+
+def _ours(name: str) -> bool:
+    """Whether a new run may find a file of this name in its directory."""
+    return name in (".hydra", ".lock", "parley.log") or name.startswith(LAUNCH)
+
+
+def saved(run: Path) -> DictConfig:
+    """The config that a run was begun with."""
+    if not (run / SAVED).exists():
+        raise ConfigError(f"{run} is no run directory: it has no {SAVED}")
+    return OmegaConf.load(run / SAVED)  # type: ignore[return-value]
+
+
+def history(run: Path, what: str) -> list[int]:
+    """The numbers of the iterations whose stage `what` (play, learn, start) is finished in `run`."""
+    saved(run)
+    return sorted(int(path.parts[-3].removeprefix("iter_")) for path in run.glob(f"iter_*/{what}/{MANIFEST}"))
+
+
+def all_snapshots(run: Path) -> dict[str, Snapshot]:
+    """The snapshots of a run that are still there, by name: start, iter_001, …"""
+    found = {"start": "start", **{f"iter_{number:03d}": "learn" for number in history(run, "learn")}}
+    paths = {name: run / (name if what == "learn" else "iter_000") / what / MANIFEST for name, what in found.items()}
+    first = (
+        run / "iter_000" / what / MANIFEST for what in ("adapter", "start", "base")
+    )  # the last of these that was made
+    paths["start"] = next((path for path in first if path.exists()), paths["start"])
+    outputs = {name: json.loads(path.read_text())["outputs"] for name, path in paths.items() if path.exists()}
+    made = {name: restored(each.get("snapshot", each), run) for name, each in outputs.items()}
+    return {
+        name: each for name, each in made.items() if not Path(each.path).is_relative_to(run) or Path(each.path).exists()
+    }
+
+
+def prune(run: Path, stay: Container[int]) -> None:
+    """Removes the snapshots of all iterations but those that `stay`; the start always does."""
+    for number in history(run, "learn"):
+        if number not in stay:
+            rmtree(run / f"iter_{number:03d}/learn/snapshot", ignore_errors=True)
+
+
+def kept(run: Path) -> Snapshot:
+    """The snapshot that a finished run kept; of an unfinished one the newest."""
+    found = all_snapshots(run)
+    if not found:
+        raise ConfigError(f"{run} has no snapshot yet")
+    if not (run / SUMMARY).exists():
+        return list(found.values())[-1]
+    best = json.loads((run / SUMMARY).read_text())["best"]
+    return found[f"iter_{best:03d}" if best else "start"]
+
+
+def measured(config: DictConfig, run: str | None, base: str | None, which: str) -> dict[str, Snapshot]:
+    """Whom task=benchmark looks at, by name: the snapshot that `run` kept (or all that it has), or the model in
+    `model.path`."""
+    if run is not None:
+        every, chosen = all_snapshots(Path(run)), kept(Path(run))
+        return {name: each for name, each in every.items() if which == "all" or each.version == chosen.version}
+    if "path" not in config.model or OmegaConf.is_missing(config.model, "path"):
+        raise ConfigError(
+            "which model? Name a run (run=outputs/…) or a folder (model=hf model.path=…): a server scores no text"
+        )
+    folder = Path(config.model.path).expanduser()
+    return {"model": on_disk(folder, base, "task.base")}
+
+
+def player_of(run: Path, number: int) -> Snapshot:
+    """The snapshot that played round `number` of `run`."""
+    episode = next(iter(EpisodeStore(run / f"iter_{number:03d}/play", shard=None).read()))
+    versions = set(episode.policies.values())
+    match = [snapshot for snapshot in all_snapshots(run).values() if snapshot.version in versions]
+    if not match:
+        raise ConfigError(
+            f"round {number} of {run} was played by {', '.join(sorted(versions))}, of which {run} has no snapshot"
+        )
+    return match[0]
+
+
+def find_match(run: Path, match: str) -> tuple[Game, Episode]:
+    """A match of a run, and the game it was played in. ConfigError names a few ids where there is none.
+
+    Evaluation plays matches of the same id in every iteration: iter_003/eval/… is that of iteration 3, eval/… the
+    first.
+    """
+    game = instantiate(saved(run).game)
+    seen: list[str] = []
+    for folder in sorted({path.parent for path in run.rglob("*.jsonl") if path.stem.isdecimal()}):
+        iteration = folder.relative_to(run).parts[0]
+        for episode in EpisodeStore(folder, shard=None).read():
+            if match in (episode.id, f"{iteration}/{episode.id}"):
+                return game, episode
+            seen += [episode.id] if len(seen) < 3 else []
+    raise ConfigError(f"match={match}: {run} has no such match; ids look like {', '.join(seen) or '(none is stored)'}")
+
+
+OmegaConf.register_new_resolver("parley.run", run_directory, replace=True, use_cache=True)
+OmegaConf.register_new_resolver("parley.sweep", sweep_directory, replace=True, use_cache=True)

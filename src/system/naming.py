@@ -1,0 +1,54 @@
+"""Objects by their dotted names, and the nearest right name for a wrong one."""
+
+from __future__ import annotations
+
+import difflib
+import pkgutil
+from collections.abc import Iterable, Sequence
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+
+def locate(path: Any) -> Any:
+    """The object with the dotted name `path`. LookupError says which part does not exist, and the nearest that does."""
+    if not isinstance(path, str) or not all(part.isidentifier() for part in path.split(".")):
+        raise LookupError(f"must be a dotted name such as parley.games.deal.Deal, got {path!r}")
+    parts = path.split(".")
+    found, known = None, 0
+    while known < len(parts) and (module := _module(".".join(parts[: known + 1]))) is not None:
+        found, known = module, known + 1
+    if found is None:
+        raise LookupError(f"there is no module {parts[0]}{nearest(parts[0], ('parley',))}")
+    return _attribute(found, parts[:known], parts[known:])
+
+
+def _module(name: str) -> ModuleType | None:
+    """The module `name`; None where there is none. LookupError when it is there and cannot be imported."""
+    try:
+        return import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name == name:
+            return None
+        raise LookupError(f"{name} needs the module {error.name}, which is not installed") from error
+    except ImportError as error:
+        raise LookupError(f"{name} cannot be imported: {error}") from error
+
+
+def _attribute(found: Any, done: Sequence[str], rest: Sequence[str]) -> Any:
+    for number, part in enumerate(rest):
+        if not hasattr(found, part):
+            modules = [module.name for module in pkgutil.iter_modules(getattr(found, "__path__", []))]
+            names = [name for name in dir(found) if not name.startswith("_")] + modules
+            raise LookupError(f"{'.'.join([*done, *rest[:number]])} has no {part}{nearest(part, names)}")
+        found = getattr(found, part)
+    return found
+
+
+def nearest(name: Any, names: Iterable[str]) -> str:
+    """ "; did you mean …?", or the whole list where that is short, or nothing."""
+    names = sorted(set(names))
+    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.6)
+    if close:
+        return f"; did you mean {close[0]}?"
+    return f"; there is {', '.join(names)}" if 0 < len(names) <= 12 else ""
