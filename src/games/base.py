@@ -93,7 +93,7 @@ class Result:
     returns: Mapping[str, float]
     outcome: str
     outcome_by_seat: Mapping[str, str] = field(default_factory=dict)
-    blame: str | None = None
+    blame: tuple[str, ...] = ()
     metrics: Mapping[str, float | Mapping[str, float]] = field(default_factory=dict)
     marks: Mapping[str, Mapping[str, Json]] = field(default_factory=dict)
 
