@@ -175,7 +175,7 @@ class Evaluation:
     def _self_play(
         self, number: int, what: str, scenarios: Sequence[Scenario], sampling: Sampling, who: Who, k: int = 1
     ) -> dict[str, Any]:
-        seatings = self_play(self.game, scenarios, LEARNER, self.seed, f"eval/{what}", k)
+        seatings = self_play(self.game, scenarios, LEARNER, self.seed, f"iter_{number:03d}/eval/{what}", k)
         return self._played(number, what, seatings, sampling, who)
 
     def _versus(
@@ -188,7 +188,9 @@ class Evaluation:
         who: Who,
         k: int = 1,
     ) -> dict[str, Any]:
-        seatings = both_seatings(self.game, scenarios, LEARNER, other, self.seed, f"eval/{what}/{other}", k)
+        seatings = both_seatings(
+            self.game, scenarios, LEARNER, other, self.seed, f"iter_{number:03d}/eval/{what}/{other}", k
+        )
         return self._played(number, f"{what}/{other}", seatings, sampling, who)
 
     def _played(
