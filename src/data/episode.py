@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 from ..games.base import Finish, Json, Result, Scenario
@@ -78,6 +79,15 @@ class Episode:
     def own(self) -> tuple[Turn, ...]:
         """The turns that were played in this match: those of its parent are never trained on, nor counted."""
         return self.turns[self.parent[1] :] if self.parent else self.turns
+
+    def refused(self, seat: str) -> frozenset[str]:
+        """The requests whose replies by `seat` were illegal, which nobody is trained on: the seat's next request was a
+        retry, the game marked them as retried, or it is the last reply of a seat that is to blame."""
+        own = [turn for turn in self.turns if turn.seat == seat]
+        retried = {turn.request for turn, after in pairwise(own) if after.kind == "retry"}
+        marked = {turn.request for turn in own if "retry" in self.result.marks.get(turn.request, {})}
+        last = {turn.request for turn in own[-1:] if seat in self.result.blame}
+        return frozenset(retried | marked | last)
 
     def to_json(self) -> dict[str, Json]:
         """Plain JSON; `from_json` gives back an equal episode."""
