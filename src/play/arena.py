@@ -232,11 +232,10 @@ class _Session:
                 f"{(turn.seat, turn.kind)}"
             )
         table.answered[request.id] = turn
-        if seating.parent is None and turn.call is not None:
-            table.policies[request.seat] = turn.call.policy
-        player = self.players[seating.players[request.seat]]
-        if isinstance(player, Recalls):
-            player.recall(prompt, turn)
+        if isinstance(player := self.players[seating.players[request.seat]], Recalls):
+            version = player.recall(prompt, turn)
+            if seating.parent is None:  # of a parent's turns nothing is said
+                table.policies[request.seat] = version
 
     def submit(self) -> None:
         for name, prompts in self.outbox.items():
