@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
@@ -21,6 +21,20 @@ class Scored:
 
     episode: Episode
     scores: Scores
+
+
+def judged(episodes: Iterable[Episode], alone: bool = False) -> Iterator[Episode]:
+    """The episodes with their scores, where there are any, beside the game's metrics, which come first; with `alone`
+    the scores in place of the metrics.
+
+    For figures only: such an episode no longer says what its replay says.
+    """
+    if not isinstance(episodes, ScoredMatches):
+        yield from episodes
+        return
+    for each in episodes.scored():
+        metrics = each.scores if alone else {**each.scores, **each.episode.result.metrics}
+        yield replace(each.episode, result=replace(each.episode.result, metrics=metrics))
 
 
 class Scorer(Protocol):

@@ -1,28 +1,52 @@
 """Who meets whom: what is played is settled here, in full, before anything is played.
 
 A match's id is "<stage>/<scenario id>/<number>", the same on every machine and in every order; its seed derives from
-it.
+it (of an evaluation's without the iteration, so that the figures of two iterations can be paired).
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from ..data.episode import Episode, Turn
 from ..games.base import Game, Scenario, seats, services
 from ..system.seeds import derive
 
 
 @dataclass(frozen=True, slots=True)
 class Seating:
-    """One planned match: its stable id, what is played, and the player's name in each role and service."""
+    """One planned match: its stable id, what is played, and the player's name in each role and service.
+
+    seed     of the game's chance; `draw` of the replies (None: the same), which tells the branches of one match apart
+    prefix   turns that are not asked again: the match begins with them
+    parent   id of the match from which the prefix was taken; None where it is this match's own, cut off before
+    """
 
     match: str
     scenario: Scenario
     seed: int
     players: Mapping[str, str]
+    prefix: tuple[Turn, ...] = ()
+    draw: int | None = None
+    parent: str | None = None
+
+    @property
+    def chance(self) -> str:
+        """What this match's chance is named by: a branch shares its parent's, so that its scripts stay the same
+        persons."""
+        return unnumbered(self.parent or self.match)
+
+
+def unnumbered(match: str) -> str:
+    """The id of an evaluation's match without its iteration; any other id as it is."""
+    return _EVALUATION.sub("eval/", match)
+
+
+_EVALUATION = re.compile(r"\Aiter_\d+/eval/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +112,25 @@ def both_seatings(
     return Seatings(partial(_seated, scenarios, tables, seed, stage, k))
 
 
+def branches(episode: Episode, turns: int, players: Mapping[str, str], seed: int, stage: str, k: int = 1) -> Seatings:
+    """`k` continuations of a stored match from its first `turns` turns on, each with replies drawn anew.
+
+    ValueError for more turns than it has.
+    """
+    if not 0 <= turns <= len(episode.turns):
+        raise ValueError(f"match {episode.id} has {len(episode.turns)} turns: it cannot branch after {turns}")
+
+    def make() -> Iterator[Seating]:
+        for number in range(k):
+            match = f"{stage}/{episode.id}/{turns}/{number}"
+            draw = derive(seed, "branch", match)
+            yield Seating(
+                match, episode.scenario, episode.seed, players, episode.turns[:turns], draw, parent=episode.id
+            )
+
+    return Seatings(make)
+
+
 def _seated(
     scenarios: Sequence[Scenario],
     tables: Callable[[Scenario], Sequence[Mapping[str, str]]],
@@ -101,4 +144,4 @@ def _seated(
         for players in [*tables(scenario)] * k:
             match = f"{stage}/{scenario.id}/{played[scenario.id]}"
             played[scenario.id] += 1
-            yield Seating(match, scenario, derive(seed, "match", match), players)
+            yield Seating(match, scenario, derive(seed, "match", unnumbered(match)), players)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from rich.console import Console
 from rich.text import Text
 
-from ..data.episode import Call
+from ..data.episode import Call, Turn
 from ..games.base import Request, Script
 from ..system.seeds import derive
 from .player import Completion, Player, Prompt, Remembers, Sampling
@@ -51,9 +51,14 @@ class ScriptedPlayer:
     def close(self) -> None:
         self._waiting.clear()
 
+    def recall(self, prompt: Prompt, turn: Turn) -> str:
+        return self.name
+
     def _reply(self, prompt: Prompt) -> str:
         request = Request(prompt.request, prompt.seat, prompt.messages, prompt.kind, prompt.options, prompt.observation)
-        return self.script(request, Random(prompt.seed), Random(derive(self.seed, "persona", prompt.stream)))
+        return self.script(
+            request, Random(prompt.seed), Random(derive(self.seed, "persona", prompt.persona or prompt.stream))
+        )
 
 
 class HumanPlayer:
@@ -98,6 +103,9 @@ class HumanPlayer:
     def forget(self, streams: Sequence[str]) -> None:
         for stream in streams:
             self._shown.pop(stream, None)
+
+    def recall(self, prompt: Prompt, turn: Turn) -> str:
+        return self.name
 
     def close(self) -> None:
         self._waiting.clear()
@@ -211,6 +219,19 @@ class LanguagePlayer(_Modelled):
         self._ready.clear()
         super().close()
 
+    def recall(self, prompt: Prompt, turn: Turn) -> str:
+        """Rebuilds the stream from the recorded ids.
+
+        After a turn without ids, or in the tokens of another model, the stream begins anew: the next view is rendered
+        as a whole.
+        """
+        stream = self._streams.pop(prompt.stream, None)
+        if (call := turn.call) is not None:
+            part = self.renderer.extend(stream, prompt.messages)
+            if (part.parent, part.shared, part.prompt_ids) == (call.parent, call.shared, call.prompt_ids):
+                self._streams[prompt.stream] = part.reply(turn.request, turn.text, call.sampled_ids, turn.finish)
+        return self.version
+
     def _render(self, prompt: Prompt) -> Prompt | None:
         """The prompt as the backend needs it; None when the view leaves no room for a single token."""
         extension = self.renderer.extend(self._streams.get(prompt.stream), prompt.messages)
@@ -285,6 +306,14 @@ class ServedPlayer(_Modelled):
 
     def poll(self, wait_s: float = 0.0) -> list[Completion]:
         return [self._record(done) for done in self.backend.poll(wait_s)] if self._asked else []
+
+    def recall(self, prompt: Prompt, turn: Turn) -> str:
+        """Rebuilds the stream from the recorded ids, where the turn has any."""
+        parent, before = self._streams.pop(prompt.stream, (None, ()))
+        if (call := turn.call) is not None and call.parent in (None, parent):
+            ids = before[: call.shared] + call.prompt_ids + call.sampled_ids
+            self._streams[prompt.stream] = turn.request, ids
+        return self.version
 
     def _record(self, done: Completion) -> Completion:
         prompt = self._asked.pop(done.id)

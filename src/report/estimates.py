@@ -170,7 +170,7 @@ class Language:
         self._texts = array("Q")  # 64-bit digests
 
     def add(self, episode: Episode) -> None:
-        for turn in episode.turns:
+        for turn in episode.own:
             if turn.call is None or episode.players[turn.seat] not in self._players:
                 continue
             self._replies, self._tokens = self._replies + 1, self._tokens + len(turn.call.sampled_ids)

@@ -252,8 +252,8 @@ def player_of(run: Path, number: int) -> Snapshot:
 def find_match(run: Path, match: str) -> tuple[Game, Episode]:
     """A match of a run, and the game it was played in. ConfigError names a few ids where there is none.
 
-    Evaluation plays matches of the same id in every iteration: iter_003/eval/… is that of iteration 3, eval/… the
-    first.
+    In a run of 0.1.0 evaluation's matches have the same id in every iteration: there, iter_003/eval/… is that of
+    iteration 3, eval/… the first.
     """
     game = instantiate(saved(run).game)
     seen: list[str] = []

@@ -7,7 +7,7 @@ can be paired.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import combinations, islice, product
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from ..credit.base import logs
 from ..data.episode import Episode
 from ..data.sample import Demonstration, Sample
+from ..data.scorer import judged
 from ..games.base import Scenario
 from ..learners.likelihood import logprobs, mean_logprob
 from ..models.snapshot import Snapshot
@@ -27,6 +28,7 @@ from .demonstrations import Demonstrations, rendered
 from .harness import Benchmark, measure
 from .parts import LEARNER, PREVIOUS, plain
 from .run import Run, figures
+from .scoring import Scoring
 
 DRIFT_SAMPLES = 256  # matches whose words are scored under the start
 
@@ -36,7 +38,7 @@ class Evaluation:
 
     def __init__(self, run: Run) -> None:
         self.run, self.config, self.game, self.seed = run, run.config, run.game, run.seed
-        self.demonstrations = Demonstrations(run)
+        self.demonstrations, self.scoring = Demonstrations(run), Scoring(run)
         self.sampling = Sampling(**plain(self.config.eval.sampling))
         self.greedy = replace(self.sampling, temperature=0.0)
 
@@ -117,7 +119,7 @@ class Evaluation:
         """The paired difference in greedy self-play between a snapshot and the start, over every held-out scenario."""
         name = "iter_{:03d}/eval/greedy"
         return ranks.shared(
-            lambda: paired(self.run.episodes(name.format(0)), self.run.episodes(name.format(number)), metric).to_json()
+            lambda: paired(self._judged(name.format(0)), self._judged(name.format(number)), metric).to_json()
         )
 
     def gains(self, number: int) -> dict[str, Any]:
@@ -126,7 +128,7 @@ class Evaluation:
         folder = f"eval/{'final' if self._confirms else 'versus'}/{self.config.eval.start_name}"
 
         def work() -> dict[str, Any]:
-            before, after = (list(self.run.episodes(f"iter_{each:03d}/{folder}")) for each in (0, number))
+            before, after = (list(self._judged(f"iter_{each:03d}/{folder}")) for each in (0, number))
             both = summarise(before, [LEARNER]).keys() & summarise(after, [LEARNER]).keys()
             return {name: paired(before, after, name, [LEARNER]).to_json() for name in sorted(both)}
 
@@ -173,7 +175,7 @@ class Evaluation:
     def _self_play(
         self, number: int, what: str, scenarios: Sequence[Scenario], sampling: Sampling, who: Who, k: int = 1
     ) -> dict[str, Any]:
-        seatings = self_play(self.game, scenarios, LEARNER, self.seed, f"eval/{what}", k)
+        seatings = self_play(self.game, scenarios, LEARNER, self.seed, f"iter_{number:03d}/eval/{what}", k)
         return self._played(number, what, seatings, sampling, who)
 
     def _versus(
@@ -186,7 +188,9 @@ class Evaluation:
         who: Who,
         k: int = 1,
     ) -> dict[str, Any]:
-        seatings = both_seatings(self.game, scenarios, LEARNER, other, self.seed, f"eval/{what}/{other}", k)
+        seatings = both_seatings(
+            self.game, scenarios, LEARNER, other, self.seed, f"iter_{number:03d}/eval/{what}/{other}", k
+        )
         return self._played(number, f"{what}/{other}", seatings, sampling, who)
 
     def _played(
@@ -197,9 +201,14 @@ class Evaluation:
             [what.rpartition("/")[2]]
         )
         inputs = {"players": versions, "sampling": asdict(sampling), "game": self.run.node("game")}
-        return self.run.stage(
+        played = self.run.stage(
             name, inputs, lambda: self.run.play(name, seatings, lambda found: figures(found, [LEARNER]), sampling, who)
         )
+        return self.scoring.score(name) | played
+
+    def _judged(self, name: str) -> Iterator[Episode]:
+        """The stored matches of a stage, the scorer's scores among their metrics."""
+        return judged(self.scoring.matches(name))
 
     # --- texts -------------------------------------------------------------------------------------------------------
 
@@ -265,5 +274,5 @@ class Evaluation:
 
 def everything_said(episodes: Collection[Episode]) -> list[Sample]:
     """All that language models said in `episodes`, legal or not, for scoring only."""
-    said = ((log, {turn.request: (1.0, 1.0) for turn in log.episode.turns if turn.call}) for log in logs(episodes))
+    said = ((log, {turn.request: (1.0, 1.0) for turn in log.episode.own if turn.call}) for log in logs(episodes))
     return [sample for log, numbers in said for sample in log.samples(numbers)]

@@ -4,14 +4,14 @@ It holds no algorithm's formula: who is trained on what is credit's, how is the 
 rank runs it: all of them play and learn, while files are read and figures are made on rank 0, for all.
 
     iter_000/  demonstrations/ base/ start/ (after imitation) adapter/ (a fresh one, where wanted) eval/
-    iter_001/  play/ score/ (where there is a scorer) learn/ (samples and the next snapshot) eval/ benchmark/ (where one
-               is chosen)
+    iter_001/  play/ learn/ (samples and the next snapshot) eval/ benchmark/ (where one is chosen)
+
+Where there is a scorer, a stage of play and each of eval holds a stage score/.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ from omegaconf import DictConfig
 from ..credit import Credit, Verdict
 from ..data.replay import replay
 from ..data.sample import Demonstration, Sample
-from ..data.scorer import ScoredMatches, write_scores
 from ..data.sources.base import Rewarded
 from ..data.store import Matches
 from ..games.base import Game, Scenario
@@ -43,6 +42,7 @@ from .directory import prune, restored, stored
 from .evaluation import Evaluation
 from .parts import LEARNER, Parts, Recipe, plain
 from .run import Run
+from .scoring import Scoring
 
 
 class Loop(Run):
@@ -50,7 +50,7 @@ class Loop(Run):
 
     def __init__(self, parts: Parts, out: Path, progress: Progress) -> None:
         super().__init__(parts, out, progress)
-        self.demonstrations = Demonstrations(self)
+        self.demonstrations, self.scoring = Demonstrations(self), Scoring(self)
 
     # --- stages ------------------------------------------------------------------------------------------------------
 
@@ -155,22 +155,6 @@ class Loop(Run):
 
         return self.stage(name, inputs, work)
 
-    def score(self, number: int, source: Run | None = None) -> dict[str, Any] | None:
-        """The scorer's scores of round `number` (in the run of `source`), into a file; returns their figures. None
-        without a scorer."""
-        name, scorer, matches = f"iter_{number:03d}/score", self.parts.scorer, self.matches(number, source)
-        if scorer is None or not isinstance(matches, ScoredMatches):
-            return None
-
-        def make() -> dict[str, Any]:
-            write_scores(matches.scores, scorer, matches)
-            tally = Tally([LEARNER])
-            for each in matches.scored():
-                tally.add(replace(each.episode, result=replace(each.episode.result, metrics=each.scores)))
-            return to_json(tally.figures())
-
-        return self.stage(name, {"scorer": plain(self.config.scorer), "seed": self.seed}, lambda: ranks.shared(make))
-
     def learn(self, number: int, snapshot: Snapshot, source: Run | None = None) -> Snapshot:
         """The next snapshot: credit chooses from the round that `snapshot` played (in the run of `source`), the learner
         trains."""
@@ -187,7 +171,7 @@ class Loop(Run):
         if self.parts.scorer is not None:
             inputs["scorer"] = plain(self.config.scorer)
             for each in self._rounds(number):
-                self.score(each, source)
+                self.scoring.score(f"iter_{each:03d}/play", source)
 
         def work() -> dict[str, Any]:
             if recipe.credit.mix != 0:
@@ -228,21 +212,14 @@ class Loop(Run):
         """The rounds on which iteration `number` is trained."""
         return range(max(1, number - self.config.replay), number + 1)
 
-    def matches(self, number: int, source: Run | None = None) -> Matches:
-        """The matches of a round that the run `source` played, with what the scorer of this run says of them where
-        there is one."""
-        played = (source or self).episodes(f"iter_{number:03d}/play")
-        if self.parts.scorer is None:
-            return played
-        return ScoredMatches(played.folder, self.out / f"iter_{number:03d}/score/scores.jsonl")
-
     def samples(self, number: int, source: Run, snapshot: Snapshot, recipe: Recipe) -> tuple[Lessons, dict[str, Any]]:
         """What the learner is given of this round and of the `replay` rounds before it, and what credit kept of this
         one."""
         lessons: list[Any] = []
         kept: dict[str, Any] = {}
         for each in self._rounds(number):
-            episodes, mixed = self.matches(each, source), self._mixed(each, recipe.credit)
+            episodes = self.scoring.matches(f"iter_{each:03d}/play", source)
+            mixed = self._mixed(each, recipe.credit)
             if recipe.learner.reads == "chats":
                 given = recipe.credit(episodes, LEARNER)
                 lessons += [*chats(self.game, episodes, given.table), *mixed]
@@ -361,7 +338,7 @@ def _with_training(loop: Loop, row: dict[str, Any]) -> dict[str, Any]:
             key: value for key, value in loop.outputs(f"{folder}/play").items() if key != "figures"
         } | learned["credit"]
         row["learn"] = learned["learn"]
-        if (scores := loop.done.get(f"{folder}/score")) is not None:
+        if (scores := loop.done.get(f"{folder}/play/score")) is not None:
             row["scores"] = scores.outputs
     elif "iter_000/start" in loop.done:
         row["learn"] = loop.outputs("iter_000/start")["learn"]

@@ -258,13 +258,13 @@ def test_a_scorers_scores_are_written_once_and_told_to_credit(tmp_path: Path) ->
     made.parts = replace(made.parts, scorer=Modesty())
     made.learn(1, begin)
     assert [sample.id for sample in notes.given[0]] == [f"iter_001/play/s{at}/0/a/0" for at in range(3)]
-    assert made.outputs("iter_001/score")["modesty"]["mean"] == -2.5 and made.score(1) == made.outputs("iter_001/score")
-    rows = [json.loads(line) for line in (tmp_path / "run/iter_001/score/scores.jsonl").read_text().splitlines()]
+    assert made.outputs("iter_001/play/score")["modesty"]["mean"] == -2.5
+    rows = [json.loads(line) for line in (tmp_path / "run/iter_001/play/score/scores.jsonl").read_text().splitlines()]
     assert rows[5] == {"id": "iter_001/play/s5/0", "scores": {"modesty": {"a": -5.0, "b": -9.0}}}
     unscored, _ = loop(tmp_path / "other", credit, None, begin)
     with pytest.raises(InputError, match="score='modesty': match iter_001/play/s0/0 has no such metric"):
         unscored.learn(1, begin)
-    assert unscored.score(1) is None and not (tmp_path / "other/iter_001/score").exists()
+    assert unscored.scoring.score("iter_001/play") == {} and not (tmp_path / "other/iter_001/play/score").exists()
 
 
 class Modesty:
