@@ -13,18 +13,16 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from ..backends.openai import served
-from ..games.base import Game
+from ..games.base import Game, services
 from ..play.player import Backend
 from ..play.seats import HUMAN, Opponent
 from ..report.trackers import Jsonl, Tracker
 from ..system import ranks
 from ..system.naming import locate, nearest
 from .config import ConfigError, imitation_learner, scheduled
-from .directory import SAVED, begun, kept, on_disk
+from .directory import SAVED, SPENDING, begun, kept, on_disk
 from .loop import Loop
 from .parts import LEARNER, PREVIOUS, Parts, Recipe
-
-SPENDING = "spending"  # folder of the ledgers
 
 
 def build(config: DictConfig, out: Path) -> Parts:
@@ -94,23 +92,31 @@ def _opponent(name: str, config: DictConfig, out: Path) -> Opponent:
 
 
 def _strangers(parts: Parts) -> Iterator[str]:
-    """Names of players that nobody has, and roles that the game lacks."""
+    """Names of players that nobody has, and seats that the game lacks."""
     config, game, task = parts.config, parts.game, _task(parts.config)
-    models = {LEARNER, HUMAN, *parts.opponents}
-    if clash := sorted(parts.opponents.keys() & {LEARNER, PREVIOUS, config.eval.start_name, HUMAN, *game.scripts()}):
-        yield f"opponents: {', '.join(clash)} is taken: by the learner, its start, a person or a script of {game.name}"
-    for role in config.players.keys() - {*game.roles, "default", "opponent"}:
-        yield f"players.{role}: {game.name} has no such role{nearest(role, game.roles)}"
-    if "opponent" in config.players and len(config.players) > 1:
+    serving, players = services(game), config.players
+    models, own = {LEARNER, HUMAN, *parts.opponents}, {*game.scripts(), *serving}
+    if clash := sorted(parts.opponents.keys() & {LEARNER, PREVIOUS, config.eval.start_name, HUMAN, *own}):
+        taken = f"a script or service of {game.name}"
+        yield f"opponents: {', '.join(clash)} is taken: by the learner, its start, a person, {taken}"
+    for seat in players.keys() - {*(known := [*game.roles, *serving]), "default", "opponent"}:
+        yield f"players.{seat}: {game.name} has no such seat{nearest(seat, known)}"
+    for seat in [each for each in serving if players.get(each) == LEARNER]:
+        yield f"players.{seat}: it serves the match, so the learner, who plays for a payoff, does not sit there"
+    if "opponent" in players and players.keys() & {"default", *game.roles}:
         yield "players.opponent: the learner takes every role in turn, so no role can be given to somebody else"
-    asked = [(f"players.{role}", name, models) for role, name in config.players.items()]
+    asked = [
+        (f"players.{seat}", name, models | ({seat} if seat in serving else set())) for seat, name in players.items()
+    ]
+    if len(game.roles) == 1 and str(config.metric).startswith("versus."):
+        yield f"metric: nobody meets anybody in {game.name}, a game for one: say metric=sampled.…"
     if task in ("selfplay", "evaluate"):
         asked += [("eval.opponents", name, {PREVIOUS, *parts.opponents}) for name in config.eval.opponents]
     if config.imitate.matches:
         asked += [("imitate.players", name, set()) for name in config.imitate.players]
     for key, name, others in asked:
-        if name not in (known := {*game.scripts(), *others}):
-            yield f"{key}: there is no player {name}{nearest(name, known)}"
+        if name not in (named := {*game.scripts(), *others}):
+            yield f"{key}: there is no player {name}{nearest(name, named)}"
 
 
 def _misplaced(parts: Parts) -> Iterator[str]:

@@ -16,7 +16,8 @@ from ..credit.base import logs
 from ..data.episode import Episode
 from ..data.sample import Demonstration, Sample
 from ..data.scorer import judged
-from ..games.base import Scenario
+from ..data.store import Matches
+from ..games.base import Scenario, seats
 from ..learners.likelihood import logprobs, mean_logprob
 from ..models.snapshot import Snapshot
 from ..play.pairing import Seating, both_seatings, self_play
@@ -30,6 +31,7 @@ from .parts import LEARNER, PREVIOUS, plain
 from .run import Run, figures
 from .scoring import Scoring
 
+ALONE = "alone"
 DRIFT_SAMPLES = 256  # matches whose words are scored under the start
 
 
@@ -75,23 +77,23 @@ class Evaluation:
             "language": self._language(number, start),
             "demonstrations": self._held_out_demonstrations(number, snapshot),
         }
-        if len(self.game.roles) > 1 and (self.against_start or snapshot.version != start.version):
+        if self._met(test) and (self.against_start or snapshot.version != start.version):
             found["versus"][first] = self._versus(number, "versus", first, test, sampling, who, k)
             found["versus_greedy"][first] = self._versus(number, "versus_greedy", first, test, self.greedy, who)
-        if previous is not None and PREVIOUS in self.config.eval.opponents:
+        if self._met(test) and previous is not None and PREVIOUS in self.config.eval.opponents:
             who = {LEARNER: snapshot, PREVIOUS: previous}
             found["versus"][PREVIOUS] = self._versus(number, "versus", PREVIOUS, test, sampling, who, k)
         return found
 
     def yardsticks(self, number: int, snapshot: Snapshot) -> dict[str, Any]:
-        """The figures of a snapshot against the game's scripts that are its opponents."""
+        """The figures of a snapshot against the game's scripts that are its opponents; where a scenario seats one role
+        alone, those of each script in that role."""
         test, who, names = self._held_out("test", self.config.eval.scenarios), {LEARNER: snapshot}, self._scripts()
+        met = names if self._met(test) else []
         return {
-            "versus": {name: self._versus(number, "versus", name, test, self.sampling, who) for name in names},
-            "versus_greedy": {
-                name: self._versus(number, "versus_greedy", name, test, self.greedy, who) for name in names
-            },
-        }
+            what: {name: self._versus(number, what, name, test, sampling, who) for name in met}
+            for what, sampling in (("versus", self.sampling), ("versus_greedy", self.greedy))
+        } | {"alone": {name: self._alone(name, test) for name in names if self._single(test)}}
 
     def confirmed(self, number: int, snapshot: Snapshot, start: Snapshot) -> dict[str, Any]:
         """The figures of the start or of the kept snapshot against the start, from `eval.final` new matches of each
@@ -135,31 +137,40 @@ class Evaluation:
         return ranks.shared(work)
 
     def tournament(self, snapshots: Mapping[str, Snapshot]) -> dict[str, dict[str, Any]]:
-        """Every snapshot against every other and the game's scripts, both seatings: [player][opponent] -> figures."""
-        test, sampling = self._held_out("test", self.config.eval.scenarios), self.sampling
-        versions = {name: snapshot.version for name, snapshot in snapshots.items()}
-        table: dict[str, dict[str, Any]] = {name: {} for name in snapshots}
+        """Every snapshot against every other and the game's scripts, in both seatings: [player][opponent] -> figures.
+
+        Where a scenario seats one role alone, [player]["alone"] are the figures of each in that role.
+        """
+        test = self._held_out("test", self.config.eval.scenarios)
+        met, names = self._met(test), [*snapshots, *self._scripts()]
+        table: dict[str, dict[str, Any]] = {name: {} for name in names}
         pairs = [*combinations(snapshots, 2), *product(snapshots, self._scripts())]
-        for one, other in pairs:
-            name = f"tournament/{one}/{other}"
-            seatings = both_seatings(self.game, test, one, other, self.seed, name)
-            who = {key: snapshots[key] for key in (one, other) if key in snapshots}
-
-            def work(
-                name: str = name, seatings: Any = seatings, who: Who = who, one: str = one, other: str = other
-            ) -> dict[str, Any]:
-                return self.run.play(
-                    name,
-                    seatings,
-                    lambda played: {each: figures(played, [each]) for each in (one, other)},
-                    sampling,
-                    who,
-                )
-
-            found = self.run.stage(name, {"players": versions, "sampling": asdict(sampling)}, work)
-            for player, opponent in ((one, other), (other, one)):
-                table.setdefault(player, {})[opponent] = found[player]
+        for one, other in pairs if met else []:
+            name, serving = f"tournament/{one}/{other}", self.run.serving
+            seatings = both_seatings(self.game, met, one, other, self.seed, name, serving=serving)
+            found = self._entered(name, seatings, snapshots, [one, other])
+            table[one][other], table[other][one] = found[one], found[other]
+        for name in names if self._single(test) else []:
+            stage = f"tournament/{name}/{ALONE}"
+            seatings = self_play(self.game, self._single(test), name, self.seed, stage, serving=self.run.serving)
+            table[name][ALONE] = self._entered(stage, seatings, snapshots, [name])[name]
         return table
+
+    def _entered(
+        self, name: str, seatings: Iterable[Seating], snapshots: Mapping[str, Snapshot], players: Sequence[str]
+    ) -> dict[str, Any]:
+        """The figures of each of `players` in one pairing of a tournament."""
+        who = {each: snapshots[each] for each in players if each in snapshots}
+        versions = {each: snapshot.version for each, snapshot in snapshots.items()} | self.run.served()
+
+        def look(played: Matches) -> dict[str, Any]:
+            return {each: figures(played, [each]) for each in players}
+
+        inputs = {"players": versions, "sampling": asdict(self.sampling)}
+        found: dict[str, Any] = self.run.stage(
+            name, inputs, lambda: self.run.play(name, seatings, look, self.sampling, who)
+        )
+        return found
 
     # --- matches -----------------------------------------------------------------------------------------------------
 
@@ -172,10 +183,25 @@ class Evaluation:
         paired."""
         return self.game.scenarios(split)[:count]
 
+    def _met(self, scenarios: Sequence[Scenario]) -> list[Scenario]:
+        """Those of `scenarios` in which players meet."""
+        return [each for each in scenarios if len(seats(self.game, each)) > 1]
+
+    def _single(self, scenarios: Sequence[Scenario]) -> list[Scenario]:
+        """Those of `scenarios` that seat one role alone."""
+        return [each for each in scenarios if len(seats(self.game, each)) == 1]
+
+    def _alone(self, name: str, scenarios: Sequence[Scenario]) -> dict[str, Any]:
+        """The figures of an opponent in scenarios for one, which are the same in every iteration."""
+        stage = f"iter_000/eval/{ALONE}/{name}"
+        seatings = self_play(self.game, self._single(scenarios), name, self.seed, stage, serving=self.run.serving)
+        return self._played(0, f"{ALONE}/{name}", seatings, self.sampling, {}, name)
+
     def _self_play(
         self, number: int, what: str, scenarios: Sequence[Scenario], sampling: Sampling, who: Who, k: int = 1
     ) -> dict[str, Any]:
-        seatings = self_play(self.game, scenarios, LEARNER, self.seed, f"iter_{number:03d}/eval/{what}", k)
+        stage = f"iter_{number:03d}/eval/{what}"
+        seatings = self_play(self.game, scenarios, LEARNER, self.seed, stage, k, self.run.serving)
         return self._played(number, what, seatings, sampling, who)
 
     def _versus(
@@ -188,21 +214,29 @@ class Evaluation:
         who: Who,
         k: int = 1,
     ) -> dict[str, Any]:
-        seatings = both_seatings(
-            self.game, scenarios, LEARNER, other, self.seed, f"iter_{number:03d}/eval/{what}/{other}", k
-        )
+        """The figures of the learner in matches against `other`, in the scenarios in which players meet."""
+        stage, met = f"iter_{number:03d}/eval/{what}/{other}", self._met(scenarios)
+        seatings = both_seatings(self.game, met, LEARNER, other, self.seed, stage, k, self.run.serving)
         return self._played(number, f"{what}/{other}", seatings, sampling, who)
 
     def _played(
-        self, number: int, what: str, seatings: Iterable[Seating], sampling: Sampling, who: Who
+        self,
+        number: int,
+        what: str,
+        seatings: Iterable[Seating],
+        sampling: Sampling,
+        who: Who,
+        player: str = LEARNER,
     ) -> dict[str, Any]:
+        """The figures of `player` in the matches of `seatings`, which are a stage of the iteration's evaluation."""
         name = f"iter_{number:03d}/eval/{what}"
         versions = {key: snapshot.version for key, snapshot in who.items()} | self.run.versions(
             [what.rpartition("/")[2]]
         )
+        versions |= self.run.served()
         inputs = {"players": versions, "sampling": asdict(sampling), "game": self.run.node("game")}
         played = self.run.stage(
-            name, inputs, lambda: self.run.play(name, seatings, lambda found: figures(found, [LEARNER]), sampling, who)
+            name, inputs, lambda: self.run.play(name, seatings, lambda found: figures(found, [player]), sampling, who)
         )
         return self.scoring.score(name) | played
 
@@ -273,6 +307,7 @@ class Evaluation:
 
 
 def everything_said(episodes: Collection[Episode]) -> list[Sample]:
-    """All that language models said in `episodes`, legal or not, for scoring only."""
-    said = ((log, {turn.request: (1.0, 1.0) for turn in log.episode.own if turn.call}) for log in logs(episodes))
+    """All that the learner said in `episodes`, legal or not, for scoring only."""
+    learner = logs(episodes, LEARNER)
+    said = ((log, {turn.request: (1.0, 1.0) for turn in log.episode.own if turn.call}) for log in learner)
     return [sample for log, numbers in said for sample in log.samples(numbers)]

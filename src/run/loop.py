@@ -140,7 +140,7 @@ class Loop(Run):
             "game": self.node("game"),
             "seed": self.seed,
         }
-        inputs |= {"players": self.versions(map(str, self.config.players.values()))}
+        inputs |= {"players": self.versions(map(str, self.config.players.values())) | self.served()}
 
         def told(episodes: Matches) -> dict[str, Any]:
             said, tally = Language([LEARNER]), Tally([LEARNER])
@@ -191,14 +191,12 @@ class Loop(Run):
     def _self_play(self, number: int) -> Seatings:
         """This iteration's matches: each role is played by whom `players` names, by the learner unless it says
         otherwise; or the learner plays each role in turn, against its `opponent`."""
-        named = dict(plain(self.config.players))
+        named = {str(seat): str(player) for seat, player in self.config.players.items()}
         scenarios, stage = self._drawn("train", self.config.play.scenarios, number), f"iter_{number:03d}/play"
         if "opponent" in named:
-            return both_seatings(
-                self.game, scenarios, LEARNER, named["opponent"], self.seed, stage, self.config.play.group
-            )
-        default = named.pop("default", LEARNER)
-        players = {role: str(named.get(role, default)) for role in self.game.roles}
+            against, k = named["opponent"], self.config.play.group
+            return both_seatings(self.game, scenarios, LEARNER, against, self.seed, stage, k, self.serving)
+        players = dict.fromkeys(self.game.roles, named.pop("default", LEARNER)) | named
         return fixed(self.game, scenarios, players, self.seed, stage, self.config.play.group)
 
     def _drawn(self, split: str, count: int, number: int) -> list[Scenario]:
@@ -369,13 +367,15 @@ def _flat(value: Any, key: str) -> Iterator[tuple[str, Any]]:
 
 
 def metric_name(config: DictConfig) -> str:
-    """The name of the metric, without what it is taken from: win_rate of versus.start.win_rate."""
-    return str(config.metric).rpartition(".")[2]
+    """The name of the metric, without what it is taken from: win_rate of versus.start.win_rate, deal.score of
+    sampled.deal.score."""
+    part, *name = str(config.metric).split(".")
+    return ".".join(name[part.startswith("versus") :])
 
 
 def figure_of(row: Mapping[str, Any], path: str) -> float:
-    """The figure at `path` (sampled.score, versus.start.win_rate) of an iteration."""
-    found: Any = row
-    for name in path.split("."):
-        found = found[name]
-    return float(found["mean"])
+    """The figure at `path` (sampled.score, versus.start.win_rate) of an iteration. A metric's name may have dots."""
+    if path in row:
+        return float(row[path]["mean"])
+    part, _, rest = path.partition(".")
+    return figure_of(row[part], rest)

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from ..data.episode import Episode
 from ..data.store import Matches
+from ..games.base import services
 from ..play.arena import Report
 from ..play.pairing import Seating
 from ..play.player import Sampling
@@ -23,6 +24,7 @@ from ..report.estimates import summarise, to_json
 from ..report.progress import Progress
 from ..system import ranks
 from ..system.files import digest
+from .directory import SPENDING
 from .parts import Parts, plain
 from .stages import Clock, Done, stage
 
@@ -34,7 +36,9 @@ class Run:
         self.parts, self.config, self.game = parts, parts.config, parts.game
         self.out, self.progress = out, progress
         self.seed = int(parts.config.seed)
-        self.table = Table(self.game, parts.backend, self.config.play.in_flight, parts.opponents)
+        self.table = Table(
+            self.game, parts.backend, self.config.play.in_flight, parts.opponents, ledgers=out / SPENDING
+        )
         self.done: dict[str, Done] = {}
         self.clock = Clock()
         self._nodes: dict[str, Any] = {}
@@ -87,6 +91,16 @@ class Run:
     def versions(self, names: Iterable[str]) -> dict[str, str]:
         """The versions of those of `names` that are opponents from the config."""
         return {name: self.parts.opponents[name].snapshot.version for name in names if name in self.parts.opponents}
+
+    @property
+    def serving(self) -> dict[str, str]:
+        """Who sits in the game's services, where that is not the game's own: service -> player, in every stage."""
+        players = self.config.players
+        return {service: str(players[service]) for service in services(self.game) if service in players}
+
+    def served(self) -> dict[str, str]:
+        """The same as an input of stages: service -> version of who sits there."""
+        return {service: self.versions([name]).get(name, name) for service, name in self.serving.items()}
 
     def episodes(self, name: str) -> Matches:
         """The stored matches of the stage `name`, by id."""
