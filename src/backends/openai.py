@@ -25,7 +25,7 @@ from ..games.base import Finish
 from ..models.snapshot import Snapshot
 from ..play.player import Completion, Prompt
 from ..system.files import InputError
-from .spending import Ledger, Prices, Ticket
+from ..system.spending import Ledger, Prices, Ticket
 
 if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI, OpenAI

@@ -83,7 +83,7 @@ class Episode:
     def refused(self, seat: str) -> frozenset[str]:
         """The requests whose replies by `seat` were illegal, which nobody is trained on: the seat's next request was a
         retry, the game marked them as retried, or it is the last reply of a seat that is to blame."""
-        own = [turn for turn in self.turns if turn.seat == seat]
+        own = [turn for turn in self.turns if turn.seat == seat and turn.kind != "probe"]
         retried = {turn.request for turn, after in pairwise(own) if after.kind == "retry"}
         marked = {turn.request for turn in own if "retry" in self.result.marks.get(turn.request, {})}
         last = {turn.request for turn in own[-1:] if seat in self.result.blame}
@@ -169,7 +169,7 @@ def streams(episode: Episode, seat: str) -> list[Stream]:
     """The token streams of a seat: one when every turn extended the last, one more for each fork.
 
     A span stands in exactly one stream, the first that holds it, so no token is trained on twice. Turns of a parent
-    match are context: they have no span.
+    match are context: they have no span. A probe, which no later turn extends, ends a stream of its own.
     """
     done: dict[str, Stream] = {}  # request -> the stream that ends with its sampled ids
     extended: set[str] = set()
@@ -179,7 +179,7 @@ def streams(episode: Episode, seat: str) -> list[Stream]:
         if turn.seat != seat or call is None:
             continue
         base = done[call.parent] if call.parent is not None else Stream(seat, (), (), {})
-        whole = call.shared == len(base.token_ids)
+        whole = call.shared == len(base.token_ids) and turn.kind != "probe"
         if whole and call.parent is not None and call.parent not in extended:
             extended.add(call.parent)
             spans, logprobs = dict(base.spans), base.logprobs

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ..data.episode import Episode, Turn
 from ..data.store import EpisodeStore
-from ..games.base import Game, Match, Reply, Request
+from ..games.base import Game, Match, Reply, Request, seats, services
 from ..system.seeds import derive
 from .pairing import Seating
 from .player import Completion, Player, Prompt, Recalls, Remembers
@@ -170,10 +170,9 @@ class _Session:
     def seat(self, seating: Seating) -> None:
         if seating.match in self.tables:
             raise ValueError(f"match {seating.match} is planned twice")
-        if set(seating.players) != set(self.game.roles):
-            raise ValueError(
-                f"match {seating.match} seats {list(seating.players)}; {self.game.name} has {list(self.game.roles)}"
-            )
+        wanted = [*seats(self.game, seating.scenario), *services(self.game)]
+        if set(seating.players) != set(wanted):
+            raise ValueError(f"match {seating.match} seats {list(seating.players)}; {self.game.name} has {wanted}")
         if unknown := sorted(set(seating.players.values()) - set(self.players)):
             raise KeyError(
                 f"match {seating.match} needs the players {unknown}; at the table are {sorted(self.players)}"
@@ -232,11 +231,10 @@ class _Session:
                 f"{(turn.seat, turn.kind)}"
             )
         table.answered[request.id] = turn
-        if seating.parent is None and turn.call is not None:
-            table.policies[request.seat] = turn.call.policy
-        player = self.players[seating.players[request.seat]]
-        if isinstance(player, Recalls):
-            player.recall(prompt, turn)
+        if isinstance(player := self.players[seating.players[request.seat]], Recalls):
+            version = player.recall(prompt, turn)
+            if seating.parent is None:  # of a parent's turns nothing is said
+                table.policies[request.seat] = version
 
     def submit(self) -> None:
         for name, prompts in self.outbox.items():

@@ -117,8 +117,9 @@ class Remembers(Protocol):
 class Recalls(Protocol):
     """A player that can take up a stream where recorded turns left it."""
 
-    def recall(self, prompt: Prompt, turn: Turn) -> None:
-        """`prompt` was answered by `turn` before. Called for each such prompt of a stream, in order."""
+    def recall(self, prompt: Prompt, turn: Turn) -> str:
+        """`prompt` was answered by `turn` before. Called for each such prompt of a stream, in order; gives back the
+        version that answers from here on."""
 
 
 class Backend(Player, Protocol):

@@ -1,6 +1,7 @@
 """The table of a stage: players by name, and matches played until none is owed.
 
-A name is that of one of the game's scripts, of a person, of a snapshot, or of an opponent that the config names.
+A name is that of one of the game's scripts or services, of a person, of a snapshot, or of an opponent that the config
+names.
 """
 
 from __future__ import annotations
@@ -15,14 +16,15 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from ..data.store import EpisodeStore
-from ..games.base import Game
+from ..games.base import Game, services
 from ..models.snapshot import Snapshot
 from ..system import ranks
 from ..system.files import append_lines
 from .arena import Arena, Report, TooManyFailures, owed
 from .pairing import Seating, Seatings
 from .player import Backend, Player, Sampling
-from .players import HumanPlayer, LanguagePlayer, ScriptedPlayer, ServedPlayer, Switchboard
+from .players import HumanPlayer, LanguagePlayer, ServedPlayer, Switchboard
+from .tools import service
 
 HUMAN = "human"
 ATTEMPTS = 3  # rounds in which matches that lost a player are played again before the run stops
@@ -43,12 +45,14 @@ class Opponent:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Where matches of `game` are played. `backend` builds a backend, which lives as long as one call of `play`."""
+    """Where matches of `game` are played. `backend` builds a backend, which lives as long as one call of `play`;
+    `ledgers` is the folder in which the requests to tools are booked (None: in memory)."""
 
     game: Game
     backend: Callable[[], Backend]
     in_flight: int
     opponents: Mapping[str, Opponent] = field(default_factory=dict)
+    ledgers: Path | None = None
 
     def play(self, folder: Path, seatings: Iterable[Seating], sampling: Sampling, snapshots: Who, watch: Watch) -> None:
         """Plays into the episode store `folder` what it lacks of `seatings`, which all ranks share, each with a shard
@@ -91,8 +95,8 @@ class Table:
     def _seated(self, names: set[str], sampling: Sampling, snapshots: Who) -> Iterator[dict[str, Player]]:
         """The players of these names. One backend serves the learner and all opponents without one of their own; all
         are closed."""
-        scripts = self.game.scripts()
-        players: dict[str, Player] = {name: ScriptedPlayer(scripts[name], name) for name in names & scripts.keys()}
+        own = {**self.game.scripts(), **services(self.game)}
+        players: dict[str, Player] = {name: service(own[name], name, self.ledgers) for name in names & own.keys()}
         if HUMAN in names:
             players[HUMAN] = HumanPlayer()
         models = {**self.opponents, **{name: Opponent(snapshot) for name, snapshot in snapshots.items()}}

@@ -274,5 +274,5 @@ class Evaluation:
 
 def everything_said(episodes: Collection[Episode]) -> list[Sample]:
     """All that language models said in `episodes`, legal or not, for scoring only."""
-    said = ((log, {turn.request: (1.0, 1.0) for turn in log.episode.turns if turn.call}) for log in logs(episodes))
+    said = ((log, {turn.request: (1.0, 1.0) for turn in log.episode.own if turn.call}) for log in logs(episodes))
     return [sample for log, numbers in said for sample in log.samples(numbers)]

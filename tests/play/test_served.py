@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 from parley.backends.hf import HFBackend
 from parley.backends.openai import OpenAIBackend, served
-from parley.backends.spending import SpendingLimit
 from parley.credit import FilteredBC, NothingKept, logs
 from parley.data.episode import Episode, streams
 from parley.data.replay import replay
@@ -29,6 +28,7 @@ from parley.play.pairing import both_seatings, self_play
 from parley.play.player import Prompt, Sampling
 from parley.play.seats import Opponent, Table
 from parley.system.files import read_jsonl
+from parley.system.spending import SpendingLimit
 from tables import Bids
 
 from openai_server import KEY, REAL, Server, completion, model_name
