@@ -29,11 +29,16 @@ from ...system.files import write_json, write_text
 
 @ranks.collective
 def evaluate(config: DictConfig, out: Path, run: str) -> float | None:
-    """A tournament between all snapshots of `run` and the game's scripts, on the test split, in the game of that
-    run."""
+    """A tournament between all snapshots of `run` and the game's scripts, on the test split, in the game of that run.
+
+    In a service sits whoever sat there in the run, unless this config says otherwise.
+    """
     old = saved(Path(run))
     for node in ("game", "backend", "model"):
         config[node] = old[node]
+    served = {seat: player for seat, player in old.players.items() if seat not in ("default", "opponent")}
+    config.players = {**served, **config.players}
+    config.opponents = {**old.opponents, **config.opponents}
     with running(config, out) as loop:
         table = Evaluation(loop).tournament(all_snapshots(Path(run)))
         ranks.shared(lambda: write_json(out / "tournament.json", table))
