@@ -105,11 +105,25 @@ def both_seatings(
 ) -> Seatings:
     """Every scenario with `a` in each role in turn and `b` in all others, `k` times: 2k matches of a game for two."""
     others = {**dict.fromkeys(game.roles, b), **serving}
+    return in_turn(game, scenarios, [(role, {**others, role: a}) for role in game.roles], seed, stage, k)
 
-    def tables(scenario: Scenario) -> list[dict[str, str]]:
-        return [seated(game, scenario, {**others, role: a}) for role in seats(game, scenario)]
 
-    return Seatings(partial(_seated, scenarios, tables, seed, stage, k))
+def in_turn(
+    game: Game,
+    scenarios: Sequence[Scenario],
+    tables: Sequence[tuple[str, Mapping[str, str]]],
+    seed: int,
+    stage: str,
+    k: int = 1,
+) -> Seatings:
+    """Every scenario at each of `tables` (a role, and the players), `k` times; a table whose role the scenario does not
+    seat is passed over."""
+
+    def seating(scenario: Scenario) -> list[dict[str, str]]:
+        there = seats(game, scenario)
+        return [seated(game, scenario, players) for role, players in tables if role in there]
+
+    return Seatings(partial(_seated, scenarios, seating, seed, stage, k))
 
 
 def branches(episode: Episode, turns: int, players: Mapping[str, str], seed: int, stage: str, k: int = 1) -> Seatings:

@@ -9,10 +9,8 @@ from typing import Any
 
 from ..data.scorer import ScoredMatches, judged, write_scores
 from ..data.store import Matches
-from ..report.estimates import Tally, to_json
-from ..system import ranks
-from .parts import LEARNER, plain
-from .run import Run
+from .parts import plain
+from .run import Run, of_each
 
 
 class Scoring:
@@ -29,18 +27,15 @@ class Scoring:
         return ScoredMatches(played.folder, self.run.out / name / "score/scores.jsonl")
 
     def score(self, name: str, source: Run | None = None) -> dict[str, Any]:
-        """Scores the matches of the stage `name`; returns the learner's figures, {} without a scorer."""
+        """Scores the matches of the stage `name`; returns the figures of each policy, {} without a scorer."""
         matches, scorer = self.matches(name, source), self.run.parts.scorer
         if scorer is None or not isinstance(matches, ScoredMatches):
             return {}
 
         def make() -> dict[str, Any]:
             write_scores(matches.scores, scorer, matches)
-            tally = Tally([LEARNER])
-            for episode in judged(matches, alone=True):
-                tally.add(episode)
-            return to_json(tally.figures())
+            return of_each(judged(matches, alone=True), self.run.parts.policies)
 
         inputs = {"scorer": plain(self.run.config.scorer), "seed": self.run.seed}
-        found: dict[str, Any] = self.run.stage(f"{name}/score", inputs, lambda: ranks.shared(make))
+        found: dict[str, Any] = self.run.stage(f"{name}/score", inputs, alone=make)
         return found
