@@ -116,12 +116,14 @@ def in_turn(
     stage: str,
     k: int = 1,
 ) -> Seatings:
-    """Every scenario at each of `tables` (a role, and the players), `k` times; a table whose role the scenario does not
-    seat is passed over."""
+    """Every scenario at each of `tables` (a role, and the players), `k` times.
+
+    A table is passed over where the scenario does not seat its role (any scenario will do for "").
+    """
 
     def seating(scenario: Scenario) -> list[dict[str, str]]:
         there = seats(game, scenario)
-        return [seated(game, scenario, players) for role, players in tables if role in there]
+        return [seated(game, scenario, players) for role, players in tables if role in ("", *there)]
 
     return Seatings(partial(_seated, scenarios, seating, seed, stage, k))
 

@@ -324,9 +324,9 @@ class ServedPlayer(_Modelled):
 
     def _record(self, done: Completion) -> Completion:
         prompt = self._asked.pop(done.id)
-        last = parent, before = self._streams.pop(prompt.stream, (None, ()))
+        parent, before = self._streams.pop(prompt.stream, (None, ()))
         if prompt.kind == "probe" and parent is not None:
-            self._streams[prompt.stream] = last
+            self._streams[prompt.stream] = parent, before
         if done.token_ids is None or done.logprobs is None or done.prompt_ids is None:
             return done
         from ..models.renderer import common

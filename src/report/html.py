@@ -184,7 +184,12 @@ def _metric_tables(data: Summary, policy: str, definitions: Mapping[str, str]) -
     modes: dict[str, dict[int, Figures]] = {}
     for iteration, row in _rows(data, policy).items():
         plain = {mode: getattr(row, mode) for mode in ("sampled", "greedy", "validation", "demonstrations", "scores")}
-        nested = (("sampled, versus", row.versus), ("greedy, versus", row.versus_greedy), ("benchmark", row.benchmark))
+        nested = (
+            ("sampled, versus", row.versus),
+            ("greedy, versus", row.versus_greedy),
+            ("alone,", row.alone),
+            ("benchmark", row.benchmark),
+        )
         plain |= {f"{words} {other}": figures for words, part in nested for other, figures in part.items()}
         for mode, figures in plain.items():
             if figures:

@@ -26,6 +26,7 @@ class Measured:
     validation      figures of the validation split, on which the snapshot to keep is chosen
     sampled, greedy self-play on the test split
     versus          sampled figures by opponent; versus_greedy likewise
+    alone           figures of each opponent by itself, in scenarios that seat one role
     benchmark       task -> metric -> figure
     """
 
@@ -38,6 +39,7 @@ class Measured:
     greedy: Figures = field(default_factory=dict)
     versus: Mapping[str, Figures] = field(default_factory=dict)
     versus_greedy: Mapping[str, Figures] = field(default_factory=dict)
+    alone: Mapping[str, Figures] = field(default_factory=dict)
     language: Mapping[str, float] = field(default_factory=dict)
     demonstrations: Figures = field(default_factory=dict)
     benchmark: Mapping[str, Figures] = field(default_factory=dict)
@@ -54,14 +56,20 @@ class Measured:
         return found
 
     def figure(self, path: str) -> Figure:
-        """The figure at `path`, as sampled.score or versus.start.win_rate. KeyError where there is none."""
-        name, *rest = path.split(".")
+        """The figure at `path`, as sampled.score or versus.start.win_rate; a metric may have dots of its own, as
+        deal.score. KeyError where there is none."""
+        name, _, rest = path.partition(".")
         if name not in MODES:
             raise KeyError(path)
-        found: Any = getattr(self, name)
-        for each in rest:
-            found = found[each]
-        return dict(found)
+        return _at(getattr(self, name), rest)
+
+
+def _at(part: Mapping[str, Any], path: str) -> Figure:
+    if path in part:
+        found: Figure = part[path]
+        return found
+    name, _, rest = path.partition(".")
+    return _at(part[name], rest)
 
 
 MODES = ("validation", "sampled", "greedy", "versus", "versus_greedy", "scores", "demonstrations", "benchmark")

@@ -21,7 +21,8 @@ def run_table(data: Summary, metrics: Sequence[str] | None = None, policy: str |
     """One row per iteration of a summary: the main metric sampled, greedy and against whom every iteration met, rates,
     time.
 
-    Where the demonstrations' source is known, how far the snapshot is from it, too (`kl`, nats per demonstration).
+    Below stand the demonstrators and, where a scenario seats one role alone, each opponent in it. Where the
+    demonstrations' source is known, how far the snapshot is from it, too (`kl`, nats per demonstration).
     `metrics` names the further columns; the default are the first rates (names in `_rate`) that the summary holds.
     `policy` says whose figures (None: those of the policy that the run is judged by).
     """
@@ -44,11 +45,11 @@ def run_table(data: Summary, metrics: Sequence[str] | None = None, policy: str |
         best = iteration.iteration == data.best
         head, took = f"{iteration.iteration}{' *' if best else ''}", duration(sum(iteration.seconds.values()))
         _row(table, [head, *cells, took], "bold green" if best else "")
-    if shown := data.demonstrators:
-        gap, end = [""] * (1 + len(opponents)), [""] * (1 + far)
-        _row(
-            table, ["demos", figure(shown.get(main)), *gap, *(figure(shown.get(each)) for each in further), *end], "dim"
-        )
+    gap, end = [""] * (1 + len(opponents)), [""] * (1 + far)
+    for head, shown in {"demos": data.demonstrators, **rows[0].alone}.items():
+        if shown:
+            cells = [figure(shown.get(main)), *gap, *(figure(shown.get(each)) for each in further)]
+            _row(table, [head, *cells, *end], "dim")
     table.caption = Text(
         f"* kept, chosen on validation; intervals at 95 %; {duration(data.seconds)}, {data.cpu_seconds:.0f} CPU-s"
     )

@@ -19,12 +19,10 @@ from ..play.seats import HUMAN, Opponent
 from ..report.trackers import Jsonl, Tracker
 from ..system import ranks
 from ..system.naming import locate, nearest
-from .config import SCHEDULED, ConfigError, imitation_learner, overlaid, policies, scheduled
-from .directory import SAVED, begun, kept_of, on_disk
+from .config import SCHEDULED, ConfigError, imitation_learner, judge, overlaid, policies, scheduled
+from .directory import SAVED, SPENDING, begun, kept_of, on_disk
 from .parts import PREVIOUS, Parts, Policy, Recipe, plain
 from .run import Run, cast_of
-
-SPENDING = "spending"  # folder of the ledgers
 
 
 def build(config: DictConfig, out: Path) -> Parts:
@@ -100,19 +98,25 @@ def _strangers(parts: Parts) -> Iterator[str]:
         yield f"opponents: {', '.join(clash)} is taken: by a policy, its start, a person or a script of {game.name}"
     if clash := sorted(parts.policies.keys() & {*taken, "default", "opponent"}):
         yield f"policies: {', '.join(clash)} is taken: by the start, a person or a script of {game.name}"
-    seats = [*game.roles, *services(game)]
-    for seat in config.players.keys() - {*seats, "default", "opponent"}:
-        yield f"players.{seat}: {game.name} has no such role{nearest(seat, seats)}"
-    if "opponent" in config.players and not config.players.keys() <= {"opponent", *services(game)}:
+    serving, players = services(game), config.players
+    for seat in players.keys() - {*(known := [*game.roles, *serving]), "default", "opponent"}:
+        yield f"players.{seat}: {game.name} has no such seat{nearest(seat, known)}"
+    for seat in [each for each in serving if players.get(each) in parts.policies]:
+        yield f"players.{seat}: it serves the match, so a policy, which plays for a payoff, does not sit there"
+    if "opponent" in players and players.keys() & {"default", *game.roles}:
         yield "players.opponent: the first policy takes every role in turn, so no role can be given to somebody else"
-    asked = [(f"players.{role}", name, models) for role, name in config.players.items()]
+    asked = [
+        (f"players.{seat}", name, models | ({seat} if seat in serving else set())) for seat, name in players.items()
+    ]
+    if len(game.roles) == 1 and judge(config)[1].startswith("versus."):
+        yield f"metric: nobody meets anybody in {game.name}, a game for one: say metric=sampled.…"
     if task in ("selfplay", "tournament"):
         asked += [("eval.opponents", name, {PREVIOUS, *parts.opponents}) for name in config.eval.opponents]
     if config.imitate.matches:
         asked += [("imitate.players", name, set()) for name in config.imitate.players]
     for key, name, others in asked:
-        if name not in (known := {*game.scripts(), *others}):
-            yield f"{key}: there is no player {name}{nearest(name, known)}"
+        if name not in (named := {*game.scripts(), *others}):
+            yield f"{key}: there is no player {name}{nearest(name, named)}"
 
 
 def _copies(name: str, parts: Parts) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..games.base import Game, services
 from ..models.snapshot import Snapshot
 
-Tables = list[tuple[str, dict[str, str]]]  # a role, and the player of each role (and of each service that is named)
+Tables = list[tuple[str, dict[str, str]]]  # a role without which there is no such table, or ""; who sits in each seat
 Snapshots = Mapping[str, Snapshot]  # the snapshot of each policy
 History = Sequence[Snapshots]  # that of every iteration so far, the start first
 
@@ -32,7 +32,7 @@ class Cast:
         the game's own."""
         first = self.policies[0]
         if "opponent" in self.players:
-            return dict.fromkeys(self.game.roles, first) | self.serving
+            return self.all(first)
         default = self.players.get("default", first)
         return {role: self.players.get(role, default) for role in self.game.roles} | self.serving
 
@@ -46,7 +46,11 @@ class Cast:
         """The tables of a round of play: the one table, or with `opponent` the first policy in each role in turn."""
         if "opponent" in self.players:
             return self.against(self.policies[0], self.players["opponent"])
-        return [(self.game.roles[0], self.table)]
+        return [("", self.table)]
+
+    def all(self, name: str) -> dict[str, str]:
+        """The table at which `name` plays every role."""
+        return dict.fromkeys(self.game.roles, name) | self.serving
 
     def roles(self, policy: str) -> tuple[str, ...]:
         """The roles that a policy plays."""
@@ -54,8 +58,7 @@ class Cast:
 
     def against(self, policy: str, other: str) -> Tables:
         """A policy in each of its roles in turn, `other` in all the others."""
-        others = dict.fromkeys(self.game.roles, other) | self.serving
-        return [(role, {**others, role: policy}) for role in self.roles(policy)]
+        return [(role, {**self.all(other), role: policy}) for role in self.roles(policy)]
 
     def every(self, other: str) -> Tables:
         """The tables of all policies against `other`."""
@@ -75,9 +78,8 @@ class Cast:
         return first or second
 
     def _meeting(self, one: str, other: str, able: Mapping[str, set[str]]) -> Tables:
-        others = dict.fromkeys(self.game.roles, other) | self.serving
         roles = [role for role in self.game.roles if role in able[one]]
-        return [(role, {**others, role: one}) for role in roles if {*self.game.roles} - {role} <= able[other]]
+        return [(role, {**self.all(other), role: one}) for role in roles if {*self.game.roles} - {role} <= able[other]]
 
     def snapshots(self, names: Iterable[str], history: History) -> dict[str, Snapshot]:
         """The snapshots behind those of `names` that are policies, frozen copies of them, or the start."""

@@ -220,8 +220,10 @@ def judge(config: DictConfig) -> tuple[str, str]:
 
 
 def metric_name(config: DictConfig) -> str:
-    """The name of the metric, without what it is taken from: win_rate of versus.start.win_rate."""
-    return judge(config)[1].rpartition(".")[2]
+    """The name of the metric, without what it is taken from: win_rate of versus.start.win_rate, deal.score of
+    sampled.deal.score."""
+    part, *name = judge(config)[1].split(".")
+    return ".".join(name[part.startswith("versus") :])
 
 
 ONLY = "learner"

@@ -31,6 +31,7 @@ from .config import ONLY, ConfigError, leaves, policies
 from .stages import MANIFEST, StageChanged
 
 SAVED, SUMMARY = "config.yaml", "summary.json"  # what the loop writes first and last
+SPENDING = "spending"  # folder of the ledgers
 
 
 LAUNCH = ".launch-"  # begins the names of folders in which the processes of a running job find it

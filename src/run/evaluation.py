@@ -17,7 +17,7 @@ from ..credit.base import logs
 from ..data.episode import Episode
 from ..data.sample import Demonstration, Sample
 from ..data.scorer import judged
-from ..games.base import Scenario
+from ..games.base import Scenario, seats
 from ..learners.likelihood import logprobs, mean_logprob
 from ..play.pairing import in_turn
 from ..play.player import Sampling
@@ -32,6 +32,7 @@ from .parts import PREVIOUS, plain
 from .run import Run, of_each
 from .scoring import Scoring
 
+ALONE = "alone"  # a player by itself, in a scenario that seats one role
 DRIFT_SAMPLES = 256  # matches whose words are scored under the start
 
 Met: TypeAlias = dict[str, Mapping[str, Figures]]  # opponent -> policy -> figures
@@ -71,9 +72,9 @@ class Evaluation:
         }
         met: dict[str, Met] = {"versus": {}, "versus_greedy": {}}
         moved = any(history[-1][name].version != history[0][name].version for name in self.policies)
-        if len(self.game.roles) > 1 and (self.against_start or moved):
+        if self._met(self._test) and (self.against_start or moved):
             met = self._both(number, first, history, evaluated.group)
-        if number and PREVIOUS in evaluated.opponents:
+        if number and self._met(self._test) and PREVIOUS in evaluated.opponents:
             met["versus"][PREVIOUS] = self._versus(
                 number, "versus", PREVIOUS, self._test, self.sampling, history, evaluated.group
             )
@@ -91,11 +92,13 @@ class Evaluation:
 
     def against_scripts(self, number: int, history: History, measured: Mapping[str, Measured]) -> dict[str, Measured]:
         """`measured` with what only the start and the kept iteration play: the game's scripts that are opponents, and
-        `eval.final` new matches of each scenario and seat against the start."""
+        `eval.final` new matches of each scenario and seat against the start. Where a scenario seats one role alone,
+        the figures of each script in that role."""
         met: dict[str, Met] = {"versus": {}, "versus_greedy": {}}
-        for name in self._scripts():
+        for name in self._scripts() if self._met(self._test) else []:
             for field, found in self._both(number, name, history).items():
                 met[field] |= found
+        alone = {name: self._alone(name) for name in self._scripts() if self._single(self._test)}
         if self._confirms:
             first, final = self.config.eval.start_name, self.config.eval.final
             met["versus"][first] = self._versus(number, "final", first, self._test, self.sampling, history, final)
@@ -104,6 +107,7 @@ class Evaluation:
                 each,
                 versus={**each.versus, **_of(name, met["versus"])},
                 versus_greedy={**each.versus_greedy, **_of(name, met["versus_greedy"])},
+                alone=alone,
             )
             for name, each in measured.items()
         }
@@ -149,21 +153,40 @@ class Evaluation:
 
     def tournament(self, history: Mapping[int, Snapshots]) -> dict[str, dict[str, Any]]:
         """Every snapshot (policy@iteration, the start's is @0) against every other that can play the other roles, and
-        the game's scripts: [player][opponent] -> figures."""
+        the game's scripts: [player][opponent] -> figures.
+
+        Where a scenario seats one role alone, [player]["alone"] are the figures of each in that role.
+        """
         snapshots = {f"{name}@{at}": each for at, them in history.items() for name, each in them.items()}
-        table: dict[str, dict[str, Any]] = {name: {} for name in snapshots}
-        for one, other in [*combinations(snapshots, 2), *product(snapshots, self._scripts())]:
-            name, tables = f"tournament/{one}/{other}", self.cast.meeting(one, other)
-            if not tables:
-                continue
-            who = {key: snapshots[key] for key in (one, other) if key in snapshots}
-            seatings = in_turn(self.game, self._test, tables, self.seed, name)
-            look = partial(of_each, players=(one, other))
-            inputs = {"players": self.run.versions(names(tables), who), "sampling": asdict(self.sampling)}
-            found = self.run.stage(name, inputs, partial(self.run.play, name, seatings, look, self.sampling, who))
-            for player, opponent in ((one, other), (other, one)):
-                table.setdefault(player, {})[opponent] = found[player]
+        table: dict[str, dict[str, Any]] = {name: {} for name in (*snapshots, *self._scripts())}
+        met, single = self._met(self._test), self._single(self._test)
+        for one, other in [*combinations(snapshots, 2), *product(snapshots, self._scripts())] if met else []:
+            if tables := self.cast.meeting(one, other):
+                found = self._entered(f"tournament/{one}/{other}", tables, met, snapshots, (one, other))
+                table[one][other], table[other][one] = found[one], found[other]
+        for name in table if single else []:
+            tables = [(role, self.cast.all(name)) for role in self.game.roles]
+            table[name][ALONE] = self._entered(f"tournament/{name}/{ALONE}", tables, single, snapshots, (name,))[name]
         return table
+
+    def _entered(
+        self,
+        name: str,
+        tables: Tables,
+        scenarios: Sequence[Scenario],
+        snapshots: Snapshots,
+        players: tuple[str, ...],
+    ) -> dict[str, Any]:
+        """The figures of each of `players` in one pairing of a tournament."""
+        who = {key: snapshots[key] for key in players if key in snapshots}
+        seatings = in_turn(self.game, scenarios, tables, self.seed, name)
+        versions = self.run.versions(players, who) | self.run.served()
+        inputs = {"players": versions, "sampling": asdict(self.sampling)}
+        look = partial(of_each, players=players)
+        found: dict[str, Any] = self.run.stage(
+            name, inputs, partial(self.run.play, name, seatings, look, self.sampling, who)
+        )
+        return found
 
     # --- matches -----------------------------------------------------------------------------------------------------
 
@@ -180,11 +203,25 @@ class Evaluation:
         paired."""
         return self.game.scenarios(split)[:count]
 
+    def _met(self, scenarios: Sequence[Scenario]) -> list[Scenario]:
+        """Those of `scenarios` in which players meet."""
+        return [each for each in scenarios if len(seats(self.game, each)) > 1]
+
+    def _single(self, scenarios: Sequence[Scenario]) -> list[Scenario]:
+        """Those of `scenarios` that seat one role alone."""
+        return [each for each in scenarios if len(seats(self.game, each)) == 1]
+
+    def _alone(self, name: str) -> dict[str, Any]:
+        """The figures of an opponent in scenarios for one, which are the same in every iteration."""
+        tables = [(role, self.cast.all(name)) for role in self.game.roles]
+        scenarios = self._single(self._test)
+        return self._played(0, f"{ALONE}/{name}", tables, scenarios, self.sampling, [], 1, [name])[name]
+
     def _together(
         self, number: int, what: str, scenarios: Sequence[Scenario], sampling: Sampling, history: History, k: int = 1
     ) -> dict[str, Any]:
         """Everybody as `players` says."""
-        tables = [(self.game.roles[0], self.cast.table)]
+        tables = [("", self.cast.table)]
         return self._played(number, what, tables, scenarios, sampling, history, k)
 
     def _both(self, number: int, other: str, history: History, k: int = 1) -> dict[str, Met]:
@@ -205,7 +242,7 @@ class Evaluation:
     ) -> dict[str, Any]:
         """Each policy in each of its roles against `other`."""
         tables = self.cast.backwards(number) if other == PREVIOUS else self.cast.every(other)
-        return self._played(number, f"{what}/{other}", tables, scenarios, sampling, history, k)
+        return self._played(number, f"{what}/{other}", tables, self._met(scenarios), sampling, history, k)
 
     def _played(
         self,
@@ -216,13 +253,14 @@ class Evaluation:
         sampling: Sampling,
         history: History,
         k: int,
+        players: Sequence[str] = (),
     ) -> dict[str, Any]:
-        """The figures of each policy in the matches at `tables`, `k` of each scenario at each."""
+        """The figures of each policy (or of `players`) in the matches at `tables`, `k` of each scenario at each."""
         name, who = f"iter_{number:03d}/eval/{what}", self.cast.snapshots(names(tables), history)
-        versions = self.run.versions(names(tables), who)
+        versions = self.run.versions(names(tables), who) | self.run.served()
         inputs = {"players": versions, "sampling": asdict(sampling), "game": self.run.node("game")}
         seatings = in_turn(self.game, scenarios, tables, self.seed, name, k)
-        look = partial(of_each, players=self.policies)
+        look = partial(of_each, players=players or self.policies)
         played = self.run.stage(name, inputs, partial(self.run.play, name, seatings, look, sampling, who))
         scores = self.scoring.score(name)
         return {policy: scores.get(policy, {}) | found for policy, found in played.items()}

@@ -160,7 +160,7 @@ class Loop:
         iteration goes into the backend before."""
         versions = self.run.versions(names(self.run.cast.round), self._who(history))
         live = learning.versions() if learning is not None else {}
-        inputs = {"players": {**versions, **live}, **self._play()}
+        inputs = {"players": {**versions, **live, **self.run.served()}, **self._play()}
         outputs: dict[str, Any] = self.run.stage(each.stage, inputs, partial(self._played, each, sitting, learning))
         return outputs
 

@@ -26,6 +26,7 @@ from ..report.progress import Progress
 from ..system import ranks
 from ..system.files import digest
 from .cast import Cast
+from .directory import SPENDING
 from .parts import Parts, plain
 from .stages import Clock, Done, finished, stage
 
@@ -48,7 +49,9 @@ class Run:
         self.parts, self.config, self.game = parts, parts.config, parts.game
         self.out, self.progress = out, progress
         self.seed, self.cast = int(parts.config.seed), cast_of(parts)
-        self.table = Table(self.game, parts.backend, self.config.play.in_flight, parts.opponents)
+        self.table = Table(
+            self.game, parts.backend, self.config.play.in_flight, parts.opponents, ledgers=out / SPENDING
+        )
         self.done: dict[str, Done] = {}
         self.clock = Clock()
         self._nodes: dict[str, Any] = {}
@@ -133,6 +136,15 @@ class Run:
         """The versions of the language models among `names`: those of `snapshots`, and opponents from the config."""
         models = {name: each.snapshot for name, each in self.parts.opponents.items()} | dict(snapshots)
         return {name: models[name].version for name in names if name in models}
+
+    @property
+    def serving(self) -> dict[str, str]:
+        """Who sits in the game's services, where that is not the game's own: service -> player, in every stage."""
+        return self.cast.serving
+
+    def served(self) -> dict[str, str]:
+        """The same as an input of stages: service -> version of who sits there."""
+        return {service: self.versions([name], {}).get(name, name) for service, name in self.serving.items()}
 
     def episodes(self, name: str) -> Matches:
         """The stored matches of the stage `name`, by id."""

@@ -54,6 +54,7 @@ def export(config: DictConfig, out: Path, run: str) -> float | None:
         messages.log(episode, seat, view)
         for episode in episodes
         for seat, view in replayed(game, episode).views.items()
+        if seat in episode.result.returns  # services are nobody to learn from
     ]
     if not logs:
         raise ConfigError(f"{run} has no finished round of self-play to export")
