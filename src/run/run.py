@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from rich.console import Console
 
 from ..data.episode import Episode
 from ..data.store import Matches
+from ..games.base import Game
 from ..play.arena import Report
 from ..play.pairing import Seating
 from ..play.player import Sampling
@@ -64,13 +66,16 @@ class Run:
         look: Callable[[Matches], dict[str, Any]],
         sampling: Sampling | None = None,
         snapshots: Who | None = None,
+        game: Game | None = None,
     ) -> dict[str, Any]:
         """Plays what is owed of `seatings` into the folder `name`; gives back what rank 0 sees when it looks at all its
         episodes.
 
-        Players are the game's scripts, a person, or the language models of `snapshots`, by name.
+        Players are the game's scripts, a person, or the language models of `snapshots`, by name. `game` is played in
+        place of the run's.
         """
-        self.table.play(self.out / name, seatings, sampling or Sampling(), snapshots or {}, self._watch(name))
+        table = self.table if game is None else replace(self.table, game=game)
+        table.play(self.out / name, seatings, sampling or Sampling(), snapshots or {}, self._watch(name))
         return ranks.shared(lambda: look(self.episodes(name)))
 
     def _watch(self, name: str) -> Watch:
