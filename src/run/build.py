@@ -13,6 +13,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from ..backends.openai import served
+from ..data.scorer import Judge
 from ..games.base import Game, services
 from ..play.player import Backend
 from ..play.seats import HUMAN, Opponent
@@ -114,6 +115,10 @@ def _strangers(parts: Parts) -> Iterator[str]:
         asked += [("eval.opponents", name, {PREVIOUS, *parts.opponents}) for name in config.eval.opponents]
     if config.imitate.matches:
         asked += [("imitate.players", name, set()) for name in config.imitate.players]
+    if isinstance(parts.scorer, Judge):
+        known = {*parts.scorer.game([]).scripts(), *parts.opponents}
+        if (name := parts.scorer.player) not in known:
+            yield f"scorer.player: there is no judge {name}{nearest(name, known)}"
     for key, name, others in asked:
         if name not in (named := {*game.scripts(), *others}):
             yield f"{key}: there is no player {name}{nearest(name, named)}"

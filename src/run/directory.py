@@ -294,18 +294,20 @@ def played_by(run: Path, number: int) -> dict[str, Snapshot]:
 
 
 def find_match(run: Path, match: str) -> tuple[Game, Episode]:
-    """A match of a run, and the game it was played in. ConfigError names a few ids where there is none.
+    """A match of a run, and the game it was played in (a verdict's is the judge's). ConfigError names a few ids where
+    there is none.
 
     In a run of 0.1.0 evaluation's matches have the same id in every iteration: there, iter_003/eval/… is that of
     iteration 3, eval/… the first.
     """
-    game = instantiate(saved(run).game)
+    config = saved(run)
     seen: list[str] = []
     for folder in sorted({path.parent for path in run.rglob("*.jsonl") if path.stem.isdecimal()}):
         iteration = folder.relative_to(run).parts[0]
         for episode in EpisodeStore(folder, shard=None).read():
             if match in (episode.id, f"{iteration}/{episode.id}"):
-                return game, episode
+                judged = folder.name == "score"
+                return instantiate(config.scorer).game([]) if judged else instantiate(config.game), episode
             seen += [episode.id] if len(seen) < 3 else []
     raise ConfigError(f"match={match}: {run} has no such match; ids look like {', '.join(seen) or '(none is stored)'}")
 

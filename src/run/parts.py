@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..credit import Credit
-from ..data.scorer import Scorer
+from ..data.scorer import Judge, Scorer
 from ..games.base import Game
 from ..learners.base import Learner
 from ..play.seats import Opponent
@@ -51,7 +51,7 @@ class Parts:
     imitator: Learner  # the learner as imitation uses it
     # demonstrations(game, split) -> Iterable[Demonstration], besides those of the game's scripts; None for none
     data: Any
-    scorer: Scorer | None = None  # what it says of a round's matches is told to credit
+    scorer: Scorer | Judge | None = None  # what it says of matches is told to credit, and stands among the figures
     opponents: Mapping[str, Opponent] = field(default_factory=dict)  # who else may be seated, by name
     benchmark: Benchmark | None = None
 

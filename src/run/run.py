@@ -10,6 +10,7 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from rich.console import Console
 
 from ..data.episode import Episode
 from ..data.store import Matches
+from ..games.base import Game
 from ..play.arena import Report
 from ..play.pairing import Seating
 from ..play.player import Sampling
@@ -102,19 +104,22 @@ class Run:
         look: Callable[[Matches], dict[str, Any]],
         sampling: Sampling | None = None,
         snapshots: Who | None = None,
+        game: Game | None = None,
     ) -> dict[str, Any]:
         """Plays what is owed of `seatings` into the folder `name`; returns what rank 0 sees when it looks at all its
         matches.
 
-        Players are the game's scripts, a person, or the language models of `snapshots`, by name.
+        Players are the game's scripts, a person, or the language models of `snapshots`, by name. `game` is played in
+        place of the run's.
         """
-        with self.seated(sampling or Sampling(), snapshots or {}) as sitting:
+        with self.seated(sampling or Sampling(), snapshots or {}, game) as sitting:
             matches = self.sit(sitting, name, seatings)
         return ranks.shared(lambda: look(matches))
 
-    def seated(self, sampling: Sampling, snapshots: Who) -> AbstractContextManager[Sitting]:
+    def seated(self, sampling: Sampling, snapshots: Who, game: Game | None = None) -> AbstractContextManager[Sitting]:
         """Players who stay seated over several calls of `sit`: for the rounds of an iteration."""
-        return nullcontext(Sitting(self.table, sampling, snapshots))
+        table = self.table if game is None else replace(self.table, game=game)
+        return nullcontext(Sitting(table, sampling, snapshots))
 
     def sit(self, sitting: Sitting, name: str, seatings: Iterable[Seating]) -> Matches:
         """Plays what is owed of `seatings` into the folder `name`; returns all its matches."""
