@@ -53,7 +53,8 @@ class Credited:
     def text(self, rows: int = 20) -> str:
         """The table for people: how many logs for each reason, then the `rows` best scores."""
         reasons = Counter(verdict.why for verdict in self.table)
-        best = nlargest(rows, self.table, key=lambda verdict: verdict.score)
+        scored = ((verdict.score, -at, verdict) for at, verdict in enumerate(self.table) if verdict.score is not None)
+        best = [verdict for _, _, verdict in nlargest(rows, scored)]
         lines = [
             f"{self.kept} of {len(self.table)} logs kept",
             *(f"  {count:6d} {why}" for why, count in reasons.most_common()),

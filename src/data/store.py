@@ -36,7 +36,7 @@ class EpisodeStore:
         if shard is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._path = self.folder / f"{shard}.jsonl"
-            self.torn = _repair(self._path)
+            self.torn = repair(self._path)
             self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115 - the store closes it
             self._size = self._path.stat().st_size
             self._synced = time.monotonic()
@@ -184,7 +184,7 @@ def _match_id(line: bytes, path: Path, number: int) -> str:
     return parse_line(line, path, number, Episode.from_json).id
 
 
-def _repair(path: Path) -> int:
+def repair(path: Path) -> int:
     """Cuts a last line that lacks its newline off; returns how many (0 or 1) were torn."""
     if not path.exists():
         return 0

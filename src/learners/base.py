@@ -13,6 +13,28 @@ Report: TypeAlias = Callable[[Mapping[str, float]], None]  # is told the figures
 Lessons: TypeAlias = Sequence[Sample] | Sequence[Demonstration]
 
 
+class Session(Protocol):
+    """The training of one policy over the rounds of an iteration: weights and optimiser live as long as it does.
+
+    Every rank makes the same calls in the same order.
+    """
+
+    def step(self, samples: Any, round: int, progress: Report | None = None) -> dict[str, Any]:
+        """Learns from the samples of one round (numbered from 1); returns what happened on the way."""
+
+    def weights(self) -> Mapping[str, Any]:
+        """The live tensors by name, for a backend to play with."""
+
+    def save(self, folder: Path) -> None:
+        """Writes what `load` needs to go on from here as if nothing had happened."""
+
+    def load(self, folder: Path) -> None:
+        """Goes back to what was saved."""
+
+    def close(self) -> Snapshot:
+        """Writes the snapshot; the end of the session."""
+
+
 class Learner(Protocol):
     """Makes the next snapshot. It knows no game."""
 

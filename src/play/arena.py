@@ -233,7 +233,7 @@ class _Session:
         table.answered[request.id] = turn
         if isinstance(player := self.players[seating.players[request.seat]], Recalls):
             version = player.recall(prompt, turn)
-            if seating.parent is None:  # of a parent's turns nothing is said
+            if turn not in seating.prefix[: seating.parent[1] if seating.parent else 0]:
                 table.policies[request.seat] = version
 
     def submit(self) -> None:
@@ -308,7 +308,7 @@ class _Session:
                 table.policies,
                 turns,
                 result,
-                (seating.parent, len(seating.prefix)) if seating.parent is not None else None,
+                seating.parent,
             )
         )
         self.matches += 1

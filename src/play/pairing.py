@@ -23,7 +23,8 @@ class Seating:
 
     seed     of the game's chance; `draw` of the replies (None: the same), which tells the branches of one match apart
     prefix   turns that are not asked again: the match begins with them
-    parent   id of the match from which the prefix was taken; None where it is this match's own, cut off before
+    parent   (match id, turns): so many turns of the prefix were taken from that match; the others are this match's own,
+             which was cut off before
     """
 
     match: str
@@ -32,13 +33,13 @@ class Seating:
     players: Mapping[str, str]
     prefix: tuple[Turn, ...] = ()
     draw: int | None = None
-    parent: str | None = None
+    parent: tuple[str, int] | None = None
 
     @property
     def chance(self) -> str:
         """What this match's chance is named by: a branch shares its parent's, so that its scripts stay the same
         persons."""
-        return unnumbered(self.parent or self.match)
+        return unnumbered(self.parent[0] if self.parent else self.match)
 
 
 def unnumbered(match: str) -> str:
@@ -105,11 +106,27 @@ def both_seatings(
 ) -> Seatings:
     """Every scenario with `a` in each role in turn and `b` in all others, `k` times: 2k matches of a game for two."""
     others = {**dict.fromkeys(game.roles, b), **serving}
+    return in_turn(game, scenarios, [(role, {**others, role: a}) for role in game.roles], seed, stage, k)
 
-    def tables(scenario: Scenario) -> list[dict[str, str]]:
-        return [seated(game, scenario, {**others, role: a}) for role in seats(game, scenario)]
 
-    return Seatings(partial(_seated, scenarios, tables, seed, stage, k))
+def in_turn(
+    game: Game,
+    scenarios: Sequence[Scenario],
+    tables: Sequence[tuple[str, Mapping[str, str]]],
+    seed: int,
+    stage: str,
+    k: int = 1,
+) -> Seatings:
+    """Every scenario at each of `tables` (a role, and the players), `k` times.
+
+    A table is passed over where the scenario does not seat its role (any scenario will do for "").
+    """
+
+    def seating(scenario: Scenario) -> list[dict[str, str]]:
+        there = seats(game, scenario)
+        return [seated(game, scenario, players) for role, players in tables if role in ("", *there)]
+
+    return Seatings(partial(_seated, scenarios, seating, seed, stage, k))
 
 
 def branches(episode: Episode, turns: int, players: Mapping[str, str], seed: int, stage: str, k: int = 1) -> Seatings:
@@ -125,7 +142,7 @@ def branches(episode: Episode, turns: int, players: Mapping[str, str], seed: int
             match = f"{stage}/{episode.id}/{turns}/{number}"
             draw = derive(seed, "branch", match)
             yield Seating(
-                match, episode.scenario, episode.seed, players, episode.turns[:turns], draw, parent=episode.id
+                match, episode.scenario, episode.seed, players, episode.turns[:turns], draw, parent=(episode.id, turns)
             )
 
     return Seatings(make)

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass, field
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import compress, islice
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from ..data.journal import Journal, clear
 from ..data.store import EpisodeStore
 from ..games.base import Game, services
 from ..models.snapshot import Snapshot
@@ -59,13 +60,15 @@ class Table:
         of its own.
 
         The plan is gone through several times, and is not held. Matches that lost a player are written to
-        `failures.jsonl` and played again; TooManyFailures where that does not help.
+        `failures.jsonl` and played again; TooManyFailures where that does not help. What people and served models say
+        in a match is never asked for twice: a journal has it while the match is open.
         """
         plan = list(seatings) if isinstance(seatings, Iterator) else seatings
         with EpisodeStore(folder, ranks.rank()) as store:
             for _ in range(ATTEMPTS):
                 owes = ranks.shared(lambda: owed(plan, store))
                 if not any(owes):
+                    ranks.shared(lambda: clear(folder))
                     return
                 report = self._play(
                     Seatings(partial(compress, plan, owes)), sum(owes), store, sampling, snapshots, watch
@@ -85,11 +88,21 @@ class Table:
         mine = Seatings(lambda: islice(seatings, ranks.rank(), None, ranks.world()))
         names = {player for seating in mine for player in seating.players.values()}
         with watch(count, HUMAN in names) as progress:
-            with self._seated(names, sampling, snapshots) as players:
-                own = Arena(self.game, players, self.in_flight).play(mine, store.append, progress)
+            with (
+                self._seated(names, sampling, snapshots) as players,
+                self._journal(names, snapshots, store.folder) as journal,
+            ):
+                opened = mine if journal is None else (_opened(seating, journal) for seating in mine)
+                own = Arena(self.game, players, self.in_flight).play(opened, store.append, progress, journal)
             report = _summed(ranks.gathered(own))
             progress(report)
         return report
+
+    def _journal(self, names: set[str], snapshots: Who, folder: Path) -> AbstractContextManager[Journal | None]:
+        """The journal of matches in which somebody plays whose replies cost money or patience."""
+        models = {**{name: each.snapshot for name, each in self.opponents.items()}, **snapshots}
+        dear = {HUMAN, *(name for name, each in models.items() if each.served is not None)}
+        return Journal(folder, ranks.rank()) if names & dear else nullcontext()
 
     @contextmanager
     def _seated(self, names: set[str], sampling: Sampling, snapshots: Who) -> Iterator[dict[str, Player]]:
@@ -114,6 +127,11 @@ class Table:
         finally:
             for player in (*players.values(), *(backend for backend, _ in boards.values())):
                 player.close()
+
+
+def _opened(seating: Seating, journal: Journal) -> Seating:
+    """The seating, from where the journal's last process left it."""
+    return replace(seating, prefix=seating.prefix + journal.turns(seating.match))
 
 
 def _summed(reports: Sequence[Report]) -> Report:

@@ -22,7 +22,7 @@ class Measured:
 
     play            counts and language of the iteration's rounds of play, and what credit kept of them
     learn           what the learner tells of its steps; of iteration 0 those of imitation
-    scores          the scorer's figures of the rounds
+    scores          the scorer's figures of the iteration's last round of play
     validation      figures of the validation split, on which the snapshot to keep is chosen
     sampled, greedy self-play on the test split
     versus          sampled figures by opponent; versus_greedy likewise

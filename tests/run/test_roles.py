@@ -76,7 +76,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / f"conf/experiment/{name}.yaml").write_text(text)
     parley(folder, "-m", f"experiment={','.join(GAMES)}", "hydra.sweep.dir=runs", "hydra.sweep.subdir=${name}")
     runs = ",".join(f"runs/{name}" for name in GAMES)
-    for task in ("evaluate", "export"):
+    for task in ("tournament", "export"):
         words = ["experiment=tool", f"task={task}", f"run={runs}", f"hydra.sweep.dir={task}"]
         parley(folder, "-m", *words, "hydra.sweep.subdir=${hydra.job.num}")
     return folder
@@ -98,7 +98,7 @@ def figures(value: Any) -> Iterator[str]:
 @pytest.mark.parametrize("name", GAMES)
 def test_whoever_serves_sits_in_every_stage_and_learns_in_none(sweep: Path, name: str) -> None:
     _, game, _ = GAMES[name]
-    played = stages(sweep / "runs" / name) | stages(sweep / "evaluate" / str([*GAMES].index(name)))
+    played = stages(sweep / "runs" / name) | stages(sweep / "tournament" / str([*GAMES].index(name)))
     assert {"iter_000/demonstrations/train", "iter_001/play", "iter_001/eval/sampled"} <= played.keys()
     for stage, episodes in played.items():
         for episode in episodes:
@@ -126,7 +126,7 @@ def test_who_meets_whom(sweep: Path, name: str) -> None:
         assert all([*each.players.values()].count("learner") == 1 for each in found)
     alone = played.get("iter_000/eval/alone/player", [])
     assert len(alone) == sum(len(seats(game, each)) == 1 for each in game.scenarios("test")[:8])
-    table = json.loads((sweep / "evaluate" / str([*GAMES].index(name)) / "tournament.json").read_text())
+    table = json.loads((sweep / "tournament" / str([*GAMES].index(name)) / "tournament.json").read_text())
     assert ("alone" in table["player"]) == bool(alone) and len(table["player"]) == 2 * bool(met) + bool(alone)
 
 
@@ -141,7 +141,7 @@ def test_a_game_for_one_knows_what_its_script_does_alone(sweep: Path) -> None:
 
 def test_whoever_is_named_for_a_service_sits_there_in_every_stage(sweep: Path) -> None:
     """This judge says the same whatever it hears."""
-    played = stages(sweep / "runs/partial") | stages(sweep / "evaluate" / str([*GAMES].index("partial")))
+    played = stages(sweep / "runs/partial") | stages(sweep / "tournament" / str([*GAMES].index("partial")))
     assert {each.result.outcome for episodes in played.values() for each in episodes} == {"pro"}
     assert len(played) > 9
 

@@ -16,8 +16,8 @@ from ...report import transcript
 from ...run.config import ConfigError
 from ...run.directory import (
     find_match,
-    history,
-    kept,
+    kept_of,
+    rounds_of,
     saved,
 )
 
@@ -47,8 +47,8 @@ def export(config: DictConfig, out: Path, run: str) -> float | None:
     game = instantiate(saved(Path(run)).game)
     episodes = [
         episode
-        for number in history(Path(run), "play")
-        for episode in EpisodeStore(Path(run) / f"iter_{number:03d}/play", shard=None).read(ordered=True)
+        for stage in rounds_of(Path(run))
+        for episode in EpisodeStore(Path(run) / stage, shard=None).read(ordered=True)
     ]
     logs = [
         messages.log(episode, seat, view)
@@ -67,9 +67,10 @@ def export(config: DictConfig, out: Path, run: str) -> float | None:
     return None
 
 
-def merge(config: DictConfig, out: Path, run: str) -> float | None:
-    """Writes the kept snapshot of `run` as one Hugging Face folder, its adapter merged into its base."""
-    source = kept(Path(run))
+def merge(config: DictConfig, out: Path, run: str, policy: str | None = None) -> float | None:
+    """Writes the snapshot that `run` kept of `policy` (None: of the first) as one Hugging Face folder, its adapter
+    merged into its base."""
+    source = kept_of(Path(run), policy)
     made = merged(source, out / "model", source.version.rpartition("-")[0])
     Console().print(f"snapshot {source.version} as a model of its own: {made.path}", soft_wrap=True)
     return None

@@ -13,7 +13,7 @@ from ...report import compare as comparison
 from ...report.table import benchmark_table, tournament_table
 from ...report.trackers import tracking
 from ...run.build import running, trackers
-from ...run.config import ConfigError
+from ...run.config import ConfigError, metric_name
 from ...run.directory import (
     all_snapshots,
     begun,
@@ -22,25 +22,22 @@ from ...run.directory import (
 )
 from ...run.evaluation import Evaluation
 from ...run.harness import measure
-from ...run.loop import log, metric_name
+from ...run.loop import flattened
 from ...system import ranks
 from ...system.files import write_json, write_text
 
 
 @ranks.collective
-def evaluate(config: DictConfig, out: Path, run: str) -> float | None:
-    """A tournament between all snapshots of `run` and the game's scripts, on the test split, in the game of that run.
-
-    In a service sits whoever sat there in the run, unless this config says otherwise.
-    """
+def tournament(config: DictConfig, out: Path, run: str) -> float | None:
+    """A tournament between all snapshots of `run` and the game's scripts, on the test split, in the game, with the
+    policies and with the services of that run. `players` of this config go before the run's."""
     old = saved(Path(run))
-    for node in ("game", "backend", "model"):
+    for node in ("game", "backend", "model", *(("policies",) if "policies" in old else ())):
         config[node] = old[node]
-    served = {seat: player for seat, player in old.players.items() if seat not in ("default", "opponent")}
-    config.players = {**served, **config.players}
+    config.players = {seat: name for seat, name in old.players.items() if seat != "opponent"} | dict(config.players)
     config.opponents = {**old.opponents, **config.opponents}
-    with running(config, out) as loop:
-        table = Evaluation(loop).tournament(all_snapshots(Path(run)))
+    with running(config, out) as at_work:
+        table = Evaluation(at_work).tournament(all_snapshots(Path(run)))
         ranks.shared(lambda: write_json(out / "tournament.json", table))
     Console().print(tournament_table(table, metric_name(config)))
     return None
@@ -63,13 +60,9 @@ def benchmark(
         rows = {}
         for name, snapshot in snapshots.items():
             rows[name] = measure(bench, snapshot, out / name / "benchmark", config, progress).outputs
-            log(
-                logs,
-                {
-                    "benchmark": rows[name],
-                    "iteration": int(name.removeprefix("iter_")) if name.startswith("iter_") else 0,
-                },
-            )
+            number = int(name[len("iter_") :].partition("/")[0]) if name.startswith("iter_") else 0
+            for tracker in logs:
+                tracker.log(dict(flattened({"benchmark": rows[name]})), number)
         versions = {name: snapshot.version for name, snapshot in snapshots.items()}
         ranks.shared(lambda: write_json(out / "benchmark.json", {"snapshots": versions, "figures": rows}))
     Console().print(benchmark_table("benchmark", rows))

@@ -16,12 +16,13 @@ from ...run.config import ConfigError
 from ...run.directory import (
     EXPECTED,
     history,
-    player_of,
+    played_by,
     saved,
 )
 from ...run.forecast import Forecast, architecture, forecast, real, refusal, stated, words
 from ...run.forecast import table as memory_table
 from ...run.loop import Loop
+from ...run.run import Run
 
 
 def plan(config: DictConfig, out: Path, run: str | None) -> float | None:
@@ -59,13 +60,11 @@ def _forecast(config: DictConfig, run: str | None) -> tuple[LightningLearner, Fo
         number = max(history(Path(run), "play"), default=0)
         if not number:
             raise ConfigError(f"{run} has no finished round of self-play to plan with")
-        loop, snapshot = (
-            Loop(build(config, Path(run)), Path(run), Progress(Console(quiet=True))),
-            player_of(Path(run), number),
-        )
-        recipe = loop.parts.recipe(number)
-        learner = recipe.learner
-        data = real(loop.samples(number, loop, snapshot, recipe)[0], f"round {number} of {run}")  # type: ignore[arg-type]
+        loop = Loop(Run(build(config, Path(run)), Path(run), Progress(Console(quiet=True))))
+        policy, recipe = next((name, each.recipe(number)) for name, each in loop.parts.policies.items())
+        snapshot, learner = played_by(Path(run), number)[policy], recipe.learner
+        samples = loop.crediting(loop.window(number), policy, recipe, snapshot, loop.run)[0]
+        data = real(samples, f"round {number} of {run}")  # type: ignore[arg-type]
     else:
         loss = instantiate(config.objective.loss)
         learner = instantiate(config.learner)(loss=loss, hardware=config.hardware, reference=config.reference)
