@@ -12,14 +12,18 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
+from parley.credit import logs
 from parley.data.episode import Episode
 from parley.data.replay import replay
 from parley.data.store import Matches
 from parley.games.base import Game, seats, services
 from parley.games.suite import Suite
+from parley.learners.likelihood import logprobs
 from parley.run.build import build
 from parley.run.config import ConfigError
 from parley.run.demonstrations import demonstrate
+from parley.run.directory import all_snapshots
 from parley.system.files import read_jsonl
 
 from parlour import Auction, Debate, Library
@@ -144,6 +148,15 @@ def test_whoever_is_named_for_a_service_sits_there_in_every_stage(sweep: Path) -
     played = stages(sweep / "runs/partial") | stages(sweep / "tournament" / str([*GAMES].index("partial")))
     assert {each.result.outcome for episodes in played.values() for each in episodes} == {"pro"}
     assert len(played) > 9
+
+
+def test_what_is_said_around_a_probe_is_as_likely_to_the_learner_as_to_the_sampler(sweep: Path) -> None:
+    run = sweep / "runs/judge"
+    chats = list(logs(Matches(run / "iter_001/eval/sampled"), "learner"))
+    said = [sample for log in chats for sample in log.samples(dict.fromkeys(log.replies(probes=True), (1.0, 1.0)))]
+    found = logprobs(said, all_snapshots(run)[1]["learner"], OmegaConf.load(run / "config.yaml").hardware)
+    assert len(said) == 2 * len(chats) == 32  # the talk, and the question aside
+    assert found == pytest.approx([sum(sample.logprobs or ()) for sample in said], abs=1e-4)
 
 
 def test_a_suite_is_judged_in_each_of_its_games(sweep: Path) -> None:
