@@ -27,13 +27,24 @@ class Replayed:
 
 
 def replay(game: Game, episode: Episode) -> Replayed:
-    """Plays `episode` again. ReplayError names the first difference: game, version, a request, its seat or kind, the
-    result."""
-    if (game.name, game.version) != (episode.game, episode.game_version):
-        recorded = f"{episode.game} version {episode.game_version}"
-        raise ReplayError(
-            f"match {episode.id} was played by {recorded}; this game is {game.name} version {game.version}"
-        )
+    """Plays `episode` again. ReplayError names the first difference: game, a request, its seat or kind, the result; and
+    the versions, where the record is of another one. A record of another version that plays alike is no error."""
+    if game.name != episode.game:
+        raise ReplayError(f"match {episode.id} was played by {_versions(game, episode)}")
+    try:
+        return _replay(game, episode)
+    except ReplayError as error:
+        if game.version == episode.game_version:
+            raise
+        raise ReplayError(f"{error} (it was played by {_versions(game, episode)})") from None
+
+
+def _versions(game: Game, episode: Episode) -> str:
+    recorded = f"{episode.game} version {episode.game_version}"
+    return f"{recorded}; this game is {game.name} version {game.version}"
+
+
+def _replay(game: Game, episode: Episode) -> Replayed:
     match = game.match(episode.scenario, episode.seed)
     views: dict[str, tuple[Message, ...]] = {}
     asked: list[Request] = []

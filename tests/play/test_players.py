@@ -237,8 +237,8 @@ def test_every_call_records_what_the_backend_saw_and_sampled():
         for turn in episode.turns:
             assert turn.call is not None and turn.call.policy == "v3"
             assert turn.call.sampling["temperature"] == 0.7
-            asked_for = 9 if turn.kind in ("act", "retry") and turn.call.sampling["max_tokens"] == 9 else 6
-            assert turn.call.sampling["max_tokens"] == asked_for  # the request's own length goes before the player's
+            asked_for = 3 if turn.kind in ("act", "retry") and turn.call.sampling["max_tokens"] == 3 else 6
+            assert turn.call.sampling["max_tokens"] == asked_for  # the smaller of the request's limit and the player's
     assert spans == report.turns > 100
     assert report.tokens == sum(len(turn.call.sampled_ids) for episode in episodes for turn in episode.turns)
 
