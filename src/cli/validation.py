@@ -42,7 +42,9 @@ class _Unknown:
 
 UNKNOWN = _Unknown()
 SECRET = "looks like a key, and keys come from the environment only: name the variable that holds it (key_env)"
-UNBUILT = {f"parley.cli.tasks.{name}": ("game", "model", "data") for name in ("plan", "benchmark")}
+UNBUILT = dict.fromkeys(
+    ("parley.cli.tasks.planning.plan", "parley.cli.tasks.measuring.benchmark"), ("game", "model", "data")
+)
 """Nodes that a task can do without: what they lack is no fault. (What is wrong in them is one.)"""
 
 
