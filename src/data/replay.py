@@ -27,24 +27,22 @@ class Replayed:
 
 
 def replay(game: Game, episode: Episode) -> Replayed:
-    """Plays `episode` again. ReplayError names the first difference: game, a request, its seat or kind, the result; and
-    the versions, where the record is of another one. A record of another version that plays alike is no error."""
+    """Plays `episode` again. ReplayError names the first difference: game, a request, its seat or kind, the result.
+
+    A record of another version of the game holds as long as its requests and its result are still the same.
+    """
+    played = f"{episode.game} version {episode.game_version}"
     if game.name != episode.game:
-        raise ReplayError(f"match {episode.id} was played by {_versions(game, episode)}")
+        raise ReplayError(f"match {episode.id} was played by {played}; this game is {game.name}")
     try:
-        return _replay(game, episode)
+        return _again(game, episode)
     except ReplayError as error:
         if game.version == episode.game_version:
             raise
-        raise ReplayError(f"{error} (it was played by {_versions(game, episode)})") from None
+        raise ReplayError(f"{error}. It was played by {played}; this game is version {game.version}") from None
 
 
-def _versions(game: Game, episode: Episode) -> str:
-    recorded = f"{episode.game} version {episode.game_version}"
-    return f"{recorded}; this game is {game.name} version {game.version}"
-
-
-def _replay(game: Game, episode: Episode) -> Replayed:
+def _again(game: Game, episode: Episode) -> Replayed:
     match = game.match(episode.scenario, episode.seed)
     views: dict[str, tuple[Message, ...]] = {}
     asked: list[Request] = []

@@ -64,6 +64,10 @@ class Prompts:
             raise InputError(
                 f"validation and test are {validation} and {test}, expected files, or shares that leave some of train"
             )
+        if exchange not in ("last", "first"):
+            raise InputError(f"exchange is {exchange!r}, expected last or first")
+        if limit is not None and limit < 1:
+            raise InputError(f"limit is {limit}, expected at least 1 chat, or null for all")
         self.exchange, self.limit, self.split_seed = exchange, limit, split_seed
 
     def scenarios(self, split: str) -> Sequence[Scenario]:
