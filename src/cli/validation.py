@@ -260,6 +260,11 @@ GIVEN = {  # what a node's target gets without being told
 }
 
 
+def node_faults(node: Any, key: str) -> list[str]:
+    """What is wrong with a plain node, each as one line: every `_target_` in it is held against its signature."""
+    return [f"{fault.key}: {fault.text}" for fault in _targets(node, key)]
+
+
 def _targets(value: Any, key: str) -> Iterator[Fault]:
     """Faults of all nodes with a `_target_` in `value`, at any depth."""
     if isinstance(value, Mapping):
