@@ -89,7 +89,9 @@ def server(made, tmp_path, monkeypatch):
     thread.start()
     monkeypatch.setattr(hub, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(hub, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(hub, "ENDPOINT", f"http://127.0.0.1:{served.server_port}")
+    place = f"http://127.0.0.1:{served.server_port}"
+    monkeypatch.setattr(hub, "ENDPOINT", place)
+    monkeypatch.setattr(hub, "HUGGINGFACE_CO_URL_TEMPLATE", place + "/{repo_id}/resolve/{revision}/{filename}")
     yield served
     served.shutdown()
     served.server_close()
