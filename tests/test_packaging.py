@@ -61,6 +61,8 @@ def test_constraints_pin_every_dependency_inside_its_range():
         *extras["dev"],
         *extras["wandb"],
         *extras["qlora"],
+        *extras["gguf"],
+        *extras["docs"],
         *extras["benchmark"],
     ]
     needs = [(text, Requirement(text)) for text in wanted]

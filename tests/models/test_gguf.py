@@ -131,6 +131,7 @@ def test_a_package_carries_a_file(file, tmp_path, monkeypatch):
     (folder / "__init__.py").write_text("raise AssertionError('imported')")
     (folder / "small.gguf").write_bytes(file.read_bytes())
     monkeypatch.syspath_prepend(tmp_path)
+
     def source(sha256, package="carrier"):
         return Packaged(package, "small.gguf", sha256, "make smollm")
 
