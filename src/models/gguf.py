@@ -106,10 +106,11 @@ def _read(file: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    place = {"pretrained_model_name_or_path": file.parent, "gguf_file": file.name, "local_files_only": True}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(**place)
-        opened = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)
+        opened = AutoModelForCausalLM.from_pretrained(
+            file.parent, gguf_file=file.name, local_files_only=True, dtype=torch.float32
+        )
     except Exception as error:  # the file is a stranger's, and its readers raise whatever they stumble over
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"{file} cannot be opened as a causal language model: {reason}") from error

@@ -115,7 +115,7 @@ def test_an_id_is_read_from_the_cache_without_a_request(server, made, tmp_path):
 
 @pytest.mark.parametrize("path", ["lab/small", "lab/no..such"])
 def test_an_absent_id_is_one_line_and_no_request(server, path, tmp_path):
-    with pytest.raises(InputError, match="say model.download=true") as caught:
+    with pytest.raises(InputError, match=r"say model\.download=true") as caught:
         Pretrained(path).create(tmp_path, [], 0)
     assert "\n" not in str(caught.value) and server.asked == []
 
