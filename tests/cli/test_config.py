@@ -309,7 +309,6 @@ def parley(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         env=os.environ,
-        timeout=60,
     )
 
 
