@@ -18,6 +18,7 @@ from ..models.renderer import Renderer
 from ..models.snapshot import Snapshot
 from ..system.files import InputError
 from ..system.seeds import derive
+from . import openings
 from .demonstrations import Demonstrations, rendered
 from .directory import restored, stored
 from .parts import plain
@@ -107,7 +108,9 @@ class Start:
     def _create(self, again: bool) -> dict[str, Any]:
         chats = (demo.messages for demo in self.demonstrations("train", again=again))
         folder: Path = self.run.out / "iter_000/base/model"
-        return stored(self.parts.model.create(folder, chats, derive(self.seed, "model")), self.run.out)
+        made = self.parts.model.create(folder, chats, derive(self.seed, "model"))
+        openings.check(self.run.game, made)
+        return stored(made, self.run.out)
 
     def _taught(
         self, learner: Learner, samples: Lessons, begin: Snapshot, name: str, version: str, folder: Path
