@@ -161,6 +161,10 @@ class OpenAIBackend:
             )
         self._models[snapshot.version] = snapshot.served
 
+    def update(self, old: str, new: str, weights: Any) -> None:
+        """InputError: a server takes no weights from here."""
+        raise InputError(f"{old} is held by a server, which takes no weights from here: say rounds=1, or play it here")
+
     def submit(self, prompts: Sequence[Prompt]) -> None:
         """ValueError for a prompt of a policy that is not loaded."""
         for prompt in prompts:

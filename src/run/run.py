@@ -18,7 +18,7 @@ from ..data.store import Matches
 from ..play.arena import Report
 from ..play.pairing import Seating
 from ..play.player import Sampling
-from ..play.seats import Table, Watch, Who
+from ..play.seats import Seats, Watch, Who
 from ..report.estimates import summarise, to_json
 from ..report.progress import Progress
 from ..system import ranks
@@ -34,7 +34,7 @@ class Run:
         self.parts, self.config, self.game = parts, parts.config, parts.game
         self.out, self.progress = out, progress
         self.seed = int(parts.config.seed)
-        self.table = Table(self.game, parts.backend, self.config.play.in_flight, parts.opponents)
+        self.seats = Seats(self.game, parts.backend, self.config.play.in_flight, parts.opponents)
         self.done: dict[str, Done] = {}
         self.clock = Clock()
         self._nodes: dict[str, Any] = {}
@@ -70,7 +70,7 @@ class Run:
 
         Players are the game's scripts, a person, or the language models of `snapshots`, by name.
         """
-        self.table.play(self.out / name, seatings, sampling or Sampling(), snapshots or {}, self._watch(name))
+        self.seats.play(self.out / name, seatings, sampling or Sampling(), snapshots or {}, self._watch(name))
         return ranks.shared(lambda: look(self.episodes(name)))
 
     def _watch(self, name: str) -> Watch:
