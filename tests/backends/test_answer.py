@@ -85,7 +85,8 @@ def test_A2_a_lying_server_never_passes_the_ceiling_at_64_at_once(seed: int, tmp
 
 UNREADABLE: dict[str, Any] = {
     "deep": DEEP, "deep_usage": b'{"choices": ' + DEEP, "latin": b'{"choices": "\xe9"}', "number": b"3",
-    "null": b"null", "list": b"[]", "choices": b'{"choices": [1]}', "empty": b'{"choices": []}', "message": b'{"choices": [{}]}',
+    "null": b"null", "list": b"[]",
+    "choices": b'{"choices": [1]}', "empty": b'{"choices": []}', "message": b'{"choices": [{}]}',
     "content": b'{"choices": [{"message": {"content": ["a"]}}]}', "nothing": b"", "page": b"<html></html>",
 }  # fmt: skip
 
