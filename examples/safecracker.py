@@ -13,13 +13,31 @@ from dataclasses import dataclass
 from itertools import product
 from random import Random
 
-from parley.games.base import Facts, GeneratorMatch, Json, Match, Reply, Request, Result, Scenario, Script, Turns, View
-from parley.system.seeds import derive
+from parley.games.base import (
+    Facts,
+    GeneratorMatch,
+    Illegal,
+    Json,
+    Marks,
+    Match,
+    Out,
+    Reply,
+    Request,
+    Result,
+    Scenario,
+    Script,
+    Turns,
+    View,
+    legal,
+)
+from parley.games.splits import split as held_out
 
 DIGITS = "12345678"
 WORDS = ("sun", "moon", "tree", "fish", "bell", "rose", "king", "ship")  # what the scripts whisper for 1, 2, 3 …
-LEGAL = {"spy": "[a-z]{1,12}", "agent": "[1-8]"}  # a reply of each seat, as a regular expression
-TENTHS = {"test": (0,), "validation": (1,), "train": (2, 3, 4, 5, 6, 7, 8, 9)}  # of all codes
+LEGAL = {  # a reply of each seat, as a regular expression and in words
+    "spy": ("[a-z]{1,12}", "one word , no digits"),
+    "agent": ("[1-8]", "one digit from 1 to 8"),
+}
 METRICS = {
     "score": "right digits; 0 when the rules were broken",
     "opened_rate": "1 if every digit was right",
@@ -31,7 +49,7 @@ class Safecracker:
     """The game. `wheels` is the length of the code, `retries` how often an illegal reply is asked for again."""
 
     name = "safecracker"
-    version = 1
+    version = 2
     roles = ("spy", "agent")
 
     def __init__(self, wheels: int = 3, retries: int = 1) -> None:
@@ -40,13 +58,11 @@ class Safecracker:
         self.facts = Facts(min_return=0, max_return=wheels, max_requests=asked, max_retries=retries, metrics=METRICS)
 
     def scenarios(self, split: str) -> Sequence[Scenario]:
-        """The codes of a split. Where a code belongs depends on the code alone, so what is held out stays held out."""
+        """The codes of a split, a tenth each for test and validation. Where a code belongs depends on the code alone,
+        so what is held out stays held out."""
         codes = ["-".join(code) for code in product(DIGITS, repeat=self.wheels)]
-        mine = [code for code in codes if derive(0, "split", code) % 10 in TENTHS[split]]
-        return [
-            Scenario(code, {"code": code.split("-")})
-            for code in sorted(mine, key=lambda code: derive(0, "order", code))
-        ]
+        mine = held_out({code: code for code in codes}, seed=0)[split]
+        return [Scenario(code, {"code": code.split("-")}) for code in mine]
 
     def match(self, scenario: Scenario, seed: int) -> Match:
         """A new match. These rules need no chance; a game that does takes it from `seed`."""
@@ -58,14 +74,14 @@ class Safecracker:
 
     def _turns(self, code: Sequence[str]) -> Turns:
         """A match from its first question to its result."""
-        marks: dict[str, Mapping[str, Json]] = {}
+        marks: Marks = {}
         try:
             right = yield from self._dial(code, marks)
-        except Broken as end:
-            return _result(0, end.outcome, marks, blame=end.seat)
+        except Out as out:  # a seat made no legal reply
+            return _result(0, out.outcome, marks, out.blame)
         return _result(right, "opened" if right == self.wheels else "shut", marks)
 
-    def _dial(self, code: Sequence[str], marks: dict[str, Mapping[str, Json]]) -> Generator[Request, Reply, int]:
+    def _dial(self, code: Sequence[str], marks: Marks) -> Generator[Request, Reply, int]:
         """Goes over the wheels; returns how many were set right."""
         spy = View("spy", f"you are the spy . the code is {' '.join(code)} . whisper one word , no digits .")
         agent = View("agent", "you are the agent . dial one digit .")
@@ -78,34 +94,20 @@ class Safecracker:
             right += dialled == digit
         return right
 
-    def _ask(
-        self, view: View, seen: Mapping[str, Json], marks: dict[str, Mapping[str, Json]]
-    ) -> Generator[Request, Reply, str]:
-        """A legal reply of the seat, asked for again where it is not. `yield` hands out a request and waits for the
-        reply."""
-        for attempt in range(1 + self.retries):
-            reply = yield view.ask("retry" if attempt else "act", observation=seen)
-            if reply.finish == "context":  # the view outgrew the model: there was no reply
-                raise Broken("context", view.seat)
-            view.hear(reply)
-            text = reply.text.strip()
-            if reply.finish == "stop" and re.fullmatch(LEGAL[view.seat], text):
-                return text
-            marks[reply.id] = {"retry": "illegal"}  # so nobody is trained on it
-            view.tell("one word , no digits" if view.seat == "spy" else "one digit from 1 to 8")
-        raise Broken("broken", view.seat)
+    def _ask(self, view: View, seen: Mapping[str, Json], marks: Marks) -> Generator[Request, Reply, str]:
+        """A legal reply of the seat: `legal` asks until there is one, and marks each reply that is not."""
+        return legal(view, lambda reply: _parse(view.seat, reply), self.retries, marks, observation=seen)
 
 
-class Broken(Exception):
-    """A seat made no legal reply."""
+def _parse(seat: str, reply: Reply) -> str | Illegal:
+    """What the reply says, or why it is against the rules."""
+    pattern, told = LEGAL[seat]
+    text = reply.text.strip()
+    return text if reply.finish == "stop" and re.fullmatch(pattern, text) else Illegal("illegal", told)
 
-    def __init__(self, outcome: str, seat: str) -> None:
-        super().__init__(outcome, seat)
-        self.outcome, self.seat = outcome, seat
 
-
-def _result(right: int, outcome: str, marks: Mapping[str, Mapping[str, Json]], blame: str | None = None) -> Result:
-    metrics = {"score": right, "opened_rate": int(outcome == "opened"), "invalid_rate": int(blame is not None)}
+def _result(right: int, outcome: str, marks: Marks, blame: tuple[str, ...] = ()) -> Result:
+    metrics = {"score": right, "opened_rate": int(outcome == "opened"), "invalid_rate": int(bool(blame))}
     return Result({"spy": right, "agent": right}, outcome, blame=blame, metrics=metrics, marks=marks)
 
 

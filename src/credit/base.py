@@ -103,20 +103,20 @@ class Log:
         return value.get(self.seat) if isinstance(value, Mapping) else value
 
     def replies(self, breach: bool = False) -> list[str]:
-        """Requests whose replies may be trained on, in order: made by this policy, and legal.
+        """Requests whose replies may be trained on, in order: made by this policy, and legal (`Episode.refused`).
 
-        Illegal are replies that a retry answered (their mark has "retry") and, since it ended the match, the last reply
-        of the seat to blame. `breach` lets that last one in, for a credit that punishes it.
+        `breach` lets in the last reply of a seat to blame, for a credit that punishes it.
         """
-        result = self.episode.result
         own = [turn for turn in self.episode.turns if turn.seat == self.seat]
-        last = own[-1].request if own and result.blame == self.seat else None
-        illegal = {request for request, mark in result.marks.items() if "retry" in mark} | {last}
-        return [
-            turn.request
-            for turn in own
-            if self._sampled(turn) and (turn.request not in illegal or (breach and turn.request == last))
-        ]
+        left_out = self.episode.refused(self.seat)
+        if breach and self.blamed:
+            left_out -= {turn.request for turn in own[-1:]}
+        return [turn.request for turn in own if self._sampled(turn) and turn.request not in left_out]
+
+    @property
+    def blamed(self) -> bool:
+        """Whether an illegal reply put this seat out of the match."""
+        return self.seat in self.episode.result.blame
 
     @property
     def recorded(self) -> bool:

@@ -28,9 +28,10 @@ class SpagCredit:
     """Decayed rewards of the winner, balanced over the roles (SPAG, arXiv:2404.10642, assign_rewards in its code).
 
     The winner of a match (`outcome_by_seat[seat] == "win"`) has the reward 1, for all of its n replies. form=faithful:
-    they share it (`decayed`, gamma 0.8); losers ("loss"), ties (any other word) and matches that a rule break ended
-    (`blame`) give no samples. form=corrected: each reply has the whole of it, less what the seat's replies of that turn
-    have on average, and who loses or breaks the rules has -1: both seats learn from every match that was decided.
+    they share it (`decayed`, gamma 0.8); losers ("loss"), ties (any other word), seats that broke the rules (`blame`)
+    and seats whose word is "void" give no samples. form=corrected: each reply has the whole of it, less what the seat's
+    replies of that turn have on average, and who loses or breaks the rules has -1: both seats learn from every match
+    that was decided.
 
     gamma         decay towards earlier replies (corrected 1, faithful 0.8)
     spread        whole (corrected): the j-th reply has gamma^(n-j) of the total, the discounted return of REINFORCE;
@@ -41,8 +42,8 @@ class SpagCredit:
     losers        total reward of a loser, at most 0 (corrected -1; faithful 0: none, the author reports that training
                   with negative rewards did not converge). With a baseline, 0 makes win rates the aim: a tie is then
                   worth no more than a defeat, and a guess that may be wrong better than none.
-    breakers      the same for the seat to blame (corrected -1, faithful 0). Its opponent never has a sample: it did not
-                  earn that win.
+    breakers      the same for a seat to blame (corrected -1, faithful 0). The others have what their own word says:
+                  "void" in Taboo, whose defender did not earn that win; win or loss where a game for several went on.
     baseline      role: from every total (win 1, loss, break, tie 0) the mean over the role's logs is taken off, so that
                   ties and unpunished losses become negative (REINFORCE with a baseline for each role); turn
                   (corrected): from each reward the mean over the role's replies of that turn, so that ending the match
@@ -158,14 +159,17 @@ def _kind(log: Log) -> Kind:
 
 
 def _ending(log: Log) -> str:
-    """win, loss, tie, break (this seat is to blame) or void (another seat is)."""
+    """win, loss, tie or void by the seat's own word, whoever else is to blame; break for a seat that is.
+
+    A game that says nothing of an honest seat leaves it void where another one is to blame.
+    """
     result = log.episode.result
-    if result.blame is not None:
-        return "break" if result.blame == log.seat else "void"
-    if log.seat not in result.outcome_by_seat:
+    if log.blamed:
+        return "break"
+    word = result.outcome_by_seat.get(log.seat, "void" if result.blame else None)
+    if word is None:
         raise InputError(
             f"match {log.episode.id}: outcome_by_seat says nothing of {log.seat!r}, expected win, loss or another "
             f"word (a tie)"
         )
-    word = result.outcome_by_seat[log.seat]
-    return word if word in ("win", "loss") else "tie"
+    return word if word in ("win", "loss", "void") else "tie"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from typing import Any
 
 from ..games.base import Finish, Json, Result, Scenario
@@ -57,6 +58,15 @@ class Episode:
     turns: tuple[Turn, ...]
     result: Result
 
+    def refused(self, seat: str) -> frozenset[str]:
+        """The requests whose replies by `seat` were illegal, which nobody is trained on: the seat's next request was a
+        retry, the game marked them as retried, or it is the last reply of a seat that is to blame."""
+        own = [turn for turn in self.turns if turn.seat == seat]
+        retried = {turn.request for turn, after in pairwise(own) if after.kind == "retry"}
+        marked = {turn.request for turn in own if "retry" in self.result.marks.get(turn.request, {})}
+        last = {turn.request for turn in own[-1:] if seat in self.result.blame}
+        return frozenset(retried | marked | last)
+
     def to_json(self) -> dict[str, Json]:
         """Plain JSON; `from_json` gives back an equal episode."""
         return {"schema": SCHEMA, **asdict(self)}
@@ -69,8 +79,14 @@ class Episode:
         rest = {key: value for key, value in data.items() if key != "schema"}
         rest["scenario"] = Scenario(**data["scenario"])
         rest["turns"] = tuple(_turn(turn) for turn in data["turns"])
-        rest["result"] = Result(**data["result"])
+        rest["result"] = _result(data["result"])
         return Episode(**rest)
+
+
+def _result(data: Mapping[str, Any]) -> Result:
+    """A stored result; records of version 0.1.0 name one seat to blame, or None."""
+    blame = data["blame"]
+    return Result(**{**data, "blame": (blame,) if isinstance(blame, str) else tuple(blame or ())})
 
 
 _ONE: dict[int, int] = {}  # each token id once: a long round's ids take a quarter of the room

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 Json: TypeAlias = Any  # what json.dumps takes: dict with str keys, list, str, int, float, bool, None
 Speaker: TypeAlias = Literal["system", "user", "assistant"]
@@ -84,8 +84,8 @@ class Result:
 
     returns          payoff of each seat (every role of the game is a key)
     outcome          one word: agreement, abort, attacker, tie…
-    outcome_by_seat  the same from each seat's side, where it differs
-    blame            the seat whose illegal replies ended the match, else None
+    outcome_by_seat  the same from each seat's side, where it differs; win, loss, tie and void are read by credit
+    blame            the seats that their last reply put out of the match, being illegal; others may have gone on
     metrics          name -> number for the match, or name -> {seat: number}
     marks            request id -> what is noted of that reply (reward, retry reason, forced moves…)
     """
@@ -93,7 +93,7 @@ class Result:
     returns: Mapping[str, float]
     outcome: str
     outcome_by_seat: Mapping[str, str] = field(default_factory=dict)
-    blame: str | None = None
+    blame: tuple[str, ...] = ()
     metrics: Mapping[str, float | Mapping[str, float]] = field(default_factory=dict)
     marks: Mapping[str, Mapping[str, Json]] = field(default_factory=dict)
 
@@ -218,3 +218,77 @@ class View:
     def hear(self, reply: Reply) -> None:
         """Adds the seat's own reply, as it wrote it."""
         self._messages.append(Message("assistant", reply.text, reply.id))
+
+    def refuse(self, illegal: Illegal) -> None:
+        """Says what was wrong with the seat's last reply."""
+        self.tell(illegal.told or illegal.reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Illegal:
+    """What a game's parser returns for an illegal reply: the `reason` in a word or two, as it is marked and counted,
+    and what the seat is `told` before it is asked again (else the reason)."""
+
+    reason: str
+    told: str = ""
+
+
+class Out(Exception):
+    """A seat made no legal reply. `outcome` is "abort" (illegal to the last retry) or "context" (its view outgrew the
+    model), `blame` the seat, both as a Result takes them."""
+
+    def __init__(self, outcome: Literal["abort", "context"], seat: str) -> None:
+        super().__init__(outcome, seat)
+        self.outcome, self.blame = outcome, (seat,)
+
+
+class Asked(Protocol):
+    """One seat's private chat, as `legal` needs it. `View` is one."""
+
+    seat: str
+
+    def ask(
+        self, kind: str = "act", options: Options = Options(), observation: Mapping[str, Json] | None = None
+    ) -> Request:
+        """The seat's next request."""
+
+    def hear(self, reply: Reply) -> None:
+        """Adds the seat's own reply."""
+
+    def refuse(self, illegal: Illegal) -> None:
+        """Says what was wrong with the last reply."""
+
+
+Move = TypeVar("Move")
+Marks: TypeAlias = dict[str, dict[str, Json]]
+"""request id -> what is noted of that reply, as a Result takes it."""
+
+
+def legal(
+    view: Asked,
+    parse: Callable[[Reply], Move | Illegal],
+    retries: int,
+    marks: Marks,
+    observation: Mapping[str, Json] | None = None,
+    options: Options = Options(),
+) -> Generator[Request, Reply, Move]:
+    """Asks a seat until its reply is legal: `move = yield from legal(view, parse, retries, marks)`.
+
+    An illegal reply is answered by a retry request, up to `retries` times. It is marked {"retry": reason} in `marks`,
+    so that nobody is trained on it, and the seat is told why. `observation` gets the reason as its "error" (None at
+    first). Raises Out where no reply was legal: a game catches it to end the match, or to go on without the seat.
+    """
+    error: str | None = None
+    for attempt in range(1 + retries):
+        seen = None if observation is None else {**observation, "error": error}
+        reply = yield view.ask("retry" if attempt else "act", options, seen)
+        if reply.finish == "context":
+            raise Out("context", view.seat)
+        view.hear(reply)
+        move = parse(reply)
+        if not isinstance(move, Illegal):
+            return move
+        error = move.reason
+        marks[reply.id] = {"retry": error}
+        view.refuse(move)
+    raise Out("abort", view.seat)

@@ -268,7 +268,8 @@ def returns(game: Game, matches: int = 20, seed: int = 0) -> None:
             isinstance(end.outcome, str) and end.outcome != "",
             f"the outcome is {end.outcome!r}, expected a word",
         )
-        _need("returns", end.blame is None or end.blame in roles, f"blame is {end.blame!r}, expected a seat or None")
+        blamed = end.blame if isinstance(end.blame, tuple) else (end.blame,)
+        _need("returns", roles.issuperset(blamed), f"blame is {end.blame!r}, expected a tuple of seats")
         named = {
             *end.outcome_by_seat,
             *(seat for number in end.metrics.values() if isinstance(number, Mapping) for seat in number),
@@ -277,6 +278,22 @@ def returns(game: Game, matches: int = 20, seed: int = 0) -> None:
         _need(
             "returns", set(end.marks) <= asked, f"marks are on {sorted(set(end.marks) - asked)}, which were never asked"
         )
+
+
+def marks(game: Game, matches: int = 20, seed: int = 0) -> None:
+    """A reply that a retry answers is marked {"retry": reason}: whoever reads the record alone sees that it was
+    illegal."""
+    for play, end in _finished(game, matches, seed):
+        last: dict[str, str] = {}
+        for request in play.requests():
+            before = last.get(request.seat, "")
+            _need(
+                "marks",
+                request.kind != "retry" or "retry" in end.marks.get(before, {}),
+                f"the reply to {before!r} was answered by the retry {request.id!r} and has no mark 'retry' "
+                f"(games.base.legal sets it)",
+            )
+            last[request.seat] = request.id
 
 
 def facts(game: Game, matches: int = 20, seed: int = 0) -> None:
@@ -403,11 +420,11 @@ def context(game: Game, matches: int = 20, seed: int = 0) -> None:
             over and end.result is not None,
             f"{play.scenario.id!r} goes on after the view of {lost.id!r} no longer fitted",
         )
-        told = (end.result.outcome, end.result.blame) if end.result else None
+        told = (end.result.outcome, end.result.blame) if end.result else ("", ())
         _need(
             "context",
-            told == ("context", lost.seat),
-            f"outcome and blame are {told}, expected {('context', lost.seat)}",
+            told[0] == "context" and lost.seat in told[1],
+            f"outcome and blame are {told}, expected 'context' and {lost.seat!r} among the blamed",
         )
 
 
@@ -515,6 +532,7 @@ CHECKS: Mapping[str, Callable[..., None]] = {
     "retries": retries,
     "requests": requests,
     "returns": returns,
+    "marks": marks,
     "facts": facts,
     "replay": replay,
     "json": json_,

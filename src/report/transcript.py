@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
 
 from rich.console import Group, RenderableType
 from rich.panel import Panel
@@ -31,14 +30,11 @@ def printable(text: str) -> str:
 def notes(episode: Episode) -> dict[str, str]:
     """Request -> what is to be said of its reply: kind, an ending other than a stop, refused, the game's marks."""
     told: dict[str, str] = {}
-    following: dict[str, str] = {}  # request -> kind of the same seat's next request
-    for seat in episode.players:
-        own = [turn for turn in episode.turns if turn.seat == seat]
-        following.update({turn.request: after.kind for turn, after in pairwise(own)})
+    refused = {request for seat in episode.players for request in episode.refused(seat)}
     for turn in episode.turns:
         parts = [turn.kind] if turn.kind != "act" else []
         parts += [f"ended by {turn.finish}"] if turn.finish != "stop" else []
-        parts += ["refused"] if following.get(turn.request) == "retry" else []
+        parts += ["refused"] if turn.request in refused else []
         parts += [f"{key} {_mark(value)}" for key, value in episode.result.marks.get(turn.request, {}).items()]
         told[turn.request] = printable(", ".join(parts))
     return told
@@ -63,7 +59,7 @@ def facts(episode: Episode, seat: str) -> str:
 
 def ending(episode: Episode) -> str:
     """The outcome, and whose fault it was."""
-    blame = episode.result.blame
+    blame = ", ".join(episode.result.blame)
     return episode.result.outcome + (f" (blamed: {blame})" if blame else "")
 
 

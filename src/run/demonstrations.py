@@ -84,12 +84,12 @@ class Demonstrations:
 def demonstrate(game: Game, episode: Episode, partner_weight: float) -> list[Demonstration]:
     """Every seat's whole chat of a match, to imitate: its legal replies at weight 1, what it was told at
     `partner_weight`."""
-    illegal = {request for request, mark in episode.result.marks.items() if "retry" in mark}
+    refused = {request for seat in episode.players for request in episode.refused(seat)}
     weight = {"system": 0.0, "user": partner_weight, "assistant": 1.0}
     return [
         Demonstration(
             f"{episode.id}/{seat}", messages,
-            tuple(0.0 if each.request in illegal else weight[each.role] for each in messages),
+            tuple(0.0 if each.request in refused else weight[each.role] for each in messages),
             cluster=episode.scenario.cluster,
         )
         for seat, messages in replay(game, episode).views.items()

@@ -66,7 +66,7 @@ import os, sys
 import torch
 from torch import distributed
 distributed.init_process_group("gloo")
-from parley import ranks
+from parley.system import ranks
 from parley.models import snapshot
 from parley.play.player import Prompt, Sampling
 from parley.backends.vllm import VLLMBackend

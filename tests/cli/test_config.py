@@ -16,7 +16,7 @@ from parley.run.config import ConfigError, imitation_learner, overlaid
 from parley.run.directory import changed_keys, run_directory, sweep_directory
 from parley.system.naming import locate
 
-CONF = Path(__file__).parents[1] / "conf"
+CONF = Path(__file__).parents[2] / "conf"
 GROUPS = sorted(
     folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name not in ("hydra", "__pycache__")
 )

@@ -23,7 +23,7 @@ from parley.run.config import ConfigError
 TASKS = '''
 import json, os, sys, time
 from pathlib import Path
-from parley import preempt, ranks
+from parley.system import preempt, ranks
 
 @ranks.collective
 def meet(config, out):
@@ -119,7 +119,7 @@ def begun(folder: Path) -> tuple[subprocess.Popen[bytes], list[int]]:
     """A launcher whose two processes wait, and their numbers."""
     OmegaConf.save(config("wait"), folder / "wait.yaml")
     code = (
-        "import pathlib, omegaconf; from parley import launch; launch.run(omegaconf.OmegaConf.load('wait.yaml'), "
+        "import pathlib, omegaconf; from parley.cli import launch; launch.run(omegaconf.OmegaConf.load('wait.yaml'), "
         "pathlib.Path('run'))"
     )
     process = subprocess.Popen([sys.executable, "-c", code])

@@ -264,7 +264,7 @@ def test_forked_streams_supervise_each_reply_once() -> None:
 def test_illegal_replies_are_never_trained_on(keep: Any) -> None:
     """a.0 was answered by a retry; b's last reply ended the match."""
     matches = [
-        episode("m1", {"a": 5, "b": 5}, marks={"a.0": {"retry": "no tag"}, "b.1": {"note": "forced"}}, blame="b"),
+        episode("m1", {"a": 5, "b": 5}, marks={"a.0": {"retry": "no tag"}, "b.1": {"note": "forced"}}, blame=("b",)),
         episode("m2", {"a": 0, "b": 0}),
     ]
     credited = FilteredBC(keep)(matches, ME)
@@ -325,10 +325,11 @@ def test_decayed_rewards_as_published(shares: list[float]) -> None:
 
 
 def taboo(match: str, winner: str | None, speakers: str = "abab", breaker: str | None = None) -> Episode:
-    """a attacks, b defends. A rule break names who is to blame, and may or may not count as the other's win."""
+    """a attacks, b defends. A rule break names who is to blame; the other's word is void, as it did not earn a win."""
     words = {"a": "tie", "b": "tie"} if winner is None else {seat: "win" if seat == winner else "loss" for seat in "ab"}
-    returns = {seat: {"win": 1.0, "loss": -1.0, "tie": 0.0}[word] for seat, word in words.items()}
-    return episode(match, returns, speakers, outcome_by_seat=words, blame=breaker)
+    words |= {} if breaker is None else {seat: "loss" if seat == breaker else "void" for seat in "ab"}
+    returns = {seat: {"win": 1.0, "loss": -1.0}.get(word, 0.0) for seat, word in words.items()}
+    return episode(match, returns, speakers, outcome_by_seat=words, blame=(breaker,) if breaker else ())
 
 
 GAMES = [

@@ -19,7 +19,7 @@ def episode() -> Episode:
         Turn("a.2", "a", "retry", "[message] hi"),
         Turn("b.1", "b", "act", "more junk"),
     )
-    result = Result({"a": 1.0, "b": 0.0}, "abort", {"b": "fault"}, blame="b")
+    result = Result({"a": 1.0, "b": 0.0}, "abort", {"b": "fault"}, blame=("b",))
     return Episode("m7", "deal", 1, Scenario("s3", {}), 5, {"a": "learner", "b": "cautious"}, {}, turns, result)
 
 

@@ -23,7 +23,7 @@ class Sums:
         views["a"].tell(f"b said {replies[1].text}.")
         guess = yield views["a"].ask()
         if guess.finish == "context":
-            return Result({"a": 0.0, "b": 0.0}, "context", blame="a")
+            return Result({"a": 0.0, "b": 0.0}, "context", blame=("a",))
         return Result(
             {"a": float(guess.text == str(total)), "b": 0.0},
             "end",
@@ -56,7 +56,7 @@ def test_a_record_replays_and_gives_each_seats_chat():
 
 def test_a_reply_that_was_never_made_is_not_in_the_chat():
     turns = (*RECORD.turns[:2], Turn("a.2", "a", "act", "", "context"))
-    again = replay(Sums(), replace(RECORD, turns=turns, result=Result({"a": 0.0, "b": 0.0}, "context", blame="a")))
+    again = replay(Sums(), replace(RECORD, turns=turns, result=Result({"a": 0.0, "b": 0.0}, "context", blame=("a",))))
     assert again.views["a"][-1] == Message("user", "b said 3.")
 
 

@@ -49,7 +49,7 @@ class Sums:
         for role, other in (self.roles, self.roles[::-1]):
             reply = yield views[role].ask(observation={"own": data[role], "guess": False})
             if reply.finish == "context":
-                return self.over(data, {}, blame=role)
+                return self.over(data, {}, blame=(role,))
             views[role].hear(reply)
             views[other].tell(f"they say {reply.text}")
         guesses: dict[str, int] = {}
@@ -58,7 +58,7 @@ class Sums:
             replies = yield [views[role].ask(kind, observation={"own": data[role], "guess": True}) for role in asked]
             for role, reply in zip(asked, replies, strict=True):
                 if reply.finish == "context":
-                    return self.over(data, {}, blame=role)
+                    return self.over(data, {}, blame=(role,))
                 views[role].hear(reply)
                 if self.legal(reply.text):
                     guesses[role] = int(reply.text)
@@ -72,7 +72,9 @@ class Sums:
     def legal(self, text: str) -> bool:
         return text.isascii() and text.isdigit() and len(text) < 9
 
-    def over(self, data: Mapping[str, int], guesses: Mapping[str, int], marks=None, blame: str | None = None) -> Result:
+    def over(
+        self, data: Mapping[str, int], guesses: Mapping[str, int], marks=None, blame: tuple[str, ...] = ()
+    ) -> Result:
         right = {role: float(guesses.get(role) == data["left"] + data["right"]) for role in self.roles}
         return Result(
             right, "context" if blame else "guessed", blame=blame, metrics={"right": right}, marks=marks or {}
@@ -88,24 +90,25 @@ class RetriesForEver(Sums):
     facts = Facts(0.0, 1.0, max_requests=40, max_retries=1)
 
     def turns(self, data, seed):
-        view = View("left", "a number please")
+        view, marks = View("left", "a number please"), {}
         for attempt in range(6):
             reply = yield view.ask("retry" if attempt else "act", observation={"own": 1, "guess": False})
             if reply.finish == "context":
-                return self.over(data, {}, blame="left")
+                return self.over(data, {}, blame=("left",))
             view.hear(reply)
             if self.legal(reply.text):
                 break
+            marks[reply.id] = {"retry": "number"}
             view.tell("a number please")
-        return self.over(data, {})
+        return self.over(data, {}, marks)
 
     roles = ("left",)
 
     def scripts(self):
         return {}
 
-    def over(self, data, guesses, marks=None, blame=None):
-        return Result({"left": 0.0}, "context" if blame else "guessed", blame=blame)
+    def over(self, data, guesses, marks=None, blame=()):
+        return Result({"left": 0.0}, "context" if blame else "guessed", blame=blame, marks=marks or {})
 
 
 class TooLong(Sums):
@@ -113,14 +116,19 @@ class TooLong(Sums):
 
 
 class ForgetsASeat(Sums):
-    def over(self, data, guesses, marks=None, blame=None):
+    def over(self, data, guesses, marks=None, blame=()):
         end = super().over(data, guesses, marks, blame)
-        return Result({"left": end.returns["left"]}, end.outcome, blame=blame)
+        return Result({"left": end.returns["left"]}, end.outcome, blame=blame, marks=end.marks)
 
 
 class MarksTheUnasked(Sums):
-    def over(self, data, guesses, marks=None, blame=None):
-        return super().over(data, guesses, {"left.99": {"reward": 1.0}}, blame)
+    def over(self, data, guesses, marks=None, blame=()):
+        return super().over(data, guesses, {**(marks or {}), "left.99": {"reward": 1.0}}, blame)
+
+
+class ForgetsToMark(Sums):
+    def over(self, data, guesses, marks=None, blame=()):
+        return super().over(data, guesses, {}, blame)
 
 
 class OutOfBounds(Sums):
@@ -155,7 +163,7 @@ class SharedState(Sums):
 
 
 class GlobalChance(Sums):
-    def over(self, data, guesses, marks=None, blame=None):
+    def over(self, data, guesses, marks=None, blame=()):
         random.random()
         return super().over(data, guesses, marks, blame)
 
@@ -188,8 +196,8 @@ class LeaksDeclared(Sums):
     def views(self, data):
         return {role: View(role, f"yours {data[role]} of {sorted(data.values())}") for role in self.roles}
 
-    def over(self, data, guesses, marks=None, blame=None):
-        return Result({role: 0.0 for role in self.roles}, "context" if blame else "guessed", blame=blame)
+    def over(self, data, guesses, marks=None, blame=()):
+        return Result(dict.fromkeys(self.roles, 0.0), "context" if blame else "guessed", blame=blame, marks=marks or {})
 
 
 class KeepsDeclared(LeaksDeclared):
@@ -204,7 +212,7 @@ class CannotCompare(Sums):
 
 
 class NoJson(Sums):
-    def over(self, data, guesses, marks=None, blame=None):
+    def over(self, data, guesses, marks=None, blame=()):
         end = super().over(data, guesses, marks, blame)
         return Result(end.returns, end.outcome, blame=blame, marks=end.marks, metrics={"right": {1, 2}})
 
@@ -236,7 +244,7 @@ class ForgetsHistory(Sums):
 
 
 class IgnoresContext(Sums):
-    def over(self, data, guesses, marks=None, blame=None):
+    def over(self, data, guesses, marks=None, blame=()):
         return super().over(data, guesses, marks)
 
 
@@ -256,7 +264,7 @@ class UnknownSeat(Sums):
     def turns(self, data, seed):
         reply = yield View("umpire", "ready?").ask(observation={"own": 0, "guess": False})
         if reply.finish == "context":
-            return self.over(data, {}, blame="umpire")
+            return self.over(data, {}, blame=("umpire",))
         return (yield from super().turns(data, seed))
 
     facts = Facts(min_return=0.0, max_return=1.0, max_requests=7, max_retries=1)
@@ -299,6 +307,7 @@ BROKEN = {
     TooLong: "ends",
     ForgetsASeat: "returns",
     MarksTheUnasked: "returns",
+    ForgetsToMark: "marks",
     OutOfBounds: "facts",
     NotZeroSum: "facts",
     OwnChance: "replay",
@@ -365,7 +374,7 @@ def test_global_random_looks_at_numpy_too():
     numpy = pytest.importorskip("numpy")
 
     class Touches(Sums):
-        def over(self, data, guesses, marks=None, blame=None):
+        def over(self, data, guesses, marks=None, blame=()):
             numpy.random.random()
             return super().over(data, guesses, marks, blame)
 

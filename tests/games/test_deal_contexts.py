@@ -153,7 +153,7 @@ def test_a_small_file_says_which_split_is_empty(tmp_path):
         try:
             sizes[split] = {scenario.id for scenario in game.scenarios(split)}
         except ValueError as error:
-            assert f"no context falls into the split '{split}'" in str(error)
+            assert f"nothing falls into the split '{split}'" in str(error)
     assert list(sizes.values()) == [{"deal:2-1-2:1-4-2:0-6-2", "deal:2-1-2:0-6-2:1-4-2"}]
 
 

@@ -67,7 +67,7 @@ def test_golden_compact_deal():
         "own_actions": 1,
         "error": None,
     }
-    assert result is not None and result.outcome == "agreement" and result.blame is None and result.marks == {}
+    assert result is not None and result.outcome == "agreement" and result.blame == () and result.marks == {}
     assert result.returns == {"first": 12.0, "second": 12.0}
     retries = {f"retry_{reason}": 0 for reason in REASONS}
     # the best joint score here is 12 (hat to the second); the Nash solution is 6 points each, so its payoff is 12 each
@@ -159,7 +159,7 @@ def test_golden_published_opening():
 
 def test_proposals_that_do_not_fit_give_nothing():
     result = end(Deal(), "[message] hi", "[propose] books 0 hats 1 balls 2", "[propose] books 2 hats 0 balls 1")
-    assert result.outcome == "mismatch" and result.returns == {"first": 0.0, "second": 0.0} and result.blame is None
+    assert result.outcome == "mismatch" and result.returns == {"first": 0.0, "second": 0.0} and result.blame == ()
     assert (
         "pareto_agreed" not in result.metrics and result.metrics["pareto_rate"] == 0 == result.metrics["optimal_rate"]
     )
@@ -245,7 +245,7 @@ def test_the_first_action_cannot_be_a_proposal_but_the_seconds_first_can():
 def test_abort_after_the_retries(retries):
     game = Deal(retries=retries)
     result, asked = play(game, "[message] hi", *["nonsense"] * (1 + retries))
-    assert result is not None and result.outcome == "abort" and result.blame == "second"
+    assert result is not None and result.outcome == "abort" and result.blame == ("second",)
     assert result.returns == {"first": 0.0, "second": 0.0}
     assert [request.kind for request in asked[1:]] == ["act"] + ["retry"] * retries
     assert result.metrics["abort_rate"] == 1 == result.metrics["invalid_rate"] and result.metrics["cap_rate"] == 0
@@ -264,7 +264,7 @@ def test_retries_count_anew_for_each_action():
 
 def test_cap():
     result = end(Deal(max_actions=4), *["[message] hi"] * 4)
-    assert result.outcome == "cap" and result.blame is None and result.returns == {"first": 0.0, "second": 0.0}
+    assert result.outcome == "cap" and result.blame == () and result.returns == {"first": 0.0, "second": 0.0}
     assert result.metrics["cap_rate"] == 1 and result.metrics["invalid_rate"] == 0 == result.metrics["agreement_rate"]
     late = end(Deal(max_actions=4), *["[message] hi"] * 3, SPLIT[1])  # the cap comes before the partner can answer
     assert late.outcome == "cap"
@@ -290,7 +290,7 @@ def test_cut_and_refused_replies_are_illegal(finish, reason):
 @pytest.mark.parametrize("before", [(), ("[message] hi",), ("[message] hi", "nonsense"), ("[message] hi", SPLIT[1])])
 def test_a_view_that_outgrew_the_model_ends_the_match(before):
     result, asked = play(Deal(), *before, Reply("", "", "context"))
-    assert result is not None and result.outcome == "context" and result.blame == asked[-1].seat
+    assert result is not None and result.outcome == "context" and result.blame == (asked[-1].seat,)
     assert (
         result.metrics["invalid_rate"] == 1
         and result.metrics["abort_rate"] == 0

@@ -158,7 +158,7 @@ def test_what_a_reply_is_worth(game: Prompts) -> None:
     cut = end(game, scenario, "It was", "length")
     assert cut.outcome == "cut" and cut.metrics["finished_rate"] == 0 and cut.metrics["score"] == pytest.approx(0.4)
     lost = end(game, scenario, "", "context")
-    assert (lost.outcome, lost.blame, lost.returns) == ("context", "writer", {"writer": 0.0})
+    assert (lost.outcome, lost.blame, lost.returns) == ("context", ("writer",), {"writer": 0.0})
     assert (overlap("", ""), overlap("a a b", "a b b"), overlap("a", "")) == (1.0, pytest.approx(2 / 3), 0.0)
 
 

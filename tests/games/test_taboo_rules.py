@@ -70,7 +70,7 @@ def test_golden_compact_defender_wins():
         "turns_left": 4,
         "error": None,
     }
-    assert result is not None and result.outcome == "defender" and result.blame is None
+    assert result is not None and result.outcome == "defender" and result.blame == ()
     assert result.returns == {"attacker": -1.0, "defender": 1.0}
     assert result.outcome_by_seat == {"attacker": "loss", "defender": "win"}
     assert result.marks == {"defender.2": {"strict": "defender", "legacy": "defender"}}
@@ -120,21 +120,21 @@ def test_golden_chat():
 
 
 ENDS = [
-    (("Hello.", "An apple!"), "attacker", None, {"attacker": 1, "defender": -1}, ("win", "loss")),
-    (("Hello.", "I know the word! It is pear."), "attacker", None, {"attacker": 1, "defender": -1}, ("win", "loss")),
-    (("Hello.", "I know the word! It is apple."), "defender", None, {"attacker": -1, "defender": 1}, ("loss", "win")),
-    (("An apple.",), "breach", "attacker", {"attacker": -1, "defender": 0}, ("loss", "void")),
-    (("I know the word! It is pear.",), "breach", "attacker", {"attacker": -1, "defender": 0}, ("loss", "void")),
-    (("", "  "), "abort", "attacker", {"attacker": -1, "defender": 0}, ("loss", "void")),
+    (("Hello.", "An apple!"), "attacker", (), {"attacker": 1, "defender": -1}, ("win", "loss")),
+    (("Hello.", "I know the word! It is pear."), "attacker", (), {"attacker": 1, "defender": -1}, ("win", "loss")),
+    (("Hello.", "I know the word! It is apple."), "defender", (), {"attacker": -1, "defender": 1}, ("loss", "win")),
+    (("An apple.",), "breach", ("attacker",), {"attacker": -1, "defender": 0}, ("loss", "void")),
+    (("I know the word! It is pear.",), "breach", ("attacker",), {"attacker": -1, "defender": 0}, ("loss", "void")),
+    (("", "  "), "abort", ("attacker",), {"attacker": -1, "defender": 0}, ("loss", "void")),
     (
         ("Hello.", "", Reply("", "No.", "refusal")),
         "abort",
-        "defender",
+        ("defender",),
         {"attacker": 0, "defender": -1},
         ("void", "loss"),
     ),
-    ((Reply("", "", "context"),), "context", "attacker", {"attacker": -1, "defender": 0}, ("loss", "void")),
-    (("a", "b") * 5, "tie", None, {"attacker": 0, "defender": 0}, ("tie", "tie")),
+    ((Reply("", "", "context"),), "context", ("attacker",), {"attacker": -1, "defender": 0}, ("loss", "void")),
+    (("a", "b") * 5, "tie", (), {"attacker": 0, "defender": 0}, ("tie", "tie")),
 ]
 
 
@@ -149,7 +149,7 @@ def test_how_a_match_ends(prompt, texts, outcome, blame, returns, by_seat):
 
 def test_a_void_breach_counts_for_nothing():
     result = end(Taboo(breach="void"), "An apple.")
-    assert (result.outcome, result.blame) == ("breach", "attacker") and set(result.returns.values()) == {0.0}
+    assert (result.outcome, result.blame) == ("breach", ("attacker",)) and set(result.returns.values()) == {0.0}
     assert result.outcome_by_seat == {"attacker": "void", "defender": "void"} and result.metrics[
         "attacker_break_rate"
     ] == {"attacker": 1}

@@ -43,7 +43,7 @@ class Bids:
             reply = yield views[judge].ask(kind, Options(max_tokens=9))
             views[judge].hear(reply)
             if reply.finish == "context":
-                return Result({"ann": 0.0, "bob": 0.0}, "context", blame=judge)
+                return Result({"ann": 0.0, "bob": 0.0}, "context", blame=(judge,))
             if reply.text[:1] in "0123456789":
                 break
             marks[reply.id] = {"retry": "no number"}

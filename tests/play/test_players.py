@@ -287,7 +287,7 @@ def test_a_match_ends_with_the_outcome_context_when_its_view_no_longer_fits():
     context = len(full.backend.seen[f"p/s/0/{last.request}"].token_ids)
     small = LanguagePlayer(Dice(), renderer(context), "v3", Sampling(max_tokens=6), "me")
     _, (cut,) = play({"me": small}, self_play(GAME, [scenario], "me", 3, "p"))
-    assert cut.result.outcome == "context" and cut.result.blame == cut.turns[-1].seat
+    assert cut.result.outcome == "context" and cut.result.blame == (cut.turns[-1].seat,)
     assert (cut.turns[-1].finish, cut.turns[-1].call, cut.turns[-1].text) == ("context", None, "")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from hydra import compose, initialize_config_module
-from parley.cli import tasks
+from parley.cli.tasks import measuring, training
 from parley.data.sample import Sample, Utterance
 from parley.games.base import Message
 from parley.learners.likelihood import logprobs
@@ -308,7 +308,7 @@ def test_every_iteration_of_a_run_has_its_figures_and_a_look_back_finds_the_same
         "benchmark.tasks=[colours,likely]",
         f"benchmark.include={folder_of_tasks(tmp_path / 'tasks', DOCS)}",
     ]
-    tasks.selfplay(config(*SMALL, *asked), tmp_path / "run")
+    training.selfplay(config(*SMALL, *asked), tmp_path / "run")
     said = " ".join(capsys.readouterr().out.split())
     assert all(word in said for word in ("perplexity", "iteration 0", "iteration 1"))
     rows = json.loads((tmp_path / "run/summary.json").read_text())["iterations"]
@@ -321,13 +321,13 @@ def test_every_iteration_of_a_run_has_its_figures_and_a_look_back_finds_the_same
     assert "benchmark colours" in page and 'aria-label="likely perplexity by iteration"' in page
     (tmp_path / "run/iter_001/benchmark/stage.json").touch()
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("benchmark/*")}
-    tasks.selfplay(config(*SMALL, *asked, f"resume={tmp_path}/run"), tmp_path / "run")
+    training.selfplay(config(*SMALL, *asked, f"resume={tmp_path}/run"), tmp_path / "run")
     assert (
         before == {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("benchmark/*")}
         and len(before) == 4
     )
 
-    tasks.benchmark(config("task=benchmark", *asked), tmp_path / "back", str(tmp_path / "run"), None, "all")
+    measuring.benchmark(config("task=benchmark", *asked), tmp_path / "back", str(tmp_path / "run"), None, "all")
     found = json.loads((tmp_path / "back/benchmark.json").read_text())
     assert list(found["figures"]) == ["start", "iter_001"]
     assert list(found["figures"].values()) == [row["benchmark"] for row in rows]
@@ -342,7 +342,7 @@ def test_the_task_takes_an_adapter_on_its_base(model, tmp_path, capsys):
         "benchmark.tasks=[likely]",
         f"benchmark.include={folder_of_tasks(tmp_path / 'tasks', DOCS)}",
     ]
-    tasks.benchmark(
+    measuring.benchmark(
         config("task=benchmark", "model=hf", f"model.path={model.path}", *asked),
         tmp_path / "out",
         None,
@@ -354,7 +354,7 @@ def test_the_task_takes_an_adapter_on_its_base(model, tmp_path, capsys):
     assert found["mean"] == pytest.approx(math.exp(-sum(chosen) / len(chosen)), rel=1e-4)
     assert "perplexity" in capsys.readouterr().out
     with pytest.raises(ConfigError, match=r"is an adapter: say the folder of its base with task\.base"):
-        tasks.benchmark(
+        measuring.benchmark(
             config("task=benchmark", "model=hf", f"model.path={model.path}", *asked),
             tmp_path / "two",
             None,
@@ -365,10 +365,10 @@ def test_the_task_takes_an_adapter_on_its_base(model, tmp_path, capsys):
 
 def test_a_task_without_benchmark_or_model_says_what_to_give(tmp_path):
     with pytest.raises(ConfigError, match="say benchmark=spag"):
-        tasks.benchmark(config("task=benchmark"), tmp_path / "one", None, None, "kept")
+        measuring.benchmark(config("task=benchmark"), tmp_path / "one", None, None, "kept")
     if find_spec("lm_eval"):
         with pytest.raises(ConfigError, match="which model"):
-            tasks.benchmark(config("task=benchmark", "benchmark=spag"), tmp_path / "two", None, None, "kept")
+            measuring.benchmark(config("task=benchmark", "benchmark=spag"), tmp_path / "two", None, None, "kept")
 
 
 def test_figures_of_groups_stand_for_their_tasks():

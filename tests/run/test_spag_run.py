@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_module
-from parley.cli import tasks
+from parley.cli.tasks import looking, training
 from parley.credit import SpagCredit
 from parley.data.formats import spag
 from parley.report.progress import Progress
@@ -36,7 +36,7 @@ def config(*words: str) -> Any:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
     run = tmp_path_factory.mktemp("spag") / "run"
-    return run, tasks.selfplay(config("data.rows=2"), run)
+    return run, training.selfplay(config("data.rows=2"), run)
 
 
 def test_a_run_is_judged_against_its_start(whole):
@@ -82,7 +82,7 @@ def test_a_round_mixes_in_facts_and_no_matches(whole):
 
 def test_its_matches_leave_as_spags_files_and_come_back_as_data(whole, tmp_path):
     run, _ = whole
-    tasks.export(config(), tmp_path / "out", str(run))
+    looking.export(config(), tmp_path / "out", str(run))
     games = spag.read_episodes(tmp_path / "out/spag_episodes.json")
     assert len(games) == 2 * 24 and {game.turns for game in games} == {5}
     rows = spag.read_rows(tmp_path / "out/spag_rows.json")
@@ -94,11 +94,11 @@ def test_its_matches_leave_as_spags_files_and_come_back_as_data(whole, tmp_path)
         "objective.form=faithful",
         "play.group=1",
     )
-    tasks.offline(again, tmp_path / "offline")
+    training.offline(again, tmp_path / "offline")
     learned = json.loads((tmp_path / "offline/iter_001/learn/stage.json").read_text())["outputs"]["learn"]
     assert learned["utterances"] == len(rows) and learned["steps"] >= 1
 
 
 def test_offline_wants_rewards(tmp_path):
     with pytest.raises((InputError, ConfigError), match="data=spag"):
-        tasks.offline(config(), tmp_path / "run")
+        training.offline(config(), tmp_path / "run")

@@ -52,7 +52,7 @@ def test_the_time_of_attempts_that_were_cut_off_is_counted(tmp_path: Path, monke
     code = f"""
 import time
 from pathlib import Path
-from parley import stages
+from parley.run import stages
 stages.TICK_S = 0.05
 def work():
     while True:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -53,22 +52,12 @@ class Log:
 def log(episode: Episode, seat: str, view: Sequence[Message]) -> Log:
     """The log of `seat`, whose private view (as a replay of the episode gives it) is `view`."""
     result = episode.result
-    refused = rejected(episode, seat)
+    refused = episode.refused(seat)
     outcome = result.outcome_by_seat.get(seat, result.outcome)
     meta = Meta(
         episode.game, episode.scenario.id, seat, episode.players[seat], outcome, episode.id, result.returns.get(seat)
     )
     return Log(tuple(view), meta, tuple(index for index, message in enumerate(view) if message.request in refused))
-
-
-def rejected(episode: Episode, seat: str) -> set[str]:
-    """The requests whose replies the game refused: a retry followed, or the seat's last reply ended the match in
-    blame."""
-    own = [turn for turn in episode.turns if turn.seat == seat]
-    refused = {turn.request for turn, after in pairwise(own) if after.kind == "retry"}
-    if episode.result.blame == seat and own:
-        refused.add(own[-1].request)
-    return refused
 
 
 def write(path: Path, logs: Iterable[Log]) -> int:

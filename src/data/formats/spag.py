@@ -80,10 +80,12 @@ class Row:
 
 def played(episode: Episode, turns: int) -> Played:
     """What was said in a match of Taboo whose sides had `turns` each; illegal replies, which were asked for again, left
-    out."""
-    illegal = {request for request, mark in episode.result.marks.items() if "retry" in mark}
+    out. An utterance that broke the rules was said: their judge finds it."""
+    refused = {request for seat in ROLES for request in episode.refused(seat)}
+    if episode.result.outcome == "breach":
+        refused.discard(episode.turns[-1].request)
     return Played(
-        episode.scenario.data["word"], turns, tuple(turn.text for turn in episode.turns if turn.request not in illegal)
+        episode.scenario.data["word"], turns, tuple(turn.text for turn in episode.turns if turn.request not in refused)
     )
 
 

@@ -4,14 +4,15 @@ Two seats see the same books, hats and balls, and each its own values. `first` o
 message (`[message] text`) or a private proposal of what the seat wants for itself (`[propose] books 2 hats 0 balls 1`).
 After one seat has proposed, the other is told so, not what, and must propose; then the match is over. There is a deal
 if the two proposals share out every item exactly; otherwise both seats get nothing. The first action cannot be a
-proposal. An illegal reply is answered by up to `retries` retry requests that quote the error; failed attempts stay in
-the seat's view, so a model is trained on the very context in which it acted. After `max_actions` actions nobody gets
+proposal. What stands after an [END] is cut off, as in the original. An illegal reply is answered by up to `retries`
+retry requests that quote the error; failed attempts stay in the seat's view, so a model is trained on the very context
+in which it acted. After `max_actions` actions nobody gets
 anything.
 
 Outcomes: agreement, mismatch, abort (illegal replies; blames), cap, context (the view outgrew the model; blames).
 The published fair coin for who opens is the draw of a scenario: the mirror image of each context is a scenario too.
 
-Version history: 1 first.
+Version history: 1 first; 2: a number with a point before it (.2) is no whole number, and texts are cut at [END].
 """
 
 from __future__ import annotations
@@ -20,8 +21,22 @@ from collections.abc import Generator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
-from ...system.seeds import derive
-from ..base import Facts, GeneratorMatch, Match, Reply, Request, Result, Scenario, Script, Turns, View
+from ..base import (
+    Facts,
+    GeneratorMatch,
+    Illegal,
+    Match,
+    Out,
+    Reply,
+    Request,
+    Result,
+    Scenario,
+    Script,
+    Turns,
+    View,
+    legal,
+)
+from ..splits import chosen, split
 from . import contexts as tables
 from .contexts import FULL_VALUE, ITEMS, Context
 from .grammar import Fault, Proposed, Said, parse
@@ -30,7 +45,6 @@ from .scoring import METRICS, ROLES, Tally, result
 from .scripts import SCRIPTS
 
 PAYOFFS: Mapping[str, float] = {"self": 0.0, "coop": 1.0, "comp": -1.0}
-SPLITS = ("train", "validation", "test")
 
 
 class Deal:
@@ -46,7 +60,7 @@ class Deal:
     """
 
     name = "deal"
-    version = 1
+    version = 2
     roles = ROLES
 
     def __init__(
@@ -80,15 +94,7 @@ class Deal:
     def scenarios(self, split: str) -> Sequence[Scenario]:
         """The ordered contexts of a split, shuffled by the split seed. A pair's place depends on nothing but itself and
         that seed, so what is held out of one set of contexts is held out of every other."""
-        if split not in SPLITS:
-            raise ValueError(f"unknown split {split!r}, expected one of {', '.join(SPLITS)}")
-        found = self._splits[split]
-        if not found:
-            raise ValueError(
-                f"no context falls into the split {split!r}: {self.contexts} has too few, give more or another "
-                f"split_seed"
-            )
-        return found
+        return chosen(self._splits, split, f"{self.contexts} has too few contexts, give more or another split_seed")
 
     def match(self, scenario: Scenario, seed: int) -> Match:
         """A new match. The rules need no chance, so `seed` changes nothing."""
@@ -103,13 +109,10 @@ class Deal:
     def _splits(self) -> Mapping[str, tuple[Scenario, ...]]:
         given = tables.generate() if self.contexts is None else tables.read(self.contexts)
         kept = [context for context in given if self.counts == "all" or tables.published_counts(context.counts)]
-        both = {order.scenario().id: order for context in kept for order in (context, context.mirror())}
-        splits: dict[str, list[Scenario]] = {split: [] for split in SPLITS}
-        for key in sorted(both, key=lambda key: derive(self.split_seed, "order", key)):
-            scenario = both[key].scenario()
-            tenth = derive(self.split_seed, "split", scenario.cluster) % 10
-            splits["test" if tenth == 0 else "validation" if tenth == 1 else "train"].append(scenario)
-        return {split: tuple(found) for split, found in splits.items()}
+        orders = [order.scenario() for context in kept for order in (context, context.mirror())]
+        both = {scenario.id: scenario for scenario in orders}
+        splits = split({key: each.cluster for key, each in both.items()}, self.split_seed)
+        return {name: tuple(both[key] for key in keys) for name, keys in splits.items()}
 
 
 def _refuse(payoff: object, prompt: object, counts: object, retries: object, max_actions: object) -> None:
@@ -145,41 +148,42 @@ class _Table:
 
     def turns(self) -> Turns:
         """The whole match, as `GeneratorMatch` runs it."""
+        try:
+            outcome = yield from self._play()
+        except Out as out:
+            return self._end(out.outcome, out.blame)
+        return self._end(outcome)
+
+    def _play(self) -> Generator[Request, Reply, Literal["settled", "cap"]]:
         for action in range(self.game.max_actions):
             seat, other = ROLES[action % 2], ROLES[1 - action % 2]
             move = yield from self._move(seat)
-            if isinstance(move, str):
-                return self._end(move, blame=seat)
             self.tally.actions += 1
             if isinstance(move, Proposed):
                 self.tally.shares[seat] = move.share
                 if other in self.tally.shares:
-                    return self._end("settled")
+                    return "settled"
                 self.views[other].tell(self.game.form.proposed)
             else:
                 self.views[other].tell(self.game.form.said(move.text))
                 self.history[seat].append(["you", move.text])
                 self.history[other].append(["partner", move.text])
-        return self._end("cap")
+        return "cap"
 
-    def _move(self, seat: str) -> Generator[Request, Reply, Said | Proposed | Literal["abort", "context"]]:
-        """A legal action of `seat`, or how its illegal replies end the match."""
-        view, form = self.views[seat], self.game.form
-        error = None
-        for attempt in range(1 + self.game.retries):
-            reply = yield view.ask("retry" if attempt else "act", form.options, self._observation(seat, error))
-            if reply.finish == "context":
-                return "context"
-            view.hear(reply)
-            move = self._judge(reply)
+    def _move(self, seat: str) -> Generator[Request, Reply, Said | Proposed]:
+        """A legal action of `seat`."""
+
+        def judged(reply: Reply) -> Said | Proposed | Illegal:
+            move = self._parse(reply)
             if not isinstance(move, Fault):
                 return move
-            error = move.reason
-            self.tally.illegal.append((seat, reply.id, error))
-            view.tell(form.error(error, self.context.counts))
-        return "abort"
+            self.tally.retries[seat] += 1
+            return Illegal(move.reason, self.game.form.error(move.reason, self.context.counts))
 
-    def _judge(self, reply: Reply) -> Said | Proposed | Fault:
+        seen, options = self._observation(seat), self.game.form.options
+        return legal(self.views[seat], judged, self.game.retries, self.tally.marks, seen, options)
+
+    def _parse(self, reply: Reply) -> Said | Proposed | Fault:
         if reply.finish == "length":
             return Fault("length")
         if reply.finish == "refusal":
@@ -188,15 +192,14 @@ class _Table:
             reply.text, self.context.counts, opened=bool(self.tally.actions), must_propose=bool(self.tally.shares)
         )
 
-    def _observation(self, seat: str, error: str | None) -> dict[str, Any]:
+    def _observation(self, seat: str) -> dict[str, Any]:
         history = self.history[seat]
         return {
             **self.known[seat],
             "history": list(history),  # [who, text], who is you or partner; proposals are not in it
             "partner_proposed": bool(self.tally.shares),
             "own_actions": self.tally.actions // 2,
-            "error": error,
         }
 
-    def _end(self, outcome: str, blame: str | None = None) -> Result:
+    def _end(self, outcome: str, blame: tuple[str, ...] = ()) -> Result:
         return result(self.context, self.game.weight, self.tally, outcome, blame)

@@ -1,6 +1,6 @@
 """The one grammar of actions: what it accepts, it has also parsed.
 
-    action    = "[message]" text | "[propose]" numbers, with an optional "[END]" at the very end
+    action    = "[message]" text | "[propose]" numbers, with an optional "[END]", after which nothing is read
     numbers   = each of books, hats, balls once, with its number before (2 books) or after it (books 2)
 
 Upper or lower case, singular or plural, brackets and commas do not matter (a word-level tokenizer sets blanks around
@@ -48,19 +48,18 @@ class Fault:
 
 Action: TypeAlias = Said | Proposed | Fault
 
-_TAG = re.compile(r"\[\s*(message|propose|end)\s*\]", re.IGNORECASE)
-_WORD = re.compile(r"-?[0-9]+|[a-z]+|\S")
+_TAG = re.compile(r"\[\s*(message|propose)\s*\]", re.IGNORECASE)
+_END = re.compile(r"\[\s*end\s*\]", re.IGNORECASE)
+_WORD = re.compile(r"-?[0-9]+|\.[0-9]+|[a-z]+|\S")
 _FILLER = frozenset("(),.;:=") | {"and"}
 _ITEM = {name: index for index, plural in enumerate(ITEMS) for name in (plural, plural[:-1])}
 
 
 def parse(text: str, counts: Triple, *, opened: bool, must_propose: bool) -> Action:
     """The action that `text` is. `opened`: something has been said before; `must_propose`: the partner has proposed."""
-    text = text.strip()
+    text = _END.split(text, maxsplit=1)[0].strip()
     tags = list(_TAG.finditer(text))
-    if tags and tags[-1][1].lower() == "end" and tags[-1].end() == len(text):
-        text = text[: tags.pop().start()].rstrip()
-    if not tags or tags[0].start() or tags[0][1].lower() == "end":
+    if not tags or tags[0].start():
         return Fault("prefix")
     if len(tags) > 1:
         return Fault("tags")

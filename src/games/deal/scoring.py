@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ..base import Json, Result
+from ..base import Marks, Result
 from .contexts import Context, Points, Triple, oracle, points, rest
 from .grammar import REASONS
 
@@ -43,21 +43,21 @@ METRICS: Mapping[str, str] = {
 
 @dataclass(slots=True)
 class Tally:
-    """What is counted while a match runs. `illegal` are (seat, request, reason) in the order in which they came."""
+    """What is noted while a match runs: accepted actions, proposals, illegal replies of each seat, and their marks."""
 
     actions: int = 0
     shares: dict[str, Triple] = field(default_factory=dict)
-    illegal: list[tuple[str, str, str]] = field(default_factory=list)
+    retries: Counter[str] = field(default_factory=Counter)
+    marks: Marks = field(default_factory=dict)
 
 
-def result(context: Context, weight: float, tally: Tally, outcome: str, blame: str | None = None) -> Result:
+def result(context: Context, weight: float, tally: Tally, outcome: str, blame: tuple[str, ...] = ()) -> Result:
     """The result of a match that ended with `outcome`; `weight` is lambda."""
     won = settle(context, tally.shares) if outcome == "settled" else None
     if outcome == "settled":
         outcome = "mismatch" if won is None else "agreement"
     first, second = won or (0, 0)
     payoff = dict(zip(ROLES, (first + weight * second, second + weight * first), strict=True))
-    marks: dict[str, Mapping[str, Json]] = {request: {"retry": reason} for _, request, reason in tally.illegal}
     metrics: dict[str, float | Mapping[str, float]] = {
         "score": dict(zip(ROLES, (first, second), strict=True)),
         "payoff": payoff,
@@ -67,11 +67,11 @@ def result(context: Context, weight: float, tally: Tally, outcome: str, blame: s
         "mismatch_rate": int(outcome == "mismatch"),
         "abort_rate": int(outcome == "abort"),
         "cap_rate": int(outcome == "cap"),
-        "invalid_rate": int(blame is not None),
+        "invalid_rate": int(bool(blame)),
         "actions": tally.actions,
         **_retries(tally),
     }
-    return Result(dict(payoff), outcome, blame=blame, metrics=metrics, marks=marks)
+    return Result(dict(payoff), outcome, blame=blame, metrics=metrics, marks=tally.marks)
 
 
 def settle(context: Context, shares: Mapping[str, Triple]) -> Points | None:
@@ -102,9 +102,8 @@ def _quality(
 
 
 def _retries(tally: Tally) -> dict[str, float | Mapping[str, float]]:
-    seats = Counter(seat for seat, _, _ in tally.illegal)
-    reasons = Counter(reason for _, _, reason in tally.illegal)
+    reasons = Counter(mark["retry"] for mark in tally.marks.values())
     return {
-        "retries": {role: seats[role] for role in ROLES},
+        "retries": {role: tally.retries[role] for role in ROLES},
         **{f"retry_{reason}": reasons[reason] for reason in REASONS},
     }

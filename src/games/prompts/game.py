@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Literal
 
 from ...system.files import InputError, digest, read_jsonl
-from ...system.seeds import derive
 from ..base import Facts, GeneratorMatch, Json, Match, Reply, Request, Result, Scenario, Script, Turns
 from ..chats import read_messages, write_messages
+from ..splits import SPLITS, belongs, fine, shuffled
 
 WRITER = "writer"
 Judge = Callable[[str], Mapping[str, float]]  # text of a reply -> metrics, one of which is `score`
@@ -81,7 +81,7 @@ class Prompts:
     @cached_property
     def _splits(self) -> Mapping[str, Sequence[Scenario]]:
         read = {split: list(read_jsonl(path, self._read)) for split, path in self.files.items()}
-        splits: dict[str, dict[str, Scenario]] = {split: {} for split in ("train", "validation", "test")}
+        splits: dict[str, dict[str, Scenario]] = {split: {} for split in SPLITS}
         for split in ("test", "validation", "train"):  # what is held out stays held out
             held = {scenario.cluster for other in splits.values() for scenario in other.values()}
             for scenario in read.get(split, ()):
@@ -92,20 +92,15 @@ class Prompts:
                 f"{self.files['train']}: no chat is left for {' and '.join(empty)}: give more chats, larger shares, "
                 f"or files"
             )
-        ordered = {split: self._shuffled(found) for split, found in splits.items()}
+        ordered = {
+            split: tuple(found[key] for key in shuffled(found, self.split_seed)) for split, found in splits.items()
+        }
         return {**ordered, "train": ordered["train"][: self.limit]}
 
     def _place(self, cluster: str) -> str:
         """The split of a chat of the file `train`, by its prompt alone."""
-        place, edge = derive(self.split_seed, "split", cluster) / 2**63, 0.0
-        for split, share in self.shares.items():
-            edge += share
-            if place < edge:
-                return split
-        return "train"
-
-    def _shuffled(self, found: Mapping[str, Scenario]) -> tuple[Scenario, ...]:
-        return tuple(found[key] for key in sorted(found, key=lambda key: (derive(self.split_seed, "order", key), key)))
+        validation, test = (self.shares.get(split, 0.0) for split in ("validation", "test"))
+        return belongs(fine(self.split_seed, cluster), validation, test)
 
     def _read(self, data: Json) -> Scenario:
         if not isinstance(data, dict):
@@ -131,7 +126,7 @@ def one_reply(scenario: Scenario, judge: Judge) -> Match:
 def _turns(scenario: Scenario, judge: Judge) -> Turns:
     reply: Reply = yield Request(f"{WRITER}.1", WRITER, read_messages(list(scenario.data["messages"])))
     if reply.finish == "context":
-        return Result({WRITER: 0.0}, "context", blame=WRITER)
+        return Result({WRITER: 0.0}, "context", blame=(WRITER,))
     words = len(reply.text.split())
     metrics = {
         **judge(reply.text),

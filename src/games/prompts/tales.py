@@ -18,6 +18,7 @@ from functools import cached_property
 
 from ...system.seeds import derive, rng
 from ..base import Facts, Match, Scenario, Script
+from ..splits import fine, split
 from .game import METRICS, WRITER, one_reply
 from .grammar import Grammar, Rule
 
@@ -37,7 +38,7 @@ ADVERBS = ("quietly", "often", "slowly", "again", "gladly", "twice")
 PLACES = ("garden", "harbour", "kitchen", "forest", "tower", "market")
 DETERMINERS = {"sg": ("the", "a", "this"), "pl": ("the", "some", "these")}
 TIMES = ("today", "yesterday")
-SHARES = {"test": 0.2, "validation": 0.2}
+VALIDATION, TEST = 0.2, 0.2  # shares of the prompts
 
 
 class Tales:
@@ -83,12 +84,8 @@ class Tales:
 
     @cached_property
     def _splits(self) -> Mapping[str, Sequence[Scenario]]:
-        splits: dict[str, list[Scenario]] = {split: [] for split in ("train", *SHARES)}
-        for prompt in sorted(prompts(), key=lambda prompt: derive(self.seed, "order", prompt)):
-            place = derive(self.seed, "split", prompt) / 2**63
-            split = "test" if place < SHARES["test"] else "validation" if place < sum(SHARES.values()) else "train"
-            splits[split].append(self._scenario(prompt))
-        return splits
+        found = split({prompt: prompt for prompt in prompts()}, self.seed, VALIDATION, TEST, fine)
+        return {name: [self._scenario(prompt) for prompt in chosen] for name, chosen in found.items()}
 
     def _scenario(self, prompt: str) -> Scenario:
         words = self.grammar.draw(_symbol(prompt), rng(self.seed, "reply", prompt))

@@ -10,7 +10,7 @@ refusal is illegal: it is asked for again, up to `retries` times.
 Outcomes: attacker, defender, tie, breach (the attacker broke the rules; blames), abort (illegal replies; blames),
 context (the view outgrew the model; blames). `scoring` says what each is worth.
 
-Version history: 1 first.
+Version history: 1 first; 2: the legacy judge lower-cases the word before it makes the plural.
 """
 
 from __future__ import annotations
@@ -20,12 +20,27 @@ from functools import cached_property
 from typing import Any, Literal
 
 from ...system.seeds import rng
-from ..base import Facts, GeneratorMatch, Match, Message, Reply, Request, Result, Scenario, Script, Turns
+from ..base import (
+    Facts,
+    GeneratorMatch,
+    Illegal,
+    Match,
+    Message,
+    Options,
+    Out,
+    Reply,
+    Request,
+    Scenario,
+    Script,
+    Turns,
+    legal,
+)
+from ..splits import chosen
 from . import lexicon as world
 from . import words as lists
 from .inflection import inflections
 from .judges import JUDGES, ruling
-from .layouts import PUBLISHED
+from .layouts import OPTIONS, PUBLISHED
 from .prompts import Brief, Chat, Compact, Form, Reason
 from .scoring import METRICS, ROLES, Tally, result
 from .scripts import SCRIPTS
@@ -50,7 +65,7 @@ class Taboo:
     """
 
     name = "taboo"
-    version = 1
+    version = 2
     roles = ROLES
 
     def __init__(
@@ -69,6 +84,7 @@ class Taboo:
         _refuse(limit, judge, breach, prompt, turns, retries, validation, test)
         self.words, self.limit, self.split_seed = words, limit, split_seed
         self.judge, self.void, self.form = judge, breach == "void", FORMS[prompt]
+        self.options = OPTIONS if prompt in PUBLISHED else Options()
         self.turns, self.retries, self.shares = turns, retries, (validation, test)
         self.facts = Facts(
             min_return=-1.0,
@@ -84,14 +100,7 @@ class Taboo:
 
     def scenarios(self, split: str) -> Sequence[Scenario]:
         """The words of a split, shuffled by the split seed. Words with one lemma share a cluster."""
-        if split not in lists.SPLITS:
-            raise ValueError(f"unknown split {split!r}, expected one of {', '.join(lists.SPLITS)}")
-        found = self._splits[split]
-        if not found:
-            raise ValueError(
-                f"no word falls into the split {split!r}: {self.words} has too few, give more or larger shares"
-            )
-        return found
+        return chosen(self._splits, split, f"{self.words} has too few words, give more or larger shares")
 
     def match(self, scenario: Scenario, seed: int) -> Match:
         """A new match; `seed` decides what the prompts leave to chance."""
@@ -176,32 +185,36 @@ class _Table:
 
     def conversation(self) -> Turns:
         """The whole match, as `GeneratorMatch` runs it."""
+        try:
+            outcome, blame = yield from self._talk()
+        except Out as out:
+            outcome, blame = out.outcome, out.blame
+        return result(self.tally, outcome, blame, self.judges[self.game.judge], self.game.void)
+
+    def _talk(self) -> Generator[Request, Reply, tuple[str, tuple[str, ...]]]:
+        """The outcome, and who is to blame."""
         for turn in range(2 * self.game.turns):
             seat, other = ROLES[turn % 2], ROLES[1 - turn % 2]
             reply = yield from self._utterance(seat, left=self.game.turns - turn // 2)
-            if isinstance(reply, str):
-                return self._end(reply, blame=seat)
             self._rule(seat, reply)
             ruled = self.tally.rulings.get(self.game.judge)
             if ruled is not None:
-                return self._end(ruled, blame=seat if ruled == "breach" else None)
+                return ruled, (seat,) if ruled == "breach" else ()
             self.views[other].partner(reply.text)
-        return self._end("tie")
+        return "tie", ()
 
-    def _utterance(self, seat: str, left: int) -> Generator[Request, Reply, Reply | Literal["abort", "context"]]:
-        """The next utterance of `seat`, or how its illegal replies end the match."""
-        view, error = self.views[seat], None
-        for attempt in range(1 + self.game.retries):
-            reply = yield view.ask("retry" if attempt else "act", observation=self._observation(seat, left, error))
-            if reply.finish == "context":
-                return "context"
-            view.hear(reply)
-            error = _illegal(reply)
-            if error is None:
+    def _utterance(self, seat: str, left: int) -> Generator[Request, Reply, Reply]:
+        """The next utterance of `seat`."""
+
+        def judged(reply: Reply) -> Reply | Illegal:
+            reason = _illegal(reply)
+            if reason is None:
                 return reply
-            self.tally.illegal.append((seat, reply.id, error))
-            view.fault(error)
-        return "abort"
+            self.tally.retries[seat] += 1
+            return Illegal(reason)
+
+        seen = self._observation(seat, left)
+        return legal(self.views[seat], judged, self.game.retries, self.tally.marks, seen, self.game.options)
 
     def _rule(self, seat: str, reply: Reply) -> None:
         """Has the judges that have not ruled yet look at an utterance."""
@@ -210,18 +223,14 @@ class _Table:
             ruled = None if name in self.tally.rulings else ruling(judge, seat, reply.text)
             if ruled is not None:
                 self.tally.rulings[name] = ruled
-                self.tally.notes.setdefault(reply.id, {})[name] = ruled
+                self.tally.marks.setdefault(reply.id, {})[name] = ruled
 
-    def _observation(self, seat: str, left: int, error: Reason | None) -> dict[str, Any]:
+    def _observation(self, seat: str, left: int) -> dict[str, Any]:
         return {
             **({"word": self.word} if seat == "attacker" else {}),
             "history": [["you" if who == seat else "partner", text] for who, text in self.tally.said],
             "turns_left": left,  # of this seat, this one included
-            "error": error,
         }
-
-    def _end(self, outcome: str, blame: str | None = None) -> Result:
-        return result(self.tally, outcome, blame, self.judges[self.game.judge], self.game.void)
 
 
 def _illegal(reply: Reply) -> Reason | None:

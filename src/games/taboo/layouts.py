@@ -18,8 +18,8 @@ from functools import partial
 from random import Random
 from typing import Literal, TypeAlias
 
-from ..base import Json, Message, Options, Reply, Request
-from .prompts import RULES, Brief, Form, Reason, rules
+from ..base import Illegal, Json, Message, Options, Reply, Request
+from .prompts import RULES, Brief, Form, rules
 
 Layout: TypeAlias = Literal["chat", "chat_inverse", "alpaca"]
 History: TypeAlias = Sequence[tuple[str, str]]  # (seat, text), attacker first
@@ -100,7 +100,7 @@ class Page:
     """A view that is one text, written anew for each turn by `write`."""
 
     def __init__(self, brief: Brief, write: Callable[[History], str]) -> None:
-        self.brief, self.write = brief, write
+        self.seat, self.write = brief.seat, write
         self.other = "defender" if brief.seat == "attacker" else "attacker"
         self._history: list[tuple[str, str]] = []
         self._messages: list[Message] = []
@@ -109,24 +109,24 @@ class Page:
     def partner(self, text: str) -> None:
         self._history.append((self.other, text.strip()))
 
-    def ask(self, kind: str = "act", *, observation: Mapping[str, Json]) -> Request:
+    def ask(
+        self, kind: str = "act", options: Options = OPTIONS, observation: Mapping[str, Json] | None = None
+    ) -> Request:
         text, shown = self.write(self._history), "".join(message.content for message in self._messages)
         if self._messages and text.startswith(shown) and len(text) > len(shown):
             self._messages.append(Message("user", text[len(shown) :]))
         else:
             self._messages = [Message("user", text)]
         self._asked += 1
-        return Request(
-            f"{self.brief.seat}.{self._asked}", self.brief.seat, tuple(self._messages), kind, OPTIONS, observation
-        )
+        return Request(f"{self.seat}.{self._asked}", self.seat, tuple(self._messages), kind, options, observation)
 
     def hear(self, reply: Reply) -> None:
-        self._history.append((self.brief.seat, reply.text))
+        self._history.append((self.seat, reply.text))
         self._messages.append(Message("assistant", reply.text, reply.id))
 
-    def fault(self, reason: Reason) -> None:
+    def refuse(self, illegal: Illegal) -> None:
         """The same turn is asked for once more: the published layouts have no place for an error."""
-        del reason
+        del illegal
         self._history.pop()
 
 

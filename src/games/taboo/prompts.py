@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Literal, Protocol, TypeAlias
 
-from ..base import Json, Reply, Request, View
+from ..base import Asked, Illegal, View
 
 Reason: TypeAlias = Literal["empty", "refusal"]
 
@@ -27,20 +27,11 @@ class Brief:
     void: bool
 
 
-class SeatView(Protocol):
+class SeatView(Asked, Protocol):
     """One seat's private view while a match runs."""
 
     def partner(self, text: str) -> None:
         """Adds what the other seat said."""
-
-    def ask(self, kind: str = "act", *, observation: Mapping[str, Json]) -> Request:
-        """A request for the next utterance."""
-
-    def hear(self, reply: Reply) -> None:
-        """Adds the seat's own reply, as it wrote it."""
-
-    def fault(self, reason: Reason) -> None:
-        """Says that the last reply was no utterance."""
 
 
 class Chat(View):
@@ -55,8 +46,8 @@ class Chat(View):
     def partner(self, text: str) -> None:
         self.tell(text.strip())
 
-    def fault(self, reason: Reason) -> None:
-        self.tell(ERRORS[reason])
+    def refuse(self, illegal: Illegal) -> None:
+        self.tell(ERRORS[illegal.reason])
 
 
 class Compact(View):
@@ -69,8 +60,8 @@ class Compact(View):
     def partner(self, text: str) -> None:
         self.tell(" ".join(text.split()))
 
-    def fault(self, reason: Reason) -> None:
-        self.tell(f"error {reason}")
+    def refuse(self, illegal: Illegal) -> None:
+        self.tell(f"error {illegal.reason}")
 
 
 Form: TypeAlias = Callable[[Brief, Random], SeatView]
@@ -81,7 +72,7 @@ ROLE: Mapping[str, str] = {
 utterance only.',
     "defender": "You are the defender. Work out the target word. Reply with your next utterance only.",
 }
-ERRORS: Mapping[Reason, str] = {
+ERRORS: Mapping[str, str] = {
     "empty": "Your reply was empty. Say something to the other player.",
     "refusal": "Your reply did not take part in the game. Reply with your next utterance.",
 }

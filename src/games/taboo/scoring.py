@@ -5,11 +5,12 @@ Who wins gets 1 and who loses -1. Whoever breaks the rules loses, and nobody win
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from ..base import Json, Result
+from ..base import Marks, Result
 from .judges import JUDGES, Judge, Ruling
 
 ROLES = ("attacker", "defender")
@@ -41,31 +42,29 @@ METRICS: Mapping[str, str] = {
 @dataclass(slots=True)
 class Tally:
     """What is noted while a match runs. `rulings` is judge -> its first ruling, `said` are (seat, text) of all
-    utterances, `notes` request -> what each judge ruled of that reply, `illegal` are (seat, request, reason) in their
-    order."""
+    utterances, `retries` counts the illegal replies of each seat, `marks` says of a reply why it was illegal, or what
+    each judge ruled."""
 
     rulings: dict[str, Ruling] = field(default_factory=dict)
     said: list[tuple[str, str]] = field(default_factory=list)
-    notes: dict[str, dict[str, Ruling]] = field(default_factory=dict)
-    illegal: list[tuple[str, str, str]] = field(default_factory=list)
+    retries: Counter[str] = field(default_factory=Counter)
+    marks: Marks = field(default_factory=dict)
 
 
-def result(tally: Tally, outcome: str, blame: str | None, judge: Judge, void: bool) -> Result:
+def result(tally: Tally, outcome: str, blame: tuple[str, ...], judge: Judge, void: bool) -> Result:
     """The result of a match that ended with `outcome`; `void`: a rule break of the attacker counts for nothing."""
     by_seat, returns = _shares(outcome, blame, void and outcome == "breach")
-    marks: dict[str, dict[str, Json]] = {request: {"retry": reason} for _, request, reason in tally.illegal}
-    marks.update({request: dict(rulings) for request, rulings in tally.notes.items()})
     metrics = {**_wins(outcome), **_talk(tally, outcome, blame), **_ending(tally, outcome, judge)}
-    return Result(returns, outcome, by_seat, blame, metrics, marks)
+    return Result(returns, outcome, by_seat, blame, metrics, tally.marks)
 
 
-def _shares(outcome: str, blame: str | None, void: bool) -> tuple[dict[str, str], dict[str, float]]:
+def _shares(outcome: str, blame: tuple[str, ...], void: bool) -> tuple[dict[str, str], dict[str, float]]:
     """(outcome by seat, return by seat)."""
     if void:
         return dict.fromkeys(ROLES, "void"), dict.fromkeys(ROLES, 0.0)
-    if blame is not None:
-        return {role: "loss" if role == blame else "void" for role in ROLES}, {
-            role: -1.0 if role == blame else 0.0 for role in ROLES
+    if blame:
+        return {role: "loss" if role in blame else "void" for role in ROLES}, {
+            role: -1.0 if role in blame else 0.0 for role in ROLES
         }
     if outcome == "tie":
         return dict.fromkeys(ROLES, "tie"), dict.fromkeys(ROLES, 0.0)
@@ -92,14 +91,14 @@ def _wins(outcome: str) -> Metrics:
     return metrics
 
 
-def _talk(tally: Tally, outcome: str, blame: str | None) -> Metrics:
+def _talk(tally: Tally, outcome: str, blame: tuple[str, ...]) -> Metrics:
     texts = {role: [text for seat, text in tally.said if seat == role] for role in ROLES}
-    lost = blame if outcome in ("abort", "context") else None
+    lost = blame if outcome in ("abort", "context") else ()
     return {
         "turns": len(tally.said),
         "words": {role: sum(len(text.split()) for text in own) / len(own) for role, own in texts.items() if own},
-        "retries": {role: sum(seat == role for seat, _, _ in tally.illegal) for role in ROLES},
-        "invalid_rate": {role: int(role == lost) for role in ROLES},
+        "retries": {role: tally.retries[role] for role in ROLES},
+        "invalid_rate": {role: int(role in lost) for role in ROLES},
     }
 
 

@@ -6,14 +6,14 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
-from ...system.seeds import derive
 from ..base import Scenario
+from ..splits import fine
+from ..splits import split as splits_of
 from .inflection import lemma
 from .lexicon import lexicon
 
 TOP = 50_000
 LONGEST = 60  # characters of a word that is read from a file
-SPLITS = ("train", "validation", "test")
 
 
 def targets(source: str, limit: int | None = None) -> Sequence[str]:
@@ -60,10 +60,9 @@ def read(path: str | Path) -> list[str]:
 def split(words: Iterable[str], seed: int, validation: float, test: float) -> dict[str, tuple[Scenario, ...]]:
     """Scenarios of each split, shuffled. A word's place depends on nothing but its lemma, the seed and the two shares,
     so that what is held out of one list is held out of every other, inflected forms included."""
-    splits: dict[str, list[Scenario]] = {name: [] for name in SPLITS}
-    for word in sorted(words, key=lambda word: (derive(seed, "order", word), word)):
-        cluster = f"taboo:{lemma(word)}"
-        place = derive(seed, "split", cluster) / 2**63
-        name = "test" if place < test else "validation" if place < test + validation else "train"
-        splits[name].append(Scenario(f"taboo:{word}", {"word": word}, cluster))
-    return {name: tuple(found) for name, found in splits.items()}
+    clusters = {word: f"taboo:{lemma(word)}" for word in words}
+    splits = splits_of(clusters, seed, validation, test, fine)
+    return {
+        name: tuple(Scenario(f"taboo:{word}", {"word": word}, clusters[word]) for word in found)
+        for name, found in splits.items()
+    }
