@@ -31,7 +31,7 @@ from parley.data.sources.lewis import LewisDialogues
 from parley.data.store import EpisodeStore
 from parley.games.base import Game
 from parley.games.deal.grammar import parse
-from parley.learners.lightning import Hardware
+from parley.learners.device import Hardware
 from parley.learners.likelihood import mean_logprob
 from parley.models.renderer import Renderer
 from parley.models.snapshot import Snapshot

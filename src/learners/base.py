@@ -42,6 +42,10 @@ class Learner(Protocol):
     def reads(self) -> Literal["tokens", "chats"]:
         """What `learn` is given: samples of token ids, or chats with a weight for each message."""
 
+    @property
+    def sessions(self) -> bool:
+        """Whether it can be taught round by round, in a session (see `parley.learners.session`)."""
+
     def learn(
         self, samples: Any, snapshot: Snapshot, folder: Path, *, seed: int, name: str, progress: Report | None = None
     ) -> tuple[Snapshot, dict[str, Any]]:
