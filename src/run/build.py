@@ -116,9 +116,9 @@ def _strangers(parts: Parts) -> Iterator[str]:
     if config.imitate.matches:
         asked += [("imitate.players", name, set()) for name in config.imitate.players]
     if isinstance(parts.scorer, Judge):
-        known = {*parts.scorer.game([]).scripts(), *parts.opponents}
-        if (name := parts.scorer.player) not in known:
-            yield f"scorer.player: there is no judge {name}{nearest(name, known)}"
+        judges = {*parts.scorer.game([]).scripts(), *parts.opponents}
+        if (name := parts.scorer.player) not in judges:
+            yield f"scorer.player: there is no judge {name}{nearest(name, judges)}"
     for key, name, others in asked:
         if name not in (named := {*game.scripts(), *others}):
             yield f"{key}: there is no player {name}{nearest(name, named)}"

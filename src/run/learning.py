@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -175,9 +175,9 @@ class OneCall:
         )
         return metrics
 
-    def weights(self) -> Mapping[str, Any]:
+    def weights(self) -> Iterable[tuple[str, Any]]:
         """Nothing: no round follows."""
-        return {}
+        return ()
 
     def save(self, folder: Path) -> None:
         """Nothing, for the same reason."""

@@ -26,6 +26,7 @@ from ..learners.reference import foreign
 from ..models.snapshot import Snapshot
 from ..play.pairing import Seatings, in_turn
 from ..play.player import Sampling
+from ..play.seats import Sitting
 from ..report.estimates import Language, Tally, to_json
 from ..report.rows import Measured, Row, Summary
 from ..report.trackers import Tracker
@@ -38,7 +39,7 @@ from .evaluation import Evaluation
 from .learning import Learning, pooled
 from .lessons import Crediting, Round
 from .parts import Recipe, plain
-from .run import Run, Sitting
+from .run import Run
 from .start import Start
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from ..games.base import Game
 from ..play.arena import Report
 from ..play.pairing import Seating
 from ..play.player import Sampling
-from ..play.seats import Table, Watch, Who
+from ..play.seats import Seats, Sitting, Watch, Who
 from ..report.estimates import Tally, summarise, to_json
 from ..report.progress import Progress
 from ..system import ranks
@@ -33,17 +33,6 @@ from .parts import Parts, plain
 from .stages import Clock, Done, finished, stage
 
 
-class Sitting:
-    def __init__(self, table, sampling, snapshots):
-        self.table, self.sampling, self.who = table, sampling, snapshots
-
-    def play(self, folder, seatings, watch):
-        self.table.play(folder, seatings, self.sampling, self.who, watch)
-
-    def update(self, name, version, weights):
-        raise NotImplementedError
-
-
 class Run:
     """The stages of one run directory. Each may be done again: what is finished is skipped."""
 
@@ -51,7 +40,7 @@ class Run:
         self.parts, self.config, self.game = parts, parts.config, parts.game
         self.out, self.progress = out, progress
         self.seed, self.cast = int(parts.config.seed), cast_of(parts)
-        self.table = Table(
+        self.seats = Seats(
             self.game, parts.backend, self.config.play.in_flight, parts.opponents, ledgers=out / SPENDING
         )
         self.done: dict[str, Done] = {}
@@ -84,8 +73,8 @@ class Run:
         """
 
         def both() -> Any:
-            made = () if alone is None else (ranks.shared(alone),)
-            return made[0] if work is None else work(*made)
+            given = [] if alone is None else [ranks.shared(alone)]
+            return given[0] if work is None else work(*given)
 
         done = stage(self.out / name, inputs, both)
         self.done.setdefault(name, done)
@@ -118,8 +107,7 @@ class Run:
 
     def seated(self, sampling: Sampling, snapshots: Who, game: Game | None = None) -> AbstractContextManager[Sitting]:
         """Players who stay seated over several calls of `sit`: for the rounds of an iteration."""
-        table = self.table if game is None else replace(self.table, game=game)
-        return nullcontext(Sitting(table, sampling, snapshots))
+        return (self.seats if game is None else replace(self.seats, game=game)).open(sampling, snapshots)
 
     def sit(self, sitting: Sitting, name: str, seatings: Iterable[Seating]) -> Matches:
         """Plays what is owed of `seatings` into the folder `name`; returns all its matches."""
