@@ -92,4 +92,6 @@ def winners(game: Taboo, each: Played, length: int, winner: str, name: str) -> I
 
 
 def _imitated(name: str, messages: tuple[Message, ...]) -> Demonstration:
-    return Demonstration(name, messages, tuple(float(message.role == "assistant") for message in messages))
+    """A chat in which every reply that is not empty is imitated."""
+    weights = tuple(float(message.role == "assistant" and message.content != "") for message in messages)
+    return Demonstration(name, messages, weights)

@@ -14,6 +14,7 @@ from itertools import product
 from pathlib import Path
 from typing import TypeAlias
 
+from ...system.files import read_text
 from ..base import Scenario
 
 ITEMS = ("books", "hats", "balls")
@@ -112,7 +113,7 @@ def read(path: str | Path) -> list[Context]:
     Lines 2i and 2i+1 are the two players' views of one context: six integers, count and value of each item.
     ValueError names the file and the line that is wrong.
     """
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    lines = read_text(path).splitlines()
     if not lines or len(lines) % 2:
         raise ValueError(f"{path}: {len(lines)} lines, expected an even number: two for each context, one a player")
     views = [_view(path, number, line) for number, line in enumerate(lines, 1)]
