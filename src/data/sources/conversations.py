@@ -4,7 +4,7 @@ from."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Literal, get_args
@@ -40,7 +40,7 @@ class Conversations:
 
     path: str
     format: Format = "auto"
-    where: Mapping[str, Json] = field(default_factory=dict)
+    where: Mapping[str, Json] | None = None
     speaker: Literal["assistant", "user"] = "assistant"
     partner_weight: float = 0.0
     merge: bool = False
@@ -118,7 +118,7 @@ class Conversations:
     def _wanted(self, log: Log) -> bool:
         return all(
             log.meta.get(key) in (value if isinstance(value, list | tuple) else (value,))
-            for key, value in self.where.items()
+            for key, value in (self.where or {}).items()
         )
 
     def _turned(self, log: Log) -> Log:
