@@ -1,0 +1,106 @@
+"""The structure of the code of two checkouts, side by side: rooms, imports between them, circles, size, strict types.
+
+    python benchmarks/show_house.py BEFORE [AFTER]
+
+BEFORE and AFTER (default: this one) are checkouts. A room is a folder of `src/`, or a module in `src/` itself.
+With `tests=true` the suites run too, one after the other, in one process each, and their CPU-seconds are taken.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from results import record
+
+LONG = 350  # lines
+
+
+def room(file: Path, src: Path) -> str:
+    return file.relative_to(src).parts[0].removesuffix(".py")
+
+
+def imported(file: Path, src: Path) -> Iterator[str]:
+    """The modules and names of the package that a file imports, dotted, without the package's name."""
+    package = file.relative_to(src).parent.parts
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            base = package[: len(package) - node.level + 1]
+            yield from (".".join([*base, *filter(None, [node.module]), alias.name]) for alias in node.names)
+
+
+def arrows(src: Path) -> set[tuple[str, str]]:
+    """The pairs of rooms of which the first imports from the second."""
+    rooms = {room(file, src) for file in src.rglob("*.py")} - {"__init__", "__main__"}
+    found = {(room(file, src), name.split(".")[0]) for file in src.rglob("*.py") for name in imported(file, src)}
+    return {(here, there) for here, there in found if here != there and {here, there} <= rooms}
+
+
+def circles(src: Path) -> int:
+    """How many modules stand in a circle of imports: what is left when all that import nothing else are taken away."""
+    files = {
+        ".".join(file.relative_to(src).with_suffix("").parts): file
+        for file in src.rglob("*.py")
+        if file.name != "__init__.py"
+    }
+    graph = {
+        name: {target for each in imported(file, src) for target in (each, each.rpartition(".")[0]) if target in files}
+        for name, file in files.items()
+    }
+    while ends := [name for name, needed in graph.items() if not needed]:
+        graph = {name: needed.difference(ends) for name, needed in graph.items() if name not in ends}
+    while roots := graph.keys() - {name for needed in graph.values() for name in needed}:
+        graph = {name: needed for name, needed in graph.items() if name not in roots}
+    return len(graph)
+
+
+def strict_errors(checkout: Path) -> int:
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "-p", "parley", "--strict", "--no-error-summary"],
+        cwd=checkout, capture_output=True, text=True,
+    )  # fmt: skip
+    return done.stdout.count(": error:")
+
+
+def tested(checkout: Path) -> float:
+    """CPU-seconds of the whole suite in one process, with the checkout's own environment."""
+    before = os.times()
+    python = checkout / ".venv/bin/python"
+    subprocess.run([python, "-m", "pytest", "-q", "-p", "no:cacheprovider"], cwd=checkout, stdout=subprocess.DEVNULL)
+    after = os.times()
+    return after.children_user + after.children_system - before.children_user - before.children_system
+
+
+def facts(checkout: Path, tests: bool) -> dict[str, float]:
+    src = checkout / "src"
+    files = sorted(src.rglob("*.py"))
+    trees = [ast.parse(file.read_text()) for file in files]
+    return {
+        "rooms": len({room(file, src) for file in files} - {"__init__", "__main__"}),
+        "arrows between rooms": len(arrows(src)),
+        "modules in a circle": circles(src),
+        "files": len(files),
+        "lines": sum(len(file.read_text().splitlines()) for file in files),
+        "statements": sum(isinstance(node, ast.stmt) for tree in trees for node in ast.walk(tree)),
+        f"files over {LONG} lines": sum(len(file.read_text().splitlines()) > LONG for file in files),
+        "errors of mypy --strict": strict_errors(checkout),
+        **({"CPU-seconds of the tests": round(tested(checkout))} if tests else {}),
+    }
+
+
+def main() -> None:
+    places = [Path(word).absolute() for word in sys.argv[1:] if not word.startswith("tests=")]
+    before, after = (*places, Path(__file__).absolute().parents[1])[:2]
+    tests = "tests=true" in sys.argv
+    found = {"before": facts(before, tests), "after": facts(after, tests)}
+    for name in found["after"]:
+        print(f"{name:26}{found['before'][name]:>10,}{found['after'][name]:>10,}")
+    record("house", found)
+
+
+if __name__ == "__main__":
+    main()
