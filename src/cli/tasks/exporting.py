@@ -22,6 +22,7 @@ from ...games.base import Game
 from ...run.config import ConfigError, scheduled
 from ...run.directory import history, saved
 from ...run.parts import LEARNER
+from ..stored import stored
 
 
 def export(config: DictConfig, out: Path, run: str, logs: Literal["kept", "all"]) -> float | None:
@@ -33,7 +34,7 @@ def export(config: DictConfig, out: Path, run: str, logs: Literal["kept", "all"]
     Seats of others are never written as logs.
     """
     folder, old = Path(run), saved(Path(run))
-    game = instantiate(old.game)
+    game = instantiate(stored(folder, config, "game", "objective", "schedule")["game"])
     rounds = {number: _round(old, folder, number) for number in history(folder, "play")}
     if not rounds:
         raise ConfigError(f"{run} has no finished round of self-play to export")

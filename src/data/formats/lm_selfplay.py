@@ -18,6 +18,7 @@ from .messages import Log
 
 ITEMS = ("book", "hat", "ball")
 ABORT = "[ABORT]"
+MOST = 20  # items of a kind, and what one of them is worth: theirs have at most 4 and 10
 
 Items = tuple[int, int, int]  # books, hats, balls
 
@@ -124,8 +125,9 @@ def _number(data: dict[str, Any], key: str) -> int:
 
 def _items(data: dict[str, Any], key: str) -> Items:
     items = _field(data, key, dict)
-    if set(items) != set(ITEMS) or not all(type(value) is int for value in items.values()):
-        raise ValueError(f"{key} is {items!r}, expected a whole number for each of {', '.join(ITEMS)}")
+    if set(items) != set(ITEMS) or not all(type(value) is int and 0 <= value <= MOST for value in items.values()):
+        wanted = f"a whole number from 0 to {MOST} for each of {', '.join(ITEMS)}"
+        raise ValueError(f"{key} is {str(items)[:80]}, expected {wanted}")
     return items["book"], items["hat"], items["ball"]
 
 

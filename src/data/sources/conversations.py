@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal
 
 from ...games.base import Game, Json, Message
 from ...games.splits import belongs, fine
+from ...system.bounds import Amount, PartShare
 from ...system.files import InputError
 from ..episode import Episode
 from ..formats.conversations import Format, read
@@ -42,24 +43,13 @@ class Conversations:
     format: Format = "auto"
     where: Mapping[str, Json] | None = None
     speaker: Literal["assistant", "user"] = "assistant"
-    partner_weight: float = 0.0
+    partner_weight: Amount = 0.0
     merge: bool = False
-    validation: float = 0.0
+    validation: PartShare = 0.0
 
     def __post_init__(self) -> None:
         if not Path(self.path).exists():
             raise FileNotFoundError(f"{self.path}: there is no such file or folder: give chats as data.path")
-        for name, value, known in (
-            ("format", self.format, get_args(Format)),
-            ("speaker", self.speaker, ("assistant", "user")),
-        ):
-            if value not in known:
-                raise InputError(f"data.{name} is {value!r}, expected one of {', '.join(known)}")
-        if not (0 <= self.validation < 1 and self.partner_weight >= 0):
-            raise InputError(
-                f"data.validation is {self.validation} and data.partner_weight {self.partner_weight}, expected a share "
-                "from 0 to below 1 and a weight of at least 0"
-            )
 
     @property
     def files(self) -> dict[str, str]:
