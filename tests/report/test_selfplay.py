@@ -102,10 +102,11 @@ def write(folder: Path, games: list[Record]) -> None:
     (folder / "json_logs").mkdir()
     named = lm_selfplay.ITEMS
     for game in games:
+        both = enumerate(game.allocations)
         data = {
             "counts": dict(zip(named, game.counts, strict=True)),
             **{f"p{at}_values": dict(zip(named, game.values[at], strict=True)) for at in (0, 1)},
-            **{f"p{at}_allocation": each and dict(zip(named, each, strict=True)) for at, each in enumerate(game.allocations)},
+            **{f"p{at}_allocation": share and dict(zip(named, share, strict=True)) for at, share in both},
             **{f"p{at}_score": game.scores[at] for at in (0, 1)},
             "is_valid_deal": game.is_valid_deal, "message_count": game.message_count, "token_count": game.token_count,
         }  # fmt: skip
