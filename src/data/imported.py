@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import nan
+from sys import float_info
 
-from ..games.base import Message, Result, Scenario
+from ..games.base import Json, Message, Result, Scenario
 from .episode import Episode, Turn
 from .formats.messages import Log
 
@@ -27,7 +28,7 @@ def episode(rows: Sequence[tuple[str, Log]], player: str) -> tuple[Episode, Mapp
     views = {seat: _asked(log, seat) for seat, log in logs.items()}
     metrics = _metrics(logs)
     payoffs = {seat: log.meta.get("payoff") for seat, log in logs.items()}
-    returns = {seat: float(payoff) if isinstance(payoff, int | float) else nan for seat, payoff in payoffs.items()}
+    returns = {seat: nan if (told := _number(payoff)) is None else told for seat, payoff in payoffs.items()}
     outcomes = {seat: str(log.meta.get("outcome") or "unknown") for seat, log in logs.items()}
     marks = {f"{seat}.{at}": {"retry": "rejected"} for seat, log in logs.items() for at in log.rejected}
     turns = (
@@ -57,10 +58,14 @@ def _metrics(logs: Mapping[str, Log]) -> dict[str, float | dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     for seat, log in logs.items():
         for key, value in log.meta.items():
-            if isinstance(value, int | float):
-                found.setdefault(key, {})[seat] = float(value)
+            if (number := _number(value)) is not None:
+                found.setdefault(key, {})[seat] = number
     alike = {key: len(told) == len(logs) and len(set(told.values())) == 1 for key, told in found.items()}
     return {key: next(iter(told.values())) if alike[key] else told for key, told in found.items()}
+
+
+def _number(value: Json) -> float | None:
+    return float(value) if isinstance(value, int | float) and abs(value) <= float_info.max else None
 
 
 def _asked(log: Log, seat: str) -> tuple[Message, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,7 @@ def _values(reader: str, draw: random.Random) -> bytes:
             if draw.random() < 0.5:
                 holder[draw.choice(("messages", "text", "role", "x"))] = value
         else:
-            holder[key] = draw.choice(VALUES)
+            holder[key] = deepcopy(draw.choice(VALUES))
     if reader in LISTS:
         return _json(rows[0] if reader == "lm_selfplay" else rows)
     return b"".join(_json(row) + b"\n" for row in rows)

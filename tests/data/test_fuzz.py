@@ -6,13 +6,12 @@ import os
 import random
 import warnings
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import fuzz
 import pytest
-from parley.credit import FilteredBC, NothingKept
+from parley.data.episode import streams
 from parley.data.formats import conversations, lewis, lm_selfplay, messages, spag, spin_rows
 from parley.data.imported import episode
 from parley.data.sources.conversations import Conversations, merged
@@ -37,12 +36,11 @@ def used(path: Path) -> list[Any]:
     ]
 
 
-def credited(folder: Path) -> list[Any]:
-    """Stored matches as credit uses them."""
+def streamed(folder: Path) -> list[Any]:
+    """Stored matches and the token streams of their seats."""
     episodes = list(EpisodeStore(folder, shard=None).read())
-    with suppress(NothingKept):
-        FilteredBC("all")(episodes, "learner").text()
-    return episodes
+    seats = [(episode, turn.seat) for episode in episodes for turn in episode.turns]
+    return [*episodes, *((episode.refused(seat), streams(episode, seat)) for episode, seat in seats)]
 
 
 READ: dict[str, Callable[[Path], Any]] = {
@@ -50,7 +48,7 @@ READ: dict[str, Callable[[Path], Any]] = {
     "conversations": used,
     "spin": lambda path: list(spin_rows.read(path)),
     "prompts": lambda path: list(read_jsonl(path, Prompts(str(path))._read)),
-    "store": credited,
+    "store": streamed,
     "lewis": lambda path: list(lewis.read(path)),
     "words": words.read,
     "contexts": contexts.read,

@@ -120,6 +120,8 @@ def _field(data: dict[str, Any], key: str, kind: type) -> Any:
 
 def _number(data: dict[str, Any], key: str) -> int:
     number: int = _field(data, key, int)
+    if abs(number) > 1_000_000:
+        raise ValueError(f"{key} is no number that a game has")
     return number
 
 
