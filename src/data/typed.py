@@ -54,7 +54,7 @@ def _check(hint: Any) -> Check:
 def _each(item: Any) -> Check:
     """A check of a tuple's items; numbers are looked at all at once, since a round has millions of them."""
     inner = _check(item)
-    kinds: set[type] | None = {int: {int}, float: {int, float}}.get(item)
+    kinds = NUMBERS.get(item)
 
     def check(value: Any) -> bool:
         if not isinstance(value, tuple):
@@ -82,6 +82,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:80]}…"
 
 
+NUMBERS: dict[Any, set[type]] = {int: {int}, float: {int, float}}
 PLAIN: dict[Any, Check] = {
     int: lambda value: type(value) is int and abs(value) < 1 << 64,
     float: lambda value: type(value) in (int, float) and _finite(value),
