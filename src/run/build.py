@@ -36,7 +36,7 @@ def build(config: DictConfig, out: Path) -> Parts:
             "objective.credit wants demonstrations, and there are none: choose a data option, or say imitate.matches=…"
         )
     game, data = instantiate(config.game), instantiate(config.data) if config.data else None
-    if credit.mix is None:
+    if credit.mix is None and not _from_data(config):
         _check_pairs(game, data)
     taught = {"hardware": hardware, "reference": config.reference, "ledger": out / SPENDING / "learner.jsonl"}
 
@@ -129,6 +129,11 @@ def _misplaced(parts: Parts) -> Iterator[str]:
 
 def _task(config: DictConfig) -> str:
     return str(config.task._target_).rpartition(".")[2]
+
+
+def _from_data(config: DictConfig) -> bool:
+    """Whether the task learns from the data option alone, without a match."""
+    return _task(config) == "offline" or (_task(config) == "learn" and config.run is None)
 
 
 def _hosted(node: DictConfig) -> bool:
