@@ -297,8 +297,7 @@ def returns(game: Game, matches: int = 20, seed: int = 0) -> None:
             isinstance(end.outcome, str) and end.outcome != "",
             f"the outcome is {end.outcome!r}, expected a word",
         )
-        known = {*roles, *services(game)}
-        blamed = isinstance(end.blame, tuple) and known.issuperset(end.blame)
+        blamed = isinstance(end.blame, tuple) and {*roles, *services(game)}.issuperset(end.blame)
         _need("returns", blamed, f"blame is {end.blame!r}, expected a tuple of seats")
         named = {
             *end.outcome_by_seat,

@@ -79,10 +79,9 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
         text = EXPERIMENT.format(name=name, node=node, metric=metric, players=players)
         (folder / f"conf/experiment/{name}.yaml").write_text(text)
     parley(folder, "-m", f"experiment={','.join(GAMES)}", "hydra.sweep.dir=runs", "hydra.sweep.subdir=${name}")
-    runs = ",".join(f"runs/{name}" for name in GAMES)
     for task in ("tournament", "export"):
-        words = ["experiment=tool", f"task={task}", f"run={runs}", f"hydra.sweep.dir={task}"]
-        parley(folder, "-m", *words, "hydra.sweep.subdir=${hydra.job.num}")
+        words = [f"experiment={','.join(GAMES)}", f"task={task}", "run=runs/${name}", f"hydra.sweep.dir={task}"]
+        parley(folder, "-m", *words, "hydra.sweep.subdir=${name}")
     return folder
 
 
@@ -102,7 +101,7 @@ def figures(value: Any) -> Iterator[str]:
 @pytest.mark.parametrize("name", GAMES)
 def test_whoever_serves_sits_in_every_stage_and_learns_in_none(sweep: Path, name: str) -> None:
     _, game, _ = GAMES[name]
-    played = stages(sweep / "runs" / name) | stages(sweep / "tournament" / str([*GAMES].index(name)))
+    played = stages(sweep / "runs" / name) | stages(sweep / "tournament" / name)
     assert {"iter_000/demonstrations/train", "iter_001/play", "iter_001/eval/sampled"} <= played.keys()
     for stage, episodes in played.items():
         for episode in episodes:
@@ -114,7 +113,7 @@ def test_whoever_serves_sits_in_every_stage_and_learns_in_none(sweep: Path, name
             assert all(turn.call is None for turn in episode.turns if turn.seat not in roles)
     imitated = [demo for each in played["iter_000/demonstrations/train"] for demo in demonstrate(game, each, 0.5)]
     assert {demo.id.rpartition("/")[2] for demo in imitated} <= set(game.roles)
-    exported = list(read_jsonl(sweep / "export" / str([*GAMES].index(name)) / "messages.jsonl"))
+    exported = list(read_jsonl(sweep / "export" / name / "messages.jsonl"))
     assert {line["meta"]["role"] for line in exported} <= set(game.roles)
 
 
@@ -130,7 +129,7 @@ def test_who_meets_whom(sweep: Path, name: str) -> None:
         assert all([*each.players.values()].count("learner") == 1 for each in found)
     alone = played.get("iter_000/eval/alone/player", [])
     assert len(alone) == sum(len(seats(game, each)) == 1 for each in game.scenarios("test")[:8])
-    table = json.loads((sweep / "tournament" / str([*GAMES].index(name)) / "tournament.json").read_text())
+    table = json.loads((sweep / "tournament" / name / "tournament.json").read_text())
     assert ("alone" in table["player"]) == bool(alone) and len(table["player"]) == 2 * bool(met) + bool(alone)
 
 
@@ -145,7 +144,7 @@ def test_a_game_for_one_knows_what_its_script_does_alone(sweep: Path) -> None:
 
 def test_whoever_is_named_for_a_service_sits_there_in_every_stage(sweep: Path) -> None:
     """This judge says the same whatever it hears."""
-    played = stages(sweep / "runs/partial") | stages(sweep / "tournament" / str([*GAMES].index("partial")))
+    played = stages(sweep / "runs/partial") | stages(sweep / "tournament" / "partial")
     assert {each.result.outcome for episodes in played.values() for each in episodes} == {"pro"}
     assert len(played) > 9
 
