@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from ..system.files import InputError
 from ..system.seeds import derive
 from . import snapshot as snapshots
+from .folders import architecture, reading
 from .fourbit import FourBit
-from .load import load_model, load_tokenizer
+from .load import load_model, load_tokenizer, with_adapter
 from .snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -73,13 +74,11 @@ class LoRA:
     def _shapes(self, base: str) -> tuple[LoraConfig, dict[str, torch.Size]]:
         import torch
         from peft import get_peft_model, get_peft_model_state_dict
-        from transformers import AutoConfig, AutoModelForCausalLM
+        from transformers import AutoModelForCausalLM
 
         config = self.config()
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(
-                AutoConfig.from_pretrained(base, local_files_only=True), trust_remote_code=False
-            )
+        with torch.device("meta"), reading(base):
+            model = AutoModelForCausalLM.from_config(architecture(base), trust_remote_code=False)
             self._check(model, base)
             adapted = get_peft_model(model, config, low_cpu_mem_usage=True)
         tensors = get_peft_model_state_dict(adapted, save_embedding_layers=False)
@@ -210,13 +209,9 @@ def merge(snapshot: Snapshot, folder: str | Path, name: str = "merged") -> Snaps
     An adapter is added to the base in full precision, never to its 4-bit form, which would be rounded again. The merged
     model of a 4-bit base therefore differs from the one that was trained by that base's rounding.
     """
-    from peft import PeftModel
-    from transformers import AutoConfig
-
     base = snapshot.base or snapshot.path
-    dtype = AutoConfig.from_pretrained(base, local_files_only=True).dtype or "float32"
-    model = load_model(base, str(dtype).removeprefix("torch."))
+    model = load_model(base, str(architecture(base).dtype or "float32").removeprefix("torch."))
     if snapshot.base is not None:
-        adapted = PeftModel.from_pretrained(model, snapshot.path, local_files_only=True, torch_device="cpu")
+        adapted = with_adapter(model, snapshot.path)
         model = adapted.merge_and_unload(safe_merge=True)  # type: ignore[operator]  # peft forwards it by name
     return snapshots.save(model, load_tokenizer(base), folder, name)
