@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -70,6 +71,28 @@ class LoRA:
 
         targets = self.targets if isinstance(self.targets, str) else list(self.targets)
         return LoraConfig(r=self.r, lora_alpha=self.alpha, target_modules=targets, task_type="CAUSAL_LM")
+
+    def reach(self, base: Snapshot) -> str:
+        """One line: how many layers of `base` are adapted, what share of its weights they hold, and the largest weights
+        that are not adapted, as a mixture's experts are that stand in one tensor."""
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        shapes = self._shapes(base.path)[1]
+        layers = {name.partition(".lora_")[0].replace(".base_layer", "") for name in shapes}
+        with torch.device("meta"), reading(base.path):
+            model = AutoModelForCausalLM.from_config(architecture(base.path), trust_remote_code=False)
+        sizes = {name: weight.numel() for name, weight in model.named_parameters()}
+        left: Counter[str] = Counter()
+        for name, size in sizes.items():
+            if f"base_model.model.{name.rpartition('.')[0]}" not in layers:
+                left[".".join(part for part in name.split(".")[-3:] if not part.isdigit())] += size
+        whole = sum(sizes.values())
+        others = ", ".join(f"{name} {size / whole:.1%}" for name, size in left.most_common(3))
+        return (
+            f"the adapter changes {len(layers)} layers, {1 - left.total() / whole:.1%} of the weights of "
+            f"{base.version}; the rest stays as it is ({others})"
+        )
 
     def _shapes(self, base: str) -> tuple[LoraConfig, dict[str, torch.Size]]:
         import torch

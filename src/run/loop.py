@@ -66,6 +66,7 @@ class Loop(Run):
 
         def create() -> dict[str, Any]:
             folder = self.out / name / "snapshot"
+            self.progress.note(self.parts.adapter.reach(snapshot))
             return ranks.shared(
                 lambda: stored(self.parts.adapter.create(snapshot, folder, derive(self.seed, "adapter")), self.out)
             )
