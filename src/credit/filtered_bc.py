@@ -6,6 +6,7 @@ from array import array
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from math import isnan
 from statistics import mean  # exact, so that equal scores have exactly their mean
 from typing import Literal, TypeAlias
 
@@ -66,6 +67,8 @@ class FilteredBC:
 
     def _score(self, log: Log) -> float:
         score = log.score if self.score is None else self._named("score", self.score, log)
+        if isnan(score) and self.keep != "all":
+            raise InputError(f"log {log.episode.id} tells no payoff: say objective.credit.score=…, or keep=all")
         if self.normalise_by is None:
             return score
         scale = self._named("normalise_by", self.normalise_by, log)

@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from ..games.base import Finish, Json, Result, Scenario
+from .typed import wrong
 
 SCHEMA = 1
 
@@ -80,7 +81,22 @@ class Episode:
         rest["scenario"] = Scenario(**data["scenario"])
         rest["turns"] = tuple(_turn(turn) for turn in data["turns"])
         rest["result"] = _result(data["result"])
-        return Episode(**rest)
+        return _checked(Episode(**rest))
+
+
+def _checked(episode: Episode) -> Episode:
+    """`episode`, whose fields have the stated types and whose calls hang together. ValueError says what is wrong."""
+    if (fault := wrong(episode)) is not None:
+        raise ValueError(f"no episode: {fault}")
+    seats = {turn.request: turn.seat for turn in episode.turns}
+    for turn in episode.turns:
+        if (call := turn.call) is not None and (
+            call.shared < 0
+            or (call.parent is not None and seats.get(call.parent) != turn.seat)
+            or len(call.logprobs) not in (0, len(call.sampled_ids))
+        ):
+            raise ValueError(f"no episode: the call of {turn.request} does not extend a call of its seat")
+    return episode
 
 
 def _result(data: Mapping[str, Any]) -> Result:

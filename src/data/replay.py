@@ -27,13 +27,22 @@ class Replayed:
 
 
 def replay(game: Game, episode: Episode) -> Replayed:
-    """Plays `episode` again. ReplayError names the first difference: game, version, a request, its seat or kind, the
-    result."""
-    if (game.name, game.version) != (episode.game, episode.game_version):
-        recorded = f"{episode.game} version {episode.game_version}"
-        raise ReplayError(
-            f"match {episode.id} was played by {recorded}; this game is {game.name} version {game.version}"
-        )
+    """Plays `episode` again. ReplayError names the first difference: game, a request, its seat or kind, the result.
+
+    A record of another version of the game holds as long as its requests and its result are still the same.
+    """
+    played = f"{episode.game} version {episode.game_version}"
+    if game.name != episode.game:
+        raise ReplayError(f"match {episode.id} was played by {played}; this game is {game.name}")
+    try:
+        return _again(game, episode)
+    except ReplayError as error:
+        if game.version == episode.game_version:
+            raise
+        raise ReplayError(f"{error}. It was played by {played}; this game is version {game.version}") from None
+
+
+def _again(game: Game, episode: Episode) -> Replayed:
     match = game.match(episode.scenario, episode.seed)
     views: dict[str, tuple[Message, ...]] = {}
     asked: list[Request] = []

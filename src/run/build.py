@@ -36,7 +36,7 @@ def build(config: DictConfig, out: Path) -> Parts:
             "objective.credit wants demonstrations, and there are none: choose a data option, or say imitate.matches=…"
         )
     game, data = instantiate(config.game), instantiate(config.data) if config.data else None
-    if credit.mix is None:
+    if credit.mix is None and not _from_data(config):
         _check_pairs(game, data)
     taught = {"hardware": hardware, "reference": config.reference, "ledger": out / SPENDING / "learner.jsonl"}
 
@@ -122,7 +122,7 @@ def _misplaced(parts: Parts) -> Iterator[str]:
     if hosted != _hosted(config.learner) and _task(config) in ("selfplay", "imitate", "learn"):
         yield "learner: a served model (model=served) is trained by learner=openai, and it trains no other"
     looks, folder = getattr(locate(config.backend._target_), "check", None), config.model.get("path")
-    if looks and folder and Path(folder).expanduser().is_dir():
+    if looks and folder and (Path(folder).expanduser() / "config.json").is_file():
         looks(Path(folder).expanduser())
     for name, each in parts.opponents.items():
         if (each.snapshot.served is not None) != _hosted(config.opponents[name].get("backend") or config.backend):
@@ -132,6 +132,11 @@ def _misplaced(parts: Parts) -> Iterator[str]:
 
 def _task(config: DictConfig) -> str:
     return str(config.task._target_).rpartition(".")[2]
+
+
+def _from_data(config: DictConfig) -> bool:
+    """Whether the task learns from the data option alone, without a match."""
+    return _task(config) == "offline" or (_task(config) == "learn" and config.run is None)
 
 
 def _hosted(node: DictConfig) -> bool:

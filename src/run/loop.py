@@ -22,9 +22,9 @@ from ..credit import Credit, Verdict
 from ..data.replay import replay
 from ..data.sample import Demonstration, Sample
 from ..data.scorer import ScoredMatches, write_scores
-from ..data.sources.base import Rewarded
+from ..data.sources.base import Imported, Rewarded
 from ..data.store import Matches
-from ..games.base import Game, Scenario
+from ..games.base import Game, Message, Scenario
 from ..learners.base import Learner, Lessons
 from ..learners.likelihood import mean_logprob
 from ..learners.reference import foreign
@@ -38,6 +38,7 @@ from ..report.trackers import Tracker
 from ..system import ranks
 from ..system.files import InputError
 from ..system.seeds import derive, rng
+from . import openings
 from .demonstrations import Demonstrations, rendered
 from .directory import prune, restored, stored
 from .evaluation import Evaluation
@@ -110,27 +111,42 @@ class Loop(Run):
 
         def make() -> dict[str, Any]:
             chats = (demo.messages for demo in self.demonstrations("train", again=again))
-            return stored(
-                self.parts.model.create(self.out / "iter_000/base/model", chats, derive(self.seed, "model")), self.out
-            )
+            made = self.parts.model.create(self.out / "iter_000/base/model", chats, derive(self.seed, "model"))
+            openings.check(self.game, made)
+            return stored(made, self.out)
 
         inputs = {"model": plain(self.config.model), **self.demonstrations.inputs("train")}
         return restored(self.stage("iter_000/base", inputs, lambda: ranks.shared(make)), self.out)
 
     def offline(self) -> Snapshot:
-        """The model as it comes, after it has learned from the samples with rewards that the data node holds."""
-        if not isinstance(self.parts.data, Rewarded):
-            raise InputError("there is no data with rewards: choose an option that has some, as data=spag data.path=…")
-        source, begin = self.parts.data, self._adapted(self._base(), "iter_001/adapter")
+        """The model as it comes, after it has learned from what the data node holds: its samples with rewards or pairs,
+        or what credit keeps of the logs in it."""
+        begin = self._adapted(self._base(), "iter_001/adapter")
         nodes = {node: plain(self.config[node]) for node in ("objective", "learner")}
         inputs = {"snapshot": begin.version, "seed": self.seed, **nodes, "data": self.node("data")}
 
         def work() -> dict[str, Any]:
-            renderer = Renderer.load(begin.base or begin.path)
-            samples = ranks.shared(lambda: source.samples(renderer.demonstration))
-            return self._learn(self.parts.learner, samples, begin, "iter_001/learn", "iter_001")
+            lessons, kept = ranks.shared(lambda: self._stored_lessons(begin))
+            return {**self._learn(self.parts.learner, lessons, begin, "iter_001/learn", "iter_001"), "credit": kept}
 
         return restored(self.stage("iter_001/learn", inputs, work)["snapshot"], self.out)
+
+    def _stored_lessons(self, begin: Snapshot) -> tuple[Lessons, dict[str, Any]]:
+        """What the learner is given of the data node, and what credit kept of it."""
+        source, credit, reads = self.parts.data, self.parts.credit, self.parts.learner.reads
+        if isinstance(source, Imported) and credit.mix is not None:
+            matches = list(source.matches(LEARNER))
+            views = {(episode.id, seat): view for episode, each in matches for seat, view in each.items()}
+            given = credit([episode for episode, _ in matches], LEARNER)
+            demos = [_chosen(verdict, views[verdict.match, verdict.seat]) for verdict in given.table if verdict.replies]
+            kept = {"logs": len(given.table), "kept": given.kept}
+            return demos if reads == "chats" else rendered(demos, begin), kept
+        if isinstance(source, Rewarded) and reads != "chats":
+            return source.samples(Renderer.load(begin.base or begin.path).demonstration), {}
+        raise InputError(
+            "there is no data to learn from in this way: choose an option that has rewards, pairs or logs, as "
+            "data=spag or data=conversations with data.path=…"
+        )
 
     def self_play(self, number: int, snapshot: Snapshot) -> dict[str, Any]:
         """The matches of round `number`, in which `snapshot` is the learner; returns their figures."""
@@ -282,16 +298,17 @@ class Loop(Run):
 
 def chats(game: Game, episodes: Matches, table: Iterable[Verdict]) -> list[Demonstration]:
     """The logs that credit kept as whole chats, in which the replies that it chose weigh 1 and everything else 0."""
-    found = []
-    for verdict in table:
-        if verdict.replies:
-            view, chosen = replay(game, episodes[verdict.match]).views[verdict.seat], set(verdict.replies)
-            found.append(
-                Demonstration(
-                    f"{verdict.match}/{verdict.seat}", view, tuple(float(each.request in chosen) for each in view)
-                )
-            )
-    return found
+    return [
+        _chosen(verdict, replay(game, episodes[verdict.match]).views[verdict.seat])
+        for verdict in table
+        if verdict.replies
+    ]
+
+
+def _chosen(verdict: Verdict, view: Sequence[Message]) -> Demonstration:
+    chosen = set(verdict.replies)
+    weights = tuple(float(each.request in chosen) for each in view)
+    return Demonstration(f"{verdict.match}/{verdict.seat}", tuple(view), weights)
 
 
 def _step(bar: Any, row: Mapping[str, float]) -> None:

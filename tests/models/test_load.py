@@ -12,7 +12,8 @@ from parley.models import snapshot
 from parley.models.adapter import LoRA
 from parley.models.bases import Bases
 from parley.models.folders import INDEX
-from parley.models.load import Folder, load_model, load_policy, load_tokenizer
+from parley.models.hub import Pretrained
+from parley.models.load import load_model, load_policy, load_tokenizer
 from parley.models.tiny import Tiny
 from parley.play.player import Prompt
 from parley.system.files import InputError
@@ -67,13 +68,13 @@ def test_unknown_dtype(made):
 
 
 def test_a_folder_is_a_model_source(made, tmp_path):
-    assert Folder(str(made)).create(tmp_path / "unused", [], 0) == snapshot.of(made, "m")
+    assert Pretrained(str(made)).create(tmp_path / "unused", [], 0) == snapshot.of(made, "m")
     assert not (tmp_path / "unused").exists()
 
 
 def test_a_folder_named_from_here_is_found_from_elsewhere(made, tmp_path, monkeypatch):
     monkeypatch.chdir(made.parent)
-    found = Folder("m").create(tmp_path / "unused", [], 0)
+    found = Pretrained("m").create(tmp_path / "unused", [], 0)
     monkeypatch.chdir(tmp_path)
     assert found == snapshot.of(made, "m") and load_model(found.path)
 
@@ -243,11 +244,20 @@ def test_B_model_folders_that_are_damaged_are_named_with_the_reason(copy, damage
     assert str(copy) in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("change", "told"), [({"num_hidden_layers": 10**9}, "says 1000000000 layers"), ({"vocab_size": 10**9}, "describes")]
+)
+def test_B_a_config_that_describes_far_more_than_the_files_hold_is_told_before_it_is_built(copy, change, told):
+    config(copy, **change)
+    with pytest.raises(InputError, match=told):
+        load_model(copy)
+
+
 def test_B_layers_that_cannot_be_decoded_are_told_from_the_config_alone(copy):
     (copy / "model.safetensors").unlink()  # it is not looked at
     HFBackend.check(copy)
     linear = {"layer_types": ["linear_attention"], "model_type": "qwen3", "num_hidden_layers": 1}
-    for stored in (linear, {"model_type": "mamba"}):
+    for stored in (linear, {"model_type": "mamba"}, {"model_type": "rwkv"}):
         (copy / "config.json").write_text(json.dumps(stored))
         with pytest.raises(InputError, match=r"cannot decode: use backend=vllm"):
             HFBackend.check(copy)

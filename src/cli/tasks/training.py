@@ -95,22 +95,26 @@ def play(config: DictConfig, out: Path, run: str | None) -> float | None:
 
 
 @ranks.collective
-def learn(config: DictConfig, out: Path, run: str) -> float | None:
-    """One round of learning, from the newest round that is stored in `run`."""
-    number = max(history(Path(run), "play"), default=0)
-    if not number:
+def learn(config: DictConfig, out: Path, run: str | None) -> float | None:
+    """One round of learning, from the newest round that is stored in `run`; without a run, from what the data option
+    holds."""
+    number = max(history(Path(run), "play"), default=0) if run else 0
+    if run and not number:
         raise ConfigError(f"{run} has no finished round of self-play: make one with task=play")
     with running(config, out) as loop:
-        source = Loop(loop.parts, Path(run), loop.progress)
-        made = loop.learn(number, player_of(Path(run), number), source)
+        if run:
+            source = Loop(loop.parts, Path(run), loop.progress)
+            made = loop.learn(number, player_of(Path(run), number), source)
+        else:
+            made = loop.offline()
     Console().print(f"snapshot {made.version}: {made.path}", soft_wrap=True)
     return None
 
 
 @ranks.collective
 def offline(config: DictConfig, out: Path) -> float | None:
-    """Learning from the rewards of stored data, without a match: the model as it comes, and the data option's
-    samples."""
+    """Learning from stored data, without a match: the model as it comes, and the data option's rewards, pairs or
+    logs."""
     with running(config, out) as loop:
         made = loop.offline()
     Console().print(f"snapshot {made.version}: {made.path}", soft_wrap=True)
