@@ -174,6 +174,11 @@ def _task(config: DictConfig) -> str:
     return str(config.task._target_).rpartition(".")[2]
 
 
+def _from_data(config: DictConfig) -> bool:
+    """Whether the task learns from the data option alone, without a match."""
+    return _task(config) == "offline" or (_task(config) == "learn" and config.run is None)
+
+
 def _hosted(node: Mapping[str, Any] | DictConfig) -> bool:
     """Whether a node's target deals with models that a server holds."""
     return bool(getattr(locate(node["_target_"]), "hosted", False))
@@ -186,7 +191,7 @@ def _check_mixes(parts: Parts) -> None:
         raise ConfigError(
             "objective.credit wants demonstrations, and there are none: choose a data option, or say imitate.matches=…"
         )
-    if None in mixes:
+    if None in mixes and not _from_data(parts.config):
         _check_pairs(parts.game, parts.data)
 
 

@@ -18,22 +18,21 @@ from ...run.directory import (
     all_snapshots,
     begun,
     measured,
-    saved,
 )
 from ...run.evaluation import Evaluation
 from ...run.harness import measure
 from ...run.loop import flattened
 from ...system import ranks
 from ...system.files import write_json, write_text
+from ..stored import stored
 
 
 @ranks.collective
 def tournament(config: DictConfig, out: Path, run: str) -> float | None:
     """A tournament between all snapshots of `run` and the game's scripts, on the test split, in the game and with the
     policies of that run."""
-    old = saved(Path(run))
-    for node in ("game", "backend", "model", *(("policies",) if "policies" in old else ())):
-        config[node] = old[node]
+    for node, value in stored(Path(run), config, "game", "backend", "model", "policies").items():
+        config[node] = value
     with running(config, out) as at_work:
         table = Evaluation(at_work).tournament(all_snapshots(Path(run)))
         ranks.shared(lambda: write_json(out / "tournament.json", table))
