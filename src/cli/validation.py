@@ -14,14 +14,15 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, Union
+from typing import Annotated, Any, Literal, Union
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 from ..report.redact import secret
-from ..run.config import SCHEDULED, Config, Least, OneOf, Opponent, leaves, overlaid
+from ..run.config import SCHEDULED, Config, Opponent, leaves, overlaid
 from ..run.directory import ALIKE, SAVED, changed_keys
+from ..system.bounds import Bound, finite
 from ..system.naming import locate, nearest
 
 
@@ -137,15 +138,17 @@ def _shape(values: Mapping[str, Any], schema: Any, key: str) -> Iterator[Fault]:
         elif isinstance(value, Mapping) and dataclasses.is_dataclass(hint):
             yield from _shape(value, hint, f"{prefix}{name}")
         elif value is not UNKNOWN:
-            yield from _range(value, getattr(hint, "__metadata__", ()), f"{prefix}{name}")
+            yield from _range(value, hint, f"{prefix}{name}")
 
 
-def _range(value: Any, bounds: Sequence[Any], key: str) -> Iterator[Fault]:
-    for bound in bounds:
-        if isinstance(bound, OneOf) and value not in bound.options:
-            yield Fault(key, f"must be one of {', '.join(bound.options)}, got {value!r}")
-        if isinstance(bound, Least) and value < bound.number:
-            yield Fault(key, f"must be at least {bound.number}, got {value}")
+def _range(value: Any, hint: Any, key: str) -> Iterator[Fault]:
+    """Faults of a value against the bounds in its annotation; of a union those of every member are meant."""
+    members = typing.get_args(hint) if typing.get_origin(hint) in (Union, UnionType) else (hint,)
+    bounds = [bound for member in members for bound in getattr(member, "__metadata__", ()) if isinstance(bound, Bound)]
+    if not finite(value):
+        yield Fault(key, f"must be a finite number, got {value}")
+    elif isinstance(value, (int, float, str)):
+        yield from (Fault(key, text) for bound in bounds if (text := bound.fault(value)))
 
 
 def _imitation(plain: Mapping[str, Any], known: Sequence[Fault]) -> Iterator[Fault]:
@@ -260,6 +263,11 @@ GIVEN = {  # what a node's target gets without being told
 }
 
 
+def node_faults(node: Any, key: str) -> list[str]:
+    """What is wrong with a plain node, each as one line: every `_target_` in it is held against its signature."""
+    return [f"{fault.key}: {fault.text}" for fault in _targets(node, key)]
+
+
 def _targets(value: Any, key: str) -> Iterator[Fault]:
     """Faults of all nodes with a `_target_` in `value`, at any depth."""
     if isinstance(value, Mapping):
@@ -298,6 +306,8 @@ def _target(node: Mapping[str, Any], key: str) -> Iterator[Fault]:
             yield Fault(f"{key}.{item}", f"{name} takes no such argument{nearest(item, named.keys() - set(given))}")
         elif value is not UNKNOWN and not fits(value, hints.get(item, Any)):
             yield Fault(f"{key}.{item}", f"must be {told(hints[item])}, got {_shown(value)}")
+        else:
+            yield from _range(value, hints.get(item), f"{key}.{item}")
     for item, part in named.items():
         if part.default is part.empty and item not in arguments and item not in given and not node.get("_partial_"):
             yield Fault(f"{key}.{item}", f"{name} needs this argument")
@@ -310,7 +320,7 @@ def _shown(value: Any) -> str:
 def _hints(target: Any) -> dict[str, Any]:
     function = target.__init__ if inspect.isclass(target) else target
     try:
-        return typing.get_type_hints(function)
+        return typing.get_type_hints(function, include_extras=True)
     except (NameError, TypeError):  # names that only a type checker imports, or a callable without annotations
         return {}
 
@@ -320,6 +330,8 @@ def fits(value: Any, wanted: Any) -> bool:
     origin, parts = typing.get_origin(wanted), typing.get_args(wanted)
     if isinstance(value, _Unknown) or wanted is Any:
         return True
+    if origin is Annotated:
+        return fits(value, parts[0])
     if origin in (Union, UnionType):
         return any(fits(value, part) for part in parts)
     if origin is Literal:
@@ -360,6 +372,8 @@ WORDS = {
 def told(wanted: Any) -> str:
     """An annotation in words."""
     origin, parts = typing.get_origin(wanted), typing.get_args(wanted)
+    if origin is Annotated:
+        return told(parts[0])
     if origin is Literal:
         return "one of " + ", ".join(map(str, parts)) if len(parts) > 1 else str(parts[0])
     if origin in (Union, UnionType):

@@ -16,34 +16,17 @@ from hydra.core.config_store import ConfigStore
 from hydra.errors import CompactHydraException
 from omegaconf import DictConfig, OmegaConf
 
+from ..system.bounds import Amount, Count, OneOf, Share, Whole
+
 
 class ConfigError(CompactHydraException):
     """What a user got wrong: shown as a message, without a traceback."""
 
 
-@dataclass(frozen=True)
-class Least:
-    """A bound for a number."""
-
-    number: float
-
-
-@dataclass(frozen=True)
-class OneOf:
-    """The words that a text may be."""
-
-    options: tuple[str, ...]
-
-
-Whole = Annotated[int, Least(0)]
-Count = Annotated[int, Least(1)]
-Amount = Annotated[float, Least(0)]
-
-
 @dataclass
 class Sampling:
     temperature: Amount  # 0 is greedy
-    top_p: Amount  # 1 truncates nothing
+    top_p: Share  # 1 truncates nothing
     top_k: Whole  # 0 truncates nothing
     max_tokens: Count  # of one reply, where the game does not say
 
