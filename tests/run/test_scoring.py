@@ -34,7 +34,7 @@ from parley.run.stages import StageChanged
 from parley.system.files import InputError
 from rich.console import Console
 
-sys.path += [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "play")]
+sys.path += [str(Path(__file__).parents[1] / folder) for folder in (".", "play", "credit")]
 
 from tables import Bids
 
