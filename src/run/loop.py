@@ -37,6 +37,7 @@ from ..report.trackers import Tracker
 from ..system import ranks
 from ..system.files import InputError
 from ..system.seeds import derive, rng
+from . import openings
 from .demonstrations import Demonstrations, rendered
 from .directory import prune, restored, stored
 from .evaluation import Evaluation
@@ -109,9 +110,9 @@ class Loop(Run):
 
         def make() -> dict[str, Any]:
             chats = (demo.messages for demo in self.demonstrations("train", again=again))
-            return stored(
-                self.parts.model.create(self.out / "iter_000/base/model", chats, derive(self.seed, "model")), self.out
-            )
+            made = self.parts.model.create(self.out / "iter_000/base/model", chats, derive(self.seed, "model"))
+            openings.check(self.game, made)
+            return stored(made, self.out)
 
         inputs = {"model": plain(self.config.model), **self.demonstrations.inputs("train")}
         return restored(self.stage("iter_000/base", inputs, lambda: ranks.shared(make)), self.out)

@@ -90,7 +90,7 @@ def model_folder(folder: Path) -> Path:
 
 def parley(place: Path, *words: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", "parley", *words], cwd=place, capture_output=True, text=True, check=False, timeout=280
+        [sys.executable, "-m", "parley", *words], cwd=place, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout

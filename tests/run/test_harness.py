@@ -214,7 +214,7 @@ def test_two_processes_share_the_requests(small, tmp_path):
     words = ["task=benchmark", "benchmark=tasks", f"benchmark.tasks=[{','.join(ALL)}]", f"benchmark.include={include}"]
     words += ["model=hf", f"model.path={small.path}", "hardware=cpu_x2", "hydra.run.dir=out"]
     done = subprocess.run(
-        [sys.executable, "-m", "parley", *words], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=280
+        [sys.executable, "-m", "parley", *words], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads((tmp_path / "out/benchmark.json").read_text())["figures"]["model"]

@@ -4,6 +4,7 @@ command line."""
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -90,6 +91,36 @@ def test_every_pair_can_be_exported_and_read_again_as_prompts(tiny: tuple[Path, 
         scenario.data["reply"] for split in ("train", "validation", "test") for scenario in again.scenarios(split)
     }
     assert replies == {row.real[-1].content for row in rows}
+
+
+STRICT = (
+    "{% for m in messages %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('in turns') }}"
+    "{% endif %}{{ m['content'] }}<end>{% endfor %}"
+)
+
+
+def test_a_row_that_the_template_refuses_is_told_before_the_first_request(
+    tiny: tuple[Path, str], tmp_path: Path
+) -> None:
+    """Two of forty chats have two users' messages in a row; the first is named by file and line."""
+    shutil.copytree(tiny[0] / "iter_000/base/model", tmp_path / "model")
+    (tmp_path / "model" / "chat_template.jinja").write_text(STRICT)
+    chats = []
+    for n in range(40):
+        asked = [{"role": "user", "content": f"king {n}"}] * (2 if n in (16, 30) else 1)
+        chats.append({"messages": [*asked, {"role": "assistant", "content": "cat"}]})
+    (tmp_path / "chats.jsonl").write_text("".join(json.dumps(chat) + "\n" for chat in chats))
+    words = [
+        "experiment=spin_tiny", *(word for word in SMALL if not word.startswith("model.")), "game=prompts",
+        "game.train=chats.jsonl", "metric=sampled.score", "model=hf", "model.path=model", "hydra.run.dir=run",
+    ]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "parley", *words], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "chats.jsonl, line 17: the model's chat template refuses this conversation (user, user)" in done.stderr
+    assert "(1 more chats are refused)" in done.stderr
+    assert not (tmp_path / "run/iter_001").exists() and not (tmp_path / "run/iter_000/eval").exists()
 
 
 def test_plain_chats_and_the_control_run_too(tmp_path: Path) -> None:
