@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -121,7 +120,8 @@ def test_a_judge_that_is_cut_off_goes_on_and_nothing_recorded_is_asked_again(
 ) -> None:
     whole = play(run(tmp_path / "whole", server))
     Scoring(whole).score(STAGE)
-    before = len(server.asked)
+    ledger, folder = tmp_path / "cut/judge.jsonl", tmp_path / "cut" / STAGE / "score"
+    had: list[tuple[int, set[str]]] = []  # lines of the ledger at each cut, and the requests whose replies are recorded
     server.faults = ["500", "429 0.01", "500"]
     append = EpisodeStore.append
     for cut in cuts:
@@ -139,15 +139,21 @@ def test_a_judge_that_is_cut_off_goes_on_and_nothing_recorded_is_asked_again(
         with pytest.raises(KeyboardInterrupt):
             Scoring(made).score(STAGE)
         monkeypatch.undo()
-        assert list((tmp_path / "cut" / STAGE / "score").glob("open-*"))
+        had.append((len(ledger.read_text().splitlines()), recorded(folder)))
     made = play(run(tmp_path / "cut", server))
     Scoring(made).score(STAGE)
     assert scores(made) == scores(whole)
     assert list(Matches(tmp_path / "cut" / STAGE / "score")) == list(Matches(tmp_path / "whole" / STAGE / "score"))
-    assert not list((tmp_path / "cut" / STAGE / "score").glob("open-*"))
-    asked = Counter(json.dumps(body["messages"]) for body in server.asked[before:])
-    again = sum(asked.values()) - len(asked)  # four were in flight at each cut, three met a fault
-    assert again <= 4 * len(cuts) + 3
+    assert not list(folder.glob("open-*")) and len(had[-1][1]) > cuts[-1]
+    booked = [json.loads(line).get("for") for line in ledger.read_text().splitlines()]
+    assert all(recorded_then.isdisjoint(booked[lines:]) for lines, recorded_then in had)
+
+
+def recorded(folder: Path) -> set[str]:
+    """The requests whose replies are stored, or stand in the journal."""
+    journal = [json.loads(line) for line in (folder / "open-0.jsonl").read_text().splitlines()]
+    stored = {f"{each.id}/{turn.request}" for each in Matches(folder) for turn in each.turns}
+    return stored | {f"{each['match']}/{each['turn']['request']}" for each in journal}
 
 
 def test_a_scored_stage_is_not_scored_again_and_another_scorer_is_another_stage(tmp_path: Path, server: Server) -> None:
