@@ -1,8 +1,9 @@
-"""How long a sampled reply may be, and what it says: the same for every backend that samples token ids itself."""
+"""What every backend does alike that samples token ids itself: how long a reply may be, what it says, and which
+updates of weights are refused."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from ..games.base import Finish
@@ -38,3 +39,13 @@ def completed(
     finish: Finish = "stop" if ended or cuts else "length"
     rounded = None if logprobs is None else tuple(round(value, 7) for value in logprobs)
     return Completion(prompt.id, text[: min(cuts, default=len(text))], finish, tuple(ids), rounded, version)
+
+
+def check_update(loaded: Collection[str], old: str, new: str, busy: bool) -> None:
+    """ValueError where the policy `old` cannot get weights and the version `new` now."""
+    if old not in loaded:
+        raise ValueError(f"policy {old!r} cannot be updated: loaded are {', '.join(loaded) or 'none'}")
+    if new != old and new in loaded:
+        raise ValueError(f"policy {old!r} cannot become {new!r}, which is another one: give it a version of its own")
+    if busy:
+        raise ValueError(f"the weights of policy {old!r} cannot be changed under its open prompts")

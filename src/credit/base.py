@@ -103,12 +103,13 @@ class Log:
         value = self.episode.result.metrics.get(name, self.scores.get(name))
         return value.get(self.seat) if isinstance(value, Mapping) else value
 
-    def replies(self, breach: bool = False) -> list[str]:
+    def replies(self, breach: bool = False, probes: bool = False) -> list[str]:
         """Requests whose replies may be trained on, in order: made by this policy, and legal (`Episode.refused`).
 
-        `breach` lets in the last reply of a seat to blame, for a credit that punishes it.
+        `breach` lets in the last reply of a seat to blame, for a credit that punishes it; `probes` the replies to
+        questions aside.
         """
-        own = [turn for turn in self.episode.own if turn.seat == self.seat]
+        own = [turn for turn in self.episode.own if turn.seat == self.seat and (probes or turn.kind != "probe")]
         left_out = self.episode.refused(self.seat)
         if breach and self.blamed:
             left_out -= {turn.request for turn in own[-1:]}
@@ -181,7 +182,8 @@ class Logs:
         plain = (Scored(episode, {}) for episode in self.episodes)
         for each in self.episodes.scored() if isinstance(self.episodes, ScoredMatches) else plain:
             for seat, version in sorted(each.episode.policies.items()):
-                if version and self.player in (None, each.episode.players[seat]):
+                played = seat in each.episode.result.returns  # a service has no payoff, and no log
+                if played and version and self.player in (None, each.episode.players[seat]):
                     yield Log(each.episode, seat, version, each.scores)
 
 

@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any, TypeAlias
 
 from ..games.base import Finish, Json, Result, Scenario
+from .typed import wrong
 
 SCHEMA = 2  # 1 (parley 0.1.0) is read, too: it lacks parent, thought and seconds, and blames one seat at most
 
@@ -83,7 +84,7 @@ class Episode:
     def refused(self, seat: str) -> frozenset[str]:
         """The requests whose replies by `seat` were illegal, which nobody is trained on: the seat's next request was a
         retry, the game marked them as retried, or it is the last reply of a seat that is to blame."""
-        own = [turn for turn in self.turns if turn.seat == seat]
+        own = [turn for turn in self.turns if turn.seat == seat and turn.kind != "probe"]
         retried = {turn.request for turn, after in pairwise(own) if after.kind == "retry"}
         marked = {turn.request for turn in own if "retry" in self.result.marks.get(turn.request, {})}
         last = {turn.request for turn in own[-1:] if seat in self.result.blame}
@@ -105,7 +106,22 @@ class Episode:
         known["turns"] = tuple(turn_from_json(turn) for turn in data["turns"])
         known["result"] = _result(data["result"])
         known["parent"] = tuple(data["parent"]) if data.get("parent") else None
-        return Episode(**known)
+        return _checked(Episode(**known))
+
+
+def _checked(episode: Episode) -> Episode:
+    """`episode`, whose fields have the stated types and whose calls hang together. ValueError says what is wrong."""
+    if (fault := wrong(episode)) is not None:
+        raise ValueError(f"no episode: {fault}")
+    seats = {turn.request: turn.seat for turn in episode.turns}
+    for turn in episode.turns:
+        if (call := turn.call) is not None and (
+            call.shared < 0
+            or (call.parent is not None and seats.get(call.parent) != turn.seat)
+            or len(call.logprobs) not in (0, len(call.sampled_ids))
+        ):
+            raise ValueError(f"no episode: the call of {turn.request} does not extend a call of its seat")
+    return episode
 
 
 def written(part: Any) -> dict[str, Any]:
@@ -169,7 +185,7 @@ def streams(episode: Episode, seat: str) -> list[Stream]:
     """The token streams of a seat: one when every turn extended the last, one more for each fork.
 
     A span stands in exactly one stream, the first that holds it, so no token is trained on twice. Turns of a parent
-    match are context: they have no span.
+    match are context: they have no span. A probe, which no later turn extends, ends a stream of its own.
     """
     done: dict[str, Stream] = {}  # request -> the stream that ends with its sampled ids
     extended: set[str] = set()
@@ -179,7 +195,7 @@ def streams(episode: Episode, seat: str) -> list[Stream]:
         if turn.seat != seat or call is None:
             continue
         base = done[call.parent] if call.parent is not None else Stream(seat, (), (), {})
-        whole = call.shared == len(base.token_ids)
+        whole = call.shared == len(base.token_ids) and turn.kind != "probe"
         if whole and call.parent is not None and call.parent not in extended:
             extended.add(call.parent)
             spans, logprobs = dict(base.spans), base.logprobs

@@ -17,7 +17,8 @@ class ReplayError(ValueError):
 @dataclass(frozen=True, slots=True)
 class Replayed:
     """result    as the game gives it now, equal to the record
-    views     seat -> its last view and, at the end, its own last reply (unless there was none: finish "context")
+    views     seat -> its last view and, at the end, its own last reply (unless there was none: finish "context");
+              probes, which stand in no later view, are in none of them
     requests  what the players were asked, one for each recorded turn
     """
 
@@ -51,6 +52,8 @@ def _again(game: Game, episode: Episode) -> Replayed:
         turns = episode.turns[len(asked) : len(asked) + len(requests)]
         _compare(episode, len(asked), requests, turns)
         for request, turn in zip(requests, turns, strict=True):
+            if turn.kind == "probe":
+                continue
             own = () if turn.finish == "context" else (Message("assistant", turn.text, turn.request),)
             views[turn.seat] = (*request.messages, *own)
         asked.extend(requests)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ..data.episode import Episode, Turn
 from ..data.store import EpisodeStore
-from ..games.base import Game, Match, Reply, Request
+from ..games.base import Game, Match, Reply, Request, seats, services
 from ..system.seeds import derive
 from .pairing import Seating
 from .player import Completion, Player, Prompt, Recalls, Remembers
@@ -170,10 +170,9 @@ class _Session:
     def seat(self, seating: Seating) -> None:
         if seating.match in self.tables:
             raise ValueError(f"match {seating.match} is planned twice")
-        if set(seating.players) != set(self.game.roles):
-            raise ValueError(
-                f"match {seating.match} seats {list(seating.players)}; {self.game.name} has {list(self.game.roles)}"
-            )
+        wanted = [*seats(self.game, seating.scenario), *services(self.game)]
+        if set(seating.players) != set(wanted):
+            raise ValueError(f"match {seating.match} seats {list(seating.players)}; {self.game.name} has {wanted}")
         if unknown := sorted(set(seating.players.values()) - set(self.players)):
             raise KeyError(
                 f"match {seating.match} needs the players {unknown}; at the table are {sorted(self.players)}"

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from ..data.episode import Call, Turn
 from ..games.base import Finish, Json, Message, Options
 from ..models.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from ..models.bases import Weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,3 +130,10 @@ class Backend(Player, Protocol):
 
     def load(self, snapshot: Snapshot) -> None:
         """Makes `snapshot` one of the policies that can answer, by its version."""
+
+    def update(self, old: str, new: str, weights: Weights) -> None:
+        """Gives the policy of version `old` these weights; from now on it answers as `new`.
+
+        No keys and values that the old weights made are kept. ValueError while prompts are open, for a version that is
+        not loaded or is taken, and for weights of another model; InputError where a server holds them.
+        """

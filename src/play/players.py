@@ -151,6 +151,7 @@ class _Asked:
     request: str
     extension: Extension
     sampling: Sampling
+    aside: bool  # a probe: no later view shows it, so the stream stays where it was
 
 
 class _Modelled:
@@ -225,6 +226,8 @@ class LanguagePlayer(_Modelled):
         After a turn without ids, or in the tokens of another model, the stream begins anew: the next view is rendered
         as a whole.
         """
+        if turn.kind == "probe":
+            return self.version
         stream = self._streams.pop(prompt.stream, None)
         if (call := turn.call) is not None:
             part = self.renderer.extend(stream, prompt.messages)
@@ -244,7 +247,7 @@ class LanguagePlayer(_Modelled):
             self._ready.append(Completion(prompt.id, "", "context", policy=self.version))
             return None
         sampling = self.sampling if length == self.sampling.max_tokens else replace(self.sampling, max_tokens=length)
-        self._asked[prompt.id] = _Asked(prompt.stream, prompt.request, extension, sampling)
+        self._asked[prompt.id] = _Asked(prompt.stream, prompt.request, extension, sampling, prompt.kind == "probe")
         return replace(prompt, token_ids=tuple(extension.token_ids), sampling=sampling, policy=self.version)
 
     def _record(self, done: Completion) -> Completion:
@@ -258,10 +261,12 @@ class LanguagePlayer(_Modelled):
         if done.policy not in ("", self.version):
             raise RuntimeError(f"{done.id} was answered by policy {done.policy!r}; {self.name} asked {self.version!r}")
         if done.token_ids is None or done.logprobs is None or done.finish == "error":
-            self._streams.pop(asked.stream, None)
+            if not asked.aside:
+                self._streams.pop(asked.stream, None)
             return replace(done, policy=self.version)
         part, sampling = asked.extension, _plain(asked.sampling)
-        self._streams[asked.stream] = part.reply(asked.request, done.text, done.token_ids, done.finish)
+        if not asked.aside:
+            self._streams[asked.stream] = part.reply(asked.request, done.text, done.token_ids, done.finish)
         call = Call(
             tuple(part.prompt_ids),
             done.token_ids,
@@ -309,6 +314,8 @@ class ServedPlayer(_Modelled):
 
     def recall(self, prompt: Prompt, turn: Turn) -> str:
         """Rebuilds the stream from the recorded ids, where the turn has any."""
+        if turn.kind == "probe":
+            return self.version
         parent, before = self._streams.pop(prompt.stream, (None, ()))
         if (call := turn.call) is not None and call.parent in (None, parent):
             ids = before[: call.shared] + call.prompt_ids + call.sampled_ids
@@ -318,6 +325,8 @@ class ServedPlayer(_Modelled):
     def _record(self, done: Completion) -> Completion:
         prompt = self._asked.pop(done.id)
         parent, before = self._streams.pop(prompt.stream, (None, ()))
+        if prompt.kind == "probe" and parent is not None:
+            self._streams[prompt.stream] = parent, before
         if done.token_ids is None or done.logprobs is None or done.prompt_ids is None:
             return done
         from ..models.renderer import common
@@ -325,7 +334,8 @@ class ServedPlayer(_Modelled):
         shared = common(before, done.prompt_ids)
         fork = "history rewritten by the server" if shared < len(before) else None
         self.forks.update([fork] if fork else [])
-        self._streams[prompt.stream] = prompt.request, done.prompt_ids + done.token_ids
+        if prompt.kind != "probe":
+            self._streams[prompt.stream] = prompt.request, done.prompt_ids + done.token_ids
         new, sampling = done.prompt_ids[shared:], _plain(prompt.sampling)
         return replace(
             done, call=Call(new, done.token_ids, done.logprobs, self.version, parent, shared, fork, sampling)

@@ -89,9 +89,12 @@ def estimate(values: Sequence[float], clusters: Sequence[Hashable]) -> Estimate:
 
 
 def values(episode: Episode, players: Iterable[str] | None = None) -> dict[str, float]:
-    """The metrics of one match. A metric per seat is averaged over the seats of `players` (None: over all seats)."""
+    """The metrics of one match. A metric per seat is averaged over the seats of `players` (None: over all seats); {}
+    where none of them sits."""
     wanted = None if players is None else set(players)
     seats = [seat for seat, player in episode.players.items() if wanted is None or player in wanted]
+    if wanted is not None and not seats:
+        return {}
     found: dict[str, float] = {}
     for name, value in episode.result.metrics.items():
         if isinstance(value, Mapping):

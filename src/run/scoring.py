@@ -15,8 +15,8 @@ from ..data.store import Matches
 from ..play.pairing import self_play
 from ..play.player import Sampling
 from ..system import ranks
-from .parts import LEARNER, plain
-from .run import Run, figures
+from .parts import plain
+from .run import Run, of_each
 
 
 class Scoring:
@@ -33,7 +33,7 @@ class Scoring:
         return ScoredMatches(played.folder, self.run.out / name / "score/scores.jsonl")
 
     def score(self, name: str, source: Run | None = None) -> dict[str, Any]:
-        """Scores the matches of the stage `name`; returns the learner's figures, {} without a scorer.
+        """Scores the matches of the stage `name`; returns the figures of each policy, {} without a scorer.
 
         `scored_rate` is the share of matches that have a score: one that is missing counts in no other figure.
         """
@@ -42,11 +42,11 @@ class Scoring:
             return {}
         inputs = {"scorer": plain(self.run.config.scorer), "seed": self.run.seed}
         if isinstance(scorer, Judge):
-            inputs["players"] = self.run.versions([scorer.player])
+            inputs["players"] = self.run.versions([scorer.player], {})
 
         def work() -> dict[str, Any]:
             says = self._verdicts(scorer, matches, f"{name}/score") if isinstance(scorer, Judge) else scorer
-            return ranks.shared(lambda: _figures(matches, says))
+            return ranks.shared(lambda: self._figures(matches, says))
 
         found: dict[str, Any] = self.run.stage(f"{name}/score", inputs, work)
         return found
@@ -61,7 +61,6 @@ class Scoring:
         )
         return lambda episode: verdicts.get(episode.id, {})
 
-
-def _figures(matches: ScoredMatches, says: Callable[[Episode], Scores]) -> dict[str, Any]:
-    write_scores(matches.scores, says, matches)
-    return figures(judged(matches, alone=True), [LEARNER])
+    def _figures(self, matches: ScoredMatches, says: Callable[[Episode], Scores]) -> dict[str, Any]:
+        write_scores(matches.scores, says, matches)
+        return of_each(judged(matches, alone=True), self.run.parts.policies)

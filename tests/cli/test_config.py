@@ -25,7 +25,7 @@ LOOKS = {
     "show": "run=a match=b",
     "replay": "run=a match=b",
     "learn": "run=a",
-    "evaluate": "run=a",
+    "tournament": "run=a",
     "export": "run=a",
     "merge": "run=a",
 }
@@ -139,7 +139,7 @@ def test_every_option_of_every_group_can_be_run(option):
 def test_the_default_and_free_player_roles():
     assert faults("") == []
     assert faults("players.first=human players.second=fair imitate.learner.clip=0.5") == []
-    assert config("players.first=human").players == {"default": "learner", "first": "human"}
+    assert config("players.first=human").players == {"first": "human"}
 
 
 def test_experiments_tell_their_purpose_and_command():

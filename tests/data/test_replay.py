@@ -54,6 +54,18 @@ def test_a_record_replays_and_gives_each_seats_chat():
     assert [request.id for request in again.requests] == [turn.request for turn in RECORD.turns]
 
 
+def test_a_probe_is_in_no_view():
+    class Asks(Sums):
+        def _turns(self, total):
+            result = yield from super()._turns(total)
+            yield View("a").probe("sure ?")
+            return result
+
+    asked = replace(RECORD, turns=(*RECORD.turns, Turn("a.1", "a", "probe", "quite")))
+    again = replay(Asks(), asked)
+    assert again.views == replay(Sums(), RECORD).views and again.requests[-1].kind == "probe"
+
+
 def test_a_record_of_another_version_replays_where_nothing_has_changed():
     for version in (3, "3.1"):
         assert replay(Sums(), replace(RECORD, game_version=version)) == replay(Sums(), RECORD)

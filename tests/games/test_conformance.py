@@ -306,6 +306,11 @@ class ScriptSaysNothing(Sums):
         return {"mute": lambda request, rng, persona: None}
 
 
+class SeatsAStranger(Sums):
+    def seats(self, scenario: Scenario) -> tuple[str, ...]:
+        return self.roles if scenario.id != "1+21" else ("left", "middle")
+
+
 BROKEN = {
     Raises: "junk",
     RetriesForEver: "retries",
@@ -332,6 +337,7 @@ BROKEN = {
     EarlyResult: "requests",
     SplitCluster: "scenarios",
     Reshuffles: "scenarios",
+    SeatsAStranger: "seats",
     ScriptFails: "scripts",
     ScriptSaysNothing: "scripts",
 }

@@ -9,6 +9,7 @@ from dataclasses import replace
 from random import Random
 
 import pytest
+from parley.credit import logs
 from parley.data.episode import streams
 from parley.data.replay import replay
 from parley.games.base import Message, Options, Request, Scenario
@@ -21,6 +22,8 @@ from rich.console import Console
 from tables import Bids, Late
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
+
+from parlour import Debate
 
 GAME = Bids()
 
@@ -282,6 +285,32 @@ def test_a_branch_goes_on_from_the_parents_own_ids(template):
         reopened = replace(next(iter(self_play(GAME, [parent.scenario], "me", 3, "p"))), prefix=parent.turns[:2])
         assert play({"me": player()}, [reopened])[1] == [parent]
     assert compared > 50
+
+
+def test_a_probe_leaves_the_stream_where_it_was():
+    """What was asked aside stands in no later view, so later turns extend what came before it."""
+    game, player = Debate(), LanguagePlayer(Dice(), renderer(), "v3", Sampling(max_tokens=6), "me")
+    served = {"me": player, "judge": ScriptedPlayer(game.judge, "judge")}
+    episodes = []
+    Arena(game, served).play(self_play(game, game.scenarios("test"), "me", 3, "p"), episodes.append)
+    assert len(episodes) == 24 and player.forks == {} and player._streams == {}
+    for episode in episodes:
+        assert replay(game, episode).result == episode.result
+        for seat in game.roles:
+            view = replay(game, episode).views[seat]
+            aside, talk = streams(episode, seat)
+            assert [len(each.spans) for each in (talk, aside)] == [2, 1]
+            assert [each.request for each in view if each.role == "assistant"] == list(talk.spans)
+            (probe,) = aside.spans
+            (log,) = [each for each in logs([episode], "me") if each.seat == seat]
+            assert log.replies() == list(talk.spans) and probe in log.replies(probes=True)
+            assert [len(each.utterances) for each in log.samples(dict.fromkeys(log.replies(), (1.0, 1.0)))] == [2]
+        assert {log.seat for log in logs([episode])} == {"pro", "con"}  # nobody learns from the judge
+    cut = next(number for number, turn in enumerate(episode.turns) if turn.kind == "probe") + 2
+    again = []
+    seatings = branches(episode, cut, dict(episode.players), 7, "b")
+    Arena(game, served).play(seatings, again.append)
+    assert again[0].own[0].call.shared == episode.turns[cut].call.shared and player.forks == {}
 
 
 def seen(episode):

@@ -44,7 +44,7 @@ def stage(run: Path, name: str) -> Any:
 
 def test_pairs_of_two_rounds_are_trained_on_and_the_schedule_holds(tiny: tuple[Path, str]) -> None:
     run, told = tiny
-    first, second = (stage(run, f"iter_{number:03d}/learn") for number in (1, 2))
+    first, second = (stage(run, f"iter_{number:03d}/learn")["learner"] for number in (1, 2))
     kept = [each["credit"]["kept"] for each in (first, second)]
     assert (
         min(kept) > 12
@@ -60,7 +60,8 @@ def test_pairs_of_two_rounds_are_trained_on_and_the_schedule_holds(tiny: tuple[P
 
 def test_the_distance_to_the_source_is_measured_on_held_out_prompts(tiny: tuple[Path, str]) -> None:
     run, _ = tiny
-    rows = json.loads((run / "summary.json").read_text())["iterations"]
+    iterations = json.loads((run / "summary.json").read_text())["iterations"]
+    rows = [row["policies"]["learner"] for row in iterations]
     scenarios = Tales().scenarios("validation")[:16]
     entropy = -sum(scenario.data["logprob"] for scenario in scenarios) / 16
     for row in rows:
@@ -137,7 +138,7 @@ def test_plain_chats_and_the_control_run_too(tmp_path: Path) -> None:
         "iterations=1",
     ]
     parley(tmp_path, *words, "objective=sft", "hydra.run.dir=run")
-    learned = stage(tmp_path / "run", "iter_001/learn")
+    learned = stage(tmp_path / "run", "iter_001/learn")["learner"]
     assert learned["learn"]["utterances"] == learned["credit"]["kept"] == 24
-    first = json.loads((tmp_path / "run/summary.json").read_text())["iterations"][0]
+    first = json.loads((tmp_path / "run/summary.json").read_text())["iterations"][0]["policies"]["learner"]
     assert first["demonstrations"].keys() == {"logprob"}
