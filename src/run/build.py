@@ -38,7 +38,7 @@ def build(config: DictConfig, out: Path) -> Parts:
     game, data = instantiate(config.game), instantiate(config.data) if config.data else None
     if credit.mix is None:
         _check_pairs(game, data)
-    taught = {"hardware": hardware, "reference": config.reference, "ledger": out / SPENDING / "learner.jsonl"}
+    taught = {"hardware": hardware, "old": config.old, "ledger": out / SPENDING / "learner.jsonl"}
 
     def learner(objective: Any, node: Any) -> Any:
         return _made(node, loss=instantiate(objective["loss"]), **taught)
@@ -50,7 +50,7 @@ def build(config: DictConfig, out: Path) -> Parts:
         backend=_backend(config.backend, config, out / SPENDING / "backend.jsonl"),
         credit=credit,
         learner=learner(objective, config.learner),
-        imitator=_made(node, loss=instantiate(config.imitate.loss), **taught | {"reference": "pass"}),
+        imitator=_made(node, loss=instantiate(config.imitate.loss), **taught | {"old": "pass"}),
         adapter=instantiate(config.adapter, _convert_="all") if config.adapter else None,
         data=data,
         scorer=instantiate(config.scorer) if config.scorer else None,

@@ -28,6 +28,7 @@ from ..games.base import Game, Scenario
 from ..learners.base import Learner, Lessons
 from ..learners.likelihood import mean_logprob
 from ..learners.reference import foreign
+from ..models import snapshot as snapshots
 from ..models.renderer import Renderer
 from ..models.snapshot import Snapshot
 from ..play.pairing import Seatings, both_seatings, fixed
@@ -182,8 +183,8 @@ class Loop(Run):
             "start": self.config.start,
             "replay": self.config.replay,
         }
-        if (model := foreign(self.config.reference)) is not None:
-            inputs["reference"] = model.version
+        if (model := foreign(self.config.old)) is not None:
+            inputs["old"] = model.version
         if self.parts.scorer is not None:
             inputs["scorer"] = plain(self.config.scorer)
             for each in self._rounds(number):
@@ -266,11 +267,23 @@ class Loop(Run):
             demos = rng(self.seed, "mix", number).sample(demos, wanted)
         return demos
 
+    def _reference(self, previous: Snapshot) -> Snapshot:
+        """The fixed model that a loss compares with."""
+        match self.config.reference:
+            case "start":
+                return self.start()
+            case "base":
+                return Snapshot(previous.version, previous.base) if previous.base else self._base()
+            case "previous":
+                return previous
+        return snapshots.of(Path(self.config.reference).expanduser())
+
     def _learn(self, learner: Learner, samples: Lessons, begin: Snapshot, name: str, version: str) -> dict[str, Any]:
         bar = self.progress.stage(name, None, "steps")
         with bar:
             made, metrics = learner.learn(
                 samples, begin, self.out / name, seed=derive(self.seed, "learn", name), name=version,
+                reference=self._reference(begin) if "reference" in learner.loss.columns else None,
                 progress=lambda row: _step(bar, row),
             )  # fmt: skip
         return {
