@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import mean  # exact, so that equal scores have exactly their mean
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from ..data.episode import Episode
 from ..data.sample import Sample, decayed
@@ -49,7 +49,9 @@ class FilteredBC:
     decay: float = 0.8
     mix: int = 0
 
-    def __call__(self, episodes: Collection[Episode], player: str, demonstrations: Sequence[Sample] = ()) -> Credited:
+    def __call__(
+        self, episodes: Collection[Episode], player: str, demonstrations: Sequence[Sample] = (), state: Any = None
+    ) -> Credited:
         found = logs(episodes, player)
         bar, draws = self._bar(found), self._keeps_draws(found.episodes)
         samples: list[Sample] = []
