@@ -49,9 +49,9 @@ def round_of(matches: int, out: Path) -> dict[str, Any]:
     loop = Loop(build(config, out), out, Progress(Console(quiet=True)))
     before, clock = peak(), time.process_time()
     played = loop.self_play(1, Snapshot("nobody", ""))
-    scores = loop.score(1)
-    credited = loop.parts.credit(loop.matches(1), SCRIPT)
-    assert scores is not None and credited.kept and len(credited.table) == 2 * played["matches"] == 2 * matches
+    scores = loop.scoring.score("iter_001/play")
+    credited = loop.parts.credit(loop.scoring.matches("iter_001/play"), SCRIPT)
+    assert scores and credited.kept and len(credited.table) == 2 * played["matches"] == 2 * matches
     return {
         "matches": matches,
         "before_mib": before,

@@ -38,7 +38,7 @@ from parley.models.snapshot import Snapshot
 from parley.play.player import Prompt, Sampling
 from parley.report.estimates import summarise
 from parley.run.directory import all_snapshots, saved
-from results import record
+from results import record, summary_of
 
 METRICS = (
     "score",
@@ -171,7 +171,7 @@ def measure(run: Path) -> dict[str, Any]:
     config: DictConfig = saved(run)
     source, game = instantiate(config.data), instantiate(config.game)
     known = {dialogue.context.scenario().cluster for dialogue in read(source.file("train"))}
-    summary, snapshots = json.loads((run / "summary.json").read_text()), list(all_snapshots(run).values())
+    summary, snapshots = summary_of(run), [each["learner"] for each in all_snapshots(run).values()]
     best, start = summary["best"], snapshots[0]
     rows = [self_play(run, number, known) for number in range(len(snapshots))]
     return {

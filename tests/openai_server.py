@@ -13,6 +13,7 @@ import re
 import time
 import urllib.request
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from email.parser import BytesParser
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock, Thread
@@ -78,6 +79,7 @@ class Server:
         self.answered = self.flying = self.most_flying = 0
         self.files: dict[str, tuple[str, bytes]] = {}
         self.jobs: dict[str, dict[str, Any]] = {}
+        self.raw: tuple[int, dict[str, str], bytes] = 200, {}, b""  # what the fault "raw" sends
         self.looks = 2  # at a job until it has ended
         self.ending = "succeeded"
         self.http = Http(("127.0.0.1", 0), self._handler())
@@ -141,6 +143,8 @@ class Server:
             time.sleep(float(detail or 1))
             http.close_connection = True
             return None
+        if name == "raw":
+            return self._raw(http, *self.raw)
         answer = json.dumps(self._answer(http, data, what)).encode()
         if name == "json":
             answer = answer[:-9]
@@ -161,12 +165,15 @@ class Server:
         return None
 
     def _send(self, http: BaseHTTPRequestHandler, status: int, body: Any, headers: dict[str, str]) -> None:
-        data = json.dumps(body).encode()
+        self._raw(http, status, headers, json.dumps(body).encode())
+
+    def _raw(self, http: BaseHTTPRequestHandler, status: int, headers: dict[str, str], data: bytes) -> None:
         http.send_response(status)
         for name, value in {"Content-Type": "application/json", "Content-Length": str(len(data)), **headers}.items():
             http.send_header(name, value)
         http.end_headers()
-        http.wfile.write(data)
+        with suppress(ConnectionError):  # whoever has read enough hangs up
+            http.wfile.write(data)
 
     # --- what it does when nothing goes wrong ---
 

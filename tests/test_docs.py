@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from parley.cli.main import check
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
 README = PAGES[0].read_text()
 START = re.compile(r"^(?:python -m )?parley\b")
 

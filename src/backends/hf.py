@@ -19,11 +19,11 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from ..models.adapter import Bases
+from ..models.bases import Bases, Weights
 from ..models.renderer import Renderer, common
 from ..models.snapshot import Snapshot
 from ..play.player import Completion, Prompt, Sampling
-from .reply import completed, limit, stopped
+from .reply import check_update, completed, limit, stopped
 from .sampling import Draw, choose
 from .slots import Slots, Stash
 
@@ -94,6 +94,18 @@ class HFBackend:
             settle=self.settle,
         )
         self._turn.append(snapshot.version)
+
+    def update(self, old: str, new: str, weights: Weights) -> None:
+        """Takes over weights in training (see `Bases.update`): what was loaded as `old` answers as `new` from now on.
+
+        ValueError while prompts of `old` are open, for a version that is not loaded or is taken, and for weights of
+        another model.
+        """
+        check_update(self._pools, old, new, old in self._pools and self._pools[old].busy)
+        self._bases.update(old, new, weights)
+        pool = self._pools[new] = self._pools.pop(old)
+        pool.renew(new)
+        self._turn[self._turn.index(old)] = new
 
     def unload(self, version: str) -> None:
         """Frees a snapshot; what it was asked is forgotten. Nothing happens when it is not loaded."""
@@ -213,6 +225,14 @@ class Pool:
         else:
             self._decode()
         return lost + self._finished()
+
+    def renew(self, version: str) -> None:
+        """Answers as `version`, whose weights the model has; lets go of all keys and values of earlier ones."""
+        self.version = version
+        self.kept.clear()
+        self.kept_bytes = 0
+        self.slots.free()
+        self.slots = Slots(self.model.config)
 
     # --- forward passes ---
 

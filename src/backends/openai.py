@@ -25,12 +25,12 @@ from ..games.base import Finish
 from ..models.snapshot import Snapshot
 from ..play.player import Completion, Prompt
 from ..system.files import InputError
-from .spending import Ledger, Prices, Ticket
+from ..system.spending import Ledger, Prices, Ticket
+from .answer import Unreadable, completion, model, reason, short, usage
 
 if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI, OpenAI
 
-FINISH: Mapping[str, Finish] = {"length": "length", "content_filter": "refusal"}  # every other reason is "stop"
 NO_KEY = "none"  # what a server is sent that wants none
 LONGEST_S = 30.0  # of a back-off that the server did not ask for
 PATIENCE_S = 600.0  # the longest wait that a server may ask for
@@ -61,20 +61,30 @@ class Server:
 
     def client(self, timeout_s: float) -> OpenAI:
         """A client that waits for each answer. It repeats nothing by itself."""
-        from openai import OpenAI
+        from openai import DefaultHttpxClient, OpenAI
 
-        return OpenAI(api_key=self.key, base_url=self.url, timeout=timeout_s, max_retries=0)
+        http = DefaultHttpxClient(follow_redirects=False)
+        return OpenAI(api_key=self.key, base_url=self.url, timeout=timeout_s, max_retries=0, http_client=http)
 
     def async_client(self, timeout_s: float) -> AsyncOpenAI:
-        from openai import AsyncOpenAI
+        """The client of many requests at once. What it is sent is bounded (see `answer.bound`)."""
+        from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
-        return AsyncOpenAI(api_key=self.key, base_url=self.url, timeout=timeout_s, max_retries=0)
+        from .wire import bound
+
+        http = DefaultAsyncHttpxClient(
+            follow_redirects=False, headers={"Accept-Encoding": "identity"}, event_hooks={"response": [bound]}
+        )
+        return AsyncOpenAI(api_key=self.key, base_url=self.url, timeout=timeout_s, max_retries=0, http_client=http)
 
     def told(self, error: BaseException) -> str:
-        """An error in one line, without the key, which some servers repeat."""
-        text = " ".join(f"{type(error).__name__}: {error}".split())
-        text = text if self.key == NO_KEY else text.replace(self.key, "***")
+        """An error in one line, without the key."""
+        text = " ".join(self.without_key(f"{type(error).__name__}: {error}").split())
         return text if len(text) <= 500 else f"{text[:500]}…"
+
+    def without_key(self, text: str) -> str:
+        """What a server said, without the key, which some servers repeat."""
+        return text if self.key == NO_KEY else text.replace(self.key, "***")
 
 
 @dataclass(frozen=True)
@@ -161,6 +171,10 @@ class OpenAIBackend:
             )
         self._models[snapshot.version] = snapshot.served
 
+    def update(self, old: str, new: str, weights: Any) -> None:
+        """InputError: a server takes no weights from here."""
+        raise InputError(f"{old} is held by a server, which takes no weights from here: say rounds=1, or play it here")
+
     def submit(self, prompts: Sequence[Prompt]) -> None:
         """ValueError for a prompt of a policy that is not loaded."""
         for prompt in prompts:
@@ -231,10 +245,10 @@ class OpenAIBackend:
                 if wait_s > PATIENCE_S:
                     break
                 self._pause = max(self._pause, time.monotonic() + wait_s)
-            except (APIConnectionError, TimeoutError, ValueError) as error:
+            except (APIConnectionError, TimeoutError, ValueError, RecursionError) as error:
                 if isinstance(error, InputError):
                     raise
-                why = error
+                why = error.__cause__ if isinstance(error.__cause__, Unreadable) else error
             if attempt < self.retries:
                 await asyncio.sleep(min(LONGEST_S, self.backoff_s * 2**attempt) * self._jitter.uniform(0.5, 1.0))
         return Completion(
@@ -253,9 +267,9 @@ class OpenAIBackend:
         try:
             async with asyncio.timeout(self.timeout_s):
                 answer = await self._client.chat.completions.create(**request)
-            completion = _read(prompt, answer, self.token_ids)
+            done = completion(prompt, answer, self.token_ids)
             cost, facts = self._bill(ticket, answer)
-            return completion
+            return replace(done, text=self.server.without_key(done.text))
         except APIStatusError as error:
             cost, facts = 0.0, {"status": error.status_code}
             raise
@@ -283,7 +297,7 @@ class OpenAIBackend:
             "messages": [{"role": message.role, "content": message.content} for message in prompt.messages],
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
-            self.limit: options.max_tokens or sampling.max_tokens,
+            self.limit: options.length(sampling.max_tokens),
         }
         extra = dict(self.extra)
         if self.seeds:
@@ -300,19 +314,13 @@ class OpenAIBackend:
         return request | ({"extra_body": extra} if extra else {})
 
     def _bill(self, ticket: Ticket, answer: Any) -> tuple[float, dict[str, Any]]:
-        """(cost, what is noted of the answer); an answer that says nothing of its tokens counts as the most it can
-        cost."""
-        facts: dict[str, Any] = {"model": str(answer.model), "finish": str(answer.choices[0].finish_reason)}
-        if (usage := answer.usage) is None:
+        """(cost, what is noted of the answer). An answer that says nothing of its tokens that can be so counts as the
+        most it can cost."""
+        facts: dict[str, Any] = {"model": self.server.without_key(model(answer)), "finish": reason(answer)}
+        if (counts := usage(answer)) is None:
             return ticket.most, facts
-        details = getattr(usage, "prompt_tokens_details", None)
-        cached = getattr(details, "cached_tokens", None) or 0
-        facts |= {
-            "prompt_tokens": usage.prompt_tokens,
-            "completion_tokens": usage.completion_tokens,
-            "cached_tokens": cached,
-        }
-        return self.prices.of(usage.prompt_tokens, usage.completion_tokens, cached), facts
+        facts |= dict(zip(("prompt_tokens", "completion_tokens", "cached_tokens"), counts, strict=True))
+        return self.prices.of(*counts), facts
 
     def _understood(self, prompt: Prompt, error: APIStatusError) -> Completion | None:
         """What a status means for the match; None where another attempt may help."""
@@ -322,6 +330,10 @@ class OpenAIBackend:
             return Completion(prompt.id, "", "context", policy=prompt.policy)
         if error.status_code == 400 and ("content_filter" in code or "content_policy" in code):
             finish = "refusal"
+        elif 300 <= error.status_code < 400:
+            where = short(error.response.headers.get("location"))
+            told = f"the server redirects to {where}, and no prompt is sent to another address: correct url"
+            return Completion(prompt.id, self.server.without_key(told), "error", policy=prompt.policy)
         elif code != "insufficient_quota" and (error.status_code in (408, 409, 429) or error.status_code >= 500):
             return None
         return Completion(prompt.id, self.server.told(error), finish, policy=prompt.policy)
@@ -334,34 +346,6 @@ def most_tokens(prompt: Prompt) -> int:
         [json.dumps(prompt.options.schema)] if prompt.options.schema else []
     )
     return sum(len(each.encode()) + OVERHEAD[0] for each in text) + OVERHEAD[1]
-
-
-def _read(prompt: Prompt, answer: Any, token_ids: bool) -> Completion:
-    """The completion in an answer; ValueError when it is none. The client checks nothing of this."""
-    choices = getattr(answer, "choices", None)
-    message = getattr(choices[0], "message", None) if isinstance(choices, list) and choices else None
-    text, refusal = getattr(message, "content", None), getattr(message, "refusal", None)
-    if message is None or not isinstance(text, (str, type(None))) or not isinstance(refusal, (str, type(None))):
-        raise ValueError(f"the server's answer is no chat completion: {str(answer)[:200]!r}")
-    assert isinstance(choices, list)
-    finish = "refusal" if refusal else FINISH.get(str(choices[0].finish_reason), "stop")
-    done = Completion(prompt.id, text or refusal or "", finish, policy=prompt.policy)
-    return _with_ids(done, answer, choices[0]) if token_ids else done
-
-
-def _with_ids(done: Completion, answer: Any, choice: Any) -> Completion:
-    """With the token ids and log-probs, where the server gave all of them and they belong together."""
-    seen, sampled = getattr(answer, "prompt_token_ids", None), getattr(choice, "token_ids", None)
-    content = getattr(getattr(choice, "logprobs", None), "content", None)
-    if (
-        not isinstance(seen, list)
-        or not isinstance(sampled, list)
-        or not isinstance(content, list)
-        or len(content) != len(sampled)
-    ):
-        return done
-    logprobs = tuple(float(each.logprob) for each in content)
-    return replace(done, prompt_ids=tuple(seen), token_ids=tuple(sampled), logprobs=logprobs)
 
 
 def _retry_after(error: APIStatusError) -> float:

@@ -1,8 +1,9 @@
-"""How long a sampled reply may be, and what it says: the same for every backend that samples token ids itself."""
+"""What every backend does alike that samples token ids itself: how long a reply may be, what it says, and which
+updates of weights are refused."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from ..games.base import Finish
@@ -15,12 +16,8 @@ if TYPE_CHECKING:
 def limit(prompt: Prompt, context: int | None) -> int:
     """How many tokens may be sampled: as `sampling` and `options` allow and the context has room for, at least one."""
     assert prompt.token_ids is not None
-    limits = [
-        prompt.sampling.max_tokens,
-        prompt.options.max_tokens,
-        None if context is None else context - len(prompt.token_ids),
-    ]
-    return max(1, min(each for each in limits if each is not None))
+    length = prompt.options.length(prompt.sampling.max_tokens)
+    return max(1, length if context is None else min(length, context - len(prompt.token_ids)))
 
 
 def stopped(prompt: Prompt, renderer: Renderer, ids: Sequence[int]) -> bool:
@@ -42,3 +39,13 @@ def completed(
     finish: Finish = "stop" if ended or cuts else "length"
     rounded = None if logprobs is None else tuple(round(value, 7) for value in logprobs)
     return Completion(prompt.id, text[: min(cuts, default=len(text))], finish, tuple(ids), rounded, version)
+
+
+def check_update(loaded: Collection[str], old: str, new: str, busy: bool) -> None:
+    """ValueError where the policy `old` cannot get weights and the version `new` now."""
+    if old not in loaded:
+        raise ValueError(f"policy {old!r} cannot be updated: loaded are {', '.join(loaded) or 'none'}")
+    if new != old and new in loaded:
+        raise ValueError(f"policy {old!r} cannot become {new!r}, which is another one: give it a version of its own")
+    if busy:
+        raise ValueError(f"the weights of policy {old!r} cannot be changed under its open prompts")

@@ -17,18 +17,22 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from ..models import snapshot as snapshots
+from ..models.bases import Weights
 from ..models.fourbit import FourBit
 from ..models.load import DTYPES, load_tokenizer
 from ..models.renderer import Renderer
 from ..models.snapshot import Snapshot
 from ..play.player import Completion, Prompt
 from ..system.files import InputError, digest
-from .reply import completed, limit, stopped
+from .reply import check_update, completed, limit, stopped
 from .vllm_engine import Ask, Engine, Sampled, Shape, available, prepare, rank_for
+from .vllm_weights import given, write_adapter
 
 VOLATILE = (
     "dtype",
@@ -91,6 +95,7 @@ class VLLMBackend:
         self._policies: dict[str, Policy] = {}
         self._engines: deque[Engine] = deque()
         self._open: dict[str, tuple[Prompt, Policy, Engine]] = {}
+        self._folders: dict[str, TemporaryDirectory[str]] = {}  # version -> the files of an adapter in training
         self._lost: list[Completion] = []  # prompts without room for a reply
         self.sampled = 0
 
@@ -112,11 +117,51 @@ class VLLMBackend:
         if (policy := self._policies.pop(version, None)) is None:
             return
         self.cancel([name for name, (_, asked, _) in self._open.items() if asked is policy])
+        self._drop(version)
         for engine in list(self._engines):
-            engine.drop(version)
             if not any(each.weights == engine.holds for each in self._policies.values()):
                 self._engines.remove(engine)
                 IDLE.append(engine)
+
+    def update(self, old: str, new: str, weights: Weights) -> None:
+        """Takes a learner's weights into the engine: what was loaded as `old` answers as `new` from now on.
+
+        A policy that shares its engine with others (adapters on it, the same weights under another version) gets one
+        of its own. ValueError while prompts of `old` are open, for a version that is not loaded or is taken, and for
+        weights of another model.
+        """
+        check_update(
+            self._policies, old, new, any(policy.snapshot.version == old for _, policy, _ in self._open.values())
+        )
+        policy = self._policies.pop(old)
+        if policy.snapshot.base is None:
+            self._reload(policy, new, weights)
+        else:
+            self._rewrite(policy, new, weights)
+
+    def _reload(self, policy: Policy, version: str, weights: Weights) -> None:
+        """The engine that has the policy's weights takes others; the next backend does not take it for theirs."""
+        shared = any(each.weights == policy.weights for each in self._policies.values())
+        engine = next((engine for engine in self._engines if engine.holds == policy.weights), None)
+        snapshot = replace(policy.snapshot, version=version)
+        policy = self._policies[version] = replace(policy, snapshot=snapshot, weights=f"update {next(UPDATES)}")
+        if shared or engine is None:
+            engine = self._engine(policy)
+        engine.take(given(weights, policy.base), policy.weights)
+
+    def _rewrite(self, policy: Policy, version: str, weights: Weights) -> None:
+        """An adapter's weights go to the engine by a folder, which is there until the policy is unloaded."""
+        folder = self._folders[version] = TemporaryDirectory(prefix="parley-adapter-")
+        write_adapter(weights, policy.snapshot.path, folder.name)
+        self._policies[version] = replace(policy, snapshot=replace(policy.snapshot, version=version, path=folder.name))
+        self._drop(policy.snapshot.version)
+
+    def _drop(self, version: str) -> None:
+        """Forgets a version's adapter."""
+        for engine in self._engines:
+            engine.drop(version)
+        if (folder := self._folders.pop(version, None)) is not None:
+            folder.cleanup()
 
     def submit(self, prompts: Sequence[Prompt]) -> None:
         """ValueError for a prompt that is not rendered, or names a policy that is not loaded."""
@@ -196,6 +241,7 @@ class VLLMBackend:
         return completed(prompt, policy.renderer, sampled.token_ids, logprobs, policy.snapshot.version)
 
 
+UPDATES = count(1)  # of weights: no two are taken for the same
 IDLE: list[Engine] = []  # engines of this process that no backend uses now
 
 

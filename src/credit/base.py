@@ -55,7 +55,8 @@ class Credited:
     def text(self, rows: int = 20) -> str:
         """The table for people: how many logs for each reason, then the `rows` best scores."""
         reasons = Counter(verdict.why for verdict in self.table)
-        best = nlargest(rows, self.table, key=lambda verdict: verdict.score)
+        scored = ((verdict.score, -at, verdict) for at, verdict in enumerate(self.table) if verdict.score is not None)
+        best = [verdict for _, _, verdict in nlargest(rows, scored)]
         lines = [
             f"{self.kept} of {len(self.table)} logs kept",
             *(f"  {count:6d} {why}" for why, count in reasons.most_common()),
@@ -107,13 +108,13 @@ class Log:
         value = self.episode.result.metrics.get(name, self.scores.get(name))
         return value.get(self.seat) if isinstance(value, Mapping) else value
 
-    def replies(self, breach: bool = False, refused: bool = False) -> list[str]:
+    def replies(self, breach: bool = False, probes: bool = False, refused: bool = False) -> list[str]:
         """Requests whose replies may be trained on, in order: made by this policy, and legal (`Episode.refused`).
 
-        `breach` lets in the last reply of a seat to blame, for a credit that punishes it; `refused` lets in every
-        illegal one, for a credit with an advantage that can be negative.
+        `breach` lets in the last reply of a seat to blame, for a credit that punishes it; `probes` the replies to
+        questions aside; `refused` every illegal one, for a credit with an advantage that can be negative.
         """
-        own = [turn for turn in self.episode.turns if turn.seat == self.seat]
+        own = [turn for turn in self.episode.own if turn.seat == self.seat and (probes or turn.kind != "probe")]
         left_out = set() if refused else self.episode.refused(self.seat)
         if breach and self.blamed:
             left_out -= {turn.request for turn in own[-1:]}
@@ -127,7 +128,7 @@ class Log:
     @property
     def recorded(self) -> bool:
         """Whether it is known which token ids this seat sampled; else its replies are text alone."""
-        return any(turn.call is not None for turn in self.episode.turns if turn.seat == self.seat)
+        return any(turn.call is not None for turn in self.episode.own if turn.seat == self.seat)
 
     def _sampled(self, turn: Turn) -> bool:
         if not self.recorded:
@@ -186,7 +187,8 @@ class Logs:
         plain = (Scored(episode, {}) for episode in self.episodes)
         for each in self.episodes.scored() if isinstance(self.episodes, ScoredMatches) else plain:
             for seat, version in sorted(each.episode.policies.items()):
-                if version and self.player in (None, each.episode.players[seat]):
+                played = seat in each.episode.result.returns  # a service has no payoff, and no log
+                if played and version and self.player in (None, each.episode.players[seat]):
                     yield Log(each.episode, seat, version, each.scores)
 
 

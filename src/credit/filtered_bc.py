@@ -5,7 +5,8 @@ from __future__ import annotations
 from array import array
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import isnan
 from statistics import mean  # exact, so that equal scores have exactly their mean
 from typing import Any, Literal, TypeAlias
 
@@ -37,7 +38,8 @@ class FilteredBC:
                   `decay`)
     mix           demonstrations that are mixed into each round as kind "sft", all of them where there are fewer
 
-    Published, and kept here: the whole log is kept or left. Not kept: illegal replies are never trained on.
+    Published, and kept here: the whole log is kept or left. Not kept: illegal replies are never trained on. A log whose
+    score is missing (a judge gave no verdict) is left out, and counts in no mean.
     """
 
     keep: Keep = "above_avg"
@@ -53,11 +55,15 @@ class FilteredBC:
         self, episodes: Collection[Episode], player: str, demonstrations: Sequence[Sample] = (), state: Any = None
     ) -> Credited:
         found = logs(episodes, player)
+        self._check(found)
         bar, draws = self._bar(found), self._keeps_draws(found.episodes)
         samples: list[Sample] = []
         table = Verdicts()
         for log in found:
-            score, least = self._score(log), bar(log)
+            if (score := self._score(log)) is None:
+                table.append(replace(log.verdict("no score"), score=None))
+                continue
+            least = bar(log)
             above, draw = least is None or score > least + self.margin, draws and self._drawn(log)
             replies = log.replies() if above or draw else []
             samples += log.samples(self._numbers(replies, score))
@@ -66,30 +72,43 @@ class FilteredBC:
             table.append(log.verdict(why, bool(replies), score, least, replies))
         return credited(samples, table, demonstrations)
 
-    def _score(self, log: Log) -> float:
-        score = log.score if self.score is None else self._named("score", self.score, log)
+    def _score(self, log: Log) -> float | None:
+        """What counts of a log; None where it is missing."""
+        score = log.score if self.score is None else log.metric(self.score)
+        if score is None or (isnan(score) and self.keep != "all"):
+            return None
         if self.normalise_by is None:
             return score
-        scale = self._named("normalise_by", self.normalise_by, log)
-        return score / scale if scale > 0 else 0.0
+        scale = log.metric(self.normalise_by)
+        return None if scale is None else score / scale if scale > 0 else 0.0
 
-    def _named(self, option: str, name: str, log: Log) -> float:
-        value = log.metric(name)
-        if value is None:
-            known = sorted({*log.episode.result.metrics, *log.scores})
-            raise InputError(f"{option}={name!r}: match {log.episode.id} has no such metric; it has {known}")
-        return value
+    def _check(self, found: Logs) -> None:
+        """InputError for a metric, or a payoff, that no log has."""
+        if (
+            self.score is None
+            and self.keep != "all"
+            and all(map(isnan, payoffs := [log.score for log in found]))
+            and payoffs
+        ):
+            raise InputError("no log tells a payoff: say objective.credit.score=…, or keep=all")
+        for option, name in (("score", self.score), ("normalise_by", self.normalise_by)):
+            if name is None or any(log.metric(name) is not None for log in found):
+                continue
+            if (log := next(iter(found), None)) is not None:
+                known = sorted({*log.episode.result.metrics, *log.scores})
+                raise InputError(f"{option}={name!r}: match {log.episode.id} has no such metric; it has {known}")
 
     def _bar(self, found: Logs) -> Callable[[Log], float | None]:
         """What a log's score has to exceed."""
         if self.keep == "above_avg":
-            scores = array("d", (self._score(log) for log in found))
+            scores = array("d", (score for log in found if (score := self._score(log)) is not None))
             average = mean(scores) if scores else 0.0
             return lambda log: average
         if self.keep == "above_group":
             groups: dict[tuple[str, str], array[float]] = defaultdict(lambda: array("d"))
             for log in found:
-                groups[log.episode.scenario.id, log.seat].append(self._score(log))
+                if (score := self._score(log)) is not None:
+                    groups[log.episode.scenario.id, log.seat].append(score)
             means = {group: mean(scores) for group, scores in groups.items()}
             return lambda log: means[log.episode.scenario.id, log.seat]
         if self.keep in ("nonzero", "all"):

@@ -15,7 +15,8 @@ IN_MEMORY = 1 << 18  # bytes of a table; what goes beyond lies in a file without
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of one log: its score, the bar that it had to pass (None where the rule has none), and why.
+    """What became of one log: its score (None where it is missing), the bar that it had to pass (None where the rule
+    has none), and why.
 
     `replies` are the requests whose replies were chosen, `recorded` says whether their token ids are known.
     """
@@ -23,7 +24,7 @@ class Verdict:
     match: str
     scenario: str
     seat: str
-    score: float
+    score: float | None
     bar: float | None
     kept: bool
     why: str

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeAlias
 
 from ..games.base import Finish, Json, Result, Scenario
+from .typed import wrong
 
-SCHEMA = 1
+SCHEMA = 2  # 1 (parley 0.1.0) is read, too: it lacks parent, thought and seconds, and blames one seat at most
+
+Extra: TypeAlias = Mapping[str, Json]
+"""Fields that this parley does not know: they are kept, and written again as they were."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +38,12 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One request and its reply, in the order in which the match consumed them. `call` is None for who has no
-    tokens."""
+    """One request and its reply, in the order in which the match consumed them.
+
+    text      what the game saw; thought: what the player said to itself before (its reasoning)
+    call      None for who has no tokens
+    seconds   from question to answer, where the player measures it (a person, a server, a tool)
+    """
 
     request: str
     seat: str
@@ -42,26 +51,40 @@ class Turn:
     text: str
     finish: Finish = "stop"
     call: Call | None = None
+    thought: str = ""
+    seconds: float | None = None
+    extra: Extra = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Episode:
-    """One finished match. `players` and `policies` say who sat in each seat, and with which version."""
+    """One finished match.
+
+    players, policies   who sat in each seat, and with which version
+    parent              (match id, turns): so many turns were taken from that match, the others are its continuation
+    """
 
     id: str
     game: str
-    game_version: int
+    game_version: int | str
     scenario: Scenario
     seed: int
     players: Mapping[str, str]
     policies: Mapping[str, str]
     turns: tuple[Turn, ...]
     result: Result
+    parent: tuple[str, int] | None = None
+    extra: Extra = field(default_factory=dict)
+
+    @property
+    def own(self) -> tuple[Turn, ...]:
+        """The turns that were played in this match: those of its parent are never trained on, nor counted."""
+        return self.turns[self.parent[1] :] if self.parent else self.turns
 
     def refused(self, seat: str) -> frozenset[str]:
         """The requests whose replies by `seat` were illegal, which nobody is trained on: the seat's next request was a
         retry, the game marked them as retried, or it is the last reply of a seat that is to blame."""
-        own = [turn for turn in self.turns if turn.seat == seat]
+        own = [turn for turn in self.turns if turn.seat == seat and turn.kind != "probe"]
         retried = {turn.request for turn, after in pairwise(own) if after.kind == "retry"}
         marked = {turn.request for turn in own if "retry" in self.result.marks.get(turn.request, {})}
         last = {turn.request for turn in own[-1:] if seat in self.result.blame}
@@ -69,35 +92,83 @@ class Episode:
 
     def to_json(self) -> dict[str, Json]:
         """Plain JSON; `from_json` gives back an equal episode."""
-        return {"schema": SCHEMA, **asdict(self)}
+        data: dict[str, Json] = json.loads(json.dumps(written(self), default=written))
+        return data
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Episode:
-        """Reads what `to_json` wrote. ValueError for another schema, KeyError or TypeError for a foreign object."""
-        if data.get("schema") != SCHEMA:
-            raise ValueError(f"episode schema {data.get('schema')!r}, this parley reads {SCHEMA}")
-        rest = {key: value for key, value in data.items() if key != "schema"}
-        rest["scenario"] = Scenario(**data["scenario"])
-        rest["turns"] = tuple(_turn(turn) for turn in data["turns"])
-        rest["result"] = _result(data["result"])
-        return Episode(**rest)
+        """Reads what `to_json` wrote, or parley 0.1.0. ValueError for a later schema, KeyError or TypeError for a
+        foreign object."""
+        if data.get("schema") not in (1, SCHEMA):
+            raise ValueError(f"episode schema {data.get('schema')!r}, this parley reads 1 and {SCHEMA}")
+        known = _known(Episode, {key: value for key, value in data.items() if key != "schema"})
+        known["scenario"] = Scenario(**data["scenario"])
+        known["turns"] = tuple(turn_from_json(turn) for turn in data["turns"])
+        known["result"] = _result(data["result"])
+        known["parent"] = tuple(data["parent"]) if data.get("parent") else None
+        return _checked(Episode(**known))
 
 
-def _result(data: Mapping[str, Any]) -> Result:
-    """A stored result; records of version 0.1.0 name one seat to blame, or None."""
-    blame = data["blame"]
-    return Result(**{**data, "blame": (blame,) if isinstance(blame, str) else tuple(blame or ())})
+def _checked(episode: Episode) -> Episode:
+    """`episode`, whose fields have the stated types and whose calls hang together. ValueError says what is wrong."""
+    if (fault := wrong(episode)) is not None:
+        raise ValueError(f"no episode: {fault}")
+    seats = {turn.request: turn.seat for turn in episode.turns}
+    for turn in episode.turns:
+        if (call := turn.call) is not None and (
+            call.shared < 0
+            or (call.parent is not None and seats.get(call.parent) != turn.seat)
+            or len(call.logprobs) not in (0, len(call.sampled_ids))
+        ):
+            raise ValueError(f"no episode: the call of {turn.request} does not extend a call of its seat")
+    return episode
 
 
+def written(part: Any) -> dict[str, Any]:
+    """The fields of a part of an episode, for `json.dumps(…, default=written)`; TypeError for anything else.
+
+    What a turn does not have is left out: a round has millions of them.
+    """
+    if not isinstance(part, (Episode, Turn, Call, Scenario, Result)):
+        raise TypeError(f"{type(part).__name__} is not plain JSON")
+    data = {name: getattr(part, name) for name in part.__slots__}
+    extra = data.pop("extra", {})
+    if isinstance(part, Turn):
+        data = {name: value for name, value in data.items() if name not in _OFTEN_EMPTY or value != _OFTEN_EMPTY[name]}
+    if isinstance(part, Episode):
+        data = {"schema": SCHEMA, **data}
+    return {**data, **extra} if extra else data
+
+
+_OFTEN_EMPTY: Mapping[str, Json] = {"thought": "", "seconds": None}
 _ONE: dict[int, int] = {}  # each token id once: a long round's ids take a quarter of the room
 
 
-def _turn(data: Mapping[str, Any]) -> Turn:
+def turn_from_json(data: Mapping[str, Any]) -> Turn:
+    """Reads a turn as `written` gives it. KeyError or TypeError for a foreign object."""
     call = data["call"]
     if call is not None:
         ids = {key: tuple(map(_ONE.setdefault, call[key], call[key])) for key in ("prompt_ids", "sampled_ids")}
         call = Call(**{**call, **ids, "logprobs": tuple(call["logprobs"])})
-    return Turn(**{**data, "call": call})
+    return Turn(**{**_known(Turn, data), "call": call})
+
+
+def _known(kind: type[Any], data: Mapping[str, Any]) -> dict[str, Any]:
+    """`data` as arguments of `kind`; what it has no field for as `extra`."""
+    if data.keys() <= (names := _NAMES[kind]):
+        return dict(data)
+    return {key: data[key] for key in data.keys() & names} | {
+        "extra": {key: value for key, value in data.items() if key not in names}
+    }
+
+
+_NAMES = {kind: frozenset(each.name for each in fields(kind)) - {"extra"} for kind in (Episode, Turn)}
+
+
+def _result(data: Mapping[str, Any]) -> Result:
+    """The result; schema 1 blames a seat or None, where schema 2 has a list of seats."""
+    blame = data.get("blame")
+    return Result(**{**data, "blame": (blame,) if isinstance(blame, str) else tuple(blame or ())})
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,22 +184,26 @@ class Stream:
 def streams(episode: Episode, seat: str) -> list[Stream]:
     """The token streams of a seat: one when every turn extended the last, one more for each fork.
 
-    A span stands in exactly one stream, the first that holds it, so no token is trained on twice.
+    A span stands in exactly one stream, the first that holds it, so no token is trained on twice. Turns of a parent
+    match are context: they have no span. A probe, which no later turn extends, ends a stream of its own.
     """
     done: dict[str, Stream] = {}  # request -> the stream that ends with its sampled ids
     extended: set[str] = set()
-    for turn in episode.turns:
+    inherited = len(episode.turns) - len(episode.own)
+    for number, turn in enumerate(episode.turns):
         call = turn.call
         if turn.seat != seat or call is None:
             continue
         base = done[call.parent] if call.parent is not None else Stream(seat, (), (), {})
-        whole = call.shared == len(base.token_ids)
+        whole = call.shared == len(base.token_ids) and turn.kind != "probe"
         if whole and call.parent is not None and call.parent not in extended:
             extended.add(call.parent)
             spans, logprobs = dict(base.spans), base.logprobs
         else:  # a fork: the history before `shared` is context here
             spans, logprobs = {}, ()
         prompt = base.token_ids[: call.shared] + call.prompt_ids
-        spans[turn.request] = (len(prompt), len(prompt) + len(call.sampled_ids))
-        done[turn.request] = Stream(seat, prompt + call.sampled_ids, logprobs + call.logprobs, spans)
-    return [stream for request, stream in done.items() if request not in extended]
+        if number >= inherited:
+            spans[turn.request] = (len(prompt), len(prompt) + len(call.sampled_ids))
+            logprobs += call.logprobs
+        done[turn.request] = Stream(seat, prompt + call.sampled_ids, logprobs, spans)
+    return [stream for request, stream in done.items() if request not in extended and stream.spans]

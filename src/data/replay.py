@@ -17,7 +17,8 @@ class ReplayError(ValueError):
 @dataclass(frozen=True, slots=True)
 class Replayed:
     """result    as the game gives it now, equal to the record
-    views     seat -> its last view and, at the end, its own last reply (unless there was none: finish "context")
+    views     seat -> its last view and, at the end, its own last reply (unless there was none: finish "context");
+              probes, which stand in no later view, are in none of them
     requests  what the players were asked, one for each recorded turn
     """
 
@@ -27,13 +28,22 @@ class Replayed:
 
 
 def replay(game: Game, episode: Episode) -> Replayed:
-    """Plays `episode` again. ReplayError names the first difference: game, version, a request, its seat or kind, the
-    result."""
-    if (game.name, game.version) != (episode.game, episode.game_version):
-        recorded = f"{episode.game} version {episode.game_version}"
-        raise ReplayError(
-            f"match {episode.id} was played by {recorded}; this game is {game.name} version {game.version}"
-        )
+    """Plays `episode` again. ReplayError names the first difference: game, a request, its seat or kind, the result.
+
+    A record of another version of the game holds as long as its requests and its result are still the same.
+    """
+    played = f"{episode.game} version {episode.game_version}"
+    if game.name != episode.game:
+        raise ReplayError(f"match {episode.id} was played by {played}; this game is {game.name}")
+    try:
+        return _again(game, episode)
+    except ReplayError as error:
+        if game.version == episode.game_version:
+            raise
+        raise ReplayError(f"{error}. It was played by {played}; this game is version {game.version}") from None
+
+
+def _again(game: Game, episode: Episode) -> Replayed:
     match = game.match(episode.scenario, episode.seed)
     views: dict[str, tuple[Message, ...]] = {}
     asked: list[Request] = []
@@ -42,6 +52,8 @@ def replay(game: Game, episode: Episode) -> Replayed:
         turns = episode.turns[len(asked) : len(asked) + len(requests)]
         _compare(episode, len(asked), requests, turns)
         for request, turn in zip(requests, turns, strict=True):
+            if turn.kind == "probe":
+                continue
             own = () if turn.finish == "context" else (Message("assistant", turn.text, turn.request),)
             views[turn.seat] = (*request.messages, *own)
         asked.extend(requests)

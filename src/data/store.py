@@ -11,15 +11,13 @@ from contextlib import suppress
 from functools import cached_property
 from io import FileIO
 from pathlib import Path
-from typing import Any
 
-from ..games.base import Result, Scenario
 from ..system.files import parse_line, sync_folder
-from .episode import SCHEMA, Call, Episode, Turn
+from .episode import SCHEMA, Episode, written
 from .index import Index, Line, Place
 
 SYNC_S = 5.0  # at most this many seconds of play are lost with the machine's power; with the process, nothing is
-_HEAD = re.compile(rb'\{"schema":%d,"id":("(?:[^"\\]|\\.)*"),"game":.*\}\n\Z' % SCHEMA)
+_HEAD = re.compile(rb'\{"schema":[1-%d],"id":("(?:[^"\\]|\\.)*"),"game":.*\}\n\Z' % SCHEMA)
 
 
 class EpisodeStore:
@@ -38,7 +36,7 @@ class EpisodeStore:
         if shard is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._path = self.folder / f"{shard}.jsonl"
-            self.torn = _repair(self._path)
+            self.torn = repair(self._path)
             self._file = open(self._path, "ab", buffering=0)  # noqa: SIM115 - the store closes it
             self._size = self._path.stat().st_size
             self._synced = time.monotonic()
@@ -171,18 +169,11 @@ def parsed(line: Line) -> Episode:
 
 
 def encode(episode: Episode) -> bytes:
-    """The line of an episode: the JSON of `to_json`, without the deep copies that `asdict` makes of every token id."""
-    data = {"schema": SCHEMA, **_fields(episode)}
+    """The line of an episode: the JSON of `to_json`."""
     try:
-        return json.dumps(data, separators=(",", ":"), allow_nan=False, default=_fields).encode() + b"\n"
+        return json.dumps(written(episode), separators=(",", ":"), allow_nan=False, default=written).encode() + b"\n"
     except (ValueError, TypeError) as error:
         raise ValueError(f"match {episode.id} cannot be stored as JSON: {error}") from error
-
-
-def _fields(part: Any) -> dict[str, Any]:
-    if not isinstance(part, (Episode, Scenario, Turn, Call, Result)):
-        raise TypeError(f"{type(part).__name__} is not plain JSON")
-    return {name: getattr(part, name) for name in part.__slots__}
 
 
 def _match_id(line: bytes, path: Path, number: int) -> str:
@@ -193,7 +184,7 @@ def _match_id(line: bytes, path: Path, number: int) -> str:
     return parse_line(line, path, number, Episode.from_json).id
 
 
-def _repair(path: Path) -> int:
+def repair(path: Path) -> int:
     """Cuts a last line that lacks its newline off; returns how many (0 or 1) were torn."""
     if not path.exists():
         return 0

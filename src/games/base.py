@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from random import Random
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
@@ -46,19 +47,25 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How a reply is to be made: where it stops, its length in tokens (None: the player's own limit), a JSON schema."""
+    """How a reply is to be made: where it stops, at most how many tokens it has (a player may have a lower limit of its
+    own, which then counts), a JSON schema."""
 
     stop: tuple[str, ...] = ()
     max_tokens: int | None = None
     schema: Mapping[str, Json] | None = None
+
+    def length(self, own: int) -> int:
+        """The tokens that a reply may have: the smaller of this limit and the player's `own`."""
+        return own if self.max_tokens is None else min(own, self.max_tokens)
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
     """A question to one seat: its whole private view as chat messages.
 
-    `id` is unique in the match and the same in every replay. `kind` is act, retry, tool, judge… `observation` is the
-    same view as plain data, for scripted players and people; it holds nothing that `messages` do not tell.
+    `id` is unique in the match and the same in every replay. `kind` is act, retry, tool, judge…; a probe is a question
+    aside, which stands in no later view of the seat, nor does its reply. `observation` is the same view as plain data,
+    for scripted players and people; it holds nothing that `messages` do not tell.
     """
 
     id: str
@@ -82,7 +89,7 @@ class Reply:
 class Result:
     """How a match ended.
 
-    returns          payoff of each seat (every role of the game is a key)
+    returns          payoff of each role that is seated in the match; services have none
     outcome          one word: agreement, abort, attacker, tie…
     outcome_by_seat  the same from each seat's side, where it differs; win, loss, tie and void are read by credit
     blame            the seats that their last reply put out of the match, being illegal; others may have gone on
@@ -104,13 +111,14 @@ class Facts:
 
     min_return: float
     max_return: float
-    max_requests: int  # requests of one match, retries included
+    max_requests: int  # requests of one match: retries and those to services included
     max_retries: int  # consecutive retry requests to one seat
     zero_sum: bool = False
     history: bool = (
         False  # a seat's first view may hold assistant messages that the scenario brings along (an earlier chat)
     )
     metrics: Mapping[str, str] = field(default_factory=dict)  # name of a metric -> what it says, for reports
+    held_out: bool = True  # False: all splits are one list, as in a game that has only a few scenarios
 
 
 class Match(Protocol):
@@ -131,12 +139,48 @@ Script: TypeAlias = "Callable[[Request, Random, Random], str]"
 text."""
 
 
+class Unreachable(Exception):
+    """What a tool asks cannot be reached now: the request is tried again, then its match is owed."""
+
+
+@dataclass(frozen=True)
+class Tool:
+    """What serves a match from outside of it: a search engine, a calculator, a service on the network.
+
+    `build` makes the function (request) -> reply text, once and at the first request, so that a replay needs no index.
+    The function is called from several threads and may raise Unreachable; its replies stand in the record.
+
+    parallel      requests at a time
+    timeout_s     seconds that one may take; after that it counts as unreachable
+    retries       further attempts for a request
+    max_requests  ceiling for one run, retries included; None for none
+    """
+
+    build: Callable[[], Callable[[Request], str]]
+    parallel: int = 8
+    timeout_s: float = 60.0
+    retries: int = 3
+    max_requests: int | None = None
+
+    @cached_property
+    def answer(self) -> Callable[[Request], str]:
+        """What `build` made."""
+        return self.build()
+
+
 @runtime_checkable
 class Game(Protocol):
-    """The rules. A game is one object, built by Hydra from its YAML, and holds no state of a match."""
+    """The rules. A game is one object, built by Hydra from its YAML, and holds no state of a match.
+
+    `roles` are seats that are played for a payoff. A game may further have
+        services         seat -> Script | Tool: seats that serve the match (a search engine, a judge, a referee)
+        seats(scenario)  the roles that a match of this scenario seats, if not all of them
+        secrets(scenario)  see the conformance kit
+    which the functions `services` and `seats` of this module read.
+    """
 
     name: str
-    version: int  # goes up when the same replies could lead to another result
+    version: int | str  # another one when the same replies could lead to another result
     roles: tuple[str, ...]
     facts: Facts
 
@@ -147,7 +191,19 @@ class Game(Protocol):
         """A new match; whatever chance the rules need comes from `seed`."""
 
     def scripts(self) -> Mapping[str, Script]:
-        """Scripted players by name: demonstrators and yardsticks. May be empty."""
+        """Scripted players of the roles by name: demonstrators and yardsticks. May be empty."""
+
+
+def services(game: Game) -> Mapping[str, Script | Tool]:
+    """The seats of `game` that serve its matches, and who sits there unless the config says otherwise."""
+    found: Mapping[str, Script | Tool] = getattr(game, "services", {})
+    return found
+
+
+def seats(game: Game, scenario: Scenario) -> tuple[str, ...]:
+    """The roles that a match of `scenario` seats, in the order of the game's."""
+    chosen: Callable[[Scenario], Sequence[str]] | None = getattr(game, "seats", None)
+    return tuple(game.roles if chosen is None else chosen(scenario))
 
 
 Turns: TypeAlias = Generator[Request | Sequence[Request], Any, Result]
@@ -214,6 +270,16 @@ class View:
             self._told = []
         self._asked += 1
         return Request(f"{self.seat}.{self._asked}", self.seat, tuple(self._messages), kind, options, observation)
+
+    def probe(
+        self, question: str, options: Options = Options(), observation: Mapping[str, Json] | None = None
+    ) -> Request:
+        """A question aside (a belief, a rating): neither it nor its reply, which is not heard, stands in a later
+        view."""
+        self._asked += 1
+        aside = Message("user", "\n".join([*self._told, question]))
+        messages = (*self._messages, aside)
+        return Request(f"{self.seat}.{self._asked}", self.seat, messages, "probe", options, observation)
 
     def hear(self, reply: Reply) -> None:
         """Adds the seat's own reply, as it wrote it."""

@@ -8,14 +8,15 @@
     def test_contract(name): conformance.CHECKS[name](MyGame(), matches=20, seed=0)
 
 Matches are played by the game's own scripts, by junk, and by both in turn; a game without scripts is answered with
-junk and with words of what it says itself. Each check looks at one promise and leaves matches that broke another one
+junk and with words of what it says itself. In a service sits the game's own script, and for a tool, which is never
+called, somebody who says such words. Each check looks at one promise and leaves matches that broke another one
 to the check of that.
 
 Secrets. Where the private views tell nothing but what was said, a match of scenario A and one of scenario B that begin
 alike for a seat, and in which everybody says the same, must look alike to that seat for as long as both ask the same
 seats: that is tried, and needs no help from the game. A game whose rules disclose private facts while it runs (a hint,
 a judge's verdict) has a method `secrets(scenario) -> {seat: [texts]}` instead: no other seat may see one of these texts
-before a reply has contained it. A game that hides nothing returns {}.
+before a reply has contained it. A game that hides nothing returns {}. Services may be shown everything.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ from __future__ import annotations
 import json
 import random
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from random import Random
 from typing import Any
 
 from ..system.seeds import derive, rng
-from .base import Finish, Game, Reply, Request, Result, Scenario
+from .base import Finish, Game, Reply, Request, Result, Scenario, Tool, seats, services
 
 SPLITS = ("train", "validation", "test")
 SLACK = 3  # requests by which a match may overrun its declared length before the kit stops playing it
@@ -105,15 +106,18 @@ def _junk(request: Request, random_: Random) -> str:
 
 
 def _answer(game: Game, seed: int, junk: float) -> Answer:
-    """Replies for one match: with probability `junk` nonsense, else what a script drawn for the seat says."""
-    scripts = sorted(game.scripts().items())
+    """Replies for one match: with probability `junk` nonsense, else what a script drawn for the seat says, or its
+    service's."""
+    scripts, serving = sorted(game.scripts().items()), services(game)
     finishes: tuple[Finish, ...] = ("stop", "stop", "stop", "length", "refusal")
 
     def answer(request: Request, turn: int) -> Reply:
         chance = rng(seed, "reply", turn, request.seat)
-        if not scripts or chance.random() < junk:
+        script = serving.get(request.seat)
+        if script is None and scripts:
+            script = scripts[derive(seed, "script", request.seat) % len(scripts)][1]
+        if script is None or isinstance(script, Tool) or chance.random() < junk:
             return Reply(request.id, _junk(request, chance), chance.choice(finishes))
-        _, script = scripts[derive(seed, "script", request.seat) % len(scripts)]
         text = script(request, chance, rng(seed, "persona", request.seat))
         if not isinstance(text, str):
             raise TypeError(f"the answer is a {type(text).__name__}, expected text")
@@ -182,8 +186,10 @@ def _plain(value: object) -> str:
 
 
 def scenarios(game: Game, matches: int = 20, seed: int = 0) -> None:
-    """Every split has scenarios, the same ones each time, with unique ids; no cluster lies in two splits."""
+    """Every split has scenarios, the same ones each time, with unique ids; no cluster lies in two splits, unless the
+    game declares held_out=False: then all splits are one list."""
     owner: dict[str, str] = {}
+    first = list(game.scenarios(SPLITS[0]))
     ids: set[str] = set()
     for split in SPLITS:
         found = list(game.scenarios(split))
@@ -191,11 +197,33 @@ def scenarios(game: Game, matches: int = 20, seed: int = 0) -> None:
         _need(
             "scenarios", found == list(game.scenarios(split)), f"{split!r} is another list when it is asked for again"
         )
+        if not game.facts.held_out:
+            _need("scenarios", found == first, f"{split!r} is another list than {SPLITS[0]!r}, declared is one for all")
+            ids, owner = set(), {}
         for scenario in found:
             _need("scenarios", scenario.id not in ids, f"the id {scenario.id!r} stands for two scenarios")
             before = owner.setdefault(scenario.cluster, split)
             _need("scenarios", before == split, f"cluster {scenario.cluster!r} lies in {before!r} and in {split!r}")
             ids.add(scenario.id)
+
+
+def seats_(game: Game, matches: int = 20, seed: int = 0) -> None:
+    """Roles and services have names of their own, a service has a script or a tool, a scenario seats roles of the
+    game."""
+    serving = services(game)
+    taken = sorted(serving.keys() & {*game.roles, *game.scripts()})
+    _need("seats", not taken, f"the services {taken} have the name of a role or of a script")
+    for name, each in serving.items():
+        _need("seats", isinstance(each, Tool) or callable(each), f"{name!r} is served by {each!r}, no script or tool")
+    for split in SPLITS:
+        for scenario in game.scenarios(split):
+            seated = seats(game, scenario)
+            known = len(set(seated)) == len(seated) and set(seated) <= set(game.roles)
+            _need(
+                "seats",
+                bool(seated) and known,
+                f"{scenario.id!r} seats {list(seated)}, roles are {list(game.roles)}, each once",
+            )
 
 
 def junk(game: Game, matches: int = 20, seed: int = 0) -> None:
@@ -205,7 +233,7 @@ def junk(game: Game, matches: int = 20, seed: int = 0) -> None:
 
 
 def scripts(game: Game, matches: int = 20, seed: int = 0) -> None:
-    """Every script answers every request of the game with text."""
+    """Every script answers every request to a role with text, a service's own every request to the service."""
     for play in _plays(game, matches, seed):
         _need("scripts", not play.script_crash, f"a script failed {play.script_crash}")
 
@@ -238,8 +266,8 @@ def requests(game: Game, matches: int = 20, seed: int = 0) -> None:
         for request in play.requests():
             _need(
                 "requests",
-                request.seat in game.roles,
-                f"{request.id!r} goes to {request.seat!r}, roles are {list(game.roles)}",
+                request.seat in (known := [*seats(game, play.scenario), *services(game)]),
+                f"{request.id!r} goes to {request.seat!r}, seats are {known}",
             )
             _need("requests", request.id not in seen, f"the id {request.id!r} is used twice in a match")
             _need("requests", bool(request.messages), f"{request.id!r} shows its seat no message")
@@ -255,12 +283,13 @@ def requests(game: Game, matches: int = 20, seed: int = 0) -> None:
 
 
 def returns(game: Game, matches: int = 20, seed: int = 0) -> None:
-    """The result has a return for every seat, an outcome, and names only seats and requests of the match."""
-    roles = set(game.roles)
+    """The result has a return for every role of the match and for no service, an outcome, and names only seats and
+    requests of the match."""
     for play in _plays(game, matches, seed):
         if play.result is None:
             continue
-        end, asked = play.result, {request.id for request in play.requests()}
+        roles, end = set(seats(game, play.scenario)), play.result
+        asked = {request.id for request in play.requests()}
         _need("returns", isinstance(end, Result), f"the match gave a {type(end).__name__}, expected a Result")
         _need("returns", set(end.returns) == roles, f"returns are for {sorted(end.returns)}, expected {sorted(roles)}")
         _need(
@@ -268,8 +297,8 @@ def returns(game: Game, matches: int = 20, seed: int = 0) -> None:
             isinstance(end.outcome, str) and end.outcome != "",
             f"the outcome is {end.outcome!r}, expected a word",
         )
-        blamed = end.blame if isinstance(end.blame, tuple) else (end.blame,)
-        _need("returns", roles.issuperset(blamed), f"blame is {end.blame!r}, expected a tuple of seats")
+        blamed = isinstance(end.blame, tuple) and {*roles, *services(game)}.issuperset(end.blame)
+        _need("returns", blamed, f"blame is {end.blame!r}, expected a tuple of seats")
         named = {
             *end.outcome_by_seat,
             *(seat for number in end.metrics.values() if isinstance(number, Mapping) for seat in number),
@@ -372,10 +401,16 @@ def _random_state() -> tuple[object, str]:
 
 
 def views(game: Game, matches: int = 20, seed: int = 0) -> None:
-    """A seat's view only grows, and next after the last request stands the seat's own reply, as it wrote it."""
+    """A role's view only grows, and next after the last request stands the seat's own reply, as it wrote it.
+
+    Requests to a service may each stand alone; a probe and its reply stand in no later view.
+    """
+    serving = services(game)
     for play in _plays(game, matches, seed):
         last: dict[str, tuple[Request, Reply]] = {}
         for request, reply in zip(play.requests(), play.replies(), strict=True):
+            if request.seat in serving:
+                continue
             before, said = last.get(request.seat, (None, reply))
             shown = before.messages if before else ()
             _need(
@@ -403,7 +438,8 @@ def views(game: Game, matches: int = 20, seed: int = 0) -> None:
                 not foreign,
                 f"{request.id!r} shows a reply that the seat did not give: {str(foreign[:1])[:120]}",
             )
-            last[request.seat] = request, reply
+            if request.kind != "probe":
+                last[request.seat] = request, reply
 
 
 def context(game: Game, matches: int = 20, seed: int = 0) -> None:
@@ -433,20 +469,20 @@ def _outgrown(place: int, answer: Answer) -> Answer:
 
 
 def secrets(game: Game, matches: int = 20, seed: int = 0) -> None:
-    """No seat is shown what only another seat may know (the module's docstring says how that is found out)."""
-    if len(game.roles) == 1:
+    """No role is shown what only another seat may know (the module's docstring says how that is found out)."""
+    pool = [each for split in SPLITS for each in game.scenarios(split) if len(seats(game, each)) > 1]
+    if not pool:
         return
     declared = getattr(game, "secrets", None)
     if declared is not None:
         for play in _plays(game, matches, seed):
-            _unspoken(play, declared(play.scenario))
+            _unspoken(play, declared(play.scenario), services(game))
         return
-    pool = [scenario for split in SPLITS for scenario in game.scenarios(split)]
     compared = 0
     for number in range(matches):
         name = derive(seed, "match", number)
         play = _play(game, pool[derive(name, "scenario") % len(pool)], name, _answer(game, name, 0.15 * (number % 2)))
-        for seat in game.roles:
+        for seat in seats(game, play.scenario):
             compared += _compare(game, play, seat, _partners(game, play, seat, pool, name))
     _need(
         "secrets",
@@ -455,10 +491,10 @@ def secrets(game: Game, matches: int = 20, seed: int = 0) -> None:
     )
 
 
-def _unspoken(play: Play, kept: Mapping[str, Sequence[str]]) -> None:
+def _unspoken(play: Play, kept: Mapping[str, Sequence[str]], serving: Collection[str]) -> None:
     spoken = ""
     for asked, replies in play.rounds:
-        for request in asked:
+        for request in [each for each in asked if each.seat not in serving]:
             shown = "\n".join(message.content for message in request.messages) + _plain(request.observation)
             texts = (text for seat, own in kept.items() if seat != request.seat for text in own)
             leaks = [text for text in texts if text.casefold() in shown.casefold() and text.casefold() not in spoken]
@@ -526,6 +562,7 @@ def _compare(game: Game, play: Play, seat: str, others: Iterator[Play]) -> int:
 
 CHECKS: Mapping[str, Callable[..., None]] = {
     "scenarios": scenarios,
+    "seats": seats_,
     "junk": junk,
     "scripts": scripts,
     "ends": ends,

@@ -16,7 +16,6 @@ from secrets import token_hex
 from typing import Any, ClassVar, Literal, TypeVar
 
 from ..backends.openai import Server, served
-from ..backends.spending import Ledger, Ticket
 from ..data.formats import openai_chat
 from ..data.formats.messages import Log
 from ..data.sample import Demonstration
@@ -25,6 +24,7 @@ from ..objectives.base import Objective
 from ..objectives.filtered_bc import FilteredBC
 from ..system import ranks
 from ..system.files import InputError, digest, write_json
+from ..system.spending import Ledger, Ticket
 from .base import Report
 
 T = TypeVar("T")

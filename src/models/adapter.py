@@ -1,4 +1,4 @@
-"""Low-rank adapters: fresh ones, how they are stored, how several share one base in play, and how they are merged.
+"""Low-rank adapters: fresh ones, how they are stored, and how they are merged.
 
 Hu et al. 2021, "LoRA", arXiv 2106.09685: a linear layer W x becomes W x + (alpha / r) B A x, and only A [r, in] and
 B [out, r] are trained. An adapter's snapshot is a folder with these two for each layer, on the folder of its base.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,7 +18,7 @@ from ..system.files import InputError
 from ..system.seeds import derive
 from . import snapshot as snapshots
 from .fourbit import FourBit
-from .load import load_model, load_policy, load_tokenizer
+from .load import load_model, load_tokenizer
 from .snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -220,62 +220,3 @@ def merge(snapshot: Snapshot, folder: str | Path, name: str = "merged") -> Snaps
         adapted = PeftModel.from_pretrained(model, snapshot.path, local_files_only=True, torch_device="cpu")
         model = adapted.merge_and_unload(safe_merge=True)  # type: ignore[operator]  # peft forwards it by name
     return snapshots.save(model, load_tokenizer(base), folder, name)
-
-
-class Bases:
-    """The models that a backend plays with. Adapters of one base, stored alike, share its weights in memory.
-
-    Such adapters take turns: one of them is switched on at a time, so one thread must do all the work.
-    """
-
-    def __init__(self, dtype: str, device: str) -> None:
-        self.dtype, self.device = dtype, device
-        self._shared: dict[tuple[str, FourBit | None], _Shared] = {}
-
-    def load(self, snapshot: Snapshot) -> tuple[PreTrainedModel, Callable[[], None]]:
-        """The snapshot's model, and a function to call before each use of it, which switches its adapter on."""
-        if snapshot.base is None:
-            return load_model(snapshot.path, self.dtype, self.device), lambda: None
-        key = (snapshot.base, FourBit.read(snapshot.path))
-        if key not in self._shared:
-            self._shared[key] = _Shared(load_policy(snapshot, self.dtype, self.device), snapshot.version)
-        shared = self._shared[key]
-        shared.add(snapshot, self.device)
-        return shared.model.get_base_model(), lambda: shared.use(snapshot.version)
-
-    def unload(self, version: str) -> None:
-        """Frees a snapshot's adapter, and its base when no other stands on it. Full models are the caller's alone."""
-        for key, shared in list(self._shared.items()):
-            shared.remove(version)
-            if not shared.names:
-                del self._shared[key]
-
-
-class _Shared:
-    """A base and the adapters on it, by version."""
-
-    def __init__(self, model: Any, version: str) -> None:
-        self.model, self.names, self.count = model, {version: "default"}, 1
-        self.active = version
-
-    def add(self, snapshot: Snapshot, device: str) -> None:
-        if snapshot.version in self.names:
-            return
-        name = f"adapter_{self.count}"
-        self.count += 1
-        self.model.load_adapter(
-            snapshot.path, name, torch_device=device, autocast_adapter_dtype=False, local_files_only=True
-        )
-        self.model.eval()
-        self.names[snapshot.version] = name
-
-    def use(self, version: str) -> None:
-        if self.active != version:
-            self.model.set_adapter(self.names[version], inference_mode=True)
-            self.active = version
-
-    def remove(self, version: str) -> None:
-        name = self.names.pop(version, None)
-        if name is not None and self.names:
-            self.use(next(iter(self.names)))
-            self.model.delete_adapter(name)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..games.base import Message
 from ..system.files import InputError
 from . import snapshot
 from .fourbit import FourBit, load_four_bit
@@ -117,25 +115,22 @@ def _tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
-@dataclass(frozen=True)
-class Folder:
-    """A model source: the local Hugging Face folder `path`, as it is."""
+def checked(path: str | Path) -> Path:
+    """The absolute path of a local model folder that has config, safetensors, and a tokenizer with a chat template.
 
-    path: str
-
-    def create(self, folder: Path, conversations: Iterable[Sequence[Message]], seed: int) -> Snapshot:
-        """The snapshot in `path`, after a look at its parts; nothing is written to `folder` and nothing is drawn."""
-        mine = _folder(self.path).resolve()  # a run may be resumed from elsewhere
-        load_tokenizer(mine)
-        _needs_weights(mine)
-        return snapshot.of(mine, mine.name)
+    FileNotFoundError or InputError for one that lacks any of them.
+    """
+    folder = _folder(path).resolve()
+    load_tokenizer(folder)
+    _needs_weights(folder)
+    return folder
 
 
 def _folder(path: str | Path) -> Path:
     folder = Path(path).expanduser()
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"model folder {folder} does not exist: give a local Hugging Face folder (nothing is downloaded)"
+            f"model folder {folder} does not exist: give a local Hugging Face folder, a .gguf file, or ORG/NAME"
         )
     if not (folder / "config.json").is_file():
         hint = (
@@ -149,6 +144,8 @@ def _folder(path: str | Path) -> Path:
 
 def _needs_weights(folder: Path) -> None:
     if any(folder.glob("*.safetensors")):
+        if missing := sorted(name for name in _shards(folder) if not (folder / name).is_file()):
+            raise FileNotFoundError(f"{folder} lacks weights that its index names: {', '.join(missing[:3])}")
         return
     pickled = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern))
     if pickled:
@@ -157,3 +154,9 @@ def _needs_weights(folder: Path) -> None:
             "convert them to safetensors"
         )
     raise FileNotFoundError(f"{folder} has no weights: expected model.safetensors or its shards")
+
+
+def _shards(folder: Path) -> set[str]:
+    """The weight files that the folder's index names; none where the weights are one file."""
+    index = folder / "model.safetensors.index.json"
+    return set(json.loads(index.read_text())["weight_map"].values()) if index.is_file() else set()

@@ -134,9 +134,13 @@ class Renderer:
         """The renderer of a model folder: its tokenizer, context length and end-of-sequence ids."""
         return Renderer(load_tokenizer(folder), context_length(folder), eos_ids(folder))
 
+    def prompt(self, messages: Sequence[Message]) -> str:
+        """The prompt for a reply to `messages`, as text. InputError where the template refuses it."""
+        return self._render(messages, True)
+
     def encode(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """The prompt for a reply to `messages`, encoded afresh."""
-        return tuple(self._encode(self._render(messages, True)))
+        return tuple(self._encode(self.prompt(messages)))
 
     def text(self, token_ids: Sequence[int]) -> str:
         """The text of a reply: its terminator and other special tokens are left out."""

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from ..data.episode import Episode, Turn
 from ..data.store import EpisodeStore
-from ..games.base import Game, Match, Reply, Request
+from ..games.base import Game, Match, Reply, Request, seats, services
 from ..system.seeds import derive
 from .pairing import Seating
-from .player import Completion, Player, Prompt, Remembers
+from .player import Completion, Player, Prompt, Recalls, Remembers
 
 WAIT_S = 0.05  # how long one poll may wait when nobody at the table has local work
 
@@ -58,12 +58,13 @@ class TooManyFailures(RuntimeError):
 class _Table:
     """One match in flight."""
 
-    __slots__ = ("match", "missing", "policies", "replies", "requests", "seating", "turns")
+    __slots__ = ("answered", "given", "match", "missing", "policies", "requests", "seating", "turns")
 
     def __init__(self, seating: Seating, match: Match) -> None:
         self.seating, self.match = seating, match
         self.requests: Sequence[Request] = ()
-        self.replies: dict[str, Completion] = {}  # prompt id -> answer, until all open requests are answered
+        self.given = {turn.request: turn for turn in seating.prefix}  # what the prefix answers and was not asked yet
+        self.answered: dict[str, Turn] = {}  # request -> its turn, until all open requests are answered
         self.missing = 0
         self.turns: list[Turn] = []
         self.policies = dict.fromkeys(seating.players, "")
@@ -92,20 +93,25 @@ class Arena:
 
     def play(
         self,
-        seatings: Iterable[Seating],
+        seatings: Iterable[Seating | None],
         sink: Callable[[Episode], None],
         progress: Callable[[Report], None] | None = None,
+        journal: Callable[[str, Turn], None] | None = None,
     ) -> Report:
         """Plays every seating; `sink` gets each episode once, in the order in which the matches end.
 
-        `progress` is called after every round of polls that brought something. TooManyFailures stops the run; KeyError
-        names a player that is not at the table; RuntimeError a player that answers what it was not asked. Whatever
-        stops it, open prompts are cancelled, so the players can play on.
+        A seating None says that there is nobody to seat yet: the arena plays what is open, and asks again later.
+        `journal` gets each turn with its match's id as it falls; a seating of the same match whose prefix they are goes
+        on where it was cut off. `progress` is called after every round of polls that brought something.
+
+        TooManyFailures stops the run; KeyError names a player that is not at the table; RuntimeError a player that
+        answers what it was not asked; ValueError a prefix that is not of this match. Whatever stops it, open prompts
+        are cancelled, so the players can play on.
         """
         # the collector need not look through models and libraries again and again: a third of scripted play's time
         gc.freeze()
         try:
-            return _Session(self, sink).play(seatings, progress)
+            return _Session(self, sink, journal).play(seatings, progress)
         finally:
             gc.unfreeze()
 
@@ -119,8 +125,10 @@ def owed(seatings: Iterable[Seating], store: EpisodeStore) -> bytes:
 class _Session:
     """One call of `Arena.play`."""
 
-    def __init__(self, arena: Arena, sink: Callable[[Episode], None]) -> None:
-        self.arena, self.sink = arena, sink
+    def __init__(
+        self, arena: Arena, sink: Callable[[Episode], None], journal: Callable[[str, Turn], None] | None
+    ) -> None:
+        self.arena, self.sink, self.journal = arena, sink, journal
         self.game, self.players = arena.game, arena.players
         self.tables: dict[str, _Table] = {}  # match id -> match in flight
         self.open: dict[str, dict[str, _Table]] = {
@@ -133,7 +141,7 @@ class _Session:
         self.matches = self.turns = self.tokens = 0
         self.failures: list[Failure] = []
 
-    def play(self, seatings: Iterable[Seating], progress: Callable[[Report], None] | None) -> Report:
+    def play(self, seatings: Iterable[Seating | None], progress: Callable[[Report], None] | None) -> Report:
         waiting = iter(seatings)
         try:
             while self.fill(waiting):
@@ -147,22 +155,24 @@ class _Session:
         finally:
             self.cancel_all()
 
-    def fill(self, waiting: Iterator[Seating]) -> bool:
-        """Opens matches up to the limit; whether any is open."""
+    def fill(self, waiting: Iterator[Seating | None]) -> bool:
+        """Opens matches up to the limit; whether any is open or may still come."""
         while len(self.tables) < self.arena.in_flight:
-            seating = next(waiting, None)
+            try:
+                seating = next(waiting)
+            except StopIteration:
+                return bool(self.tables)
             if seating is None:
-                break
+                return True
             self.seat(seating)
-        return bool(self.tables)
+        return True
 
     def seat(self, seating: Seating) -> None:
         if seating.match in self.tables:
             raise ValueError(f"match {seating.match} is planned twice")
-        if set(seating.players) != set(self.game.roles):
-            raise ValueError(
-                f"match {seating.match} seats {list(seating.players)}; {self.game.name} has {list(self.game.roles)}"
-            )
+        wanted = [*seats(self.game, seating.scenario), *services(self.game)]
+        if set(seating.players) != set(wanted):
+            raise ValueError(f"match {seating.match} seats {list(seating.players)}; {self.game.name} has {wanted}")
         if unknown := sorted(set(seating.players.values()) - set(self.players)):
             raise KeyError(
                 f"match {seating.match} needs the players {unknown}; at the table are {sorted(self.players)}"
@@ -172,29 +182,59 @@ class _Session:
         self.ask(table, table.match.start())
 
     def ask(self, table: _Table, requests: Sequence[Request]) -> None:
-        """Puts requests into their players' outboxes; none means that the match is over."""
+        """Puts requests into their players' outboxes; none means that the match is over. What the prefix answers is not
+        asked."""
+        while requests:
+            table.requests = requests
+            for request in requests:
+                prompt = self.prompt(table.seating, request)
+                if (turn := table.given.pop(request.id, None)) is None:
+                    self.send(table, request, prompt)
+                else:
+                    self.recall(table, request, prompt, turn)
+            if table.missing:
+                break
+            requests = self.step(table)
+        if table.given:
+            raise ValueError(f"match {table.seating.match} never comes to these turns of its prefix: {[*table.given]}")
         if not requests:
             self.finish(table)
-            return
-        seating = table.seating
-        table.requests, table.missing = requests, len(requests)
-        for request in requests:
-            prompt = Prompt(
-                f"{seating.match}/{request.id}",
-                f"{seating.match}/{request.seat}",
-                request.messages,
-                derive(seating.seed, request.id),
-                request.kind,
-                request.options,
-                request.observation,
+
+    def prompt(self, seating: Seating, request: Request) -> Prompt:
+        return Prompt(
+            f"{seating.match}/{request.id}",
+            f"{seating.match}/{request.seat}",
+            request.messages,
+            derive(seating.seed if seating.draw is None else seating.draw, request.id),
+            request.kind,
+            request.options,
+            request.observation,
+            persona=f"{seating.chance}/{request.seat}",
+        )
+
+    def send(self, table: _Table, request: Request, prompt: Prompt) -> None:
+        name = table.seating.players[request.seat]
+        if "/" in request.id or prompt.id in self.open[name]:
+            raise ValueError(
+                f"{self.game.name} asks {request.id!r}: request ids have no '/' and are unique in their match"
             )
-            name = seating.players[request.seat]
-            if "/" in request.id or prompt.id in self.open[name]:
-                raise ValueError(
-                    f"{self.game.name} asks {request.id!r}: request ids have no '/' and are unique in their match"
-                )
-            self.open[name][prompt.id] = table
-            self.outbox[name].append(prompt)
+        self.open[name][prompt.id] = table
+        self.outbox[name].append(prompt)
+        table.missing += 1
+
+    def recall(self, table: _Table, request: Request, prompt: Prompt, turn: Turn) -> None:
+        """Lets a recorded turn stand for the answer, and its player remember it."""
+        seating = table.seating
+        if (turn.seat, turn.kind) != (request.seat, request.kind):
+            raise ValueError(
+                f"match {seating.match} asks {request.id} as {(request.seat, request.kind)}; its prefix has "
+                f"{(turn.seat, turn.kind)}"
+            )
+        table.answered[request.id] = turn
+        if isinstance(player := self.players[seating.players[request.seat]], Recalls):
+            version = player.recall(prompt, turn)
+            if turn not in seating.prefix[: seating.parent[1] if seating.parent else 0]:
+                table.policies[request.seat] = version
 
     def submit(self) -> None:
         for name, prompts in self.outbox.items():
@@ -205,6 +245,8 @@ class _Session:
     def poll(self) -> int:
         """One round over the players who owe an answer; waits only when none of them has local work."""
         asked = [name for name, prompts in self.open.items() if prompts]
+        if not asked:  # nobody is seated yet
+            time.sleep(WAIT_S)
         idle = not any(self.players[name].busy for name in asked)
         answered = 0
         for name in asked:
@@ -223,32 +265,33 @@ class _Session:
         if completion.finish == "error":
             self.fail(table, name, completion)
             return
-        table.replies[completion.id] = completion
+        request = next(each for each in table.requests if completion.id == f"{table.seating.match}/{each.id}")
+        turn = Turn(
+            request.id, request.seat, request.kind, completion.text, completion.finish, completion.call,
+            completion.thought, completion.seconds,
+        )  # fmt: skip
+        if self.journal is not None:
+            self.journal(table.seating.match, turn)
+        table.answered[request.id] = turn
+        table.policies[request.seat] = completion.policy
         table.missing -= 1
+        self.turns += 1
+        self.tokens += len(completion.token_ids or ())
         if not table.missing:
-            self.step(table)
+            self.ask(table, self.step(table))
 
-    def step(self, table: _Table) -> None:
-        """Hands a match the replies to all its open requests, in the order of the requests."""
-        seating, replies = table.seating, []
-        for request in table.requests:
-            completion = table.replies[f"{seating.match}/{request.id}"]
-            table.turns.append(
-                Turn(request.id, request.seat, request.kind, completion.text, completion.finish, completion.call)
-            )
-            replies.append(Reply(request.id, completion.text, completion.finish))
-            table.policies[request.seat] = completion.policy
-            self.tokens += len(completion.token_ids or ())
-        self.turns += len(replies)
-        table.replies = {}
+    def step(self, table: _Table) -> Sequence[Request]:
+        """Hands a match the replies to all its open requests, in their order; gives back the next ones."""
+        turns = [table.answered.pop(request.id) for request in table.requests]
+        table.turns += turns
+        replies = [Reply(turn.request, turn.text, turn.finish) for turn in turns]
         try:
-            requests = table.match.step(replies)
+            return table.match.step(replies)
         except (
             Exception
         ) as error:  # a fault of the game, whatever its kind: it goes on its way, and says from which match
-            error.add_note(f"in match {seating.match} of {self.game.name}, after {replies}")
+            error.add_note(f"in match {table.seating.match} of {self.game.name}, after {replies}")
             raise
-        self.ask(table, requests)
 
     def finish(self, table: _Table) -> None:
         seating, game = table.seating, self.game
@@ -265,6 +308,7 @@ class _Session:
                 table.policies,
                 turns,
                 result,
+                seating.parent,
             )
         )
         self.matches += 1

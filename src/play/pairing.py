@@ -1,28 +1,53 @@
 """Who meets whom: what is played is settled here, in full, before anything is played.
 
 A match's id is "<stage>/<scenario id>/<number>", the same on every machine and in every order; its seed derives from
-it.
+it (of an evaluation's without the iteration, so that the figures of two iterations can be paired).
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from ..games.base import Game, Scenario
+from ..data.episode import Episode, Turn
+from ..games.base import Game, Scenario, seats, services
 from ..system.seeds import derive
 
 
 @dataclass(frozen=True, slots=True)
 class Seating:
-    """One planned match: its stable id, what is played, and the player's name in each role."""
+    """One planned match: its stable id, what is played, and the player's name in each role and service.
+
+    seed     of the game's chance; `draw` of the replies (None: the same), which tells the branches of one match apart
+    prefix   turns that are not asked again: the match begins with them
+    parent   (match id, turns): so many turns of the prefix were taken from that match; the others are this match's own,
+             which was cut off before
+    """
 
     match: str
     scenario: Scenario
     seed: int
     players: Mapping[str, str]
+    prefix: tuple[Turn, ...] = ()
+    draw: int | None = None
+    parent: tuple[str, int] | None = None
+
+    @property
+    def chance(self) -> str:
+        """What this match's chance is named by: a branch shares its parent's, so that its scripts stay the same
+        persons."""
+        return unnumbered(self.parent[0] if self.parent else self.match)
+
+
+def unnumbered(match: str) -> str:
+    """The id of an evaluation's match without its iteration; any other id as it is."""
+    return _EVALUATION.sub("eval/", match)
+
+
+_EVALUATION = re.compile(r"\Aiter_\d+/eval/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,35 +60,105 @@ class Seatings:
         return self.make()
 
 
+def seated(game: Game, scenario: Scenario, players: Mapping[str, str]) -> dict[str, str]:
+    """The player of each seat of a match: whom `players` names for it, and in a service that it does not name the
+    game's own script or tool, which goes by the service's name."""
+    roles = {role: players[role] for role in seats(game, scenario)}
+    return roles | {service: players.get(service, service) for service in services(game)}
+
+
 def fixed(
     game: Game, scenarios: Sequence[Scenario], players: Mapping[str, str], seed: int, stage: str, k: int = 1
 ) -> Seatings:
-    """`k` matches of every scenario, the same player in each role throughout. ValueError for roles the game lacks."""
-    if set(players) != set(game.roles):
-        raise ValueError(f"{game.name} has the roles {list(game.roles)}, got players for {list(players)}")
-    return Seatings(partial(_seated, scenarios, [players], seed, stage, k))
+    """`k` matches of every scenario, the same player in each role (and service) throughout.
+
+    ValueError where a role is missing, and for seats that the game lacks.
+    """
+    if not {*game.roles} <= players.keys() <= {*game.roles, *services(game)}:
+        also = f" and the services {list(services(game))}" if services(game) else ""
+        raise ValueError(f"{game.name} has the roles {list(game.roles)}{also}, got players for {list(players)}")
+    return Seatings(partial(_seated, scenarios, lambda each: [seated(game, each, players)], seed, stage, k))
 
 
-def self_play(game: Game, scenarios: Sequence[Scenario], name: str, seed: int, stage: str, k: int = 1) -> Seatings:
-    """`k` matches of every scenario with the player `name` in every seat."""
-    return fixed(game, scenarios, dict.fromkeys(game.roles, name), seed, stage, k)
+def self_play(
+    game: Game,
+    scenarios: Sequence[Scenario],
+    name: str,
+    seed: int,
+    stage: str,
+    k: int = 1,
+    serving: Mapping[str, str] = {},
+) -> Seatings:
+    """`k` matches of every scenario with the player `name` in every role; `serving` names who sits in a service,
+    where it is not the game's own."""
+    return fixed(game, scenarios, {**dict.fromkeys(game.roles, name), **serving}, seed, stage, k)
 
 
 def both_seatings(
-    game: Game, scenarios: Sequence[Scenario], a: str, b: str, seed: int, stage: str, k: int = 1
+    game: Game,
+    scenarios: Sequence[Scenario],
+    a: str,
+    b: str,
+    seed: int,
+    stage: str,
+    k: int = 1,
+    serving: Mapping[str, str] = {},
 ) -> Seatings:
     """Every scenario with `a` in each role in turn and `b` in all others, `k` times: 2k matches of a game for two."""
-    tables = [{role: a if role == own else b for role in game.roles} for own in game.roles]
-    return Seatings(partial(_seated, scenarios, tables, seed, stage, k))
+    others = {**dict.fromkeys(game.roles, b), **serving}
+    return in_turn(game, scenarios, [(role, {**others, role: a}) for role in game.roles], seed, stage, k)
+
+
+def in_turn(
+    game: Game,
+    scenarios: Sequence[Scenario],
+    tables: Sequence[tuple[str, Mapping[str, str]]],
+    seed: int,
+    stage: str,
+    k: int = 1,
+) -> Seatings:
+    """Every scenario at each of `tables` (a role, and the players), `k` times.
+
+    A table is passed over where the scenario does not seat its role (any scenario will do for "").
+    """
+
+    def seating(scenario: Scenario) -> list[dict[str, str]]:
+        there = seats(game, scenario)
+        return [seated(game, scenario, players) for role, players in tables if role in ("", *there)]
+
+    return Seatings(partial(_seated, scenarios, seating, seed, stage, k))
+
+
+def branches(episode: Episode, turns: int, players: Mapping[str, str], seed: int, stage: str, k: int = 1) -> Seatings:
+    """`k` continuations of a stored match from its first `turns` turns on, each with replies drawn anew.
+
+    ValueError for more turns than it has.
+    """
+    if not 0 <= turns <= len(episode.turns):
+        raise ValueError(f"match {episode.id} has {len(episode.turns)} turns: it cannot branch after {turns}")
+
+    def make() -> Iterator[Seating]:
+        for number in range(k):
+            match = f"{stage}/{episode.id}/{turns}/{number}"
+            draw = derive(seed, "branch", match)
+            yield Seating(
+                match, episode.scenario, episode.seed, players, episode.turns[:turns], draw, parent=(episode.id, turns)
+            )
+
+    return Seatings(make)
 
 
 def _seated(
-    scenarios: Sequence[Scenario], tables: Sequence[Mapping[str, str]], seed: int, stage: str, k: int
+    scenarios: Sequence[Scenario],
+    tables: Callable[[Scenario], Sequence[Mapping[str, str]]],
+    seed: int,
+    stage: str,
+    k: int,
 ) -> Iterator[Seating]:
-    """Seats every scenario at all `tables`, `k` times. One that is drawn again goes on with its numbers."""
+    """Seats every scenario at all its `tables`, `k` times. One that is drawn again goes on with its numbers."""
     played: Counter[str] = Counter()
     for scenario in scenarios:
-        for players in [*tables] * k:
+        for players in [*tables(scenario)] * k:
             match = f"{stage}/{scenario.id}/{played[scenario.id]}"
             played[scenario.id] += 1
-            yield Seating(match, scenario, derive(seed, "match", match), players)
+            yield Seating(match, scenario, derive(seed, "match", unnumbered(match)), players)

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from ..data.episode import Call
+from ..data.episode import Call, Turn
 from ..games.base import Finish, Json, Message, Options
 from ..models.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from ..models.bases import Weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,7 @@ class Prompt:
 
     id           unique in the run: "<match id>/<request id>"
     stream       "<match id>/<seat>": prompts of one stream extend each other
+    persona      names the person that a script plays in this stream ("": the stream): paired matches have the same
     messages     the seat's private view; `observation` is the same as plain data
     seed         of this reply alone
     token_ids    the rendered view, filled in by a language-model player before a backend sees the prompt
@@ -47,6 +51,7 @@ class Prompt:
     sampling: Sampling = Sampling()
     token_ids: tuple[int, ...] | None = None
     policy: str = ""
+    persona: str = ""
 
     @property
     def request(self) -> str:
@@ -67,6 +72,7 @@ class Completion:
     logprobs     raw log-probs of those ids (temperature 1, before truncation)
     prompt_ids   what a server says that it saw, where the prompt was not rendered here
     policy       version that answered; call: the record for the episode, added by the language-model player
+    thought      what the player said to itself before, which no game sees; seconds: how long it took, where measured
     """
 
     id: str
@@ -77,6 +83,8 @@ class Completion:
     policy: str = ""
     call: Call | None = None
     prompt_ids: tuple[int, ...] | None = None
+    thought: str = ""
+    seconds: float | None = None
 
 
 class Player(Protocol):
@@ -108,8 +116,24 @@ class Remembers(Protocol):
         """The matches of these streams ("<match id>/<seat>") are over; unknown ones are ignored."""
 
 
+@runtime_checkable
+class Recalls(Protocol):
+    """A player that can take up a stream where recorded turns left it."""
+
+    def recall(self, prompt: Prompt, turn: Turn) -> str:
+        """`prompt` was answered by `turn` before. Called for each such prompt of a stream, in order; gives back the
+        version that answers from here on."""
+
+
 class Backend(Player, Protocol):
     """A Player that answers prompts with `token_ids` by sampling from the snapshot it holds."""
 
     def load(self, snapshot: Snapshot) -> None:
         """Makes `snapshot` one of the policies that can answer, by its version."""
+
+    def update(self, old: str, new: str, weights: Weights) -> None:
+        """Gives the policy of version `old` these weights; from now on it answers as `new`.
+
+        No keys and values that the old weights made are kept. ValueError while prompts are open, for a version that is
+        not loaded or is taken, and for weights of another model; InputError where a server holds them.
+        """

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from rich.console import Console
 from rich.text import Text
 
-from ..data.episode import Call
+from ..data.episode import Call, Turn
 from ..games.base import Request, Script
 from ..system.seeds import derive
 from .player import Completion, Player, Prompt, Remembers, Sampling
@@ -51,9 +51,14 @@ class ScriptedPlayer:
     def close(self) -> None:
         self._waiting.clear()
 
+    def recall(self, prompt: Prompt, turn: Turn) -> str:
+        return self.name
+
     def _reply(self, prompt: Prompt) -> str:
         request = Request(prompt.request, prompt.seat, prompt.messages, prompt.kind, prompt.options, prompt.observation)
-        return self.script(request, Random(prompt.seed), Random(derive(self.seed, "persona", prompt.stream)))
+        return self.script(
+            request, Random(prompt.seed), Random(derive(self.seed, "persona", prompt.persona or prompt.stream))
+        )
 
 
 class HumanPlayer:
@@ -99,6 +104,9 @@ class HumanPlayer:
         for stream in streams:
             self._shown.pop(stream, None)
 
+    def recall(self, prompt: Prompt, turn: Turn) -> str:
+        return self.name
+
     def close(self) -> None:
         self._waiting.clear()
 
@@ -143,6 +151,7 @@ class _Asked:
     request: str
     extension: Extension
     sampling: Sampling
+    aside: bool  # a probe: no later view shows it, so the stream stays where it was
 
 
 class _Modelled:
@@ -211,19 +220,34 @@ class LanguagePlayer(_Modelled):
         self._ready.clear()
         super().close()
 
+    def recall(self, prompt: Prompt, turn: Turn) -> str:
+        """Rebuilds the stream from the recorded ids.
+
+        After a turn without ids, or in the tokens of another model, the stream begins anew: the next view is rendered
+        as a whole.
+        """
+        if turn.kind == "probe":
+            return self.version
+        stream = self._streams.pop(prompt.stream, None)
+        if (call := turn.call) is not None:
+            part = self.renderer.extend(stream, prompt.messages)
+            if (part.parent, part.shared, part.prompt_ids) == (call.parent, call.shared, call.prompt_ids):
+                self._streams[prompt.stream] = part.reply(turn.request, turn.text, call.sampled_ids, turn.finish)
+        return self.version
+
     def _render(self, prompt: Prompt) -> Prompt | None:
         """The prompt as the backend needs it; None when the view leaves no room for a single token."""
         extension = self.renderer.extend(self._streams.get(prompt.stream), prompt.messages)
         if extension.fork is not None:
             self.forks[extension.fork] += 1
-        length = self.sampling.max_tokens if prompt.options.max_tokens is None else prompt.options.max_tokens
+        length = prompt.options.length(self.sampling.max_tokens)
         if self.renderer.context is not None:
             length = min(length, self.renderer.context - len(extension.token_ids))
         if length < 1:
             self._ready.append(Completion(prompt.id, "", "context", policy=self.version))
             return None
         sampling = self.sampling if length == self.sampling.max_tokens else replace(self.sampling, max_tokens=length)
-        self._asked[prompt.id] = _Asked(prompt.stream, prompt.request, extension, sampling)
+        self._asked[prompt.id] = _Asked(prompt.stream, prompt.request, extension, sampling, prompt.kind == "probe")
         return replace(prompt, token_ids=tuple(extension.token_ids), sampling=sampling, policy=self.version)
 
     def _record(self, done: Completion) -> Completion:
@@ -237,10 +261,12 @@ class LanguagePlayer(_Modelled):
         if done.policy not in ("", self.version):
             raise RuntimeError(f"{done.id} was answered by policy {done.policy!r}; {self.name} asked {self.version!r}")
         if done.token_ids is None or done.logprobs is None or done.finish == "error":
-            self._streams.pop(asked.stream, None)
+            if not asked.aside:
+                self._streams.pop(asked.stream, None)
             return replace(done, policy=self.version)
         part, sampling = asked.extension, _plain(asked.sampling)
-        self._streams[asked.stream] = part.reply(asked.request, done.text, done.token_ids, done.finish)
+        if not asked.aside:
+            self._streams[asked.stream] = part.reply(asked.request, done.text, done.token_ids, done.finish)
         call = Call(
             tuple(part.prompt_ids),
             done.token_ids,
@@ -275,7 +301,7 @@ class ServedPlayer(_Modelled):
         return bool(self._asked) and self.backend.busy
 
     def submit(self, prompts: Sequence[Prompt]) -> None:
-        lengths = [prompt.options.max_tokens or self.sampling.max_tokens for prompt in prompts]
+        lengths = [prompt.options.length(self.sampling.max_tokens) for prompt in prompts]
         asked = [
             replace(p, sampling=replace(self.sampling, max_tokens=n), policy=self.version)
             for p, n in zip(prompts, lengths, strict=True)
@@ -286,9 +312,21 @@ class ServedPlayer(_Modelled):
     def poll(self, wait_s: float = 0.0) -> list[Completion]:
         return [self._record(done) for done in self.backend.poll(wait_s)] if self._asked else []
 
+    def recall(self, prompt: Prompt, turn: Turn) -> str:
+        """Rebuilds the stream from the recorded ids, where the turn has any."""
+        if turn.kind == "probe":
+            return self.version
+        parent, before = self._streams.pop(prompt.stream, (None, ()))
+        if (call := turn.call) is not None and call.parent in (None, parent):
+            ids = before[: call.shared] + call.prompt_ids + call.sampled_ids
+            self._streams[prompt.stream] = turn.request, ids
+        return self.version
+
     def _record(self, done: Completion) -> Completion:
         prompt = self._asked.pop(done.id)
         parent, before = self._streams.pop(prompt.stream, (None, ()))
+        if prompt.kind == "probe" and parent is not None:
+            self._streams[prompt.stream] = parent, before
         if done.token_ids is None or done.logprobs is None or done.prompt_ids is None:
             return done
         from ..models.renderer import common
@@ -296,7 +334,8 @@ class ServedPlayer(_Modelled):
         shared = common(before, done.prompt_ids)
         fork = "history rewritten by the server" if shared < len(before) else None
         self.forks.update([fork] if fork else [])
-        self._streams[prompt.stream] = prompt.request, done.prompt_ids + done.token_ids
+        if prompt.kind != "probe":
+            self._streams[prompt.stream] = prompt.request, done.prompt_ids + done.token_ids
         new, sampling = done.prompt_ids[shared:], _plain(prompt.sampling)
         return replace(
             done, call=Call(new, done.token_ids, done.logprobs, self.version, parent, shared, fork, sampling)

@@ -1,33 +1,39 @@
-"""The table of a stage: players by name, and matches played until none is owed.
+"""Sittings: players by name, who play rounds of matches (rollout batches) until none is owed.
 
-A name is that of one of the game's scripts, of a person, of a snapshot, or of an opponent that the config names.
+A name is that of one of the game's scripts or services, of a person, of a snapshot, or of an opponent that the config
+names.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass, field
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import compress, islice
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from ..data.journal import Journal, clear
 from ..data.store import EpisodeStore
-from ..games.base import Game
+from ..games.base import Game, services
 from ..models.snapshot import Snapshot
 from ..system import ranks
 from ..system.files import append_lines
 from .arena import Arena, Report, TooManyFailures, owed
 from .pairing import Seating, Seatings
 from .player import Backend, Player, Sampling
-from .players import HumanPlayer, LanguagePlayer, ScriptedPlayer, ServedPlayer, Switchboard
+from .players import HumanPlayer, LanguagePlayer, ServedPlayer, Switchboard
+from .tools import service
+
+if TYPE_CHECKING:
+    from ..models.bases import Weights
 
 HUMAN = "human"
 ATTEMPTS = 3  # rounds in which matches that lost a player are played again before the run stops
 
-Who: TypeAlias = Mapping[str, Snapshot]  # the language models that may sit at a table, by name
+Who: TypeAlias = Mapping[str, Snapshot]  # the language models that may be seated, by name
 Watch: TypeAlias = Callable[[int, bool], AbstractContextManager[Callable[[Report], Any]]]
 """(matches to play, whether a person plays) -> what is told of the arena's progress."""
 
@@ -42,30 +48,64 @@ class Opponent:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
-    """Where matches of `game` are played. `backend` builds a backend, which lives as long as one call of `play`."""
+class Seats:
+    """Where matches of `game` are played. `backend` builds a backend, which lives as long as a sitting.
+
+    `ledgers` is the folder in which the requests to tools are booked (None: in memory).
+    """
 
     game: Game
     backend: Callable[[], Backend]
     in_flight: int
     opponents: Mapping[str, Opponent] = field(default_factory=dict)
+    ledgers: Path | None = None
+
+    @contextmanager
+    def open(self, sampling: Sampling, snapshots: Who) -> Iterator[Sitting]:
+        """A sitting of these language models, the opponents, the game's scripts and a person; whoever sat is closed
+        with it."""
+        sitting = Sitting(self, sampling, snapshots)
+        try:
+            yield sitting
+        finally:
+            sitting.close()
 
     def play(self, folder: Path, seatings: Iterable[Seating], sampling: Sampling, snapshots: Who, watch: Watch) -> None:
+        """A sitting of one call: see `Sitting.play`."""
+        with self.open(sampling, snapshots) as sitting:
+            sitting.play(folder, seatings, watch)
+
+
+class Sitting:
+    """Players that stay seated over several rounds of play, while the weights of some of them change.
+
+    A player is seated, and its model loaded, when it is first needed: a rank that has nothing to play loads nothing.
+    One backend serves all language models but the opponents that have one of their own.
+    """
+
+    def __init__(self, seats: Seats, sampling: Sampling, snapshots: Who) -> None:
+        self.seats, self.sampling = seats, sampling
+        self._models = {**seats.opponents, **{name: Opponent(snapshot) for name, snapshot in snapshots.items()}}
+        self._own = {**seats.game.scripts(), **services(seats.game)}
+        self._players: dict[str, Player] = {}
+        self._boards: dict[Callable[[], Backend], tuple[Backend, Switchboard]] = {}
+
+    def play(self, folder: Path, seatings: Iterable[Seating], watch: Watch) -> None:
         """Plays into the episode store `folder` what it lacks of `seatings`, which all ranks share, each with a shard
         of its own.
 
         The plan is gone through several times, and is not held. Matches that lost a player are written to
-        `failures.jsonl` and played again; TooManyFailures where that does not help.
+        `failures.jsonl` and played again; TooManyFailures where that does not help. What people and served models say
+        in a match is never asked for twice: a journal has it while the match is open.
         """
         plan = list(seatings) if isinstance(seatings, Iterator) else seatings
         with EpisodeStore(folder, ranks.rank()) as store:
             for _ in range(ATTEMPTS):
                 owes = ranks.shared(lambda: owed(plan, store))
                 if not any(owes):
+                    ranks.shared(lambda: clear(folder))
                     return
-                report = self._play(
-                    Seatings(partial(compress, plan, owes)), sum(owes), store, sampling, snapshots, watch
-                )
+                report = self._play(Seatings(partial(compress, plan, owes)), sum(owes), store, watch)
                 if ranks.rank() == 0:
                     append_lines(
                         folder / "failures.jsonl", [json.dumps(asdict(failure)) for failure in report.failures]
@@ -73,43 +113,73 @@ class Table:
         if report.failures:
             raise TooManyFailures(report)
 
-    def _play(
-        self, seatings: Seatings, count: int, store: EpisodeStore, sampling: Sampling, snapshots: Who, watch: Watch
-    ) -> Report:
+    def update(self, name: str, version: str, weights: Weights) -> None:
+        """Gives the language model `name` these weights: it plays on as `version`, which no other policy may have.
+
+        Whoever else sits at the same snapshot keeps that snapshot's weights. The backend shares tensors where it can
+        (see `Backend.update`). On several ranks each calls this, as gathering the weights may need all of them.
+        """
+        self._seat([name])
+        old, (backend, _) = self._models[name].snapshot, self._board(name)
+        backend.update(old.version, version, weights)
+        self._models[name] = replace(self._models[name], snapshot=replace(old, version=version))
+        for other in self._players.keys() & self._models.keys():
+            if self._models[other].snapshot == old and self._board(other)[0] is backend:
+                backend.load(old)
+        self._players.pop(name).close()
+        self._seat([name])
+
+    def close(self) -> None:
+        """Closes the players and the backends."""
+        for each in (*self._players.values(), *(backend for backend, _ in self._boards.values())):
+            each.close()
+
+    def _play(self, seatings: Seatings, count: int, store: EpisodeStore, watch: Watch) -> Report:
         """Plays this rank's share of the `count` seatings, dealt in turn, and meets the others; gives back what all of
         them played."""
         mine = Seatings(lambda: islice(seatings, ranks.rank(), None, ranks.world()))
         names = {player for seating in mine for player in seating.players.values()}
         with watch(count, HUMAN in names) as progress:
-            with self._seated(names, sampling, snapshots) as players:
-                own = Arena(self.game, players, self.in_flight).play(mine, store.append, progress)
+            players = self._seat(names)
+            with self._journal(names, store.folder) as journal:
+                opened = mine if journal is None else (_opened(seating, journal) for seating in mine)
+                own = Arena(self.seats.game, players, self.seats.in_flight).play(
+                    opened, store.append, progress, journal
+                )
             report = _summed(ranks.gathered(own))
             progress(report)
         return report
 
-    @contextmanager
-    def _seated(self, names: set[str], sampling: Sampling, snapshots: Who) -> Iterator[dict[str, Player]]:
-        """The players of these names. One backend serves the learner and all opponents without one of their own; all
-        are closed."""
-        scripts = self.game.scripts()
-        players: dict[str, Player] = {name: ScriptedPlayer(scripts[name], name) for name in names & scripts.keys()}
-        if HUMAN in names:
-            players[HUMAN] = HumanPlayer()
-        models = {**self.opponents, **{name: Opponent(snapshot) for name, snapshot in snapshots.items()}}
-        boards: dict[Callable[[], Backend], tuple[Backend, Switchboard]] = {}
-        try:
-            for name in sorted(names & models.keys()):
-                build = models[name].backend or self.backend
-                if build not in boards:
-                    backend = build()
-                    boards[build] = backend, Switchboard(backend)
-                backend, board = boards[build]
-                backend.load(models[name].snapshot)
-                players[name] = _speaker(board.line(), models[name].snapshot, sampling, name)
-            yield players
-        finally:
-            for player in (*players.values(), *(backend for backend, _ in boards.values())):
-                player.close()
+    def _journal(self, names: set[str], folder: Path) -> AbstractContextManager[Journal | None]:
+        """The journal of matches in which somebody plays whose replies cost money or patience."""
+        dear = {HUMAN, *(name for name, each in self._models.items() if each.snapshot.served is not None)}
+        return Journal(folder, ranks.rank()) if names & dear else nullcontext()
+
+    def _seat(self, names: Iterable[str]) -> dict[str, Player]:
+        """The players of these names, seated if they were not; names that nobody has are left out."""
+        for name in sorted(set(names) - self._players.keys()):
+            if name in self._models:
+                backend, board = self._board(name)
+                backend.load(self._models[name].snapshot)
+                self._players[name] = _speaker(board.line(), self._models[name].snapshot, self.sampling, name)
+            elif name == HUMAN:
+                self._players[name] = HumanPlayer()
+            elif name in self._own:
+                self._players[name] = service(self._own[name], name, self.seats.ledgers)
+        return {name: self._players[name] for name in names if name in self._players}
+
+    def _board(self, name: str) -> tuple[Backend, Switchboard]:
+        """The backend that serves the language model `name`, and the switchboard of all whom it serves."""
+        build = self._models[name].backend or self.seats.backend
+        if build not in self._boards:
+            backend = build()
+            self._boards[build] = backend, Switchboard(backend)
+        return self._boards[build]
+
+
+def _opened(seating: Seating, journal: Journal) -> Seating:
+    """The seating, from where the journal's last process left it."""
+    return replace(seating, prefix=seating.prefix + journal.turns(seating.match))
 
 
 def _summed(reports: Sequence[Report]) -> Report:

@@ -9,13 +9,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from rich.table import Table
 
-from ..data.episode import Episode
 from .estimates import Estimate, estimate, values
-from .run import entry, episodes, figure, summary
+from .rows import Measured, Summary
+from .run import episodes, figure, summary
 from .table import _row, _table, by_setting
 
 MODES = ("sampled", "greedy")
@@ -28,7 +28,12 @@ class Side:
     path: Path
     iteration: int
     seed: int
-    data: dict[str, Any]
+    data: Summary
+
+    @property
+    def row(self) -> Measured:
+        """The figures of the policy that the run is judged by."""
+        return self.data.row(self.iteration).policies[self.data.policy]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +67,7 @@ def compare(
             f"there is one setting only ({next(iter(groups), 'none')}): give runs of at least two, or DIR@0 and DIR"
         )
     (first, base), *others = groups.items()
-    wanted = list(metrics) if metrics is not None else list(entry(base[0].data, base[0].iteration)["sampled"])
+    wanted = list(metrics) if metrics is not None else list(base[0].row.sampled)
     found: list[Difference] = []
     for label, group in others:
         pairs = _pairs(base, group)
@@ -84,9 +89,9 @@ def _side(run: str | Path) -> Side:
     if not (at and number.isdecimal()):
         path, number = str(run), ""
     data = summary(Path(path))
-    iteration = int(number) if number else int(data["best"])
-    entry(data, iteration)
-    return Side(Path(path), iteration, int(data["seed"]), data)
+    iteration = int(number) if number else data.best
+    data.row(iteration)
+    return Side(Path(path), iteration, data.seed, data)
 
 
 def _settings(sides: Sequence[Side]) -> dict[str, list[Side]]:
@@ -95,7 +100,7 @@ def _settings(sides: Sequence[Side]) -> dict[str, list[Side]]:
     groups: dict[str, list[Side]] = {}
     several = len({labels[side.path] for side in sides}) > 1
     for side in sides:
-        numbered = side.iteration != int(side.data["best"]) or not several
+        numbered = side.iteration != side.data.best or not several
         label = labels[side.path] + (f" @{side.iteration}" if numbered else "")
         groups.setdefault(label, []).append(side)
     return groups
@@ -120,14 +125,14 @@ def _by_seed(
 
 
 def _mean(side: Side, mode: str, metric: str) -> float | None:
-    found = (entry(side.data, side.iteration).get(mode) or {}).get(metric)
+    found = side.row.mode(mode).get(metric)
     return None if found is None else float(found["mean"])
 
 
 def _by_scenario(
     pairs: Sequence[tuple[Side, Side]], mode: str, metrics: Iterable[str]
 ) -> Iterable[tuple[str, tuple[float, float, Estimate]]]:
-    played = [tuple(_averaged(episodes(side.path, side.iteration, mode)) for side in pair) for pair in pairs]
+    played = [tuple(_averaged(side, mode) for side in pair) for pair in pairs]
     for metric in metrics:
         matched = [
             (before[key][metric], after[key][metric], key[1])
@@ -141,11 +146,11 @@ def _by_scenario(
             yield metric, (sum(a) / len(a), sum(b) / len(b), gains)
 
 
-def _averaged(found: Iterable[Episode]) -> dict[tuple[str, str], dict[str, float]]:
-    """(scenario, cluster) -> metric -> the mean over its matches."""
+def _averaged(side: Side, mode: str) -> dict[tuple[str, str], dict[str, float]]:
+    """(scenario, cluster) -> metric -> the mean over its stored matches."""
     columns: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for episode in found:
-        for metric, value in values(episode).items():
+    for episode in episodes(side.path, side.iteration, mode):
+        for metric, value in values(episode, [side.data.policy]).items():
             columns[episode.scenario.id, episode.scenario.cluster][metric].append(value)
     return {
         key: {metric: sum(column) / len(column) for metric, column in each.items()} for key, each in columns.items()

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from .run import Figure, figure
+from .rows import Figure
+from .run import figure
 
 WIDTH, HEIGHT = 420, 250
 At = Callable[[float, float], tuple[float, float]]  # (iteration, value) -> (x, y) in the drawing

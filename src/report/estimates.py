@@ -89,9 +89,12 @@ def estimate(values: Sequence[float], clusters: Sequence[Hashable]) -> Estimate:
 
 
 def values(episode: Episode, players: Iterable[str] | None = None) -> dict[str, float]:
-    """The metrics of one match. A metric per seat is averaged over the seats of `players` (None: over all seats)."""
+    """The metrics of one match. A metric per seat is averaged over the seats of `players` (None: over all seats); {}
+    where none of them sits."""
     wanted = None if players is None else set(players)
     seats = [seat for seat, player in episode.players.items() if wanted is None or player in wanted]
+    if wanted is not None and not seats:
+        return {}
     found: dict[str, float] = {}
     for name, value in episode.result.metrics.items():
         if isinstance(value, Mapping):
@@ -170,7 +173,7 @@ class Language:
         self._texts = array("Q")  # 64-bit digests
 
     def add(self, episode: Episode) -> None:
-        for turn in episode.turns:
+        for turn in episode.own:
             if turn.call is None or episode.players[turn.seat] not in self._players:
                 continue
             self._replies, self._tokens = self._replies + 1, self._tokens + len(turn.call.sampled_ids)

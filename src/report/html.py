@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -19,7 +19,8 @@ from .choice import choose, worth
 from .curves import Curve, chart
 from .estimates import values
 from .progress import duration
-from .run import Figures, benchmarks, entry, figure, metric_names, number, summary
+from .rows import Figures, Measured, Summary
+from .run import benchmarks, figure, metric_names, number, summary
 from .transcript import Views, ending, facts, notes, printable, spoken
 
 SHOWN = ("sampled", "greedy")
@@ -42,14 +43,14 @@ def write(
     data, told = summary(run), dict(definitions or {})
     page = (files(__package__) / "page.html").read_text(encoding="utf-8")
     filled = Template(page).substitute(
-        title=_text(f"{data['experiment']}, seed {data['seed']}"),
+        title=_text(f"{data.experiment}, seed {data.seed}"),
         subtitle=_subtitle(data),
         tiles=_tiles(data),
         legend=_legend(data),
-        curves=_curves(data, told),
-        metrics=_metric_tables(data, told),
+        curves=_each(data, lambda policy: _curves(data, policy, told)),
+        metrics=_each(data, lambda policy: _metric_tables(data, policy, told)) + _definitions(told),
         transcripts=_transcripts(run, data, views or spoken, transcripts),
-        learning=_numbers(data, ("play", "learn", "language"), told),
+        learning=_each(data, lambda policy: _numbers(data, policy, told)),
         facts=_facts(run, data),
         script_digest=_digest(page),
     )
@@ -78,40 +79,51 @@ def _attribute(name: str, value: object) -> str:
 # --- the head ---------------------------------------------------------------------------------------------------------
 
 
-def _subtitle(data: Mapping[str, Any]) -> str:
-    count = len(data["iterations"]) - 1
+def _each(data: Summary, draw: Callable[[str], str]) -> str:
+    """What is drawn of each policy, under its name where there are several."""
+    heads = {name: f"<h3>{_text(name)}</h3>" if len(data.policies) > 1 else "" for name in data.policies}
+    return "".join(head + draw(name) for name, head in heads.items())
+
+
+def _subtitle(data: Summary) -> str:
+    count = len(data.iterations) - 1
     return _text(
-        f"{count} iterations after the start; the snapshot of iteration {data['best']} is kept, chosen on validation."
+        f"{count} iterations after the start; the snapshot of iteration {data.best} is kept, chosen on validation."
     )
 
 
-def _tiles(data: Mapping[str, Any]) -> str:
-    main, start, kept = data["metric"], data["iterations"][0], entry(data, data["best"])
-    tiles = []
-    for mode in SHOWN:
-        before, after = ((row.get(mode) or {}).get(main) for row in (start, kept))
-        if before and after:
-            tiles.append((f"{main}, {mode}: start → kept", f"{before['mean']:.2f} → {after['mean']:.2f}"))
-    if gain := data.get("improvement_greedy"):
-        tiles.append((f"{main}, greedy: paired gain over the start", figure(gain)))
-    if shown := (data.get("demonstrators") or {}).get(main):
-        tiles.append((f"{main}, demonstrators", figure(shown)))
-    tiles.append(("time", f"{duration(data['seconds'])}, {data['cpu_seconds']:,.0f} CPU-s"))
+def _tiles(data: Summary) -> str:
+    tiles = [tile for policy in data.policies for tile in _gained(data, policy)]
+    if shown := data.demonstrators.get(data.metric):
+        tiles.append((f"{data.metric}, demonstrators", figure(shown)))
+    tiles.append(("time", f"{duration(data.seconds)}, {data.cpu_seconds:,.0f} CPU-s"))
     return "".join(
         f'<div class="tile"><span class="soft">{_text(name)}</span><b>{_text(value)}</b></div>' for name, value in tiles
     )
 
 
+def _gained(data: Summary, policy: str) -> Iterator[tuple[str, str]]:
+    """What a policy gained from the start to the kept iteration, in the run's metric."""
+    main = f"{policy}: {data.metric}" if len(data.policies) > 1 else data.metric
+    for mode in SHOWN:
+        before, after = (row.policies[policy].mode(mode).get(data.metric) for row in (data.iterations[0], data.kept))
+        if before and after:
+            yield f"{main}, {mode}: start → kept", f"{before['mean']:.2f} → {after['mean']:.2f}"
+    if gain := data.improvement_greedy.get(policy):
+        yield f"{main}, greedy: paired gain over the start", figure(gain)
+
+
 # --- curves -----------------------------------------------------------------------------------------------------------
 
 
-def _legend(data: Mapping[str, Any]) -> str:
+def _legend(data: Summary) -> str:
+    rows = [measured for row in data.iterations for measured in row.policies.values()]
     labels = {"sampled": "sampled", "greedy": "greedy"}
-    if any(_start(data) in (row.get("versus") or {}) for row in data["iterations"]):
+    if any(data.start in row.versus for row in rows):
         labels["versus"] = "sampled, versus the start"
-    if any(row.get("benchmark") for row in data["iterations"]):
+    if any(row.benchmark for row in rows):
         labels["benchmark"] = "benchmark"
-    if data.get("demonstrators"):
+    if data.demonstrators:
         labels["level"] = "demonstrators"
     items = (
         f'<li><svg class="series-{key}" viewBox="0 0 30 10" aria-hidden="true"><line class="line" x1="0" x2="30" '
@@ -122,14 +134,14 @@ def _legend(data: Mapping[str, Any]) -> str:
     return f'<ul class="legend">{"".join(items)}</ul>'
 
 
-def _curves(data: Mapping[str, Any], definitions: Mapping[str, str]) -> str:
-    rows, main = data["iterations"], data["metric"]
-    names = metric_names([row.get(mode) or {} for row in rows for mode in SHOWN])
+def _curves(data: Summary, policy: str, definitions: Mapping[str, str]) -> str:
+    rows = _rows(data, policy)
+    names = metric_names([row.mode(mode) for row in rows.values() for mode in SHOWN])
     names.sort(
-        key=lambda name: (name != main, not name.endswith("_rate"))
+        key=lambda name: (name != data.metric, not name.endswith("_rate"))
     )  # a stable sort: the file's order within each
-    drawn = [_figure(name, rows, data.get("demonstrators") or {}, definitions, _start(data)) for name in names]
-    drawn += [_benchmark(task, name, rows) for task, name in benchmarks(rows)]
+    drawn = [_figure(name, rows, data, definitions) for name in names]
+    drawn += [_benchmark(task, name, rows) for task, name in benchmarks(row.benchmark for row in rows.values())]
     first, rest = "".join(drawn[:FIRST_CHARTS]), "".join(drawn[FIRST_CHARTS:])
     more = (
         f'<details><summary>{len(drawn) - FIRST_CHARTS} more</summary><div class="charts">{rest}</div></details>'
@@ -139,30 +151,27 @@ def _curves(data: Mapping[str, Any], definitions: Mapping[str, str]) -> str:
     return f'<div class="charts">{first}</div>{more}'
 
 
-def _start(data: Mapping[str, Any]) -> str:
-    """What the start is called as an opponent; its curve is drawn beside the player's own."""
-    return str(data.get("start", "start"))
+def _rows(data: Summary, policy: str) -> dict[int, Measured]:
+    """The figures of a policy by iteration."""
+    return {row.iteration: row.policies[policy] for row in data.iterations}
 
 
-def _figure(
-    name: str, rows: Sequence[Mapping[str, Any]], demonstrators: Figures, definitions: Mapping[str, str], start: str
-) -> str:
-    sources = {
-        "sampled": ("sampled", lambda row: row.get("sampled")),
-        "greedy": ("greedy", lambda row: row.get("greedy")),
-        "versus": ("versus the start", lambda row: (row.get("versus") or {}).get(start)),
+def _figure(name: str, rows: Mapping[int, Measured], data: Summary, definitions: Mapping[str, str]) -> str:
+    sources: dict[str, tuple[str, dict[int, Figures]]] = {
+        "sampled": ("sampled", {at: row.sampled for at, row in rows.items()}),
+        "greedy": ("greedy", {at: row.greedy for at, row in rows.items()}),
+        "versus": ("versus the start", {at: row.versus.get(data.start, {}) for at, row in rows.items()}),
     }
     curves = []
-    for key, (label, source) in sources.items():
-        points = {row["iteration"]: (source(row) or {})[name] for row in rows if name in (source(row) or {})}
-        if points:
+    for key, (label, found) in sources.items():
+        if points := {at: figures[name] for at, figures in found.items() if name in figures}:
             curves.append(Curve(key, label, points))
-    drawn = chart(printable(name), curves, demonstrators.get(name), "demonstrators")
+    drawn = chart(printable(name), curves, data.demonstrators.get(name), "demonstrators")
     return f"<figure><figcaption><b>{_text(name)}</b> {_text(definitions.get(name, ''))}</figcaption>{drawn}</figure>"
 
 
-def _benchmark(task: str, name: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    found = {row["iteration"]: ((row.get("benchmark") or {}).get(task) or {}).get(name) for row in rows}
+def _benchmark(task: str, name: str, rows: Mapping[int, Measured]) -> str:
+    found = {iteration: row.benchmark.get(task, {}).get(name) for iteration, row in rows.items()}
     points = {iteration: point for iteration, point in found.items() if point}
     drawn = chart(printable(f"{task} {name}"), [Curve("benchmark", "benchmark", points)])
     return f"<figure><figcaption><b>{_text(task)}</b> {_text(name)}</figcaption>{drawn}</figure>"
@@ -171,32 +180,32 @@ def _benchmark(task: str, name: str, rows: Sequence[Mapping[str, Any]]) -> str:
 # --- tables -----------------------------------------------------------------------------------------------------------
 
 
-def _metric_tables(data: Mapping[str, Any], definitions: Mapping[str, str]) -> str:
-    rows = data["iterations"]
+def _metric_tables(data: Summary, policy: str, definitions: Mapping[str, str]) -> str:
     modes: dict[str, dict[int, Figures]] = {}
-    for row in rows:
-        for mode in ("sampled", "greedy", "validation", "demonstrations", "scores"):
-            if row.get(mode):
-                modes.setdefault(mode, {})[row["iteration"]] = row[mode]
-        for mode, words in (
-            ("versus", "sampled, versus"),
-            ("versus_greedy", "greedy, versus"),
-            ("benchmark", "benchmark"),
-        ):
-            for opponent, figures in (row.get(mode) or {}).items():
-                modes.setdefault(f"{words} {opponent}", {})[row["iteration"]] = figures
+    for iteration, row in _rows(data, policy).items():
+        plain = {mode: getattr(row, mode) for mode in ("sampled", "greedy", "validation", "demonstrations", "scores")}
+        nested = (
+            ("sampled, versus", row.versus),
+            ("greedy, versus", row.versus_greedy),
+            ("alone,", row.alone),
+            ("benchmark", row.benchmark),
+        )
+        plain |= {f"{words} {other}": figures for words, part in nested for other, figures in part.items()}
+        for mode, figures in plain.items():
+            if figures:
+                modes.setdefault(mode, {})[iteration] = figures
     parts = []
     for mode, table in modes.items():
         names = metric_names(list(table.values()))
         labelled = {str(iteration): figures for iteration, figures in table.items()}
-        if mode == "sampled" and data.get("demonstrators"):
-            labelled["demonstrators"] = data["demonstrators"]
+        if mode == "sampled" and data.demonstrators:
+            labelled["demonstrators"] = data.demonstrators
         cells = {label: [figure(figures.get(name)) for name in names] for label, figures in labelled.items()}
-        drawn = _table("iteration", names, cells, definitions, str(data["best"]))
+        drawn = _table("iteration", names, cells, definitions, str(data.best))
         parts.append(
             f"<details{' open' if mode == 'sampled' else ''}><summary>{_text(mode)}</summary>{drawn}</details>"
         )
-    return "".join(parts) + _definitions(definitions)
+    return "".join(parts)
 
 
 def _definitions(definitions: Mapping[str, str]) -> str:
@@ -206,19 +215,20 @@ def _definitions(definitions: Mapping[str, str]) -> str:
     return f"<details><summary>what the metrics mean</summary><dl>{entries}</dl></details>"
 
 
-def _numbers(data: Mapping[str, Any], parts: Iterable[str], definitions: Mapping[str, str]) -> str:
+def _numbers(data: Summary, policy: str, definitions: Mapping[str, str]) -> str:
     """The plain numbers of play and learning, one row per iteration."""
     found: dict[str, dict[str, Any]] = {}
-    for row in data["iterations"]:
-        found[str(row["iteration"])] = {
-            f"{part}.{key}": value for part in parts for key, value in (row.get(part) or {}).items()
+    for iteration, row in _rows(data, policy).items():
+        parts = {"play": row.play, "learn": row.learn, "language": row.language}
+        found[str(iteration)] = {
+            f"{part}.{key}": value for part, numbers in parts.items() for key, value in numbers.items()
         }
     names = list(dict.fromkeys(name for row in found.values() for name in row))
     if not names:
         return '<p class="soft">Nothing was learned in this run.</p>'
     cells = {label: [number(row.get(name)) for name in names] for label, row in found.items()}
     told = {name: definitions[name.partition(".")[2]] for name in names if name.partition(".")[2] in definitions}
-    return _table("iteration", names, cells, told, str(data["best"]))
+    return _table("iteration", names, cells, told, str(data.best))
 
 
 def _table(
@@ -235,15 +245,15 @@ def _table(
     return f'<div class="scroll"><table>{head}<tbody>{body}</tbody></table></div>'
 
 
-def _facts(run: Path, data: Mapping[str, Any]) -> str:
+def _facts(run: Path, data: Summary) -> str:
     """The manifest in words, and where the time went."""
     path = run / "manifest.json"
     manifest = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    lines = {"experiment": data["experiment"], "seed": data["seed"], **manifest}
+    lines = {"experiment": data.experiment, "seed": data.seed, **manifest}
     body = "".join(
         f'<tr><td>{_text(key)}</td><td class="words">{_text(_words(value))}</td></tr>' for key, value in lines.items()
     )
-    spent = {str(row["iteration"]): row.get("seconds") or {} for row in data["iterations"]}
+    spent = {str(row.iteration): row.seconds for row in data.iterations}
     stages = list(dict.fromkeys(stage for row in spent.values() for stage in row))
     cells = {label: [number(row.get(stage)) for stage in stages] for label, row in spent.items()}
     times = f"<h3>Seconds by stage</h3>{_table('iteration', stages, cells, {})}" if stages else ""
@@ -263,14 +273,12 @@ def _words(value: object) -> str:
 # --- transcripts ------------------------------------------------------------------------------------------------------
 
 
-def _transcripts(run: Path, data: Mapping[str, Any], views: Callable[[Episode], Views], count: int) -> str:
+def _transcripts(run: Path, data: Summary, views: Callable[[Episode], Views], count: int) -> str:
     articles, iterations = [], []
-    for row in data["iterations"]:
-        chosen = choose(run, row["iteration"], data["metric"], count, data["seed"])
-        iterations += [row["iteration"]] if chosen else []
-        articles += [
-            _match(row["iteration"], kind, episode, views(episode), data["metric"]) for kind, episode in chosen
-        ]
+    for row in data.iterations:
+        chosen = choose(run, row.iteration, data.metric, count, data.seed)
+        iterations += [row.iteration] if chosen else []
+        articles += [_match(row.iteration, kind, episode, views(episode), data.metric) for kind, episode in chosen]
     if not articles:
         return '<p class="soft">No match of this run is stored.</p>'
     return _bar(iterations) + "".join(articles)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,10 @@ import yaml
 
 from ..data.episode import Episode
 from ..data.store import EpisodeStore
-
-Figure = Mapping[str, Any]  # mean, low, high at 95 %; low and high are null where nothing is known of the spread
-Figures = Mapping[str, Figure]  # metric -> figure
+from .rows import Figure, Figures, Summary
 
 
-def summary(run: Path) -> dict[str, Any]:
+def summary(run: Path) -> Summary:
     """`summary.json` of a run. FileNotFoundError or ValueError says what is missing and what to do."""
     path = run / "summary.json"
     try:
@@ -31,17 +29,10 @@ def summary(run: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not JSON ({error}); resume={run} writes it anew") from None
     if not isinstance(data, dict) or not isinstance(data.get("iterations"), list) or not data["iterations"]:
         raise ValueError(f"{path} lists no iterations; resume={run} writes it anew")
-    return data
-
-
-def entry(data: Mapping[str, Any], iteration: int) -> dict[str, Any]:
-    """The figures of one iteration of a summary. ValueError lists those that there are."""
-    for found in data["iterations"]:
-        if found["iteration"] == iteration:
-            return dict(found)
-    raise ValueError(
-        f"no iteration {iteration}; there are {', '.join(str(found['iteration']) for found in data['iterations'])}"
-    )
+    try:
+        return Summary.from_json(data)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{path} is no summary ({error}); resume={run} writes it anew") from None
 
 
 def overrides(run: Path) -> tuple[str, ...]:
@@ -63,10 +54,9 @@ def metric_names(tables: Sequence[Figures]) -> list[str]:
     return list(dict.fromkeys(name for table in tables for name in table))
 
 
-def benchmarks(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """(task, metric) of every benchmark figure that some of the rows hold."""
-    pairs = ((task, name) for row in rows for task, figures in (row.get("benchmark") or {}).items() for name in figures)
-    return list(dict.fromkeys(pairs))
+def benchmarks(rows: Iterable[Mapping[str, Figures]]) -> list[tuple[str, str]]:
+    """(task, metric) of every benchmark figure that some of `rows`, task -> metric -> figure, hold."""
+    return list(dict.fromkeys((task, name) for row in rows for task, figures in row.items() for name in figures))
 
 
 def number(value: Any) -> str:

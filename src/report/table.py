@@ -6,85 +6,85 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
 from .progress import duration
-from .run import Figures, benchmarks, entry, figure, overrides, summary
+from .rows import Figures, Measured, Summary
+from .run import benchmarks, figure, overrides, summary
 
 SHOWN_RATES = 2  # what fits 80 columns
 
 
-def run_table(data: Mapping[str, Any], metrics: Sequence[str] | None = None) -> Table:
+def run_table(data: Summary, metrics: Sequence[str] | None = None, policy: str | None = None) -> Table:
     """One row per iteration of a summary: the main metric sampled, greedy and against whom every iteration met, rates,
     time.
 
-    Where the demonstrations' source is known, how far the snapshot is from it, too (`kl`, nats per demonstration).
+    Below stand the demonstrators and, where a scenario seats one role alone, each opponent in it. Where the
+    demonstrations' source is known, how far the snapshot is from it, too (`kl`, nats per demonstration).
     `metrics` names the further columns; the default are the first rates (names in `_rate`) that the summary holds.
+    `policy` says whose figures (None: those of the policy that the run is judged by).
     """
-    main, rows = data["metric"], data["iterations"]
-    further = list(metrics) if metrics is not None else rates(rows[-1]["sampled"], main)
-    opponents = [
-        name for name in _opponents(rows) if sum(name in (row.get("versus") or {}) for row in rows) > len(rows) / 2
-    ]
-    headers = ["", f"{main}\nsampled", "\ngreedy", *(f"\nversus {name}" for name in opponents)]
-    headers += [f"{name.removesuffix('_rate')}\nsampled" for name in further]
-    distance = [(row.get("demonstrations") or {}).get("kl") for row in rows]
-    headers += ["kl to the\nsource"] if any(distance) else []
-    table = _table(f"{data['experiment']}, seed {data['seed']}", [*headers, "time"])
-    for row, far in zip(rows, distance, strict=True):
-        best = row["iteration"] == data.get("best")
-        sampled, versus = row.get("sampled") or {}, row.get("versus") or {}
-        cells = [figure(sampled.get(main)), figure((row.get("greedy") or {}).get(main))]
-        cells += [figure((versus.get(name) or {}).get(main)) for name in opponents]
-        cells += [figure(sampled.get(name)) for name in further] + ([figure(far)] if any(distance) else [])
-        took = duration(sum((row.get("seconds") or {}).values()))
-        _row(table, [f"{row['iteration']}{' *' if best else ''}", *cells, took], "bold green" if best else "")
-    if data.get("demonstrators"):
-        shown: Figures = data["demonstrators"]
-        gap, end = [""] * (1 + len(opponents)), [""] * (1 + any(map(bool, distance)))
-        _row(
-            table, ["demos", figure(shown.get(main)), *gap, *(figure(shown.get(name)) for name in further), *end], "dim"
-        )
+    main, name = data.metric, policy or data.policy
+    rows = [row.policies[name] for row in data.iterations]
+    further = list(metrics) if metrics is not None else rates(rows[-1].sampled, main)
+    opponents = [each for each in _opponents(rows) if sum(each in row.versus for row in rows) > len(rows) / 2]
+    headers = ["", f"{main}\nsampled", "\ngreedy", *(f"\nversus {each}" for each in opponents)]
+    headers += [f"{each.removesuffix('_rate')}\nsampled" for each in further]
+    far = any("kl" in row.demonstrations for row in rows)
+    several = f", {name}" if len(data.policies) > 1 else ""
+    table = _table(
+        f"{data.experiment}, seed {data.seed}{several}", [*headers, *(["kl to the\nsource"] if far else []), "time"]
+    )
+    for iteration, row in zip(data.iterations, rows, strict=True):
+        cells = [figure(row.sampled.get(main)), figure(row.greedy.get(main))]
+        cells += [figure(row.versus.get(each, {}).get(main)) for each in opponents]
+        cells += [figure(row.sampled.get(each)) for each in further]
+        cells += [figure(row.demonstrations.get("kl"))] if far else []
+        best = iteration.iteration == data.best
+        head, took = f"{iteration.iteration}{' *' if best else ''}", duration(sum(iteration.seconds.values()))
+        _row(table, [head, *cells, took], "bold green" if best else "")
+    gap, end = [""] * (1 + len(opponents)), [""] * (1 + far)
+    for head, shown in {"demos": data.demonstrators, **rows[0].alone}.items():
+        if shown:
+            cells = [figure(shown.get(main)), *gap, *(figure(shown.get(each)) for each in further)]
+            _row(table, [head, *cells, *end], "dim")
     table.caption = Text(
-        f"* kept, chosen on validation; intervals at 95 %; {duration(data['seconds'])}, {data['cpu_seconds']:.0f} CPU-s"
+        f"* kept, chosen on validation; intervals at 95 %; {duration(data.seconds)}, {data.cpu_seconds:.0f} CPU-s"
     )
     return table
 
 
-def yardstick_table(data: Mapping[str, Any]) -> Table | None:
+def yardstick_table(data: Summary, policy: str | None = None) -> Table | None:
     """The main metric of the start and of the kept snapshot against each opponent that both met; None where there is
     none."""
-    main = data["metric"]
-    start, kept = data["iterations"][0], entry(data, data["best"])
-    both = [name for name in _opponents([start]) if name in (kept.get("versus") or {})]
-    if not both or start is kept or start["iteration"] == kept["iteration"]:
+    name = policy or data.policy
+    start, kept = data.iterations[0].policies[name], data.kept.policies[name]
+    both = [each for each in start.versus if each in kept.versus]
+    if not both or data.best == data.iterations[0].iteration:
         return None
+    several = f" ({name})" if len(data.policies) > 1 else ""
     table = _table(
-        f"{main} against the game's scripts", ["opponent", "start\nsampled", "\ngreedy", "kept\nsampled", "\ngreedy"]
+        f"{data.metric} against the game's scripts{several}",
+        ["opponent", "start\nsampled", "\ngreedy", "kept\nsampled", "\ngreedy"],
     )
-    for name in both:
-        cells = [
-            figure((row.get(part) or {}).get(name, {}).get(main))
-            for row in (start, kept)
-            for part in ("versus", "versus_greedy")
-        ]
-        _row(table, [name, *cells], "")
+    for each in both:
+        found = [part.get(each, {}) for row in (start, kept) for part in (row.versus, row.versus_greedy)]
+        _row(table, [each, *(figure(figures.get(data.metric)) for figures in found)], "")
     return table
 
 
-def benchmark_table(title: str, rows: Mapping[str, Mapping[str, Any]]) -> Table:
+def benchmark_table(title: str, rows: Mapping[str, Mapping[str, Figures]]) -> Table:
     """A row for each task and metric, a column for each snapshot; `rows` are task -> metric -> figure, by snapshot."""
     table = _table(title, ["task", "metric", *rows])
-    for task, name in benchmarks([{"benchmark": figures} for figures in rows.values()]):
+    for task, name in benchmarks(rows.values()):
         _row(table, [task, name, *(figure((figures.get(task) or {}).get(name)) for figures in rows.values())])
     return table
 
 
-def _opponents(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(name for row in rows for name in row.get("versus") or {}))
+def _opponents(rows: Sequence[Measured]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row.versus))
 
 
 def rates(figures: Figures, main: str) -> list[str]:
@@ -102,8 +102,8 @@ def sweep_table(jobs: Iterable[Path]) -> Table:
     if not finished:
         raise FileNotFoundError(f"none of the {len(jobs)} jobs has a summary.json; see their logs for why they failed")
     groups = by_setting(finished)
-    main = next(iter(finished.values()))["metric"]
-    further = rates(_kept(next(iter(finished.values())))["sampled"], main)
+    first = next(iter(finished.values()))
+    main, further = first.metric, rates(_judged(first).sampled, first.metric)
     headers = [
         "setting",
         "seeds",
@@ -122,8 +122,8 @@ def sweep_table(jobs: Iterable[Path]) -> Table:
             _spread(runs, "greedy", main),
         ]
         cells += [_spread(runs, "sampled", name) for name in further]
-        seeds = ", ".join(str(run["seed"]) for run in runs)
-        _row(table, [label, seeds, *cells, duration(fmean(run["seconds"] for run in runs))])
+        seeds = ", ".join(str(run.seed) for run in runs)
+        _row(table, [label, seeds, *cells, duration(fmean(run.seconds for run in runs))])
     lost = [str(job) for job in jobs if job not in finished]
     caption = (
         "mean ± standard deviation over seeds [least, most]; kept iteration, chosen on validation; mean time of a job"
@@ -143,17 +143,18 @@ def by_setting(runs: Iterable[Path]) -> dict[str, list[Path]]:
     groups: dict[str, list[Path]] = defaultdict(list)
     for run, found in words.items():
         own = " ".join(word for word in found if word not in shared)
-        groups[own or " ".join(found) or str(summary(run)["experiment"])].append(run)
+        groups[own or " ".join(found) or summary(run).experiment].append(run)
     return dict(groups)
 
 
-def _kept(data: Mapping[str, Any]) -> dict[str, Any]:
-    return entry(data, data["best"])
+def _judged(run: Summary, start: bool = False) -> Measured:
+    """The policy by which a run is judged, in the kept row or in that of the start."""
+    return (run.iterations[0] if start else run.kept).policies[run.policy]
 
 
-def _spread(runs: Sequence[Mapping[str, Any]], mode: str, metric: str, start: bool = False) -> str:
-    rows = [run["iterations"][0] if start else _kept(run) for run in runs]
-    means = [row[mode][metric]["mean"] for row in rows if metric in (row.get(mode) or {})]
+def _spread(runs: Sequence[Summary], mode: str, metric: str, start: bool = False) -> str:
+    found = [_judged(run, start).mode(mode) for run in runs]
+    means = [figures[metric]["mean"] for figures in found if metric in figures]
     if not means:
         return "–"
     if len(means) == 1:

@@ -1,8 +1,8 @@
-"""A run directory: how it is begun, guarded and resumed, what it is built from, and what lies in it."""
+"""The parts of a run, built from its config, and what of them does not go together."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from inspect import signature
@@ -13,62 +13,54 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from ..backends.openai import served
-from ..games.base import Game
+from ..data.scorer import Judge
+from ..games.base import Game, services
 from ..play.player import Backend
 from ..play.seats import HUMAN, Opponent
 from ..report.trackers import Jsonl, Tracker
 from ..system import ranks
 from ..system.naming import locate, nearest
-from .config import ConfigError, imitation_learner, scheduled
-from .directory import SAVED, begun, kept, on_disk
-from .loop import Loop
-from .parts import LEARNER, PREVIOUS, Parts, Recipe
-
-SPENDING = "spending"  # folder of the ledgers
+from .config import SCHEDULED, ConfigError, imitation_learner, judge, overlaid, policies, scheduled
+from .directory import SAVED, SPENDING, begun, kept_of, on_disk
+from .parts import PREVIOUS, Parts, Policy, Recipe, plain
+from .run import Run, cast_of
 
 
 def build(config: DictConfig, out: Path) -> Parts:
     """The parts of the experiment. Nodes are built here and nowhere else."""
-    objective, hardware = config.objective, config.hardware
-    node, credit = imitation_learner(config), instantiate(objective.credit)
-    if credit.mix != 0 and not config.data and not config.imitate.matches:
-        raise ConfigError(
-            "objective.credit wants demonstrations, and there are none: choose a data option, or say imitate.matches=…"
-        )
     game, data = instantiate(config.game), instantiate(config.data) if config.data else None
-    if credit.mix is None:
-        _check_pairs(game, data)
-    taught = {"hardware": hardware, "old": config.old, "ledger": out / SPENDING / "learner.jsonl"}
-
-    def learner(objective: Any, node: Any) -> Any:
-        return _made(node, loss=instantiate(objective["loss"]), **taught)
-
+    given = {"hardware": config.hardware, "old": config.old, "ledger": out / SPENDING / "learner.jsonl"}
+    loss = instantiate(config.imitate.loss)
     parts = Parts(
         config=config,
         game=game,
         model=instantiate(config.model),
         backend=_backend(config.backend, config, out / SPENDING / "backend.jsonl"),
-        credit=credit,
-        learner=learner(objective, config.learner),
-        imitator=_made(node, loss=instantiate(config.imitate.loss), **taught | {"old": "pass"}),
-        adapter=instantiate(config.adapter, _convert_="all") if config.adapter else None,
+        policies={name: _policy(own, config, given) for name, own in policies(config).items()},
+        imitator=_made(imitation_learner(config), **given | {"loss": loss, "old": "pass"}),
         data=data,
         scorer=instantiate(config.scorer) if config.scorer else None,
         opponents={str(name): _opponent(str(name), config, out) for name in config.opponents},
         benchmark=instantiate(config.benchmark, _convert_="all") if config.benchmark else None,
-        changes={
-            number: Recipe(
-                nodes, instantiate(nodes["objective"]["credit"]), learner(nodes["objective"], nodes["learner"])
-            )
-            for number, nodes in scheduled(config).items()
-        },
     )
-    if faults := [*_strangers(parts), *_misplaced(parts)]:
+    _check_mixes(parts)
+    if faults := [*_strangers(parts), *_misplaced(parts), *_several(parts)]:
         raise ConfigError("\n  - ".join(["the parts do not go together", *faults]))
     return parts
 
 
-def _made(node: DictConfig, **offered: Any) -> Any:
+def _policy(own: Mapping[str, Any], config: DictConfig, given: Mapping[str, Any]) -> Policy:
+    """A policy with what it has of its `own` laid over the root's nodes, by iteration."""
+    node = overlaid(plain(config.adapter), own["adapter"]) if "adapter" in own else plain(config.adapter)
+    recipes = {}
+    for number, nodes in scheduled(config).items():
+        laid = {name: overlaid(nodes[name], own.get(name, {})) for name in SCHEDULED}
+        loss, credit = (instantiate(laid["objective"][name]) for name in ("loss", "credit"))
+        recipes[number] = Recipe(laid, credit, _made(laid["learner"], **given, loss=loss))
+    return Policy(instantiate(node, _convert_="all") if node else None, node, recipes)
+
+
+def _made(node: Any, **offered: Any) -> Any:
     """What `node` builds, with as much of what is offered as its target takes."""
     target = instantiate(node, _convert_="all")
     return target(**{name: value for name, value in offered.items() if name in signature(target).parameters})
@@ -89,28 +81,53 @@ def _opponent(name: str, config: DictConfig, out: Path) -> Opponent:
         return Opponent(served(node.model), backend)
     folder = Path(node.path)
     return Opponent(
-        kept(folder) if (folder / SAVED).exists() else on_disk(folder, base, f"opponents.{name}.base"), backend
+        kept_of(folder, node.get("policy"))
+        if (folder / SAVED).exists()
+        else on_disk(folder, base, f"opponents.{name}.base"),
+        backend,
     )
 
 
 def _strangers(parts: Parts) -> Iterator[str]:
-    """Names of players that nobody has, and roles that the game lacks."""
+    """Names of players that nobody has, and seats that the game lacks."""
     config, game, task = parts.config, parts.game, _task(parts.config)
-    models = {LEARNER, HUMAN, *parts.opponents}
-    if clash := sorted(parts.opponents.keys() & {LEARNER, PREVIOUS, config.eval.start_name, HUMAN, *game.scripts()}):
-        yield f"opponents: {', '.join(clash)} is taken: by the learner, its start, a person or a script of {game.name}"
-    for role in config.players.keys() - {*game.roles, "default", "opponent"}:
-        yield f"players.{role}: {game.name} has no such role{nearest(role, game.roles)}"
-    if "opponent" in config.players and len(config.players) > 1:
-        yield "players.opponent: the learner takes every role in turn, so no role can be given to somebody else"
-    asked = [(f"players.{role}", name, models) for role, name in config.players.items()]
-    if task in ("selfplay", "evaluate"):
+    copies = {name for name in config.players.values() if _copies(name, parts)}
+    start = str(config.eval.start_name)
+    models = {*parts.policies, *copies, start, HUMAN, *parts.opponents}
+    taken = {PREVIOUS, start, HUMAN, *game.scripts(), *services(game)}
+    if clash := sorted(parts.opponents.keys() & {*taken, *parts.policies}):
+        yield f"opponents: {', '.join(clash)} is taken: by a policy, its start, a person or a script of {game.name}"
+    if clash := sorted(parts.policies.keys() & {*taken, "default", "opponent"}):
+        yield f"policies: {', '.join(clash)} is taken: by the start, a person or a script of {game.name}"
+    serving, players = services(game), config.players
+    for seat in players.keys() - {*(known := [*game.roles, *serving]), "default", "opponent"}:
+        yield f"players.{seat}: {game.name} has no such seat{nearest(seat, known)}"
+    for seat in [each for each in serving if players.get(each) in parts.policies]:
+        yield f"players.{seat}: it serves the match, so a policy, which plays for a payoff, does not sit there"
+    if "opponent" in players and players.keys() & {"default", *game.roles}:
+        yield "players.opponent: the first policy takes every role in turn, so no role can be given to somebody else"
+    asked = [
+        (f"players.{seat}", name, models | ({seat} if seat in serving else set())) for seat, name in players.items()
+    ]
+    if len(game.roles) == 1 and judge(config)[1].startswith("versus."):
+        yield f"metric: nobody meets anybody in {game.name}, a game for one: say metric=sampled.…"
+    if task in ("selfplay", "tournament"):
         asked += [("eval.opponents", name, {PREVIOUS, *parts.opponents}) for name in config.eval.opponents]
     if config.imitate.matches:
         asked += [("imitate.players", name, set()) for name in config.imitate.players]
+    if isinstance(parts.scorer, Judge):
+        judges = {*parts.scorer.game([]).scripts(), *parts.opponents}
+        if (name := parts.scorer.player) not in judges:
+            yield f"scorer.player: there is no judge {name}{nearest(name, judges)}"
     for key, name, others in asked:
-        if name not in (known := {*game.scripts(), *others}):
-            yield f"{key}: there is no player {name}{nearest(name, known)}"
+        if name not in (named := {*game.scripts(), *others}):
+            yield f"{key}: there is no player {name}{nearest(name, named)}"
+
+
+def _copies(name: str, parts: Parts) -> bool:
+    """Whether `name` is that of a policy's frozen copy, as learner@3."""
+    policy, _, number = str(name).partition("@")
+    return policy in parts.policies and number.isdecimal()
 
 
 def _misplaced(parts: Parts) -> Iterator[str]:
@@ -119,7 +136,13 @@ def _misplaced(parts: Parts) -> Iterator[str]:
     config, hosted = parts.config, _hosted(parts.config.model)
     if hosted != _hosted(config.backend):
         yield "backend: a served model (model=served) is played by backend=openai, and it plays no other"
-    if hosted != _hosted(config.learner) and _task(config) in ("selfplay", "imitate", "learn"):
+    recipes = [recipe for each in parts.policies.values() for recipe in each.recipes.values()]
+    learners = {_hosted(recipe.nodes["learner"]) for recipe in recipes}
+    if learners != {hosted} and _task(config) in (
+        "selfplay",
+        "imitate",
+        "learn",
+    ):
         yield "learner: a served model (model=served) is trained by learner=openai, and it trains no other"
     for name, each in parts.opponents.items():
         if (each.snapshot.served is not None) != _hosted(config.opponents[name].get("backend") or config.backend):
@@ -127,13 +150,49 @@ def _misplaced(parts: Parts) -> Iterator[str]:
             yield f"opponents.{name}: its backend is of the wrong kind; say +backend@opponents.{name}.backend={wanted}"
 
 
+def _several(parts: Parts) -> Iterator[str]:
+    """What several policies, or several rounds of an iteration, do not go together with."""
+    config = parts.config
+    if _task(config) not in ("selfplay", "learn"):
+        return
+    cast = cast_of(parts)
+    for name in parts.policies:
+        if not cast.roles(name):
+            yield f"policies.{name}: it plays no role, so that it cannot learn; say players.ROLE={name}"
+    if config.rounds == 1:
+        return
+    if config.replay:
+        yield f"replay: with rounds={config.rounds} samples of earlier iterations are not kept; say replay=0"
+    if config.start != "previous":
+        yield f"start: with rounds={config.rounds} an iteration goes on from the one before; say start=previous"
+    learners = {name: recipe.learner for name, each in parts.policies.items() for recipe in each.recipes.values()}
+    for name in sorted(name for name, learner in learners.items() if not hasattr(learner, "session")):
+        yield f"learner: that of {name} makes a whole model at a time, so it cannot learn in rounds; say rounds=1"
+
+
 def _task(config: DictConfig) -> str:
     return str(config.task._target_).rpartition(".")[2]
 
 
-def _hosted(node: DictConfig) -> bool:
+def _from_data(config: DictConfig) -> bool:
+    """Whether the task learns from the data option alone, without a match."""
+    return _task(config) == "offline" or (_task(config) == "learn" and config.run is None)
+
+
+def _hosted(node: Mapping[str, Any] | DictConfig) -> bool:
     """Whether a node's target deals with models that a server holds."""
-    return bool(getattr(locate(node._target_), "hosted", False))
+    return bool(getattr(locate(node["_target_"]), "hosted", False))
+
+
+def _check_mixes(parts: Parts) -> None:
+    """ConfigError where credit wants demonstrations, and there are none of the kind that it wants."""
+    mixes = {recipe.credit.mix for each in parts.policies.values() for recipe in each.recipes.values()}
+    if mixes != {0} and parts.data is None and not parts.config.imitate.matches:
+        raise ConfigError(
+            "objective.credit wants demonstrations, and there are none: choose a data option, or say imitate.matches=…"
+        )
+    if None in mixes and not _from_data(parts.config):
+        _check_pairs(parts.game, parts.data)
 
 
 def _check_pairs(game: Game, data: Any) -> None:
@@ -149,10 +208,10 @@ def _check_pairs(game: Game, data: Any) -> None:
 
 
 @contextmanager
-def running(config: DictConfig, out: Path) -> Iterator[Loop]:
-    """A loop on the run directory `out`."""
+def running(config: DictConfig, out: Path) -> Iterator[Run]:
+    """A run at work in the directory `out`."""
     with begun(config, out) as progress:
-        yield Loop(build(config, out), out, progress)
+        yield Run(build(config, out), out, progress)
 
 
 def trackers(config: DictConfig) -> list[Tracker]:

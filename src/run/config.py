@@ -16,36 +16,19 @@ from hydra.core.config_store import ConfigStore
 from hydra.errors import CompactHydraException
 from omegaconf import DictConfig, OmegaConf
 
+from ..system.bounds import Amount, Count, OneOf, Share, Whole
+
 
 class ConfigError(CompactHydraException):
     """What a user got wrong: shown as a message, without a traceback."""
 
 
-@dataclass(frozen=True)
-class Least:
-    """A bound for a number."""
-
-    number: float
-
-
-@dataclass(frozen=True)
-class OneOf:
-    """The words that a text may be."""
-
-    options: tuple[str, ...]
-
-
-Whole = Annotated[int, Least(0)]
-Count = Annotated[int, Least(1)]
-Amount = Annotated[float, Least(0)]
-
-
 @dataclass
 class Sampling:
     temperature: Amount  # 0 is greedy
-    top_p: Amount  # 1 truncates nothing
+    top_p: Share  # 1 truncates nothing
     top_k: Whole  # 0 truncates nothing
-    max_tokens: Count  # of one reply, where the game does not say
+    max_tokens: Count  # of one reply; a game may ask for fewer
 
 
 @dataclass
@@ -82,6 +65,7 @@ class Opponent:
     path: str | None = None  # a run's directory (the snapshot that it kept), a model folder, or an adapter's
     base: str | None = None  # the model folder that an adapter stands on
     model: str | None = None  # what a server has under this name
+    policy: str | None = None  # which policy of that run; null for its first
     backend: Any = None  # a node, as of the group backend; null for the learner's own
 
 
@@ -145,6 +129,7 @@ class Config:
     name: str
     seed: int
     iterations: Whole
+    rounds: Count
     start: Annotated[str, OneOf(("previous", "base"))]
     replay: Whole
     keep: Count | None
@@ -166,6 +151,7 @@ class Config:
     imitate: Imitate
     hardware: Hardware
     stated: Stated
+    policies: dict[str, Any] = field(default_factory=dict)  # name -> what it has of its own of the nodes OWN
     players: dict[str, str] = field(default_factory=dict)
     schedule: dict[str, Any] = field(
         default_factory=dict
@@ -183,6 +169,7 @@ def register() -> None:
     schema = OmegaConf.structured(Config)
     schema.imitate = OmegaConf.structured(Imitate)
     for free in (
+        schema.policies,
         schema.players,
         schema.opponents,
         schema.imitate.learner,
@@ -211,13 +198,39 @@ def imitation_learner(config: DictConfig) -> DictConfig:
 
 
 def scheduled(config: DictConfig) -> dict[int, dict[str, Any]]:
-    """The nodes objective and learner as they hold from an iteration on, for each that `schedule` names: laid over what
-    held before."""
+    """The nodes objective and learner as they hold from an iteration on, for 0 and each that `schedule` names: laid
+    over what held before."""
     held = {node: OmegaConf.to_container(config[node], resolve=True) for node in SCHEDULED}
-    found = {}
+    found = {0: held}
     for name, over in sorted(OmegaConf.to_container(config.schedule, resolve=True).items()):  # type: ignore[union-attr]
         found[int(str(name).removeprefix("iter_"))] = held = overlaid(held, over)
     return found
+
+
+def policies(config: DictConfig) -> dict[str, dict[str, Any]]:
+    """What each policy has of its own, by name; one policy that has nothing where `policies` names none."""
+    named = OmegaConf.to_container(config.get("policies") or OmegaConf.create({}), resolve=True) or {ONLY: {}}
+    return {str(name): own or {} for name, own in named.items()}  # type: ignore[union-attr]
+
+
+def judge(config: DictConfig) -> tuple[str, str]:
+    """(policy, path) of the figure that a run is judged by: `attacker.sampled.score` names the policy, `sampled.score`
+    is the first one's."""
+    names, (first, _, rest) = list(policies(config)), str(config.metric).partition(".")
+    return (first, rest) if first in names else (names[0], str(config.metric))
+
+
+def metric_name(config: DictConfig) -> str:
+    """The name of the metric, without what it is taken from: win_rate of versus.start.win_rate, deal.score of
+    sampled.deal.score."""
+    part, *name = judge(config)[1].split(".")
+    return ".".join(name[part.startswith("versus") :])
+
+
+ONLY = "learner"
+"""The policy of a run that names none."""
+OWN = ("adapter", "objective", "learner")
+"""The nodes that a policy may have of its own."""
 
 
 SCHEDULED = ("objective", "learner")

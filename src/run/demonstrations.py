@@ -10,10 +10,10 @@ from typing import Any
 from ..data.episode import Episode
 from ..data.replay import replay
 from ..data.sample import Demonstration, Sample
-from ..games.base import Game
+from ..games.base import Game, seats
 from ..models.renderer import Renderer
 from ..models.snapshot import Snapshot
-from ..play.pairing import Seating, Seatings
+from ..play.pairing import Seating, Seatings, seated
 from ..system.files import InputError
 from ..system.seeds import derive, rng
 from .run import Run, figures
@@ -63,7 +63,8 @@ class Demonstrations:
         )  # with data of another kind only where they demonstrate at all
         matches = config.imitate.matches if split == "train" else config.imitate.validation if alone else 0
         nodes = {name: self.run.node(name) for name in ("game", "data")}
-        return {"matches": matches, "players": list(config.imitate.players), "seed": self.run.seed, **nodes}
+        who = {"players": list(config.imitate.players), "serving": self.run.served()}
+        return {"matches": matches, **who, "seed": self.run.seed, **nodes}
 
     def _seatings(self, split: str, matches: int) -> Iterator[Seating]:
         run = self.run
@@ -77,14 +78,17 @@ class Demonstrations:
         drawn = rng(run.seed, "demonstrations", split)
         for number in range(matches):
             match = f"demonstrations/{split}/{number:06d}"
+            scenario = drawn.choice(scenarios)
             players = {role: scripts[(number + seat) % len(scripts)] for seat, role in enumerate(run.game.roles)}
-            yield Seating(match, drawn.choice(scenarios), derive(run.seed, "match", match), players)
+            players = seated(run.game, scenario, players | run.serving)
+            yield Seating(match, scenario, derive(run.seed, "match", match), players)
 
 
 def demonstrate(game: Game, episode: Episode, partner_weight: float) -> list[Demonstration]:
-    """Every seat's whole chat of a match, to imitate: its legal replies at weight 1, what it was told at
+    """Every role's whole chat of a match, to imitate: its legal replies at weight 1, what it was told at
     `partner_weight`."""
     refused = {request for seat in episode.players for request in episode.refused(seat)}
+    roles = seats(game, episode.scenario)
     weight = {"system": 0.0, "user": partner_weight, "assistant": 1.0}
     return [
         Demonstration(
@@ -92,7 +96,7 @@ def demonstrate(game: Game, episode: Episode, partner_weight: float) -> list[Dem
             tuple(0.0 if each.request in refused else weight[each.role] for each in messages),
             cluster=episode.scenario.cluster,
         )
-        for seat, messages in replay(game, episode).views.items()
+        for seat, messages in replay(game, episode).views.items() if seat in roles
     ]  # fmt: skip
 
 

@@ -12,14 +12,12 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from ..credit import NothingKept
 from ..data.episode import Episode
 from ..data.store import EpisodeStore
-from ..games.base import Game
 from ..models import snapshot as snapshots
 from ..models.snapshot import Snapshot
 from ..play.arena import TooManyFailures
@@ -27,10 +25,11 @@ from ..report import manifest
 from ..report.progress import Progress
 from ..system import preempt, ranks
 from ..system.files import InputError, Locked, lock, write_json, write_text
-from .config import ConfigError, leaves
+from .config import ONLY, ConfigError, leaves, policies
 from .stages import MANIFEST, StageChanged
 
 SAVED, SUMMARY = "config.yaml", "summary.json"  # what the loop writes first and last
+SPENDING = "spending"  # folder of the ledgers
 
 
 LAUNCH = ".launch-"  # begins the names of folders in which the processes of a running job find it
@@ -190,45 +189,90 @@ def history(run: Path, what: str) -> list[int]:
     return sorted(int(path.parts[-3].removeprefix("iter_")) for path in run.glob(f"iter_*/{what}/{MANIFEST}"))
 
 
-def all_snapshots(run: Path) -> dict[str, Snapshot]:
-    """The snapshots of a run that are still there, by name: start, iter_001, …"""
-    found = {"start": "start", **{f"iter_{number:03d}": "learn" for number in history(run, "learn")}}
-    paths = {name: run / (name if what == "learn" else "iter_000") / what / MANIFEST for name, what in found.items()}
-    first = (
-        run / "iter_000" / what / MANIFEST for what in ("adapter", "start", "base")
-    )  # the last of these that was made
-    paths["start"] = next((path for path in first if path.exists()), paths["start"])
-    outputs = {name: json.loads(path.read_text())["outputs"] for name, path in paths.items() if path.exists()}
-    made = {name: restored(each.get("snapshot", each), run) for name, each in outputs.items()}
-    return {
-        name: each for name, each in made.items() if not Path(each.path).is_relative_to(run) or Path(each.path).exists()
-    }
+def rounds_of(run: Path) -> list[str]:
+    """The stages of the rounds of self-play that are finished in `run`, in order."""
+    saved(run)
+    found = [*run.glob(f"iter_*/play/{MANIFEST}"), *run.glob(f"iter_*/play/r*/{MANIFEST}")]
+    return sorted(str(path.parent.relative_to(run)) for path in found)
 
 
-def prune(run: Path, stay: Container[int]) -> None:
-    """Removes the snapshots of all iterations but those that `stay`; the start always does."""
+def all_snapshots(run: Path) -> dict[int, dict[str, Snapshot]]:
+    """The snapshots of a run that are still there: iteration (0 is the start) -> policy -> snapshot."""
+    names = list(policies(saved(run)))
+    found = {0: {name: made for name in names if (made := _start(run, name)) is not None}}
     for number in history(run, "learn"):
-        if number not in stay:
-            rmtree(run / f"iter_{number:03d}/learn/snapshot", ignore_errors=True)
+        learned = _learned(run / f"iter_{number:03d}/learn", run)
+        found[number] = {name: made for name, made in learned.items() if _there(made, run)}
+    return {number: each for number, each in found.items() if each}
 
 
-def kept(run: Path) -> Snapshot:
-    """The snapshot that a finished run kept; of an unfinished one the newest."""
+def named(number: int) -> str:
+    """What the snapshots of an iteration are called: start, iter_001, …"""
+    return f"iter_{number:03d}" if number else "start"
+
+
+def _start(run: Path, policy: str) -> Snapshot | None:
+    """A policy's start: the last of these stages that was made. (An adapter's folder had no policy in 0.1.0.)"""
+    for what in (f"adapter/{policy}", "adapter", "start", "base"):
+        if (path := run / "iter_000" / what / MANIFEST).exists():
+            outputs = json.loads(path.read_text())["outputs"]
+            made = restored(outputs.get("snapshot", outputs), run)
+            return made if _there(made, run) else None
+    return None
+
+
+def _learned(folder: Path, run: Path) -> dict[str, Snapshot]:
+    """The snapshots that a stage learn made, by policy."""
+    outputs = json.loads((folder / MANIFEST).read_text())["outputs"]
+    by_policy = {ONLY: outputs} if "snapshot" in outputs else outputs  # as 0.1.0 wrote it
+    return {name: restored(each["snapshot"], run) for name, each in by_policy.items()}
+
+
+def _there(snapshot: Snapshot, run: Path) -> bool:
+    """Whether a snapshot lies elsewhere, or has not been pruned."""
+    return not Path(snapshot.path).is_relative_to(run) or Path(snapshot.path).exists()
+
+
+def prune(run: Path, stay: Container[int], frozen: Container[tuple[str, int]] = ()) -> None:
+    """Removes the snapshots of all iterations but those that `stay`, and the `frozen` (policy, iteration) that are
+    seated; the start always stays."""
+    for number in history(run, "learn"):
+        for folder in (run / f"iter_{number:03d}/learn").glob("*/snapshot"):
+            if number not in stay and (folder.parent.name, number) not in frozen:
+                rmtree(folder, ignore_errors=True)
+
+
+def kept(run: Path) -> dict[str, Snapshot]:
+    """The snapshots that a finished run kept, by policy; of an unfinished one the newest."""
     found = all_snapshots(run)
     if not found:
         raise ConfigError(f"{run} has no snapshot yet")
     if not (run / SUMMARY).exists():
         return list(found.values())[-1]
-    best = json.loads((run / SUMMARY).read_text())["best"]
-    return found[f"iter_{best:03d}" if best else "start"]
+    best: int = json.loads((run / SUMMARY).read_text())["best"]
+    return found[best]
+
+
+def kept_of(run: Path, policy: str | None) -> Snapshot:
+    """The snapshot that `run` kept of a policy (None: of the first one)."""
+    found = kept(run)
+    if policy is not None and policy not in found:
+        raise ConfigError(f"{run} has no policy {policy}, only {', '.join(found)}")
+    return found[policy or next(iter(found))]
 
 
 def measured(config: DictConfig, run: str | None, base: str | None, which: str) -> dict[str, Snapshot]:
-    """Whom task=benchmark looks at, by name: the snapshot that `run` kept (or all that it has), or the model in
+    """Whom task=benchmark looks at, by name: the snapshots that `run` kept (or all that it has), or the model in
     `model.path`."""
     if run is not None:
         every, chosen = all_snapshots(Path(run)), kept(Path(run))
-        return {name: each for name, each in every.items() if which == "all" or each.version == chosen.version}
+        shown = {number: each for number, each in every.items() if which == "all" or each == chosen}
+        several = max(len(each) for each in shown.values()) > 1
+        return {
+            named(number) + (f"/{policy}" if several else ""): snapshot
+            for number, each in shown.items()
+            for policy, snapshot in each.items()
+        }
     if "path" not in config.model or OmegaConf.is_missing(config.model, "path"):
         raise ConfigError(
             "which model? Name a run (run=outputs/…) or a folder (model=hf model.path=…): a server scores no text"
@@ -237,33 +281,37 @@ def measured(config: DictConfig, run: str | None, base: str | None, which: str) 
     return {"model": on_disk(folder, base, "task.base")}
 
 
-def player_of(run: Path, number: int) -> Snapshot:
-    """The snapshot that played round `number` of `run`."""
-    episode = next(iter(EpisodeStore(run / f"iter_{number:03d}/play", shard=None).read()))
-    versions = set(episode.policies.values())
-    match = [snapshot for snapshot in all_snapshots(run).values() if snapshot.version in versions]
-    if not match:
+def played_by(run: Path, number: int) -> dict[str, Snapshot]:
+    """The snapshots that played the round of iteration `number` of `run`, by policy."""
+    found = all_snapshots(run)
+    if number - 1 not in found:
         raise ConfigError(
-            f"round {number} of {run} was played by {', '.join(sorted(versions))}, of which {run} has no snapshot"
+            f"iteration {number} of {run} was played by the snapshots of {named(number - 1)}, which are not there"
         )
-    return match[0]
+    return found[number - 1]
 
 
-def find_match(run: Path, match: str) -> tuple[Game, Episode]:
-    """A match of a run, and the game it was played in. ConfigError names a few ids where there is none.
-
-    Evaluation plays matches of the same id in every iteration: iter_003/eval/… is that of iteration 3, eval/… the
-    first.
-    """
-    game = instantiate(saved(run).game)
+def find_match(run: Path, match: str) -> tuple[Episode, bool]:
+    """A match of a run, and whether it is a judge's verdict. ConfigError names a few ids where there is none, and all
+    that are meant where an id is not enough: in a run of 0.1.0 evaluation's matches have the same id in every
+    iteration, and iter_003/eval/… is that of iteration 3."""
+    saved(run)
+    found: dict[str, tuple[Episode, bool]] = {}
     seen: list[str] = []
     for folder in sorted({path.parent for path in run.rglob("*.jsonl") if path.stem.isdecimal()}):
         iteration = folder.relative_to(run).parts[0]
         for episode in EpisodeStore(folder, shard=None).read():
-            if match in (episode.id, f"{iteration}/{episode.id}"):
-                return game, episode
-            seen += [episode.id] if len(seen) < 3 else []
-    raise ConfigError(f"match={match}: {run} has no such match; ids look like {', '.join(seen) or '(none is stored)'}")
+            whole = episode.id if episode.id.startswith(f"{iteration}/") else f"{iteration}/{episode.id}"
+            if match in (episode.id, whole):
+                found[whole] = episode, folder.name == "score"
+            seen += [whole] if len(seen) < 3 else []
+    if len(found) > 1:
+        raise ConfigError(f"match={match} is one of several: say {', '.join(found)}")
+    if not found:
+        raise ConfigError(
+            f"match={match}: {run} has no such match; ids look like {', '.join(seen) or '(none is stored)'}"
+        )
+    return next(iter(found.values()))
 
 
 OmegaConf.register_new_resolver("parley.run", run_directory, replace=True, use_cache=True)

@@ -7,157 +7,186 @@ can be paired.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from itertools import combinations, islice, product
-from typing import Any
+from typing import Any, TypeAlias
 
 from ..credit.base import logs
 from ..data.episode import Episode
 from ..data.sample import Demonstration, Sample
-from ..games.base import Scenario
+from ..data.scorer import judged
+from ..games.base import Scenario, seats
 from ..learners.likelihood import logprobs, mean_logprob
-from ..models.snapshot import Snapshot
-from ..play.pairing import Seating, both_seatings, self_play
+from ..play.pairing import in_turn
 from ..play.player import Sampling
-from ..play.seats import Who
 from ..report.estimates import estimate, language, paired, summarise
+from ..report.rows import Figures, Measured
 from ..system import ranks
+from .cast import History, Snapshots, Tables, names
+from .config import judge
 from .demonstrations import Demonstrations, rendered
 from .harness import Benchmark, measure
-from .parts import LEARNER, PREVIOUS, plain
-from .run import Run, figures
+from .parts import PREVIOUS, plain
+from .run import Run, of_each
+from .scoring import Scoring
 
+ALONE = "alone"  # a player by itself, in a scenario that seats one role
 DRIFT_SAMPLES = 256  # matches whose words are scored under the start
+
+Met: TypeAlias = dict[str, Mapping[str, Figures]]  # opponent -> policy -> figures
 
 
 class Evaluation:
-    """The evaluation of the snapshots of a run, in stages of that run."""
+    """The evaluation of the snapshots of a run, in stages of that run; every policy has figures of its own."""
 
     def __init__(self, run: Run) -> None:
-        self.run, self.config, self.game, self.seed = run, run.config, run.game, run.seed
-        self.demonstrations = Demonstrations(run)
+        self.run, self.config, self.game, self.seed, self.cast = run, run.config, run.game, run.seed, run.cast
+        self.policies = list(run.parts.policies)
+        self.demonstrations, self.scoring = Demonstrations(run), Scoring(run)
         self.sampling = Sampling(**plain(self.config.eval.sampling))
         self.greedy = replace(self.sampling, temperature=0.0)
 
     @property
     def against_start(self) -> bool:
         """Whether the run is judged by its matches against the start."""
-        return str(self.config.metric).startswith("versus.")
+        return judge(self.config)[1].startswith("versus.")
 
-    def measure(
-        self, number: int, snapshot: Snapshot, start: Snapshot, previous: Snapshot | None = None
-    ) -> dict[str, Any]:
-        """The figures of a snapshot: self-play on validation and test, and matches against the frozen start and its
-        predecessor.
+    def measure(self, number: int, history: History) -> dict[str, Measured]:
+        """The figures of iteration `number`, the last of `history`, by policy: self-play on validation and test, and
+        each policy in its roles against the start, and against what the others were one iteration before.
 
         Where a run is judged by `versus`, validation is played against the start, and the start meets itself for
         comparison.
         """
-        first, k, sampling = self.config.eval.start_name, self.config.eval.group, self.sampling
-        who = {LEARNER: snapshot, first: start}
-        test = self._held_out("test", self.config.eval.scenarios)
-        validation = self._held_out("validation", self.config.eval.validation)
-        often = self.config.eval.validation_group or k
-        judged = (
-            self._versus(number, "validation", first, validation, sampling, who, often) if self.against_start else None
-        )
-        found: dict[str, Any] = {
-            "validation": judged or self._self_play(number, "validation", validation, sampling, who),
-            "sampled": self._self_play(number, "sampled", test, sampling, who, k),
-            "greedy": self._self_play(
-                number, "greedy", self._held_out("test", self.config.eval.greedy), self.greedy, who
-            ),
-            "versus": {},
-            "versus_greedy": {},
-            "language": self._language(number, start),
-            "demonstrations": self._held_out_demonstrations(number, snapshot),
+        first, evaluated = self.config.eval.start_name, self.config.eval
+        often = evaluated.validation_group or evaluated.group
+        validation = self._held_out("validation", evaluated.validation)
+        fields: dict[str, Any] = {
+            "validation": self._versus(number, "validation", first, validation, self.sampling, history, often)
+            if self.against_start
+            else self._together(number, "validation", validation, self.sampling, history),
+            "sampled": self._together(number, "sampled", self._test, self.sampling, history, evaluated.group),
+            "greedy": self._together(number, "greedy", self._held_out("test", evaluated.greedy), self.greedy, history),
         }
-        if len(self.game.roles) > 1 and (self.against_start or snapshot.version != start.version):
-            found["versus"][first] = self._versus(number, "versus", first, test, sampling, who, k)
-            found["versus_greedy"][first] = self._versus(number, "versus_greedy", first, test, self.greedy, who)
-        if previous is not None and PREVIOUS in self.config.eval.opponents:
-            who = {LEARNER: snapshot, PREVIOUS: previous}
-            found["versus"][PREVIOUS] = self._versus(number, "versus", PREVIOUS, test, sampling, who, k)
-        return found
-
-    def yardsticks(self, number: int, snapshot: Snapshot) -> dict[str, Any]:
-        """The figures of a snapshot against the game's scripts that are its opponents."""
-        test, who, names = self._held_out("test", self.config.eval.scenarios), {LEARNER: snapshot}, self._scripts()
+        met: dict[str, Met] = {"versus": {}, "versus_greedy": {}}
+        moved = any(history[-1][name].version != history[0][name].version for name in self.policies)
+        if self._met(self._test) and (self.against_start or moved):
+            met = self._both(number, first, history, evaluated.group)
+        if number and self._met(self._test) and PREVIOUS in evaluated.opponents:
+            met["versus"][PREVIOUS] = self._versus(
+                number, "versus", PREVIOUS, self._test, self.sampling, history, evaluated.group
+            )
+        fields["language"] = self._language(number, history)
+        fields["demonstrations"] = self._held_out_demonstrations(number, history)
         return {
-            "versus": {name: self._versus(number, "versus", name, test, self.sampling, who) for name in names},
-            "versus_greedy": {
-                name: self._versus(number, "versus_greedy", name, test, self.greedy, who) for name in names
-            },
+            name: Measured(
+                history[-1][name].version,
+                **{field: found.get(name, {}) for field, found in fields.items()},
+                versus=_of(name, met["versus"]),
+                versus_greedy=_of(name, met["versus_greedy"]),
+            )
+            for name in self.policies
         }
 
-    def confirmed(self, number: int, snapshot: Snapshot, start: Snapshot) -> dict[str, Any]:
-        """The figures of the start or of the kept snapshot against the start, from `eval.final` new matches of each
-        scenario and seat."""
-        if not self._confirms:
-            return {}
-        first, test = self.config.eval.start_name, self._held_out("test", self.config.eval.scenarios)
-        who = {LEARNER: snapshot, first: start}
+    def against_scripts(self, number: int, history: History, measured: Mapping[str, Measured]) -> dict[str, Measured]:
+        """`measured` with what only the start and the kept iteration play: the game's scripts that are opponents, and
+        `eval.final` new matches of each scenario and seat against the start. Where a scenario seats one role alone,
+        the figures of each script in that role."""
+        met: dict[str, Met] = {"versus": {}, "versus_greedy": {}}
+        for name in self._scripts() if self._met(self._test) else []:
+            for field, found in self._both(number, name, history).items():
+                met[field] |= found
+        alone = {name: self._alone(name) for name in self._scripts() if self._single(self._test)}
+        if self._confirms:
+            first, final = self.config.eval.start_name, self.config.eval.final
+            met["versus"][first] = self._versus(number, "final", first, self._test, self.sampling, history, final)
         return {
-            "versus": {first: self._versus(number, "final", first, test, self.sampling, who, self.config.eval.final)}
+            name: replace(
+                each,
+                versus={**each.versus, **_of(name, met["versus"])},
+                versus_greedy={**each.versus_greedy, **_of(name, met["versus_greedy"])},
+                alone=alone,
+            )
+            for name, each in measured.items()
         }
 
     @property
     def _confirms(self) -> bool:
         return self.against_start and self.config.eval.final is not None
 
-    def benchmark(self, number: int, snapshot: Snapshot, bench: Benchmark) -> dict[str, Any]:
-        """The figures of a snapshot on `bench`, by task and metric."""
-        name = f"iter_{number:03d}/benchmark"
-        self.run.done[name] = done = measure(bench, snapshot, self.run.out / name, self.config, self.run.progress)
-        found: dict[str, Any] = done.outputs
+    def benchmark(
+        self, number: int, history: History, measured: Mapping[str, Measured], bench: Benchmark
+    ) -> dict[str, Measured]:
+        """`measured` with the figures of each snapshot on `bench`, by task and metric."""
+        found = {}
+        for policy, each in measured.items():
+            name = f"iter_{number:03d}/benchmark/{policy}"
+            done = measure(bench, history[-1][policy], self.run.out / name, self.config, self.run.progress)
+            self.run.done[name] = done
+            found[policy] = replace(each, benchmark=done.outputs)
         return found
 
-    def improvement(self, number: int, metric: str) -> dict[str, float | None]:
-        """The paired difference in greedy self-play between a snapshot and the start, over every held-out scenario."""
-        name = "iter_{:03d}/eval/greedy"
-        return ranks.shared(
-            lambda: paired(self.run.episodes(name.format(0)), self.run.episodes(name.format(number)), metric).to_json()
-        )
+    def improvement(self, number: int, metric: str) -> dict[str, Any]:
+        """The paired difference in greedy self-play between each policy and its start, over every held-out scenario."""
+        found = self._gained("greedy", number)
+        return {name: gains[metric] for name, gains in found.items() if metric in gains}
 
     def gains(self, number: int) -> dict[str, Any]:
-        """What a snapshot gained against the start, by metric: its figures less those of the start against itself, in
+        """What each policy gained against the start, by metric: its figures less those of the start against itself, in
         matches of the same scenarios, seats and seeds."""
-        folder = f"eval/{'final' if self._confirms else 'versus'}/{self.config.eval.start_name}"
+        return self._gained(f"{'final' if self._confirms else 'versus'}/{self.config.eval.start_name}", number)
 
-        def work() -> dict[str, Any]:
-            before, after = (list(self.run.episodes(f"iter_{each:03d}/{folder}")) for each in (0, number))
-            both = summarise(before, [LEARNER]).keys() & summarise(after, [LEARNER]).keys()
-            return {name: paired(before, after, name, [LEARNER]).to_json() for name in sorted(both)}
+    def _gained(self, what: str, number: int) -> dict[str, dict[str, Any]]:
+        """Policy -> metric -> the paired difference between the matches `what` of iteration `number` and the
+        start's."""
+        return ranks.shared(partial(self._paired, what, number))
 
-        return ranks.shared(work)
+    def _paired(self, what: str, number: int) -> dict[str, dict[str, Any]]:
+        before, after = (list(self._judged(f"iter_{each:03d}/eval/{what}")) for each in (0, number))
+        found: dict[str, dict[str, Any]] = {}
+        for name in self.policies:
+            both = summarise(before, [name]).keys() & summarise(after, [name]).keys()
+            found[name] = {each: paired(before, after, each, [name]).to_json() for each in sorted(both)}
+        return found
 
-    def tournament(self, snapshots: Mapping[str, Snapshot]) -> dict[str, dict[str, Any]]:
-        """Every snapshot against every other and the game's scripts, both seatings: [player][opponent] -> figures."""
-        test, sampling = self._held_out("test", self.config.eval.scenarios), self.sampling
-        versions = {name: snapshot.version for name, snapshot in snapshots.items()}
-        table: dict[str, dict[str, Any]] = {name: {} for name in snapshots}
-        pairs = [*combinations(snapshots, 2), *product(snapshots, self._scripts())]
-        for one, other in pairs:
-            name = f"tournament/{one}/{other}"
-            seatings = both_seatings(self.game, test, one, other, self.seed, name)
-            who = {key: snapshots[key] for key in (one, other) if key in snapshots}
+    def tournament(self, history: Mapping[int, Snapshots]) -> dict[str, dict[str, Any]]:
+        """Every snapshot (policy@iteration, the start's is @0) against every other that can play the other roles, and
+        the game's scripts: [player][opponent] -> figures.
 
-            def work(
-                name: str = name, seatings: Any = seatings, who: Who = who, one: str = one, other: str = other
-            ) -> dict[str, Any]:
-                return self.run.play(
-                    name,
-                    seatings,
-                    lambda played: {each: figures(played, [each]) for each in (one, other)},
-                    sampling,
-                    who,
-                )
-
-            found = self.run.stage(name, {"players": versions, "sampling": asdict(sampling)}, work)
-            for player, opponent in ((one, other), (other, one)):
-                table.setdefault(player, {})[opponent] = found[player]
+        Where a scenario seats one role alone, [player]["alone"] are the figures of each in that role.
+        """
+        snapshots = {f"{name}@{at}": each for at, them in history.items() for name, each in them.items()}
+        table: dict[str, dict[str, Any]] = {name: {} for name in (*snapshots, *self._scripts())}
+        met, single = self._met(self._test), self._single(self._test)
+        for one, other in [*combinations(snapshots, 2), *product(snapshots, self._scripts())] if met else []:
+            if tables := self.cast.meeting(one, other):
+                found = self._entered(f"tournament/{one}/{other}", tables, met, snapshots, (one, other))
+                table[one][other], table[other][one] = found[one], found[other]
+        for name in table if single else []:
+            tables = [(role, self.cast.all(name)) for role in self.game.roles]
+            table[name][ALONE] = self._entered(f"tournament/{name}/{ALONE}", tables, single, snapshots, (name,))[name]
         return table
+
+    def _entered(
+        self,
+        name: str,
+        tables: Tables,
+        scenarios: Sequence[Scenario],
+        snapshots: Snapshots,
+        players: tuple[str, ...],
+    ) -> dict[str, Any]:
+        """The figures of each of `players` in one pairing of a tournament."""
+        who = {key: snapshots[key] for key in players if key in snapshots}
+        seatings = in_turn(self.game, scenarios, tables, self.seed, name)
+        versions = self.run.versions(players, who) | self.run.served()
+        inputs = {"players": versions, "sampling": asdict(self.sampling)}
+        look = partial(of_each, players=players)
+        found: dict[str, Any] = self.run.stage(
+            name, inputs, partial(self.run.play, name, seatings, look, self.sampling, who)
+        )
+        return found
 
     # --- matches -----------------------------------------------------------------------------------------------------
 
@@ -165,16 +194,41 @@ class Evaluation:
         """The opponents that are scripts of the game."""
         return [name for name in self.config.eval.opponents if name != PREVIOUS]
 
+    @property
+    def _test(self) -> Sequence[Scenario]:
+        return self._held_out("test", self.config.eval.scenarios)
+
     def _held_out(self, split: str, count: int | None) -> Sequence[Scenario]:
         """The first scenarios of a split (None: all): the same for every iteration and seed, so that differences can be
         paired."""
         return self.game.scenarios(split)[:count]
 
-    def _self_play(
-        self, number: int, what: str, scenarios: Sequence[Scenario], sampling: Sampling, who: Who, k: int = 1
+    def _met(self, scenarios: Sequence[Scenario]) -> list[Scenario]:
+        """Those of `scenarios` in which players meet."""
+        return [each for each in scenarios if len(seats(self.game, each)) > 1]
+
+    def _single(self, scenarios: Sequence[Scenario]) -> list[Scenario]:
+        """Those of `scenarios` that seat one role alone."""
+        return [each for each in scenarios if len(seats(self.game, each)) == 1]
+
+    def _alone(self, name: str) -> dict[str, Any]:
+        """The figures of an opponent in scenarios for one, which are the same in every iteration."""
+        tables = [(role, self.cast.all(name)) for role in self.game.roles]
+        scenarios = self._single(self._test)
+        return self._played(0, f"{ALONE}/{name}", tables, scenarios, self.sampling, [], 1, [name])[name]
+
+    def _together(
+        self, number: int, what: str, scenarios: Sequence[Scenario], sampling: Sampling, history: History, k: int = 1
     ) -> dict[str, Any]:
-        seatings = self_play(self.game, scenarios, LEARNER, self.seed, f"eval/{what}", k)
-        return self._played(number, what, seatings, sampling, who)
+        """Everybody as `players` says."""
+        tables = [("", self.cast.table)]
+        return self._played(number, what, tables, scenarios, sampling, history, k)
+
+    def _both(self, number: int, other: str, history: History, k: int = 1) -> dict[str, Met]:
+        """`other` met on the test split: sampled `k` times, and greedily."""
+        sampled = self._versus(number, "versus", other, self._test, self.sampling, history, k)
+        greedy = self._versus(number, "versus_greedy", other, self._test, self.greedy, history)
+        return {"versus": {other: sampled}, "versus_greedy": {other: greedy}}
 
     def _versus(
         self,
@@ -183,87 +237,129 @@ class Evaluation:
         other: str,
         scenarios: Sequence[Scenario],
         sampling: Sampling,
-        who: Who,
+        history: History,
         k: int = 1,
     ) -> dict[str, Any]:
-        seatings = both_seatings(self.game, scenarios, LEARNER, other, self.seed, f"eval/{what}/{other}", k)
-        return self._played(number, f"{what}/{other}", seatings, sampling, who)
+        """Each policy in each of its roles against `other`."""
+        tables = self.cast.backwards(number) if other == PREVIOUS else self.cast.every(other)
+        return self._played(number, f"{what}/{other}", tables, self._met(scenarios), sampling, history, k)
 
     def _played(
-        self, number: int, what: str, seatings: Iterable[Seating], sampling: Sampling, who: Who
+        self,
+        number: int,
+        what: str,
+        tables: Tables,
+        scenarios: Sequence[Scenario],
+        sampling: Sampling,
+        history: History,
+        k: int,
+        players: Sequence[str] = (),
     ) -> dict[str, Any]:
-        name = f"iter_{number:03d}/eval/{what}"
-        versions = {key: snapshot.version for key, snapshot in who.items()} | self.run.versions(
-            [what.rpartition("/")[2]]
-        )
+        """The figures of each policy (or of `players`) in the matches at `tables`, `k` of each scenario at each."""
+        name, who = f"iter_{number:03d}/eval/{what}", self.cast.snapshots(names(tables), history)
+        versions = self.run.versions(names(tables), who) | self.run.served()
         inputs = {"players": versions, "sampling": asdict(sampling), "game": self.run.node("game")}
-        return self.run.stage(
-            name, inputs, lambda: self.run.play(name, seatings, lambda found: figures(found, [LEARNER]), sampling, who)
-        )
+        seatings = in_turn(self.game, scenarios, tables, self.seed, name, k)
+        look = partial(of_each, players=players or self.policies)
+        played = self.run.stage(name, inputs, partial(self.run.play, name, seatings, look, sampling, who))
+        scores = self.scoring.score(name)
+        return {policy: scores.get(policy, {}) | found for policy, found in played.items()}
+
+    def _judged(self, name: str) -> Iterator[Episode]:
+        """The stored matches of a stage, the scorer's scores among their metrics."""
+        return judged(self.scoring.matches(name))
 
     # --- texts -------------------------------------------------------------------------------------------------------
 
-    def _language(self, number: int, start: Snapshot) -> dict[str, Any]:
-        """How the snapshot's sampled words read, and how likely the start finds them (language drift)."""
+    def _language(self, number: int, history: History) -> dict[str, Any]:
+        """How each policy's sampled words read, and how likely its start finds them (language drift)."""
+        start = history[0]
+        inputs = {"start": {name: each.version for name, each in start.items()}}
         name = f"iter_{number:03d}/eval/language"
+        found: dict[str, Any] = self.run.stage(
+            name, inputs, partial(self._drift, start), alone=partial(self._said, number)
+        )
+        return found
 
-        def said() -> tuple[dict[str, Any], list[Sample]]:
-            episodes = self.run.episodes(f"iter_{number:03d}/eval/sampled")
-            return language(episodes, [LEARNER]), everything_said(list(islice(episodes, DRIFT_SAMPLES)))
+    def _said(self, number: int) -> dict[str, tuple[dict[str, float], list[Sample]]]:
+        """Of each policy how its words read, and the words themselves in the first matches."""
+        episodes = self.run.episodes(f"iter_{number:03d}/eval/sampled")
+        first = list(islice(episodes, DRIFT_SAMPLES))
+        return {name: (language(episodes, [name]), everything_said(first, name)) for name in self.policies}
 
-        def work() -> dict[str, Any]:
-            words, samples = ranks.shared(said)
-            scored = samples and start.served is None  # a server scores no text
-            return words | ({"start_logprob": mean_logprob(samples, start, self.config.hardware)} if scored else {})
+    def _drift(
+        self, start: Snapshots, said: Mapping[str, tuple[dict[str, float], list[Sample]]]
+    ) -> dict[str, dict[str, float]]:
+        found = {}
+        for name, (words, samples) in said.items():
+            scored = samples and start[name].served is None  # a server scores no text
+            logprob = mean_logprob(samples, start[name], self.config.hardware) if scored else None
+            found[name] = words if logprob is None else {**words, "start_logprob": logprob}
+        return found
 
-        return self.run.stage(name, {"start": start.version}, work)
-
-    def _held_out_demonstrations(self, number: int, snapshot: Snapshot) -> dict[str, Any]:
-        """How likely the snapshot finds demonstrations of the validation split, and how far it is from their source
+    def _held_out_demonstrations(self, number: int, history: History) -> dict[str, Any]:
+        """How likely each policy finds demonstrations of the validation split, and how far it is from their source
         where that is known.
 
         `logprob`: log p(demonstration) in nats; `kl`: log p of its source less that, whose mean estimates KL(source ||
         model) without bias; `gain`: `logprob` less the start's, paired, which is by how much `kl` has fallen. {} where
         there are none, or the model is behind a server, which scores no text.
         """
-        wanted = self.demonstrations.inputs("validation")
-        if snapshot.served is not None or (self.run.parts.data is None and not wanted["matches"]):
+        wanted, newest = self.demonstrations.inputs("validation"), history[-1]
+        served = any(each.served is not None for each in newest.values())
+        if served or (self.run.parts.data is None and not wanted["matches"]):
             return {}
         self.demonstrations.play("validation")
-
-        def held() -> tuple[list[Demonstration], list[Sample]]:
-            demos = self.demonstrations("validation")[: self.config.eval.validation]
-            return demos, rendered(demos, snapshot)
-
-        def work() -> dict[str, Any]:
-            demos, samples = ranks.shared(held)
-            if not samples:
-                return {}
-            found = logprobs(samples, snapshot, self.config.hardware)
-            clusters = [demo.cluster or demo.id for demo in demos]
-            further = [
-                (demo.logprob - mine, cluster)
-                for demo, mine, cluster in zip(demos, found, clusters, strict=True)
-                if demo.logprob is not None
-            ]
-            distance = {"kl": estimate(*zip(*further, strict=True)).to_json()} if further else {}
-            return {
-                "logprob": estimate(found, clusters).to_json(),
-                **distance,
-                "each": [*zip(clusters, found, strict=True)],
-            }
-
         name = "iter_{:03d}/eval/demonstrations"
-        inputs = {"snapshot": snapshot.version, "at_most": self.config.eval.validation, **wanted}
-        made = dict(self.run.stage(name.format(number), inputs, work))
-        each, first = made.pop("each", []), self.run.outputs(name.format(0)).get("each", [])
-        if number and each:
-            gains = [now - before for (_, before), (_, now) in zip(first, each, strict=True)]
-            made["gain"] = estimate(gains, [cluster for cluster, _ in each]).to_json()
-        return made
+        versions = {policy: each.version for policy, each in newest.items()}
+        inputs = {"snapshots": versions, "at_most": self.config.eval.validation, **wanted}
+        made = self.run.stage(
+            name.format(number), inputs, partial(self._likely, newest), alone=partial(self._demonstrated, newest)
+        )
+        first = self.run.outputs(name.format(0)) if number else {}
+        return {policy: _with_gain(each, first.get(policy, {}).get("each", [])) for policy, each in made.items()}
+
+    def _demonstrated(self, newest: Snapshots) -> tuple[list[Demonstration], list[Sample]]:
+        """The held-out demonstrations, and the same in tokens, which are the same for all policies."""
+        demos = self.demonstrations("validation")[: self.config.eval.validation]
+        return demos, rendered(demos, next(iter(newest.values())))
+
+    def _likely(self, newest: Snapshots, held: tuple[list[Demonstration], list[Sample]]) -> dict[str, dict[str, Any]]:
+        demos, samples = held
+        if not samples:
+            return {}
+        hardware = self.config.hardware
+        return {name: _likelihood(demos, logprobs(samples, each, hardware)) for name, each in newest.items()}
 
 
-def everything_said(episodes: Collection[Episode]) -> list[Sample]:
-    """All that language models said in `episodes`, legal or not, for scoring only."""
-    said = ((log, {turn.request: (1.0, 1.0) for turn in log.episode.turns if turn.call}) for log in logs(episodes))
+def _of(policy: str, met: Met) -> dict[str, Figures]:
+    """The figures of one policy by opponent, of those that it met."""
+    return {other: found[policy] for other, found in met.items() if found.get(policy)}
+
+
+def _likelihood(demos: Sequence[Demonstration], found: Sequence[float]) -> dict[str, Any]:
+    clusters = [demo.cluster or demo.id for demo in demos]
+    further = [
+        (demo.logprob - mine, cluster)
+        for demo, mine, cluster in zip(demos, found, clusters, strict=True)
+        if demo.logprob is not None
+    ]
+    distance = {"kl": estimate(*zip(*further, strict=True)).to_json()} if further else {}
+    return {"logprob": estimate(found, clusters).to_json(), **distance, "each": [*zip(clusters, found, strict=True)]}
+
+
+def _with_gain(made: Mapping[str, Any], first: Sequence[tuple[str, float]]) -> dict[str, Any]:
+    """Figures without the single values, and with the paired difference to the start's, `first`."""
+    figures, each = {name: value for name, value in made.items() if name != "each"}, made["each"]
+    if first:
+        gains = [now - before for (_, before), (_, now) in zip(first, each, strict=True)]
+        figures["gain"] = estimate(gains, [cluster for cluster, _ in each]).to_json()
+    return figures
+
+
+def everything_said(episodes: Collection[Episode], player: str) -> list[Sample]:
+    """All that the language model `player` said in `episodes`, legal or not, for scoring only."""
+    said = (
+        (log, {turn.request: (1.0, 1.0) for turn in log.episode.own if turn.call}) for log in logs(episodes, player)
+    )
     return [sample for log, numbers in said for sample in log.samples(numbers)]

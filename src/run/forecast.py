@@ -154,7 +154,7 @@ def words(it: Forecast, learner: LightningLearner, config: DictConfig) -> Iterat
         f"an epoch; {it.epochs} epoch{'s' * (it.epochs > 1)} of them are {steps:,}."
     )
     if it.data.first:
-        yield _rounds(it, learner.batch_utterances, config.iterations, config.replay)
+        yield _rounds(it, learner.batch_utterances, config.iterations * config.rounds, config.replay)
     yield _rates(learner, steps)
     for name, changes in sorted(OmegaConf.to_container(config.schedule, resolve=True).items()):  # type: ignore[union-attr]
         yield f"From {name} on: {', '.join(f'{key}={value}' for key, value in leaves(changes))}."

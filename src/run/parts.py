@@ -7,18 +7,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..credit import Credit
-from ..data.scorer import Scorer
+from ..data.scorer import Judge, Scorer
 from ..games.base import Game
 from ..learners.base import Learner
 from ..play.seats import Opponent
 from .harness import Benchmark
 
-LEARNER, PREVIOUS = "learner", "previous"
+PREVIOUS = "previous"  # the opponent that is the snapshot of the iteration before
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How an iteration learns: the nodes objective and learner as they hold for it, and what they build."""
+    """How a policy learns in an iteration: the nodes objective and learner as they hold for it, and what they build."""
 
     nodes: Mapping[str, Any]
     credit: Credit
@@ -26,31 +26,34 @@ class Recipe:
 
 
 @dataclass(frozen=True, slots=True)
+class Policy:
+    """What learns under one name: the adapter that it trains (None: all weights), and its recipes, each under the
+    iteration from which on it holds."""
+
+    adapter: Any  # create(base, folder, seed) -> Snapshot
+    adapter_node: Any  # what builds it
+    recipes: Mapping[int, Recipe]
+
+    def recipe(self, number: int) -> Recipe:
+        """How iteration `number` learns."""
+        return self.recipes[max(each for each in self.recipes if each <= number)]
+
+
+@dataclass(frozen=True, slots=True)
 class Parts:
-    """What an experiment is composed of, built from its config by `runs.build`."""
+    """What an experiment is composed of, built from its config by `run.build`."""
 
     config: Any  # parley.run.config.Config, composed
     game: Game
     model: Any  # a model source: create(folder, conversations, seed) -> Snapshot
     backend: Any  # backend() -> Backend
-    credit: Credit
-    learner: Learner
+    policies: Mapping[str, Policy]  # what learns, by name
     imitator: Learner  # the learner as imitation uses it
-    adapter: Any  # create(base, folder, seed) -> Snapshot; None: all weights are trained
     # demonstrations(game, split) -> Iterable[Demonstration], besides those of the game's scripts; None for none
     data: Any
-    scorer: Scorer | None = None  # what it says of a round's matches is told to credit
+    scorer: Scorer | Judge | None = None  # what it says of matches is told to credit, and stands among the figures
     opponents: Mapping[str, Opponent] = field(default_factory=dict)  # who else may be seated, by name
     benchmark: Benchmark | None = None
-    changes: Mapping[int, Recipe] = field(
-        default_factory=dict
-    )  # from which iteration on the schedule has another recipe
-
-    def recipe(self, number: int) -> Recipe:
-        """How iteration `number` learns."""
-        if begun := [each for each in self.changes if each <= number]:
-            return self.changes[max(begun)]
-        return Recipe({node: plain(self.config[node]) for node in ("objective", "learner")}, self.credit, self.learner)
 
 
 def plain(node: Any) -> Any:

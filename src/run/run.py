@@ -1,13 +1,16 @@
 """An experiment at work: the parts it is composed of, and the stages of its run directory.
 
-Here it is said how a stage is done and how matches are played into one; which stages there are is the loop's, and
-evaluation's.
+How a stage is done and how matches are played into one is said here. Which stages there are is said by those that are
+given a Run: Start, Loop, Evaluation, Demonstrations, Scoring.
 """
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +18,19 @@ from rich.console import Console
 
 from ..data.episode import Episode
 from ..data.store import Matches
+from ..games.base import Game
 from ..play.arena import Report
 from ..play.pairing import Seating
 from ..play.player import Sampling
-from ..play.seats import Table, Watch, Who
-from ..report.estimates import summarise, to_json
+from ..play.seats import Seats, Sitting, Watch, Who
+from ..report.estimates import Tally, summarise, to_json
 from ..report.progress import Progress
 from ..system import ranks
 from ..system.files import digest
+from .cast import Cast
+from .directory import SPENDING
 from .parts import Parts, plain
-from .stages import Clock, Done, stage
+from .stages import Clock, Done, finished, stage
 
 
 class Run:
@@ -33,8 +39,10 @@ class Run:
     def __init__(self, parts: Parts, out: Path, progress: Progress) -> None:
         self.parts, self.config, self.game = parts, parts.config, parts.game
         self.out, self.progress = out, progress
-        self.seed = int(parts.config.seed)
-        self.table = Table(self.game, parts.backend, self.config.play.in_flight, parts.opponents)
+        self.seed, self.cast = int(parts.config.seed), cast_of(parts)
+        self.seats = Seats(
+            self.game, parts.backend, self.config.play.in_flight, parts.opponents, ledgers=out / SPENDING
+        )
         self.done: dict[str, Done] = {}
         self.clock = Clock()
         self._nodes: dict[str, Any] = {}
@@ -51,11 +59,32 @@ class Run:
             )
         return self._nodes[name]
 
-    def stage(self, name: str, inputs: Mapping[str, Any], work: Callable[[], Any]) -> Any:
-        """Does the stage `name` unless it is finished; gives back what it gave."""
-        done = stage(self.out / name, inputs, work)
+    def stage(
+        self,
+        name: str,
+        inputs: Mapping[str, Any],
+        work: Callable[..., Any] | None = None,
+        alone: Callable[[], Any] | None = None,
+    ) -> Any:
+        """Does the stage `name` unless it is finished; returns its outputs (plain JSON).
+
+        `alone` is called on rank 0 only, for what reads and writes files. `work` is called on every rank, with what
+        `alone` returned where there is one; without `work` the outputs are what `alone` returned.
+        """
+
+        def both() -> Any:
+            given = [] if alone is None else [ranks.shared(alone)]
+            return given[0] if work is None else work(*given)
+
+        done = stage(self.out / name, inputs, both)
         self.done.setdefault(name, done)
         return done.outputs
+
+    def recall(self, name: str) -> Any:
+        """The outputs of a stage that was finished before; None where it was not."""
+        if name not in self.done and (done := ranks.shared(lambda: finished(self.out / name))) is not None:
+            self.done[name] = done
+        return self.done[name].outputs if name in self.done else None
 
     def play(
         self,
@@ -64,14 +93,26 @@ class Run:
         look: Callable[[Matches], dict[str, Any]],
         sampling: Sampling | None = None,
         snapshots: Who | None = None,
+        game: Game | None = None,
     ) -> dict[str, Any]:
-        """Plays what is owed of `seatings` into the folder `name`; gives back what rank 0 sees when it looks at all its
-        episodes.
+        """Plays what is owed of `seatings` into the folder `name`; returns what rank 0 sees when it looks at all its
+        matches.
 
-        Players are the game's scripts, a person, or the language models of `snapshots`, by name.
+        Players are the game's scripts, a person, or the language models of `snapshots`, by name. `game` is played in
+        place of the run's.
         """
-        self.table.play(self.out / name, seatings, sampling or Sampling(), snapshots or {}, self._watch(name))
-        return ranks.shared(lambda: look(self.episodes(name)))
+        with self.seated(sampling or Sampling(), snapshots or {}, game) as sitting:
+            matches = self.sit(sitting, name, seatings)
+        return ranks.shared(lambda: look(matches))
+
+    def seated(self, sampling: Sampling, snapshots: Who, game: Game | None = None) -> AbstractContextManager[Sitting]:
+        """Players who stay seated over several calls of `sit`: for the rounds of an iteration."""
+        return (self.seats if game is None else replace(self.seats, game=game)).open(sampling, snapshots)
+
+    def sit(self, sitting: Sitting, name: str, seatings: Iterable[Seating]) -> Matches:
+        """Plays what is owed of `seatings` into the folder `name`; returns all its matches."""
+        sitting.play(self.out / name, seatings, self._watch(name))
+        return self.episodes(name)
 
     def _watch(self, name: str) -> Watch:
         """A progress bar for the stage `name`; a person has the terminal to themselves."""
@@ -84,9 +125,19 @@ class Run:
 
         return watch
 
-    def versions(self, names: Iterable[str]) -> dict[str, str]:
-        """The versions of those of `names` that are opponents from the config."""
-        return {name: self.parts.opponents[name].snapshot.version for name in names if name in self.parts.opponents}
+    def versions(self, names: Iterable[str], snapshots: Who) -> dict[str, str]:
+        """The versions of the language models among `names`: those of `snapshots`, and opponents from the config."""
+        models = {name: each.snapshot for name, each in self.parts.opponents.items()} | dict(snapshots)
+        return {name: models[name].version for name in names if name in models}
+
+    @property
+    def serving(self) -> dict[str, str]:
+        """Who sits in the game's services, where that is not the game's own: service -> player, in every stage."""
+        return self.cast.serving
+
+    def served(self) -> dict[str, str]:
+        """The same as an input of stages: service -> version of who sits there."""
+        return {service: self.versions([name], {}).get(name, name) for service, name in self.serving.items()}
 
     def episodes(self, name: str) -> Matches:
         """The stored matches of the stage `name`, by id."""
@@ -105,14 +156,36 @@ class Run:
         return {"seconds": round(wall, 1), "cpu_seconds": round(cpu, 1)}
 
     def seconds(self, prefix: str) -> dict[str, float]:
-        """Wall seconds of the finished stages below the folder `prefix`, by the stage's name."""
-        mine = {name: done for name, done in self.done.items() if name.startswith(f"{prefix}/")}
-        return {name.removeprefix(f"{prefix}/"): round(done.seconds, 2) for name, done in mine.items()}
+        """Wall seconds of the finished stages below the folder `prefix`, by the stage's name; those of an iteration's
+        rounds together."""
+        found: dict[str, float] = defaultdict(float)
+        for name, done in self.done.items():
+            if name.startswith(f"{prefix}/"):
+                found[_ROUND.sub("", name.removeprefix(f"{prefix}/"))] += done.seconds
+        return {name: round(seconds, 2) for name, seconds in found.items()}
+
+
+_ROUND = re.compile(r"/r\d+")
+
+
+def cast_of(parts: Parts) -> Cast:
+    """Who sits where, as the config of `parts` says."""
+    players = {str(role): str(name) for role, name in plain(parts.config.players).items()}
+    return Cast(parts.game, players, tuple(parts.policies), str(parts.config.eval.start_name))
 
 
 def figures(episodes: Iterable[Episode], players: Iterable[str] | None = None) -> dict[str, Any]:
     """Every metric of the episodes with its interval, as JSON."""
     return to_json(summarise(episodes, players))
+
+
+def of_each(episodes: Iterable[Episode], players: Iterable[str]) -> dict[str, Any]:
+    """The figures of each of `players`, by name."""
+    tallies = {name: Tally([name]) for name in players}
+    for episode in episodes:
+        for tally in tallies.values():
+            tally.add(episode)
+    return {name: to_json(tally.figures()) for name, tally in tallies.items()}
 
 
 def _advance(bar: Any) -> Callable[[Report], None]:

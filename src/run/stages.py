@@ -60,9 +60,9 @@ class Done:
 def stage(folder: Path, inputs: Any, work: Callable[[], Any]) -> Done:
     """Runs `work` once: its return value (plain JSON) stands in `folder`'s manifest, beside the digest of `inputs`.
 
-    Every rank works; rank 0 decides whether for all of them, and its return value is the one that counts. What a
-    process that was cut off spent is counted, to within `TICK_S` where it was killed. StageChanged when the folder was
-    finished with other inputs.
+    All ranks call `work`; rank 0 decides whether to skip, and its return value is stored. What a process that was cut
+    off spent is counted, to within `TICK_S` where it was killed; time that an inner stage takes is the inner stage's
+    alone. StageChanged when the folder was finished with other inputs.
     """
     path, wanted = folder / MANIFEST, digest(inputs)
     if (manifest := ranks.shared(lambda: _finished(path, wanted))) is not None:
@@ -72,7 +72,7 @@ def stage(folder: Path, inputs: Any, work: Callable[[], Any]) -> Done:
     earlier = ranks.shared(lambda: _spent(folder))
     with _metered(folder) as meter:
         outputs = work()
-        wall, cpu = meter()
+        wall, cpu = meter.read()
     seconds, cpu_seconds = earlier[0] + wall, earlier[1] + sum(ranks.gathered(cpu))
     manifest = {
         "inputs": wanted,
@@ -82,6 +82,16 @@ def stage(folder: Path, inputs: Any, work: Callable[[], Any]) -> Done:
     }
     outputs = ranks.shared(lambda: _written(path, manifest))
     return Done(outputs, seconds, cpu_seconds, False, earlier)
+
+
+def finished(folder: Path) -> Done | None:
+    """A stage that was finished before, whatever its inputs were; None of one that is still to do. For rank 0."""
+    path = folder / MANIFEST
+    if not path.exists():
+        return None
+    manifest = json.loads(path.read_text())
+    spent = manifest["seconds"], manifest["cpu_seconds"]
+    return Done(manifest["outputs"], *spent, True, spent)
 
 
 def _finished(path: Path, wanted: str) -> dict[str, Any] | None:
@@ -96,20 +106,41 @@ def _finished(path: Path, wanted: str) -> dict[str, Any] | None:
     return manifest
 
 
-@contextmanager
-def _metered(folder: Path) -> Iterator[Callable[[], tuple[float, float]]]:
-    """Gives what tells the (wall, CPU) seconds of this process since now, and keeps them in a file of `folder`
-    meanwhile."""
-    wall, cpu = time.perf_counter(), time.process_time()
-    path, over = folder / f"{SPENT}{ranks.rank()}-{time.time_ns()}", Event()
+class _Meter:
+    """Counts the (wall, CPU) seconds of this process while it runs."""
 
-    def meter() -> tuple[float, float]:
-        return time.perf_counter() - wall, time.process_time() - cpu
+    def __init__(self) -> None:
+        self._spent, self._since = (0.0, 0.0), _now()
+        self._running = True
+
+    def read(self) -> tuple[float, float]:
+        """What has been counted."""
+        if not self._running:
+            return self._spent
+        return self._spent[0] + _now()[0] - self._since[0], self._spent[1] + _now()[1] - self._since[1]
+
+    def run(self, on: bool) -> None:
+        """Goes on, or stands still."""
+        self._spent, self._since, self._running = self.read(), _now(), on
+
+
+def _now() -> tuple[float, float]:
+    return time.perf_counter(), time.process_time()
+
+
+_METERS: list[_Meter] = []  # of the stages that are at work, the outermost first; the last one runs
+
+
+@contextmanager
+def _metered(folder: Path) -> Iterator[_Meter]:
+    """Counts the seconds of this process from now on, and keeps them in a file of `folder` meanwhile. The meter of the
+    stage around this one stands still."""
+    meter, path, over = _Meter(), folder / f"{SPENT}{ranks.rank()}-{time.time_ns()}", Event()
 
     def note() -> None:
         draft = path.with_name(f"{path.name}.tmp")
         with suppress(OSError):  # a full disk is told by the work
-            draft.write_text(json.dumps(meter()))
+            draft.write_text(json.dumps(meter.read()))
             draft.rename(path)
 
     def tick() -> None:
@@ -118,9 +149,15 @@ def _metered(folder: Path) -> Iterator[Callable[[], tuple[float, float]]]:
 
     ticking = Thread(target=tick, name=f"time of {folder.name}", daemon=True)
     ticking.start()
+    for outer in _METERS[-1:]:
+        outer.run(False)
+    _METERS.append(meter)
     try:
         yield meter
     finally:
+        _METERS.pop()
+        for outer in _METERS[-1:]:
+            outer.run(True)
         over.set()
         ticking.join()
         note()

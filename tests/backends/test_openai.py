@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 from parley.backends.openai import OpenAIBackend, Served, most_tokens, served
-from parley.backends.spending import Ledger, SpendingLimit
 from parley.games.base import Message, Options
 from parley.models.snapshot import Snapshot
 from parley.play.player import Completion, Prompt, Sampling
 from parley.system.files import InputError
+from parley.system.spending import Ledger, SpendingLimit
 
 from openai_server import KEY, REAL, Server, completion, model_name
 

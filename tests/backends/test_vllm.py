@@ -345,6 +345,81 @@ def test_the_next_backend_takes_over_the_engine(models):
     assert len([engine for engine in vllm.IDLE if engine.shape == before[0].shape]) == 1
 
 
+@pytest.mark.parametrize("tie", [True, False], ids=["tied", "untied"])
+def test_weights_in_training_answer_as_a_fresh_load_and_no_old_prefix_is_read(backend, models, tmp_path, tie):
+    """The same prompts, of several cache blocks, before and after each update; whoever has the same weights keeps
+    his."""
+    start = models[0 if tie else 2]
+    still = replace(start, version="still")
+    model, old = load_model(start.path), start.version
+    for made in (start, still):
+        backend.load(made)
+        asked = prompts(made.version)
+        assert correct(made, asked, answer(backend, asked))
+    for number in range(2):
+        moved(model.parameters(), number)
+        new = f"{start.version}+r{number + 1}"
+        backend.update(old, new, model.named_parameters())
+        saved = snapshot.save(model, load_tokenizer(start.path), tmp_path / str(number))
+        asked = prompts(new)
+        for _ in range(2):  # the second time from the cache
+            assert correct(saved, asked, answer(backend, asked))
+        with pytest.raises(ValueError, match="call load"):
+            backend.submit(prompts(old))
+        old = new
+    asked = prompts("still")
+    assert correct(still, asked, answer(backend, asked))
+    assert len(backend._engines) == 2
+
+
+def test_an_engine_after_an_update_is_taken_for_nobody_elses(models):
+    """Another run in the same process gives other weights the same version."""
+    for start, other in (models[:2], models[1::-1]):
+        backend = VLLMBackend(kv_gib=0.05, max_batch=64)
+        backend.load(start)
+        asked = prompts(start.version)
+        assert correct(start, asked, answer(backend, asked))
+        backend.update(start.version, "new", load_model(other.path).named_parameters())
+        asked = prompts("new")
+        assert correct(other, asked, answer(backend, asked))
+        backend.close()
+
+
+def test_an_adapter_in_training_answers_as_a_fresh_load(backend, models, adapters, tmp_path):
+    start, other = adapters
+    model, old = load_policy(start, trainable=True), start.version
+    for made in (models[0], start, other):
+        backend.load(made)
+    for made in (models[0], start, other):
+        asked = prompts(made.version)
+        assert correct(made, asked, answer(backend, asked))
+    for number in range(2):
+        moved((each for each in model.parameters() if each.requires_grad), number)
+        new = f"{start.version}+r{number + 1}"
+        backend.update(old, new, Adapter.of(model).tensors.items())
+        saved = snapshot.save(
+            Adapter.of(model), load_tokenizer(models[0].path), tmp_path / str(number), "", models[0].path
+        )
+        asked = prompts(new)
+        assert correct(saved, asked, answer(backend, asked))
+        old = new
+    for made in (models[0], other):
+        asked = prompts(made.version)
+        assert correct(made, asked, answer(backend, asked))
+    assert len(backend._engines) == 1
+    folder = backend._folders[old].name
+    backend.unload(old)
+    assert not Path(folder).exists()
+
+
+def moved(parameters, seed: int) -> None:
+    """A step of training."""
+    draw = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in parameters:
+            parameter.add_(0.1 * torch.randn(parameter.shape, generator=draw))
+
+
 # --- several policies at once -----------------------------------------------------------------------------------------
 
 

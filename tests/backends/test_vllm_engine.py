@@ -8,6 +8,7 @@ import pytest
 import torch
 from parley.backends import vllm_engine
 from parley.backends.vllm import VLLMBackend
+from parley.backends.vllm_weights import given, stored
 from parley.games.base import Message
 from parley.models.load import load_model
 from parley.models.tiny import Tiny
@@ -35,9 +36,13 @@ def test_weights_have_every_name_and_a_tied_head_is_the_embedding(tmp_path, tie)
     made = Tiny(width=64, heads=2, layers=1, mlp=64, tie=tie).create(
         tmp_path / "tiny", [[Message("user", "one two")]], 0
     )
-    found = dict(vllm_engine.weights(made.path))
-    true = load_model(made.path).state_dict()
-    assert found.keys() == true.keys() and all(torch.equal(found[name], tensor) for name, tensor in true.items())
+    model = load_model(made.path)
+    true = model.state_dict()
+    for pairs in (stored(made.path), given(model.named_parameters(), made.path), given(true.items(), made.path)):
+        found = dict(pairs)
+        assert found.keys() == true.keys() and all(torch.equal(found[name], tensor) for name, tensor in true.items())
+    with pytest.raises(ValueError, match=r"lack 1 of the model, such as model.norm.weight"):
+        dict(given([pair for pair in true.items() if pair[0] != "model.norm.weight"], made.path))
 
 
 def test_an_adapter_gets_the_least_rank_that_holds_it():

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from random import Random
 
 import pytest
@@ -31,24 +32,42 @@ def episode(turns=(), **fields):
 NASTY = 'a "quoted"\nline \u2028 \U0001f600 \udc80'
 TURNS = (
     Turn("a.1", "a", "act", NASTY, "length", Call((1, 2), (3,), (-0.1234567890123456,), "v1", sampling={"top_p": 1.0})),
-    Turn("b.1", "b", "judge", "", "context"),
+    Turn("b.1", "b", "judge", "", "context", thought="I " + NASTY, seconds=0.25),
 )
 
 
 def test_json_gives_back_an_equal_episode():
-    for one in (episode(), episode(TURNS)):
+    for one in (episode(), episode(TURNS), episode(TURNS, parent=("play/s-1/9", 1), game_version="2.1-rc")):
         assert Episode.from_json(json.loads(json.dumps(one.to_json()))) == one
 
 
-@pytest.mark.parametrize("schema", [None, 0, 2, "1"])
+def test_unknown_fields_are_kept_through_a_round_trip():
+    data = json.loads(json.dumps(episode(TURNS).to_json()))
+    data |= {"rated": {"by": ["p", None]}, "turns": [{**data["turns"][0], "mood": 0}, data["turns"][1]]}
+    read = Episode.from_json(data)
+    assert (read.extra, read.turns[0].extra, read.turns[1].extra) == ({"rated": {"by": ["p", None]}}, {"mood": 0}, {})
+    assert read.to_json() == data
+
+
+def test_schema_1_is_read():
+    """As 0.1.0 wrote it: `blame` is a seat or None, and what came later is not there."""
+    for blame, told in (("b", ("b",)), (None, ())):
+        data = json.loads(json.dumps(episode(TURNS[:1]).to_json()))
+        del data["parent"]
+        data |= {"schema": 1, "result": {**data["result"], "blame": blame}}
+        read = Episode.from_json(data)
+        assert read == episode(TURNS[:1], result=replace(episode().result, blame=told))
+
+
+@pytest.mark.parametrize("schema", [None, 0, 3, "1"])
 def test_another_schema_is_refused(schema):
     data = {**episode().to_json(), "schema": schema}
-    with pytest.raises(ValueError, match="this parley reads 1"):
+    with pytest.raises(ValueError, match="this parley reads 1 and 2"):
         Episode.from_json(data)
 
 
 @pytest.mark.parametrize(
-    "change", [{"extra": 1}, {"turns": None}, {"scenario": {"name": "x"}}, {"turns": [{"call": None}]}]
+    "change", [{"result": {"x": 1}}, {"turns": None}, {"scenario": {"name": "x"}}, {"turns": [{"call": None}]}]
 )
 def test_a_foreign_object_is_refused(change):
     with pytest.raises((TypeError, KeyError)):
@@ -79,6 +98,14 @@ def test_a_stream_typed_by_hand():
     assert (second.token_ids, second.spans, second.logprobs) == ((1, 2, 7, 8, 9), {"a.3": (3, 5)}, (-8.0, -9.0))
     assert [stream.token_ids for stream in streams(episode(turns), "b")] == [(9, 8)]
     assert streams(episode([Turn("a.1", "a", "act", "scripted")]), "a") == []
+
+
+def test_turns_of_a_parent_are_context_of_the_streams():
+    turns = [turn("a.1", call([1, 2], [3, 4])), turn("a.2", call([5], [6], "a.1", 4)), turn("b.1", call([9], [8]), "b")]
+    [stream] = streams(episode(turns, parent=("m", 1)), "a")
+    assert (stream.token_ids, stream.spans, stream.logprobs) == ((1, 2, 3, 4, 5, 6), {"a.2": (5, 6)}, (-6.0,))
+    assert episode(turns, parent=("m", 1)).own == tuple(turns[1:]) and episode(turns).own == tuple(turns)
+    assert streams(episode(turns, parent=("m", 2)), "a") == [] != streams(episode(turns, parent=("m", 2)), "b")
 
 
 @pytest.mark.parametrize("seed", range(50))

@@ -54,6 +54,23 @@ def test_a_record_replays_and_gives_each_seats_chat():
     assert [request.id for request in again.requests] == [turn.request for turn in RECORD.turns]
 
 
+def test_a_probe_is_in_no_view():
+    class Asks(Sums):
+        def _turns(self, total):
+            result = yield from super()._turns(total)
+            yield View("a").probe("sure ?")
+            return result
+
+    asked = replace(RECORD, turns=(*RECORD.turns, Turn("a.1", "a", "probe", "quite")))
+    again = replay(Asks(), asked)
+    assert again.views == replay(Sums(), RECORD).views and again.requests[-1].kind == "probe"
+
+
+def test_a_record_of_another_version_replays_where_nothing_has_changed():
+    for version in (3, "3.1"):
+        assert replay(Sums(), replace(RECORD, game_version=version)) == replay(Sums(), RECORD)
+
+
 def test_a_reply_that_was_never_made_is_not_in_the_chat():
     turns = (*RECORD.turns[:2], Turn("a.2", "a", "act", "", "context"))
     again = replay(Sums(), replace(RECORD, turns=turns, result=Result({"a": 0.0, "b": 0.0}, "context", blame=("a",))))
@@ -66,8 +83,8 @@ a1, b1, a2 = RECORD.turns
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"game": "products"}, "played by products version 4; this game is sums version 4"),
-        ({"game_version": 3}, "played by sums version 3"),
+        ({"game": "products"}, "played by products version 4; this game is sums"),
+        ({"game_version": 3, "seed": 11}, r"returns .*played by sums version 3; this game is version 4"),
         ({"turns": (b1, a1, a2)}, "turn 0: the game asks"),
         ({"turns": (a1, b1)}, r"turn 2: .*the record has \[\]"),
         ({"turns": (a1, b1, a2, a2)}, "is over after 3 turns; the record has 4"),

@@ -126,6 +126,11 @@ class MarksTheUnasked(Sums):
         return super().over(data, guesses, {**(marks or {}), "left.99": {"reward": 1.0}}, blame)
 
 
+class BlamesAWord(Sums):
+    def over(self, data, guesses, marks=None, blame=()):
+        return super().over(data, guesses, marks, "left and right" if blame else "")
+
+
 class ForgetsToMark(Sums):
     def over(self, data, guesses, marks=None, blame=()):
         return super().over(data, guesses, {}, blame)
@@ -301,12 +306,18 @@ class ScriptSaysNothing(Sums):
         return {"mute": lambda request, rng, persona: None}
 
 
+class SeatsAStranger(Sums):
+    def seats(self, scenario: Scenario) -> tuple[str, ...]:
+        return self.roles if scenario.id != "1+21" else ("left", "middle")
+
+
 BROKEN = {
     Raises: "junk",
     RetriesForEver: "retries",
     TooLong: "ends",
     ForgetsASeat: "returns",
     MarksTheUnasked: "returns",
+    BlamesAWord: "returns",
     ForgetsToMark: "marks",
     OutOfBounds: "facts",
     NotZeroSum: "facts",
@@ -326,6 +337,7 @@ BROKEN = {
     EarlyResult: "requests",
     SplitCluster: "scenarios",
     Reshuffles: "scenarios",
+    SeatsAStranger: "seats",
     ScriptFails: "scripts",
     ScriptSaysNothing: "scripts",
 }

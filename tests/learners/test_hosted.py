@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from parley.backends.openai import served
-from parley.backends.spending import SpendingLimit
 from parley.data.sample import Demonstration
 from parley.games.base import Message
 from parley.learners import hosted
@@ -18,6 +17,7 @@ from parley.models.snapshot import Snapshot
 from parley.objectives.filtered_bc import FilteredBC
 from parley.objectives.spin import Spin
 from parley.system.files import InputError
+from parley.system.spending import SpendingLimit
 
 from openai_server import KEY, Server
 

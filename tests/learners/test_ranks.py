@@ -169,7 +169,7 @@ def go_on(folder: Path, first: Snapshot, strategy: str, name: str) -> None:
 
 @pytest.mark.parametrize(("strategy", "name"), [("ddp", "none"), ("fsdp", "none"), ("fsdp", "qlora")])
 def test_one_rank_killed_the_other_ends_and_both_go_on_exactly(strategy, name, snapshots, results, tmp_path):
-    killed, left = together(2, cut_off, tmp_path, snapshots[name], strategy, 1, signal.SIGKILL, 3, seconds=60)[::-1]
+    killed, left = together(2, cut_off, tmp_path, snapshots[name], strategy, 1, signal.SIGKILL, 3)[::-1]
     assert killed == -signal.SIGKILL and left not in (0, None)
     assert together(2, go_on, tmp_path, snapshots[name], strategy, "cut") == [0, 0]
     whole, again = read(results, strategy, name), json.loads((tmp_path / "cut.0.json").read_text())

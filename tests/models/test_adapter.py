@@ -19,7 +19,8 @@ from parley.learners.device import load
 from parley.learners.lightning import LightningLearner
 from parley.learners.optim import AdamW
 from parley.models import fourbit, snapshot
-from parley.models.adapter import Adapter, Bases, LoRA, QLoRA, merge
+from parley.models.adapter import Adapter, LoRA, QLoRA, merge
+from parley.models.bases import Bases
 from parley.models.dropout import blocks
 from parley.models.load import load_model, load_policy
 from parley.models.policy import Policy, check_packable

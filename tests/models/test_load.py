@@ -6,7 +6,8 @@ import pytest
 import torch
 from parley.games.base import Message
 from parley.models import snapshot
-from parley.models.load import Folder, load_model, load_policy, load_tokenizer
+from parley.models.hub import Pretrained
+from parley.models.load import load_model, load_policy, load_tokenizer
 from parley.models.tiny import Tiny
 
 
@@ -56,13 +57,13 @@ def test_unknown_dtype(made):
 
 
 def test_a_folder_is_a_model_source(made, tmp_path):
-    assert Folder(str(made)).create(tmp_path / "unused", [], 0) == snapshot.of(made, "m")
+    assert Pretrained(str(made)).create(tmp_path / "unused", [], 0) == snapshot.of(made, "m")
     assert not (tmp_path / "unused").exists()
 
 
 def test_a_folder_named_from_here_is_found_from_elsewhere(made, tmp_path, monkeypatch):
     monkeypatch.chdir(made.parent)
-    found = Folder("m").create(tmp_path / "unused", [], 0)
+    found = Pretrained("m").create(tmp_path / "unused", [], 0)
     monkeypatch.chdir(tmp_path)
     assert found == snapshot.of(made, "m") and load_model(found.path)
 

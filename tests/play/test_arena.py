@@ -1,6 +1,8 @@
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from dataclasses import replace
 from itertools import compress
 from pathlib import Path
 
@@ -10,7 +12,7 @@ from parley.data.replay import replay
 from parley.data.store import EpisodeStore, encode
 from parley.games.base import Facts, GeneratorMatch, Request, Result, Scenario, View
 from parley.play.arena import Arena, Failure, TooManyFailures, owed
-from parley.play.pairing import Seating, both_seatings, self_play
+from parley.play.pairing import Seating, both_seatings, branches, self_play
 from parley.play.player import Completion
 from parley.play.players import ScriptedPlayer
 from tables import Bids, Late
@@ -95,6 +97,103 @@ def test_every_scripted_match_replays_from_its_record():
     }
     for episode in episodes:
         assert replay(GAME, episode).result == episode.result
+
+
+# --- prefixes
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_reopened_match_goes_on_as_if_it_had_never_been_cut_off(seed):
+    seatings = self_play(GAME, GAME.scenarios(), "x", seed, "iter_002/eval/sampled", 2)
+    whole = play({"x": scripted()}, seatings)[1]
+    for seating, episode in zip(sorted(seatings, key=lambda each: each.match), whole, strict=True):
+        for cut in range(len(episode.turns) + 1):
+            report, [again] = play({"x": scripted()}, [replace(seating, prefix=episode.turns[:cut])])
+            assert again == episode and report.turns == len(episode.turns) - cut
+
+
+def test_branches_differ_in_their_replies_and_in_nothing_that_the_parent_decided():
+    parent = next(each for each in play({"x": Late(0)}, plan())[1] if each.scenario.data["rounds"] == 2)
+    for cut in range(len(parent.turns)):
+        seatings = branches(parent, cut, {"ann": "x", "bob": "x"}, 7, "branch", 4)
+        _, found = play({"x": Late(1)}, seatings)
+        assert found == play({"x": Late(2)}, list(seatings), in_flight=2)[1]
+        assert len({str(episode.turns) for episode in found}) == len({episode.id for episode in found}) == 4
+        for episode in found:
+            assert (episode.parent, episode.seed) == ((parent.id, cut), parent.seed)
+            assert episode.turns[:cut] == parent.turns[:cut] and episode.own == episode.turns[cut:]
+            assert replay(GAME, episode).result == episode.result
+    with pytest.raises(ValueError, match=f"has {len(parent.turns)} turns: it cannot branch after 99"):
+        branches(parent, 99, {}, 7, "branch")
+
+
+def test_scripts_stay_the_same_persons_in_branches_and_in_every_iteration():
+    def persons(seatings):
+        return {turn.text.split()[-1] for each in play({"x": scripted()}, seatings)[1] for turn in each.own}
+
+    scenario = [Scenario("s", {"rounds": 2})]
+    first, later = (self_play(GAME, scenario, "x", 5, f"iter_00{number}/eval/sampled") for number in (0, 3))
+    [parent], [other] = (play({"x": scripted()}, seatings)[1] for seatings in (first, later))
+    assert (parent.turns, parent.seed) == (other.turns, other.seed) and parent.id != other.id
+    assert persons(branches(other, 2, {"ann": "x", "bob": "x"}, 7, "b", 5)) <= persons(first)
+    assert not persons(first) & persons(self_play(GAME, scenario, "x", 5, "iter_001/play"))
+
+
+def test_a_prefix_of_another_match_is_refused():
+    first = Turn("ann.1", "ann", "act", "7")
+    scenario = Scenario("s", {"rounds": 1})
+    for prefix, says in (
+        ([replace(first, seat="bob")], r"asks ann\.1 as \('ann', 'act'\); its prefix has \('bob', 'act'\)"),
+        ([first, replace(first, request="ann.9")], r"never comes to these turns of its prefix: \['ann\.9'\]"),
+        ([replace(first, request="ann.2")], r"never comes to these turns of its prefix: \['ann\.2'\]"),
+    ):
+        seating = Seating("m", scenario, 1, {"ann": "x", "bob": "x"}, tuple(prefix))
+        with pytest.raises(ValueError, match=says):
+            play({"x": scripted()}, [seating])
+
+
+def test_a_journal_has_every_turn_and_opens_what_was_cut_off():
+    """Cut off after any number of answers, in the middle of simultaneous ones, too; each answer is given once."""
+    whole = play({"x": Late(0)}, plan())[1]
+    for cut in range(0, 60, 7):
+        fallen: dict[str, list[Turn]] = {}
+        answers = 0
+
+        def journal(match, turn, fallen=fallen, cut=cut):
+            nonlocal answers
+            fallen.setdefault(match, []).append(turn)
+            answers += 1
+            if answers == cut:
+                raise KeyboardInterrupt
+
+        stored: list[Episode] = []
+        with suppress(KeyboardInterrupt):
+            Arena(GAME, {"x": Late(1)}, in_flight=5).play(plan(), stored.append, journal=journal)
+        left = [
+            replace(seating, prefix=tuple(fallen.get(seating.match, ())))
+            for seating in plan()
+            if seating.match not in {episode.id for episode in stored}
+        ]
+        Arena(GAME, {"x": Late(2)}, in_flight=5).play(left, stored.append, journal=journal)
+        assert [replace(each, policies={}) for each in sorted(stored, key=lambda each: each.id)] == [
+            replace(each, policies={}) for each in whole
+        ]
+        assert answers == sum(len(episode.turns) for episode in whole)
+
+
+def test_an_arena_waits_for_who_is_not_there_yet():
+    seatings, asked = list(plan()), []
+
+    def arriving():
+        for number, seating in enumerate(seatings):
+            asked.append(number)
+            yield from [None] * (number % 3)
+            yield seating
+        yield None
+
+    report, episodes = play({"x": Late(0)}, arriving(), in_flight=2)
+    assert report.matches == 24 and episodes == play({"x": Late(0)}, plan())[1] and asked == list(range(24))
+    assert play({"x": Late(0)}, [None, None])[0].matches == 0
 
 
 class Slow(Late):

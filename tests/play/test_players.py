@@ -9,18 +9,21 @@ from dataclasses import replace
 from random import Random
 
 import pytest
+from parley.credit import logs
 from parley.data.episode import streams
 from parley.data.replay import replay
 from parley.games.base import Message, Options, Request, Scenario
 from parley.models.renderer import Renderer
 from parley.play.arena import Arena
-from parley.play.pairing import both_seatings, self_play
+from parley.play.pairing import both_seatings, branches, self_play
 from parley.play.player import Completion, Prompt, Sampling
-from parley.play.players import HumanPlayer, LanguagePlayer, ScriptedPlayer, Switchboard, printable
+from parley.play.players import HumanPlayer, LanguagePlayer, ScriptedPlayer, ServedPlayer, Switchboard, printable
 from rich.console import Console
 from tables import Bids, Late
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
+
+from parlour import Debate
 
 GAME = Bids()
 
@@ -237,8 +240,8 @@ def test_every_call_records_what_the_backend_saw_and_sampled():
         for turn in episode.turns:
             assert turn.call is not None and turn.call.policy == "v3"
             assert turn.call.sampling["temperature"] == 0.7
-            asked_for = 9 if turn.kind in ("act", "retry") and turn.call.sampling["max_tokens"] == 9 else 6
-            assert turn.call.sampling["max_tokens"] == asked_for  # the request's own length goes before the player's
+            asked_for = 3 if turn.kind in ("act", "retry") and turn.call.sampling["max_tokens"] == 3 else 6
+            assert turn.call.sampling["max_tokens"] == asked_for  # the smaller of the request's limit and the player's
     assert spans == report.turns > 100
     assert report.tokens == sum(len(turn.call.sampled_ids) for episode in episodes for turn in episode.turns)
 
@@ -251,6 +254,91 @@ def test_neither_batches_nor_order_change_what_is_sampled():
     assert run(1, 1) == run(3, 4) == run(100, 100)
 
 
+@pytest.mark.parametrize("template", [TEMPLATE, FORGETFUL], ids=["growing", "forgetful"])
+def test_a_branch_goes_on_from_the_parents_own_ids(template):
+    """Byte for byte, though the sampled ids are not what encoding their text would give."""
+
+    class Odd(Dice):
+        def answer(self, asked):
+            done = super().answer(asked)
+            return replace(done, text=f"{done.text} strange")
+
+    def player():
+        return LanguagePlayer(Odd(), renderer(template=template), "v3", Sampling(max_tokens=6), "me")
+
+    _, parents = play({"me": player()}, self_play(GAME, GAME.scenarios(), "me", 3, "p"))
+    compared = 0
+    for parent in parents:
+        before = {request: call for request, call in seen(parent).items()}
+        for cut in range(1, len(parent.turns)):
+            me = player()
+            _, found = play({"me": me}, branches(parent, cut, dict.fromkeys(GAME.roles, "me"), 7, "b", 4))
+            assert me._streams == {} and len({str(each.turns) for each in found}) == 4
+            for each in found:
+                assert each.turns[:cut] == parent.turns[:cut] and replay(GAME, each).result == each.result
+                first = each.own[0]  # asked the same as the parent was
+                assert seen(each)[first.request][0] == before[first.request][0]
+                assert me.backend.seen[f"{each.id}/{first.request}"].token_ids == before[first.request][0]
+                trained = {request for seat in GAME.roles for stream in streams(each, seat) for request in stream.spans}
+                assert trained == {turn.request for turn in each.own}
+                compared += 1
+        reopened = replace(next(iter(self_play(GAME, [parent.scenario], "me", 3, "p"))), prefix=parent.turns[:2])
+        assert play({"me": player()}, [reopened])[1] == [parent]
+    assert compared > 50
+
+
+def test_a_probe_leaves_the_stream_where_it_was():
+    """What was asked aside stands in no later view, so later turns extend what came before it."""
+    game, player = Debate(), LanguagePlayer(Dice(), renderer(), "v3", Sampling(max_tokens=6), "me")
+    served = {"me": player, "judge": ScriptedPlayer(game.judge, "judge")}
+    episodes = []
+    Arena(game, served).play(self_play(game, game.scenarios("test"), "me", 3, "p"), episodes.append)
+    assert len(episodes) == 24 and player.forks == {} and player._streams == {}
+    for episode in episodes:
+        assert replay(game, episode).result == episode.result
+        for seat in game.roles:
+            view = replay(game, episode).views[seat]
+            aside, talk = streams(episode, seat)
+            assert [len(each.spans) for each in (talk, aside)] == [2, 1]
+            assert [each.request for each in view if each.role == "assistant"] == list(talk.spans)
+            (probe,) = aside.spans
+            (log,) = [each for each in logs([episode], "me") if each.seat == seat]
+            assert log.replies() == list(talk.spans) and probe in log.replies(probes=True)
+            assert [len(each.utterances) for each in log.samples(dict.fromkeys(log.replies(), (1.0, 1.0)))] == [2]
+        assert {log.seat for log in logs([episode])} == {"pro", "con"}  # nobody learns from the judge
+    cut = next(number for number, turn in enumerate(episode.turns) if turn.kind == "probe") + 2
+    again = []
+    seatings = branches(episode, cut, dict(episode.players), 7, "b")
+    Arena(game, served).play(seatings, again.append)
+    assert again[0].own[0].call.shared == episode.turns[cut].call.shared and player.forks == {}
+
+
+def seen(episode):
+    """Request -> (what the model saw, what it sampled), by following the parents of each call."""
+    found = {}
+    for turn in episode.turns:
+        history = sum(found[turn.call.parent], ()) if turn.call.parent else ()
+        found[turn.request] = history[: turn.call.shared] + turn.call.prompt_ids, turn.call.sampled_ids
+    return found
+
+
+def test_a_prefix_in_other_tokens_or_without_any_is_rendered_anew():
+    me = LanguagePlayer(Dice(), renderer(), "v3", Sampling(max_tokens=6), "me")
+    _, parents = play({"me": me}, self_play(GAME, GAME.scenarios(), "me", 3, "p"))
+    parent = next(each for each in parents if each.scenario.data["rounds"] == 2)
+
+    def other(turn):  # as a model with one more word in front has it
+        call = turn.call
+        return replace(turn, call=replace(call, prompt_ids=tuple(id + 1 for id in call.prompt_ids)))
+
+    for change in (other, lambda turn: replace(turn, call=None)):
+        told = replace(parent, turns=tuple(map(change, parent.turns)))
+        _, [branch] = play({"me": me}, branches(told, 2, dict.fromkeys(GAME.roles, "me"), 7, "b"))
+        first = branch.own[0]
+        asked = replay(GAME, branch).requests[2]
+        assert first.call.parent is None and first.call.prompt_ids == renderer().encode(asked.messages)
+
+
 def test_a_template_that_rewrites_history_forks_and_is_counted():
     player = LanguagePlayer(Dice(), renderer(template=FORGETFUL), "v3", Sampling(max_tokens=6), "me")
     _, episodes = play({"me": player}, self_play(GAME, [Scenario("s", {"rounds": 2})], "me", 3, "p"))
@@ -261,6 +349,18 @@ def test_a_template_that_rewrites_history_forks_and_is_counted():
         for stream in streams(episodes[0], seat):
             for request, (start, _) in stream.spans.items():
                 assert stream.token_ids[:start] == backend.seen[f"p/s/0/{request}"].token_ids
+
+
+@pytest.mark.parametrize("make", [LanguagePlayer, ServedPlayer])
+@pytest.mark.parametrize(("own", "games", "length"), [(6, 256, 6), (6, 3, 3), (300, 256, 256), (6, None, 6)])
+def test_A20_a_reply_has_the_smaller_of_the_games_limit_and_the_players(make, own, games, length):
+    """A layout that asks for 256 tokens raised the limit of whoever wanted fewer."""
+    backend, sampling = Dice(), Sampling(max_tokens=own)
+    rendering = (renderer(),) if make is LanguagePlayer else ()
+    asked = prompt(text="Who won ?", options=Options(max_tokens=games))
+    backend.submit = lambda prompts: backend.seen.update((each.id, each) for each in prompts)
+    make(backend, *rendering, "v3", sampling, "me").submit([asked])
+    assert backend.seen[asked.id].sampling.max_tokens == length
 
 
 def test_a_view_that_fills_the_context_is_not_asked():

@@ -1,24 +1,26 @@
-"""The table: matches that lost a player are played again, and given up where that does not help."""
+"""Sittings: matches that lost a player are played again, or given up; weights change between two rounds."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import pytest
+import torch
 from parley.backends.hf import HFBackend
 from parley.data.store import EpisodeStore
 from parley.games.base import Message
 from parley.games.deal import Deal
-from parley.models.snapshot import Snapshot
+from parley.models.load import load_model, load_tokenizer
+from parley.models.snapshot import Snapshot, save
 from parley.models.tiny import Tiny
 from parley.play.arena import Report, TooManyFailures
-from parley.play.pairing import self_play
+from parley.play.pairing import both_seatings, self_play
 from parley.play.player import Completion, Sampling
-from parley.play.seats import Table
+from parley.play.seats import Seats
 from parley.system.files import read_jsonl
 
 GAME = Deal(max_actions=4, retries=0)
@@ -58,7 +60,7 @@ def quiet(matches: int, person: bool) -> Iterator:
 def test_lost_matches_are_played_again_and_the_reasons_kept(tmp_path: Path, snapshot: Snapshot) -> None:
     Flaky.losses = 3
     seatings = list(self_play(GAME, GAME.scenarios("train")[:40], "learner", 0, "s"))
-    Table(GAME, Flaky, 8).play(tmp_path / "s", seatings, SAMPLING, {"learner": snapshot}, quiet)
+    Seats(GAME, Flaky, 8).play(tmp_path / "s", seatings, SAMPLING, {"learner": snapshot}, quiet)
     assert {episode.id for episode in EpisodeStore(tmp_path / "s", shard=None).read()} == {
         seating.match for seating in seatings
     }
@@ -69,27 +71,27 @@ def test_lost_matches_are_played_again_and_the_reasons_kept(tmp_path: Path, snap
 def test_a_player_that_is_always_lost_stops_the_run_and_loses_nothing(tmp_path: Path, snapshot: Snapshot) -> None:
     seatings = list(self_play(GAME, GAME.scenarios("train")[:12], "learner", 0, "s"))
     Flaky.losses = 0
-    Table(GAME, Flaky, 8).play(tmp_path / "s", seatings[:6], SAMPLING, {"learner": snapshot}, quiet)
+    Seats(GAME, Flaky, 8).play(tmp_path / "s", seatings[:6], SAMPLING, {"learner": snapshot}, quiet)
     Flaky.losses = 10**9
     with pytest.raises(TooManyFailures, match="server is gone"):
-        Table(GAME, Flaky, 8).play(tmp_path / "s", seatings, SAMPLING, {"learner": snapshot}, quiet)
+        Seats(GAME, Flaky, 8).play(tmp_path / "s", seatings, SAMPLING, {"learner": snapshot}, quiet)
     assert len(EpisodeStore(tmp_path / "s", shard=None).ids()) == 6
     Flaky.losses = 0
-    Table(GAME, Flaky, 8).play(tmp_path / "s", seatings, SAMPLING, {"learner": snapshot}, quiet)
+    Seats(GAME, Flaky, 8).play(tmp_path / "s", seatings, SAMPLING, {"learner": snapshot}, quiet)
     assert len(EpisodeStore(tmp_path / "s", shard=None).ids()) == 12
 
 
 def test_an_unknown_name_is_told_with_those_that_are_there(tmp_path: Path) -> None:
     seatings = self_play(GAME, GAME.scenarios("train")[:1], "nobody", 0, "s")
     with pytest.raises(KeyError, match="nobody"):
-        Table(GAME, Flaky, 8).play(tmp_path / "s", seatings, SAMPLING, {}, quiet)
+        Seats(GAME, Flaky, 8).play(tmp_path / "s", seatings, SAMPLING, {}, quiet)
 
 
 def test_a_plan_is_made_anew_and_an_iterator_is_kept(tmp_path: Path) -> None:
     """What is owed is played and nothing else, whatever the plan is made of."""
     plan = self_play(GAME, GAME.scenarios("train")[:9], "fair", 0, "s", 2)
     assert list(plan) == list(plan) and len(list(plan)) == 18
-    Table(GAME, Flaky, 4).play(tmp_path / "s", islice(plan, 3, 7), SAMPLING, {}, quiet)
+    Seats(GAME, Flaky, 4).play(tmp_path / "s", islice(plan, 3, 7), SAMPLING, {}, quiet)
     first = list(EpisodeStore(tmp_path / "s", shard=None).read())
     assert {each.id for each in first} == {seating.match for seating in list(plan)[3:7]}
     played: list[int] = []
@@ -100,7 +102,83 @@ def test_a_plan_is_made_anew_and_an_iterator_is_kept(tmp_path: Path) -> None:
         yield lambda report: None
 
     for _ in range(2):
-        Table(GAME, Flaky, 4).play(tmp_path / "s", plan, SAMPLING, {}, told)
+        Seats(GAME, Flaky, 4).play(tmp_path / "s", plan, SAMPLING, {}, told)
     store = EpisodeStore(tmp_path / "s", shard=None)
     assert played == [14] and list(store.read())[:4] == first
     assert [each.id for each in store.read(ordered=True)] == sorted(seating.match for seating in plan)
+
+
+# --- sittings --------------------------------------------------------------------------------------------------------
+
+
+def moved(snapshot: Snapshot, seed: int) -> dict[str, torch.Tensor]:
+    """The snapshot's weights after a step of training."""
+    draw = torch.Generator().manual_seed(seed)
+    state = dict(load_model(snapshot.path).named_parameters())
+    return {name: tensor.detach() + 0.3 * torch.randn(tensor.shape, generator=draw) for name, tensor in state.items()}
+
+
+def sampled(folder: Path) -> dict[str, tuple[tuple[int, ...], float]]:
+    """Every sampled id of each match, and the sum of their log-probs."""
+    found = {}
+    for episode in EpisodeStore(folder, shard=None).read():
+        calls = [turn.call for turn in episode.turns if turn.call]
+        ids = tuple(chain.from_iterable(call.sampled_ids for call in calls))
+        found[episode.id] = ids, pytest.approx(sum(chain.from_iterable(call.logprobs for call in calls)), abs=1e-5)
+    return found
+
+
+def test_a_sitting_plays_rounds_with_weights_as_they_are_trained(tmp_path: Path, snapshot: Snapshot) -> None:
+    """Each round is what a backend of its own plays that has loaded these weights from a folder; `start` stays what it
+    was, though it sat down with the same snapshot."""
+    Flaky.losses = 0
+    built: list[HFBackend] = []
+
+    def build() -> HFBackend:
+        built.append(HFBackend())
+        return built[-1]
+
+    scenarios = GAME.scenarios("train")[:5]
+    plans = [list(both_seatings(GAME, scenarios, "learner", "start", n, f"r{n}")) for n in range(3)]
+    seats = Seats(GAME, build, 8)
+    with seats.open(SAMPLING, {"learner": snapshot, "start": snapshot}) as sitting:
+        for number, plan in enumerate(plans):
+            if number:
+                sitting.update("learner", f"{snapshot.version}+r{number}", moved(snapshot, number).items())
+            sitting.play(tmp_path / f"r{number}", plan, quiet)
+    assert len(built) == 1 and not built[0]._pools
+    for number, plan in enumerate(plans):
+        model, who = load_model(snapshot.path), {"learner": snapshot, "start": snapshot}
+        if number:
+            model.load_state_dict(moved(snapshot, number), strict=False)
+            who["learner"] = save(model, load_tokenizer(snapshot.path), tmp_path / f"s{number}", "saved")
+        Seats(GAME, HFBackend, 8).play(tmp_path / f"fresh{number}", plan, SAMPLING, who, quiet)
+        assert sampled(tmp_path / f"r{number}") == sampled(tmp_path / f"fresh{number}")
+        versions = {"learner": f"{snapshot.version}+r{number}" if number else snapshot.version}
+        for episode in EpisodeStore(tmp_path / f"r{number}", shard=None).read():
+            for seat, version in episode.policies.items():
+                assert version in ("", versions.get(episode.players[seat], snapshot.version))
+
+
+def test_whoever_has_not_sat_yet_can_be_updated(tmp_path: Path, snapshot: Snapshot) -> None:
+    """As after a resume, when the rounds before are stored: nothing was played in this process."""
+    plan = list(self_play(GAME, GAME.scenarios("train")[:3], "learner", 0, "s"))
+    played = []
+    for early in (True, False):
+        with Seats(GAME, HFBackend, 8).open(SAMPLING, {"learner": snapshot}) as sitting:
+            if not early:
+                sitting.play(tmp_path / "other", plan, quiet)
+            sitting.update("learner", "new", moved(snapshot, 1).items())
+            sitting.play(tmp_path / f"{early}", plan, quiet)
+        played.append(sampled(tmp_path / f"{early}"))
+    assert played[0] == played[1] != sampled(tmp_path / "other")
+
+
+def test_nobody_sits_down_for_what_is_stored(tmp_path: Path, snapshot: Snapshot) -> None:
+    plan = list(self_play(GAME, GAME.scenarios("train")[:3], "learner", 0, "s"))
+    Seats(GAME, HFBackend, 8).play(tmp_path / "s", plan, SAMPLING, {"learner": snapshot}, quiet)
+
+    def build() -> HFBackend:
+        raise AssertionError("a backend is built")
+
+    Seats(GAME, build, 8).play(tmp_path / "s", plan, SAMPLING, {"learner": snapshot}, quiet)

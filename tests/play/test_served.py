@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 from parley.backends.hf import HFBackend
 from parley.backends.openai import OpenAIBackend, served
-from parley.backends.spending import SpendingLimit
 from parley.credit import FilteredBC, NothingKept, logs
 from parley.data.episode import Episode, streams
 from parley.data.replay import replay
@@ -27,8 +26,9 @@ from parley.models.tiny import Tiny
 from parley.play.arena import Report, TooManyFailures
 from parley.play.pairing import both_seatings, self_play
 from parley.play.player import Prompt, Sampling
-from parley.play.seats import Opponent, Table
+from parley.play.seats import Opponent, Seats
 from parley.system.files import read_jsonl
+from parley.system.spending import SpendingLimit
 from tables import Bids
 
 from openai_server import KEY, REAL, Server, completion, model_name
@@ -69,7 +69,7 @@ def test_no_match_is_lost_or_doubled_whatever_the_server_does(tmp_path: Path) ->
     seatings = list(self_play(game, game.scenarios(), "learner", 5, "s", k=3))
     for name, faults in (("calm", []), ("rough", Random(1).choices(FAULTS, k=40))):
         server = Server(faults=faults)
-        Table(game, backend(server, ledger=tmp_path / name / "spending.jsonl"), 16).play(
+        Seats(game, backend(server, ledger=tmp_path / name / "spending.jsonl"), 16).play(
             tmp_path / name, seatings, SAMPLING, who, quiet
         )
         server.close()
@@ -88,10 +88,10 @@ def test_a_server_that_is_gone_owes_its_matches_and_they_are_played_when_it_is_b
     seatings = list(self_play(game, game.scenarios(), "learner", 5, "s", k=2))
     server = Server(faults=["500"] * 10_000)
     with pytest.raises(TooManyFailures, match=r"10 of 24 matches lost a player.*they stay owed"):
-        Table(game, backend(server, retries=1), 24).play(tmp_path, seatings, SAMPLING, who, quiet)
+        Seats(game, backend(server, retries=1), 24).play(tmp_path, seatings, SAMPLING, who, quiet)
     assert episodes(tmp_path) == []  # no low score stands for what was never played
     server.faults.clear()
-    Table(game, backend(server), 24).play(tmp_path, seatings, SAMPLING, who, quiet)
+    Seats(game, backend(server), 24).play(tmp_path, seatings, SAMPLING, who, quiet)
     assert len(episodes(tmp_path)) == len(seatings)
     server.close()
 
@@ -101,7 +101,7 @@ def test_a_few_lost_matches_are_played_again(tmp_path: Path) -> None:
     seatings = list(self_play(game, game.scenarios(), "learner", 5, "s", k=4))
     server = Server(faults=["500"] * 4)
     # one request after the other: the first four are of four matches
-    Table(game, backend(server, retries=0, concurrency=1), 24).play(
+    Seats(game, backend(server, retries=0, concurrency=1), 24).play(
         tmp_path, seatings, SAMPLING, {"learner": MODEL}, quiet
     )
     assert len(episodes(tmp_path)) == len(seatings) and len(list(read_jsonl(tmp_path / "failures.jsonl"))) == 4
@@ -114,11 +114,11 @@ def test_a_ceiling_stops_the_run_and_keeps_what_is_finished(tmp_path: Path) -> N
     server, ledger = Server(), tmp_path / "spending.jsonl"
     settings = {"max_requests": 100, "ledger": ledger, "retries": 0}
     with pytest.raises(SpendingLimit, match="ceiling of 100 requests"):
-        Table(game, backend(server, **settings), 8).play(tmp_path / "s", seatings, SAMPLING, {"learner": MODEL}, quiet)
+        Seats(game, backend(server, **settings), 8).play(tmp_path / "s", seatings, SAMPLING, {"learner": MODEL}, quiet)
     done = len(episodes(tmp_path / "s"))
     assert len(server.asked) == 100 and 0 < done < len(seatings)
     settings["max_requests"] = None
-    Table(game, backend(server, **settings), 8).play(tmp_path / "s", seatings, SAMPLING, {"learner": MODEL}, quiet)
+    Seats(game, backend(server, **settings), 8).play(tmp_path / "s", seatings, SAMPLING, {"learner": MODEL}, quiet)
     found = episodes(tmp_path / "s")
     assert len(found) == len(seatings)
     turns = sum(len(episode.turns) for episode in found)
@@ -142,7 +142,7 @@ def test_a_learner_here_a_teacher_on_a_server_and_a_frozen_policy_sit_at_one_tab
 ) -> None:
     game, server = Deal(max_actions=6, retries=0), Server(lambda body: completion(body, "[message] i take 1 books"))
     opponents = {"teacher": Opponent(MODEL, backend(server)), "frozen": Opponent(tiny)}
-    table = Table(game, HFBackend, 16, opponents)
+    table = Seats(game, HFBackend, 16, opponents)
     for other in opponents:
         seatings = list(both_seatings(game, game.scenarios("train")[:6], "learner", other, 0, other))
         table.play(tmp_path / other, seatings, SAMPLING, {"learner": tiny}, quiet)
@@ -206,7 +206,7 @@ def test_a_servers_token_ids_can_be_trained_on(tmp_path: Path, tiny: Snapshot) -
     game, server = Bids(), Server(TinyServer(tiny))
     seatings = list(self_play(game, game.scenarios(), "learner", 5, "s"))
     build = backend(server, token_ids=True, concurrency=1, timeout_s=30.0)
-    Table(game, build, 8).play(tmp_path, seatings, SAMPLING, {"learner": MODEL}, quiet)
+    Seats(game, build, 8).play(tmp_path, seatings, SAMPLING, {"learner": MODEL}, quiet)
     server.close()
     played = episodes(tmp_path)
     renderer = Renderer.load(tiny.path)
@@ -227,7 +227,7 @@ def test_a_servers_token_ids_can_be_trained_on(tmp_path: Path, tiny: Snapshot) -
 def test_without_ids_a_log_is_kept_as_text_and_said_to_be_no_more(tmp_path: Path) -> None:
     game, server = Bids(), Server()
     seatings = list(self_play(game, game.scenarios(), "learner", 5, "s"))
-    Table(game, backend(server), 8).play(tmp_path, seatings, SAMPLING, {"learner": MODEL}, quiet)
+    Seats(game, backend(server), 8).play(tmp_path, seatings, SAMPLING, {"learner": MODEL}, quiet)
     server.close()
     given = FilteredBC("all")(episodes(tmp_path), "learner")
     assert given.samples == [] and given.kept > 0

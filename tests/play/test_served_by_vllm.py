@@ -35,7 +35,7 @@ from parley.models.tiny import SPECIAL, Tiny
 from parley.play.arena import Report, TooManyFailures
 from parley.play.pairing import Seating, self_play
 from parley.play.player import Completion, Prompt, Sampling
-from parley.play.seats import Table
+from parley.play.seats import Seats
 from parley.run.config import Hardware
 from parley.system.files import InputError, read_jsonl
 from tables import Bids
@@ -154,7 +154,7 @@ def planned(k: int) -> list[Seating]:
 
 
 def play(build: Any, folder: Path, seatings: Sequence[Seating], watch: Any = quiet) -> list[Episode]:
-    Table(Bids(), build, 8).play(folder, seatings, SAMPLING, {"learner": MODEL}, watch)
+    Seats(Bids(), build, 8).play(folder, seatings, SAMPLING, {"learner": MODEL}, watch)
     store = EpisodeStore(folder, shard=None)
     found = list(store.read(ordered=True))
     assert store.duplicates == 0

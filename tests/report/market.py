@@ -10,7 +10,7 @@ from parley.games.base import Message, Result, Scenario
 NASTY = "</pre><script>alert('model')</script>\x1b[31m & \"quoted\" <b>"
 
 
-def episode(match: str, scenario: str, score: float, words: str = "hello", player: str = "iter_000") -> Episode:
+def episode(match: str, scenario: str, score: float, words: str = "hello", version: str = "iter_000") -> Episode:
     """A finished match: `buyer` was refused once, then both spoke."""
     turns = (
         Turn("buyer.1", "buyer", "act", "garbage"),
@@ -23,8 +23,8 @@ def episode(match: str, scenario: str, score: float, words: str = "hello", playe
         metrics={"joint": 1.5 * score, "deal_rate": float(score > 0), "points": {"buyer": score, "seller": score / 2}},
         marks={"buyer.1": {"reason": "no tag"}},
     )
-    seats = {"buyer": player, "seller": player}
-    return Episode(match, "market", 1, Scenario(scenario, {"price": 3}), 5, seats, seats, turns, result)
+    players, versions = (dict.fromkeys(("buyer", "seller"), name) for name in ("learner", version))
+    return Episode(match, "market", 1, Scenario(scenario, {"price": 3}), 5, players, versions, turns, result)
 
 
 def views(found: Episode) -> dict[str, tuple[Message, ...]]:
@@ -57,28 +57,28 @@ def summary(seed: int, gain: float, iterations: int, demonstrators: bool) -> dic
     rows = []
     for k in range(iterations):
         joint, rate = 4.0 + gain * k + 0.1 * seed, min(0.4 + 0.1 * k, 1.0)
-        rows.append(
-            {
-                "iteration": k,
-                "snapshot": f"iter_{k:03d}",
-                "validation": table(joint, rate),
-                "sampled": table(joint, rate),
-                "greedy": table(joint + 1, min(rate + 0.2, 1.0)),
-                "versus": {"start": table(joint - 0.5, rate)},
-                "versus_greedy": {},
-                "play": {"matches": 1024, "tokens": 52_120, "entropy": 7.6 - 0.05 * k} if k else {},
-                **({"scores": {"kindness": figure(0.25)}} if k else {}),  # what a scorer said of the round
-                "learn": {"steps": 64, "loss": 1.25 / k} if k else {},
-                "seconds": {"play": 3.2, "learn": 5.0} if k else {"evaluate": 2.0},
-            }
-        )
+        measured = {
+            "snapshot": f"iter_{k:03d}",
+            "validation": table(joint, rate),
+            "sampled": table(joint, rate),
+            "greedy": table(joint + 1, min(rate + 0.2, 1.0)),
+            "versus": {"start": table(joint - 0.5, rate)},
+            "versus_greedy": {},
+            "play": {"matches": 1024, "tokens": 52_120, "entropy": 7.6 - 0.05 * k} if k else {},
+            **({"scores": {"kindness": figure(0.25)}} if k else {}),  # what a scorer said of the round
+            "learn": {"steps": 64, "loss": 1.25 / k} if k else {},
+        }
+        seconds = {"play": 3.2, "learn": 5.0} if k else {"evaluate": 2.0}
+        rows.append({"iteration": k, "round": k, "policies": {"learner": measured}, "seconds": seconds})
     return {
         "experiment": "market_tiny",
         "seed": seed,
         "seconds": 91.5,
         "cpu_seconds": 88.0,
         "best": iterations - 1,
+        "policy": "learner",
         "metric": "joint",
+        "start": "start",
         "demonstrators": table(5.5, 0.62) if demonstrators else None,
         "iterations": rows,
     }

@@ -71,7 +71,7 @@ def test_metrics_of_a_seat_are_those_of_the_evaluated_player() -> None:
     assert values(match, ["learner"]) == {"score": 3.0, "joint": 10.0}
     assert values(match, ["start"])["score"] == 7.0
     assert values(match)["score"] == 5.0
-    assert values(match, ["nobody"]) == {"joint": 10.0}
+    assert values(match, ["nobody"]) == {}
 
 
 def test_a_metric_that_a_match_lacks_is_not_counted_there() -> None:

@@ -122,7 +122,7 @@ def test_the_chosen_matches_make_a_table_for_trackers(make_run):
     kind, _, scenario, outcome, value, told = made[0]
     assert (kind, scenario, outcome, value) == ("best", "s4", "deal", 6.0)
     assert (
-        "seller: iter_000, payoff 2" in told
+        "seller: learner (iter_000), payoff 2" in told
         and "[system] you sell" in told
         and "[assistant: refused, reason no tag] garbage" in told
     )
@@ -142,7 +142,8 @@ def test_a_hostile_summary_is_text_too(make_run):
     data = json.loads((run / "summary.json").read_text())
     data["experiment"] = "<script>1</script>"
     for row in data["iterations"]:
-        row["sampled"]['"><script>x'] = row["sampled"]["points"]
+        sampled = row["policies"]["learner"]["sampled"]
+        sampled['"><script>x'] = sampled["points"]
     (run / "summary.json").write_text(json.dumps(data))
     assert len(Page(html.write(run, {'"><script>x': '" onload="'}).read_text(encoding="utf-8")).all("script")) == 1
 
@@ -189,4 +190,4 @@ def test_the_axis_of_a_rate_does_not_follow_an_interval_beyond_what_a_rate_can_b
 def test_the_script_is_javascript(page, tmp_path):
     path = tmp_path / "page.js"
     path.write_text("".join(page.text["script"]))
-    subprocess.run(["node", "--check", str(path)], check=True, timeout=30)
+    subprocess.run(["node", "--check", str(path)], check=True)

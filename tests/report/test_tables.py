@@ -45,10 +45,13 @@ def test_a_run_that_only_imitated_has_a_table(make_run):
 
 
 def test_the_distance_to_a_known_source_has_a_column(make_run):
-    data = summary(make_run())
-    assert "kl to the" not in shown(run_table(data))
-    data["iterations"][-1]["demonstrations"] = {"kl": {"mean": 2.5, "low": 2.25, "high": 2.75}}
-    text = shown(run_table(data))
+    run = make_run()
+    assert "kl to the" not in shown(run_table(summary(run)))
+    data = json.loads((run / "summary.json").read_text())
+    distance = {"kl": {"mean": 2.5, "low": 2.25, "high": 2.75}}
+    data["iterations"][-1]["policies"]["learner"]["demonstrations"] = distance
+    (run / "summary.json").write_text(json.dumps(data))
+    text = shown(run_table(summary(run)))
     assert "kl to the" in text and "2.50 ±0.25" in text and "–" in text
 
 
@@ -168,4 +171,7 @@ def test_a_broken_summary_is_named(make_run):
         summary(run)
     (run / "summary.json").write_text(json.dumps({"iterations": []}))
     with pytest.raises(ValueError, match="lists no iterations"):
+        summary(run)
+    (run / "summary.json").write_text(json.dumps({"iterations": [{"iteration": 0}]}))
+    with pytest.raises(ValueError, match=r"is no summary \('snapshot'\); resume="):
         summary(run)

@@ -13,29 +13,28 @@ from ...report import compare as comparison
 from ...report.table import benchmark_table, tournament_table
 from ...report.trackers import tracking
 from ...run.build import running, trackers
-from ...run.config import ConfigError
+from ...run.config import ConfigError, metric_name
 from ...run.directory import (
     all_snapshots,
     begun,
     measured,
-    saved,
 )
 from ...run.evaluation import Evaluation
 from ...run.harness import measure
-from ...run.loop import log, metric_name
+from ...run.loop import flattened
 from ...system import ranks
 from ...system.files import write_json, write_text
+from ..stored import stored
 
 
 @ranks.collective
-def evaluate(config: DictConfig, out: Path, run: str) -> float | None:
-    """A tournament between all snapshots of `run` and the game's scripts, on the test split, in the game of that
-    run."""
-    old = saved(Path(run))
-    for node in ("game", "backend", "model"):
-        config[node] = old[node]
-    with running(config, out) as loop:
-        table = Evaluation(loop).tournament(all_snapshots(Path(run)))
+def tournament(config: DictConfig, out: Path, run: str) -> float | None:
+    """A tournament between all snapshots of `run` and the game's scripts, on the test split, in the game and with the
+    policies of that run."""
+    for node, value in stored(Path(run), config, "game", "backend", "model", "policies").items():
+        config[node] = value
+    with running(config, out) as at_work:
+        table = Evaluation(at_work).tournament(all_snapshots(Path(run)))
         ranks.shared(lambda: write_json(out / "tournament.json", table))
     Console().print(tournament_table(table, metric_name(config)))
     return None
@@ -58,13 +57,9 @@ def benchmark(
         rows = {}
         for name, snapshot in snapshots.items():
             rows[name] = measure(bench, snapshot, out / name / "benchmark", config, progress).outputs
-            log(
-                logs,
-                {
-                    "benchmark": rows[name],
-                    "iteration": int(name.removeprefix("iter_")) if name.startswith("iter_") else 0,
-                },
-            )
+            number = int(name[len("iter_") :].partition("/")[0]) if name.startswith("iter_") else 0
+            for tracker in logs:
+                tracker.log(dict(flattened({"benchmark": rows[name]})), number)
         versions = {name: snapshot.version for name, snapshot in snapshots.items()}
         ranks.shared(lambda: write_json(out / "benchmark.json", {"snapshots": versions, "figures": rows}))
     Console().print(benchmark_table("benchmark", rows))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.utils import get_class, instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 
 from ...learners.lightning import LightningLearner
@@ -16,12 +16,14 @@ from ...run.config import ConfigError
 from ...run.directory import (
     EXPECTED,
     history,
-    player_of,
+    played_by,
     saved,
 )
 from ...run.forecast import Forecast, architecture, forecast, real, refusal, stated, words
 from ...run.forecast import table as memory_table
 from ...run.loop import Loop
+from ...run.run import Run
+from ..stored import stored
 
 
 def plan(config: DictConfig, out: Path, run: str | None) -> float | None:
@@ -52,20 +54,19 @@ def _forecast(config: DictConfig, run: str | None) -> tuple[LightningLearner, Fo
     learner: Any
     snapshot = None
     if run is not None:
-        old = saved(Path(run))
-        for node in ("game", "backend", "model", "data", "seed"):
-            config[node] = old[node]
-        OmegaConf.update(config, "imitate", old.imitate)
+        taken = ("game", "backend", "model", "data", "imitate")
+        nodes = stored(Path(run), config, *taken)
+        for node in taken:
+            config[node] = nodes.get(node)
+        config.seed = saved(Path(run)).seed
         number = max(history(Path(run), "play"), default=0)
         if not number:
             raise ConfigError(f"{run} has no finished round of self-play to plan with")
-        loop, snapshot = (
-            Loop(build(config, Path(run)), Path(run), Progress(Console(quiet=True))),
-            player_of(Path(run), number),
-        )
-        recipe = loop.parts.recipe(number)
-        learner = recipe.learner
-        data = real(loop.samples(number, loop, snapshot, recipe)[0], f"round {number} of {run}")  # type: ignore[arg-type]
+        loop = Loop(Run(build(config, Path(run)), Path(run), Progress(Console(quiet=True))))
+        policy, recipe = next((name, each.recipe(number)) for name, each in loop.parts.policies.items())
+        snapshot, learner = played_by(Path(run), number)[policy], recipe.learner
+        samples = loop.crediting(loop.window(number), policy, recipe, snapshot, loop.run)[0]
+        data = real(samples, f"round {number} of {run}")  # type: ignore[arg-type]
     else:
         loss = instantiate(config.objective.loss)
         learner = instantiate(config.learner)(loss=loss, hardware=config.hardware, old=config.old)

@@ -13,7 +13,7 @@ from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
-from ..system.files import InputError, parse_line
+from .files import InputError, parse_line
 
 
 class SpendingLimit(InputError):

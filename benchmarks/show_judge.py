@@ -1,0 +1,145 @@
+"""A judge as scorer on a slow server: killed again and again (kill -9), resumed to the same scores, nothing paid twice.
+
+    python benchmarks/show_judge.py
+
+300 scripted matches of Deal are rated by a model behind an OpenAI-style server on loopback, 32 requests in flight. It
+takes 0.2 to 0.6 s, now and then answers 500 or 429, and some of its verdicts cannot be read: at first, or ever. The run
+beside it is left alone. Shown are: the same scores byte for byte; missing ones counted; no request whose reply was
+recorded is ever sent again. What was in flight at a kill is, and `paid_twice` counts which of these the ledger had
+settled before. Exits with 1 where one of these fails.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+from results import ROOT, record
+
+sys.path.insert(0, str(ROOT / "tests"))
+
+from openai_server import Server, completion
+
+MATCHES, IN_FLIGHT, KILLS = 300, 32, (40, 130, 240)  # kills: after so many verdicts
+STAGE = "iter_001/play"
+WORDS = [
+    "game=deal", "imitate.matches=0", f"play.in_flight={IN_FLIGHT}", "scorer=judge", "scorer.player=judge",
+    "opponents.judge.model=some-model", "+backend@opponents.judge.backend=openai",
+    f"opponents.judge.backend.concurrency={IN_FLIGHT}", "opponents.judge.backend.backoff_s=0.1",
+    "opponents.judge.backend.price_completion=1.0",
+]  # fmt: skip
+
+
+def talk(body: dict[str, Any]) -> dict[str, Any]:
+    """A verdict that the text decides: three in ten can be read at the second attempt only, one in ten never."""
+    first, asked_again = body["messages"][1]["content"], len(body["messages"]) > 2
+    lot = blake2b(first.encode(), digest_size=8).digest()
+    time.sleep(0.2 + lot[0] / 255 * 0.4)
+    if lot[1] % 10 == 0 or (lot[1] % 10 < 4 and not asked_again):
+        return completion(body, "I would rather not say.")
+    rated = {seat: {"politeness": lot[number] % 11} for number, seat in enumerate(("first", "second"), 2)}
+    return completion(body, f"They were all right. {json.dumps(rated)}")
+
+
+def work(out: Path, url: str) -> None:
+    """Plays the matches, and has them judged: what is stored already is not done again."""
+    from hydra import compose, initialize_config_module
+    from parley.play.pairing import self_play
+    from parley.report.progress import Progress
+    from parley.run.build import build
+    from parley.run.run import Run, figures
+    from parley.run.scoring import Scoring
+    from rich.console import Console
+
+    with initialize_config_module("parley.conf", version_base="1.3"):
+        config = compose("config", [*WORDS, f"opponents.judge.backend.url={url}"])
+    run = Run(build(config, out), out, Progress(Console(quiet=True)))
+    seatings = self_play(run.game, run.game.scenarios("train")[: MATCHES // 3], "fair", run.seed, STAGE, 3)
+    run.stage(STAGE, {}, lambda: run.play(STAGE, seatings, figures))
+    Scoring(run).score(STAGE)
+
+
+def start(out: Path, server: Server) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, __file__, str(out), server.url], start_new_session=True)
+
+
+def lines(path: Path) -> list[Any]:
+    """The whole lines of a file of JSON."""
+    text = path.read_bytes() if path.exists() else b""
+    return [json.loads(line) for line in text[: text.rfind(b"\n") + 1].splitlines()]
+
+
+def recorded(out: Path) -> set[str]:
+    """The requests whose replies a run has, in verdicts or in the journal of open ones."""
+    folder = out / STAGE / "score"
+    stored = {f"{each['id']}/{turn['request']}" for each in lines(folder / "0.jsonl") for turn in each["turns"]}
+    return stored | {f"{each['match']}/{each['turn']['request']}" for each in lines(folder / "open-0.jsonl")}
+
+
+def killed(out: Path, server: Server, verdicts: int) -> dict[str, Any]:
+    """Kills a run once it has so many verdicts; says what it had then."""
+    process = start(out, server)
+    while len(lines(out / STAGE / "score/0.jsonl")) < verdicts:
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    had, booked = recorded(out), lines(out / "spending/judge.jsonl")
+    asked = {line["for"] for line in booked if "book" in line}
+    return {"verdicts": len(lines(out / STAGE / "score/0.jsonl")), "had": had, "asked": asked, "lines": len(booked)}
+
+
+def main() -> None:
+    begun = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        whole, cut = Path(folder) / "whole", Path(folder) / "cut"
+        calm, rough = Server(talk), Server(talk, faults=["500"] * 3 + ["429 0.3"] + ["500"] * 3)
+        for server in (calm, rough):
+            server.http.handle_error = lambda *_: None  # a killed client's connection breaks
+        alone = start(whole, calm)
+        moments = [killed(cut, rough, verdicts) for verdicts in KILLS]
+        codes = start(cut, rough).wait(), alone.wait()
+        ledger = lines(cut / "spending/judge.jsonl")
+        scores = [(each / STAGE / "score/scores.jsonl").read_bytes() for each in (whole, cut)]
+        verdicts = lines(cut / STAGE / "score/0.jsonl")
+        left = [path.name for path in (cut / STAGE / "score").glob("open-*")]
+    again = [
+        {line["for"] for line in ledger[moment["lines"] :] if "book" in line} & moment["had"] for moment in moments
+    ]
+    names = {line["book"]: line["for"] for line in ledger if "book" in line}
+    paid = Counter(names[line["settle"]] for line in ledger if line.get("cost", 0.0) > 0)
+    in_flight = [len(moment["asked"] - moment["had"]) for moment in moments]
+    rows = [json.loads(line) for line in scores[1].splitlines()]
+    figures = {
+        "matches": len(rows),
+        "in_flight": rough.most_flying,
+        "killed_at_verdicts": [moment["verdicts"] for moment in moments],
+        "in_flight_at_kills": in_flight,
+        "recorded_and_asked_again": sum(map(len, again)),
+        "requests_paid": sum(paid.values()),
+        "paid_twice": sum(count > 1 for count in paid.values()),
+        "judged_at_the_second_attempt": sum(
+            each["result"]["outcome"] == "judged" and len(each["turns"]) > 1 for each in verdicts
+        ),
+        "missing": sum(not row["scores"] for row in rows),
+        "same_scores": scores[0] == scores[1],
+        "seconds": round(time.monotonic() - begun, 1),
+    }
+    print(json.dumps(figures, indent=2))
+    record("judge", figures)
+    fine = figures["same_scores"] and not figures["recorded_and_asked_again"] and not left and codes == (0, 0)
+    bounded = figures["paid_twice"] <= sum(in_flight) and max(in_flight) <= IN_FLIGHT >= rough.most_flying
+    sys.exit(0 if fine and bounded and 0 < figures["missing"] < len(rows) == MATCHES else 1)
+
+
+if __name__ == "__main__":
+    work(Path(sys.argv[1]), sys.argv[2]) if len(sys.argv) > 1 else main()

@@ -1,0 +1,94 @@
+"""Nothing moved: four experiments, shortened alike, with this checkout and with an older one; every figure is compared.
+
+    python benchmarks/show_same.py BASE_CHECKOUT           # a checkout of the older revision, with its own .venv
+    python benchmarks/show_same.py BASE_CHECKOUT FOLDER    # runs lie in FOLDER, and go on from there
+
+One seed, one thread. Figures are compared to the digit, times are not; a figure that only the new layout has is named.
+Exits with 1 where a figure differs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from results import record
+
+EVALUATED = ["eval.scenarios=24", "eval.greedy=24", "eval.validation=16", "eval.transcripts=1", "seed=1"]
+DEAL = [*EVALUATED, "iterations=2", "play.scenarios=32", "imitate.matches=1500", "imitate.validation=20"]
+RUNS = {
+    "deal_tiny": DEAL,
+    "deal_tiny_self": DEAL,
+    "spag_tiny": [
+        *EVALUATED, "iterations=2", "play.scenarios=40", "play.group=4", "objective.credit.mix=1000", "eval.group=1",
+        "eval.final=2", "eval.validation_group=2", "imitate.matches=1000", "imitate.validation=20",
+    ],
+    "spin_tiny": [*EVALUATED, "iterations=2", "play.scenarios=200"],
+}  # fmt: skip
+TIMES = {"seconds", "cpu_seconds", "tokens_per_second", "reference_seconds"}
+NEW = {"round", "policy", "dead_rounds"}  # what the older layout has not
+
+
+def run(checkout: Path, experiment: str, folder: Path) -> dict[str, Any]:
+    """The summary of a run, which goes on where it was cut off."""
+    place = f"resume={folder}" if (folder / "config.yaml").exists() else f"hydra.run.dir={folder}"
+    if not (folder / "summary.json").exists():
+        words = [f"experiment={experiment}", *RUNS[experiment], place]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        subprocess.run([checkout / ".venv/bin/parley", *words], cwd=folder.parent, env=environment, check=True)
+    found: dict[str, Any] = json.loads((folder / "summary.json").read_text())
+    return found
+
+
+def flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Every figure with its dotted key, times left out; without the only policy's name, as in the older layout."""
+    if isinstance(value, Mapping):
+        for name, part in value.items():
+            if name not in TIMES:
+                inner = key if name in ("policies", "learner") else f"{key}.{name}"
+                yield from flat(part, inner)
+    elif isinstance(value, list):
+        for number, part in enumerate(value):
+            yield from flat(part, f"{key}.{number}")
+    elif value is not None:
+        yield key, value
+
+
+def compared(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """How many figures are equal, which differ or are gone, and which are new."""
+    old, new = dict(flat(before)), dict(flat(after))
+    differ = {key: [value, new.get(key)] for key, value in old.items() if new.get(key) != value}
+    added = sorted({key.rpartition(".")[2] for key in new.keys() - old.keys()})
+    return {"equal": len(old) - len(differ), "differ": differ, "added": added}
+
+
+def main() -> None:
+    base, here = Path(sys.argv[1]).resolve(), Path(__file__).resolve().parents[1]
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(sys.argv[2] if len(sys.argv) > 2 else scratch).resolve()
+        folder.mkdir(parents=True, exist_ok=True)
+        found = {
+            name: compared(*(run(checkout, name, folder / f"{name}_{which}") for which, checkout in sides))
+            for sides in [(("before", base), ("after", here))]
+            for name in RUNS
+        }
+    for name, each in found.items():
+        print(f"{name}: {each['equal']} figures equal, {len(each['differ'])} differ {each['differ'] or ''}")
+    claims = {
+        "every figure is equal to the digit": not any(each["differ"] for each in found.values()),
+        "nothing else was added": all(set(each["added"]) <= NEW for each in found.values()),
+    }
+    before = subprocess.run(["git", "-C", base, "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout
+    del sys.argv[1:]  # results name no folder of this machine
+    record("same", {"before": before.strip(), "overrides": RUNS, "claims": claims, "runs": found})
+    sys.exit(0 if all(claims.values()) else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""A server's answer, which may hold anything: what can be read of it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ..play.player import Completion, Prompt
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from ..games.base import Finish
+
+FINISH: Mapping[str, Finish] = {"length": "length", "content_filter": "refusal"}  # every other reason is "stop"
+T = TypeVar("T")
+ABOVE_ZERO = 1e-5  # a log-prob's rounding error
+
+
+class Unreadable(ValueError):
+    """An answer that is not what was asked for. Another attempt may help."""
+
+
+def completion(prompt: Prompt, answer: Any, token_ids: bool) -> Completion:
+    """The completion in an answer, with its token ids where they are wanted and all of them were given; Unreadable when
+    it is none. The client checks nothing of this."""
+    choices = getattr(answer, "choices", None)
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    message = getattr(choice, "message", None)
+    text, refusal = getattr(message, "content", None), getattr(message, "refusal", None)
+    if message is None or not isinstance(text, str | None) or not isinstance(refusal, str | None):
+        raise Unreadable(f"the server's answer is no chat completion: {short(answer)}")
+    finish = "refusal" if refusal else FINISH.get(reason(answer), "stop")
+    done = Completion(prompt.id, _plain(text or refusal or ""), finish, policy=prompt.policy)
+    return _with_ids(done, answer, choice) if token_ids else done
+
+
+def reason(answer: Any) -> str:
+    """Why the server says that the reply ended."""
+    return short(getattr(answer.choices[0], "finish_reason", None))
+
+
+def usage(answer: Any) -> tuple[int, int, int] | None:
+    """(prompt tokens, completion tokens, cached prompt tokens), as the server says; None where it says nothing that can
+    be so."""
+    told = getattr(answer, "usage", None)
+    prompt, sampled = (_count(getattr(told, name, None)) for name in ("prompt_tokens", "completion_tokens"))
+    told_cached = getattr(getattr(told, "prompt_tokens_details", None), "cached_tokens", None)
+    cached = 0 if told_cached is None else _count(told_cached)
+    if prompt is None or sampled is None or cached is None or cached > prompt:
+        return None
+    return prompt, sampled, cached
+
+
+def model(answer: Any) -> str:
+    """The model that answered, as the server says."""
+    return short(getattr(answer, "model", None))
+
+
+def _with_ids(done: Completion, answer: Any, choice: Any) -> Completion:
+    seen, sampled = getattr(answer, "prompt_token_ids", None), getattr(choice, "token_ids", None)
+    content = getattr(getattr(choice, "logprobs", None), "content", None)
+    if seen is None or sampled is None or content is None:
+        return done
+    logprobs = [getattr(each, "logprob", None) for each in content] if isinstance(content, list) else content
+    return replace(
+        done,
+        prompt_ids=_all(_count, "prompt_token_ids", seen),
+        token_ids=(ids := _all(_count, "token_ids", sampled)),
+        logprobs=_all(_logprob, "log-probs", logprobs, len(ids)),
+    )
+
+
+def _all(read: Callable[[Any], T | None], name: str, values: Any, count: int | None = None) -> tuple[T, ...]:
+    """What `read` makes of each of `values`; Unreadable where they are no list (of `count`), or it cannot read one."""
+    found = [read(value) for value in values] if isinstance(values, list) else [None]
+    if None in found or count not in (None, len(found)):
+        raise Unreadable(f"the server's {name} are not what they should be: {short(values)}")
+    return tuple(each for each in found if each is not None)
+
+
+def _count(value: Any) -> int | None:
+    return value if type(value) is int and 0 <= value < 2**31 else None
+
+
+def _logprob(value: Any) -> float | None:
+    good = type(value) in (int, float) and math.isfinite(value) and value <= ABOVE_ZERO
+    return min(0.0, float(value)) if good else None
+
+
+def short(value: Any) -> str:
+    """The beginning of what a server said."""
+    text = str(value)
+    return text if len(text) <= 200 else f"{text[:200]}…"
+
+
+def _plain(text: str) -> str:
+    """`text` without halves of surrogate pairs, which no file and no tokenizer takes."""
+    return text.encode(errors="replace").decode()

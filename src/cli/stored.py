@@ -1,0 +1,94 @@
+"""Nodes of a stored run's config. A run may come from anybody: its config is data, checked before anything is built."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+
+from ..run.config import ConfigError
+from ..run.directory import saved
+from ..system.naming import locate
+from .validation import node_faults
+
+CONTRACTS = {  # node -> (rooms whose classes it may name, methods that such a class has)
+    "game": (("games",), ("scenarios", "match", "scripts")),
+    "backend": (("backends",), ("load", "submit", "poll")),
+    "model": (("models", "backends"), ("create",)),
+    "data": (("data.sources",), ("demonstrations",)),
+    "scorer": (("data",), ("game",)),
+    "objective": (("credit", "objectives"), ()),
+    "imitate": (("objectives", "learners"), ()),
+    "policies": (("models", "credit", "objectives", "learners"), ()),
+    "schedule": (("credit", "objectives", "learners"), ()),
+}
+PRIVATE = ("url", "key_env")
+"""Arguments that decide where prompts and keys are sent. They are the command's to say, never a stored config's."""
+
+
+def stored(run: Path, config: DictConfig, *names: str) -> dict[str, DictConfig]:
+    """The nodes `names` of the config that `run` was begun with, fit to be built; those that are null are left out.
+
+    ConfigError lists what is wrong: a `_target_` at any depth that is neither a class of parley of the node's kind nor
+    a target of the same node in `config`, which the command itself composes; a `${resolver:…}`; a server's address
+    that the command does not name; and whatever a composed node may not hold.
+    """
+    old, nodes, faults = saved(run), {}, []
+    written = cast("dict[str, Any]", OmegaConf.to_container(old))
+    for name in names:
+        if (raw := written.get(name)) is None:
+            continue
+        mine = OmegaConf.to_container(config[name]) if OmegaConf.is_config(config.get(name)) else {}
+        if not isinstance(raw, Mapping):
+            faults.append(f"{name} is no mapping")
+        elif wrong := [*_strange(raw, name, _targets(mine)), *_private(raw, mine, name)]:
+            faults += wrong
+        else:
+            nodes[name] = DictConfig(OmegaConf.to_container(old[name], resolve=True))
+            faults += node_faults(OmegaConf.to_container(nodes[name]), name)
+    if faults:
+        raise ConfigError("\n  - ".join([f"{run}: nothing is built from its config", *faults]))
+    return nodes
+
+
+def _strange(value: Any, key: str, mine: set[str]) -> Iterator[str]:
+    """What in a stored node could run code or read the environment, at any depth."""
+    if isinstance(value, Mapping):
+        target = value.get("_target_", "")
+        if "_target_" in value and str(target) not in mine and not _kept(target, key.split(".")[0]):
+            yield f"{key}._target_: {target!r} is no {key.split('.')[0]} of parley, and the command does not name it"
+        for name, part in value.items():
+            yield from _strange(part, f"{key}.{name}", mine)
+    elif isinstance(value, list):
+        for number, part in enumerate(value):
+            yield from _strange(part, f"{key}.{number}", mine)
+    elif isinstance(value, str) and re.search(r"\$\{[^}]*:", value):
+        yield f"{key}: {value!r} would be computed; give the value on the command line"
+
+
+def _kept(target: Any, kind: str) -> bool:
+    """Whether `target` names a class of parley that keeps the contract of the node `kind`."""
+    rooms, methods = CONTRACTS[kind]
+    if not isinstance(target, str) or not any(target.startswith(f"parley.{room}.") for room in rooms):
+        return False
+    try:
+        found = locate(target)
+    except LookupError:
+        return False
+    return inspect.isclass(found) and all(callable(getattr(found, name, None)) for name in methods)
+
+
+def _targets(value: Any) -> set[str]:
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    own = {value["_target_"]} if isinstance(value, Mapping) and isinstance(value.get("_target_"), str) else set()
+    return own.union(*map(_targets, parts))
+
+
+def _private(raw: Mapping[str, Any], mine: Any, key: str) -> Iterator[str]:
+    for name in PRIVATE:
+        if raw.get(name) is not None and raw[name] != (mine or {}).get(name):
+            yield f"{key}.{name} is {raw[name]!r}: say {key}.{name}=… on the command line if it is to be used"

@@ -1,0 +1,139 @@
+"""Suite: a game of games. One model learns them all, in one run, and is judged in each.
+
+A scenario of the member `deal` has the id `deal/<its own id>` and is played by Deal's rules; the suite's metrics are
+`deal.score` and so on. Roles are those of all members, and a match seats those of its own. A script plays for the suite
+if every member has one of that name. Each member passes the conformance kit by itself, and so does the suite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import zip_longest
+from random import Random
+
+from . import base
+from .base import Facts, Game, Match, Reply, Request, Result, Scenario, Script, Tool
+
+MEMBER = "member"  # in an observation: whose request it is
+
+
+class Suite:
+    """The game. `members` are games by name; a split has at most `limit` scenarios of each (None: all), in turn.
+
+    ValueError for members that do not go together.
+    """
+
+    name = "suite"
+
+    def __init__(self, members: Mapping[str, Game], limit: int | None = None) -> None:
+        if odd := sorted(name for name in members if "/" in name):
+            raise ValueError(f"the names {odd} of members hold a '/', which ends a member's name in a scenario's id")
+        self.members, self.limit = dict(members), limit
+        self.version = ", ".join(f"{name} {game.version}" for name, game in self.members.items())
+        self.roles = tuple(dict.fromkeys(role for game in self.members.values() for role in game.roles))
+        self.services = self._services()
+        self.facts = self._facts()
+
+    def scenarios(self, split: str) -> Sequence[Scenario]:
+        """The scenarios of all members, one of each in turn, so that the first few are of every one."""
+        each = [
+            [_outer(name, scenario) for scenario in game.scenarios(split)[: self.limit]]
+            for name, game in self.members.items()
+        ]
+        return [scenario for turn in zip_longest(*each) for scenario in turn if scenario is not None]
+
+    def seats(self, scenario: Scenario) -> tuple[str, ...]:
+        """The roles that the member seats."""
+        _, game, inner = self._member(scenario)
+        return base.seats(game, inner)
+
+    def match(self, scenario: Scenario, seed: int) -> Match:
+        """A match of the member."""
+        name, game, inner = self._member(scenario)
+        return _Match(name, game.match(inner, seed), frozenset(game.roles))
+
+    def scripts(self) -> Mapping[str, Script]:
+        """The scripts that every member has, each by its member's rules."""
+        members = {name: game.scripts() for name, game in self.members.items()}
+        shared = set.intersection(*(set(found) for found in members.values()))
+        return {script: _script({name: found[script] for name, found in members.items()}) for script in sorted(shared)}
+
+    def secrets(self, scenario: Scenario) -> Mapping[str, Sequence[str]]:
+        """What the member declares; one that declares nothing is compared by the kit where it is checked by itself."""
+        _, game, inner = self._member(scenario)
+        declared: Callable[[Scenario], Mapping[str, Sequence[str]]] | None = getattr(game, "secrets", None)
+        return {} if declared is None else declared(inner)
+
+    def _member(self, scenario: Scenario) -> tuple[str, Game, Scenario]:
+        """A scenario's member, by name, and the scenario as the member knows it."""
+        name, _, inner = scenario.id.partition("/")
+        return name, self.members[name], Scenario(inner, scenario.data, scenario.cluster.removeprefix(f"{name}/"))
+
+    def _services(self) -> dict[str, Script | Tool]:
+        """The services of all members. ValueError for a name that two of them use."""
+        found: dict[str, Script | Tool] = {}
+        for name, game in self.members.items():
+            own = base.services(game)
+            if clash := sorted(own.keys() & {*found, *self.roles}):
+                raise ValueError(f"the services {clash} of {name} have the name of another member's seat")
+            found |= own
+        return found
+
+    def _facts(self) -> Facts:
+        """What holds for every member. ValueError where some hold scenarios out and others do not."""
+        facts = {name: game.facts for name, game in self.members.items()}
+        if len({each.held_out for each in facts.values()}) > 1:
+            raise ValueError(
+                "some members hold scenarios out (facts.held_out) and others do not: put them in two suites"
+            )
+        return Facts(
+            min_return=min(each.min_return for each in facts.values()),
+            max_return=max(each.max_return for each in facts.values()),
+            max_requests=max(each.max_requests for each in facts.values()),
+            max_retries=max(each.max_retries for each in facts.values()),
+            zero_sum=all(each.zero_sum for each in facts.values()),
+            history=any(each.history for each in facts.values()),
+            metrics={f"{name}.{key}": text for name, each in facts.items() for key, text in each.metrics.items()},
+            held_out=all(each.held_out for each in facts.values()),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Match:
+    """A member's match: its requests to roles say whose they are, and its metrics bear the member's name."""
+
+    member: str
+    inner: Match
+    roles: frozenset[str]
+
+    def start(self) -> Sequence[Request]:
+        return self._outer(self.inner.start())
+
+    def step(self, replies: Sequence[Reply]) -> Sequence[Request]:
+        return self._outer(self.inner.step(replies))
+
+    def result(self) -> Result:
+        result = self.inner.result()
+        return replace(result, metrics={f"{self.member}.{name}": each for name, each in result.metrics.items()})
+
+    def _outer(self, requests: Sequence[Request]) -> list[Request]:
+        return [self._signed(each) if each.seat in self.roles else each for each in requests]
+
+    def _signed(self, request: Request) -> Request:
+        return replace(request, observation={**(request.observation or {}), MEMBER: self.member})
+
+
+def _outer(name: str, scenario: Scenario) -> Scenario:
+    """A member's scenario as the suite has it."""
+    return Scenario(f"{name}/{scenario.id}", scenario.data, f"{name}/{scenario.cluster}")
+
+
+def _script(members: Mapping[str, Script]) -> Script:
+    """The script of whichever member asks."""
+
+    def script(request: Request, own: Random, persona: Random) -> str:
+        seen = dict(request.observation or {})
+        return members[seen.pop(MEMBER)](replace(request, observation=seen or None), own, persona)
+
+    return script

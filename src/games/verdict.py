@@ -1,0 +1,160 @@
+"""A judge's game for one seat: it reads a text and rates each subject on scales that are given as data.
+
+Nothing here knows where the text comes from. A reply is a JSON object {subject: {scale: number}}, alone or after some
+reasoning; what lacks a number or leaves a scale's range is asked again, and a verdict that never comes is missing: it
+is no rating of 0. The ratings are in the record as {"scores": …}, the mark of the reply that gave them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import TypeAlias
+
+from .base import (
+    Facts,
+    GeneratorMatch,
+    Illegal,
+    Json,
+    Marks,
+    Match,
+    Out,
+    Reply,
+    Request,
+    Result,
+    Scenario,
+    Script,
+    Turns,
+    View,
+    legal,
+)
+
+JUDGE = "judge"
+Ratings: TypeAlias = Mapping[str, Mapping[str, float]]
+"""scale -> {subject: rating}"""
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """What is rated: a number from `low` to `high`, both included; `says` tells the judge what it stands for."""
+
+    low: float
+    high: float
+    says: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.low < self.high:
+            raise ValueError(f"a scale goes from {self.low} to {self.high}: low must be below high")
+
+
+@dataclass(frozen=True, slots=True)
+class Rubric:
+    """What a judge is told to do, and the scales on which it rates, by name."""
+
+    task: str
+    scales: Mapping[str, Scale]
+
+    def __post_init__(self) -> None:
+        if not self.scales:
+            raise ValueError("a rubric needs at least one scale: scales={politeness: {low: 0, high: 10}}")
+
+    def ask(self, subjects: Sequence[str]) -> str:
+        """What is asked after the text was read."""
+        lines = [f"- {name}, from {each.low:g} to {each.high:g}: {each.says}" for name, each in self.scales.items()]
+        form = {subject: {name: "…" for name in self.scales} for subject in subjects}
+        return "\n".join(
+            [
+                f"Rate {' and '.join(subjects)} on each of these scales:",
+                *(line.removesuffix(": ") for line in lines),
+                f"Answer with one JSON object, each … a number: {json.dumps(form, ensure_ascii=False)}",
+            ]
+        )
+
+
+def case(name: str, text: str, subjects: Sequence[str], cluster: str = "", **more: Json) -> Scenario:
+    """A scenario of this game: `text` is read, each of `subjects` is rated; `more` is recorded and shown to nobody."""
+    return Scenario(name, {"text": text, "subjects": list(subjects), **more}, cluster)
+
+
+class VerdictGame:
+    """Verdicts on `cases` by a rubric, with at most `retries` further attempts for each."""
+
+    name, version, roles = "verdict", 1, (JUDGE,)
+
+    def __init__(self, cases: Sequence[Scenario], rubric: Rubric, retries: int = 1) -> None:
+        self.cases, self.rubric, self.retries = cases, rubric, retries
+        self.facts = Facts(
+            min_return=0, max_return=0, max_requests=1 + retries, max_retries=retries,
+            metrics={"judged_rate": "1 if the judge gave a verdict", "asked": "how often the judge was asked"},
+        )  # fmt: skip
+
+    def scenarios(self, split: str) -> Sequence[Scenario]:
+        """The cases, whatever the split: nothing is learned from them."""
+        return self.cases
+
+    def match(self, scenario: Scenario, seed: int) -> Match:
+        return GeneratorMatch(self._turns(scenario))
+
+    def scripts(self) -> Mapping[str, Script]:
+        return {"dice": self._dice}
+
+    def _turns(self, scenario: Scenario) -> Turns:
+        subjects, view = scenario.data["subjects"], View(JUDGE, self.rubric.task)
+        marks: Marks = {}
+        view.tell(f"{scenario.data['text']}\n\n{self.rubric.ask(subjects)}")
+        asked = 0
+
+        def read(reply: Reply) -> Ratings | Illegal:
+            nonlocal asked
+            asked += 1
+            found = ratings(reply.text, subjects, self.rubric.scales)
+            if not isinstance(found, Illegal):
+                marks[reply.id] = {"scores": found}
+            return found
+
+        try:
+            yield from legal(view, read, self.retries, marks, {"subjects": subjects})
+        except Out as out:
+            return self._result(out.outcome, 0.0, asked, marks, out.blame)
+        return self._result("judged", 1.0, asked, marks)
+
+    def _result(self, outcome: str, judged: float, asked: int, marks: Marks, blame: tuple[str, ...] = ()) -> Result:
+        metrics = {"judged_rate": judged, "asked": float(asked)}
+        return Result({JUDGE: 0.0}, outcome, blame=blame, metrics=metrics, marks=marks)
+
+    def _dice(self, request: Request, own: Random, persona: Random) -> str:
+        """Rates at random, in whole tenths of each scale."""
+        assert request.observation is not None
+        scales = self.rubric.scales.items()
+        return json.dumps(
+            {
+                subject: {name: each.low + (each.high - each.low) * own.randint(0, 10) / 10 for name, each in scales}
+                for subject in request.observation["subjects"]
+            }
+        )
+
+
+def ratings(text: str, subjects: Sequence[str], scales: Mapping[str, Scale]) -> Ratings | Illegal:
+    """The ratings in a reply, scale by scale. Further keys are passed over."""
+    try:
+        found = json.loads(text[text.find("{") : text.rfind("}") + 1])
+    except (ValueError, RecursionError):
+        return Illegal("no JSON", "That is no JSON object. Answer with the object alone.")
+    given: dict[str, dict[str, float]] = {name: {} for name in scales}
+    for subject in subjects:
+        rated = found.get(subject) if isinstance(found, dict) else None
+        for name, scale in scales.items():
+            value = rated.get(name) if isinstance(rated, dict) else None
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                return Illegal("a rating is missing", f"The number {name} of {subject} is missing.")
+            if not scale.low <= value <= scale.high:  # nor is NaN
+                return Illegal("out of range", f"{name} of {subject} must be from {scale.low:g} to {scale.high:g}.")
+            given[name][subject] = float(value)
+    return given
+
+
+def rated(result: Result) -> Ratings | None:
+    """The ratings in the result of a match; None where the judge gave no verdict."""
+    return next((mark["scores"] for mark in result.marks.values() if "scores" in mark), None)

@@ -1,0 +1,146 @@
+"""The models that a backend plays with: adapters share their base, and weights in training are taken over in place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from .fourbit import FourBit
+from .load import load_model, load_policy
+from .snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedModel
+
+Weights: TypeAlias = "Iterable[tuple[str, Tensor]]"
+"""Whole tensors by name: a model's under its Hugging Face names, an adapter's under peft's."""
+
+
+class Bases:
+    """The models of one backend, by version. Adapters of one base, stored alike, share its weights in memory.
+
+    Such adapters take turns: one of them is switched on at a time, so one thread must do all the work.
+    """
+
+    def __init__(self, dtype: str, device: str) -> None:
+        self.dtype, self.device = dtype, device
+        self._whole: dict[str, PreTrainedModel] = {}
+        self._shared: dict[tuple[str, FourBit | None], _Shared] = {}
+
+    def load(self, snapshot: Snapshot) -> tuple[PreTrainedModel, Callable[[], None]]:
+        """The snapshot's model, and a function to call before each use of it, which switches its adapter on."""
+        if snapshot.base is None:
+            model = self._whole[snapshot.version] = load_model(snapshot.path, self.dtype, self.device)
+            return model, lambda: None
+        key = (snapshot.base, FourBit.read(snapshot.path))
+        if key not in self._shared:
+            self._shared[key] = _Shared(load_policy(snapshot, self.dtype, self.device), snapshot.version)
+        shared = self._shared[key]
+        return shared.model.get_base_model(), partial(shared.use, shared.add(snapshot, self.device))
+
+    def update(self, old: str, new: str, weights: Weights) -> None:
+        """Gives the model of version `old` these weights and the version `new`; see `take_over`.
+
+        An adapter's weights may come with those of its base, which are its base's still: where they are in memory in
+        the same form, backend and learner hold them once.
+        """
+        if old in self._whole:
+            model = self._whole[new] = self._whole.pop(old)
+            take_over(model, weights)
+        else:
+            shared = next(shared for shared in self._shared.values() if old in shared.names)
+            shared.update(old, new, weights)
+
+    def unload(self, version: str) -> None:
+        """Frees a model, or an adapter and its base when no other stands on that."""
+        self._whole.pop(version, None)
+        for key, shared in list(self._shared.items()):
+            shared.remove(version)
+            if not shared.names:
+                del self._shared[key]
+
+
+class _Shared:
+    """A base and the adapters on it: their versions and peft's names for them."""
+
+    def __init__(self, model: Any, version: str) -> None:
+        self.model, self.names, self.count = model, {version: "default"}, 1
+        self.active = "default"
+
+    def add(self, snapshot: Snapshot, device: str) -> str:
+        if snapshot.version not in self.names:
+            name = f"adapter_{self.count}"
+            self.count += 1
+            self.model.load_adapter(
+                snapshot.path, name, torch_device=device, autocast_adapter_dtype=False, local_files_only=True
+            )
+            self.model.eval()
+            self.names[snapshot.version] = name
+        return self.names[snapshot.version]
+
+    def use(self, name: str) -> None:
+        if self.active != name:
+            self.model.set_adapter(name, inference_mode=True)
+            self.active = name
+
+    def update(self, old: str, new: str, weights: Weights) -> None:
+        name = self.names[new] = self.names.pop(old)
+        take_over(self.model, weights, name)
+
+    def remove(self, version: str) -> None:
+        name = self.names.pop(version, None)
+        if name is not None and self.names:
+            self.use(next(iter(self.names.values())))
+            self.model.delete_adapter(name)
+
+
+def take_over(model: Any, weights: Weights, adapter: str | None = None) -> None:
+    """Gives `model`, or the `adapter` of a peft model, the values of `weights`.
+
+    A tensor of the same device, dtype and shape is shared: it is not copied, and what the learner does to it is seen
+    here at once. Any other is copied. ValueError unless every weight is given; a name that the model lacks is an error,
+    too.
+    """
+    own = _own(model, adapter)
+    base = {} if adapter is None else _base(model)
+    missing = {id(tensor): name for name, tensor in own.items()}  # tied weights are one tensor of several names
+    for name, tensor in weights:
+        if name in own:
+            _give(own[name], tensor, name)
+            missing.pop(id(own[name]), None)
+        elif name not in base:
+            raise ValueError(f"the given weights hold {name}, which the model does not have")
+        elif _alike(base[name], tensor):
+            base[name].data = tensor.detach()
+    if missing:
+        raise ValueError(f"the given weights lack {len(missing)} of the model, such as {min(missing.values())}")
+
+
+def _own(model: Any, adapter: str | None) -> Mapping[str, Tensor]:
+    """The tensors that stand in the files of a model or an adapter, by their names there."""
+    state: Mapping[str, Tensor] = model.state_dict(keep_vars=True)
+    if adapter is None:
+        return state
+    place = f".{adapter}."
+    return {name.replace(place, "."): state[name] for name in state if place in name and ".lora_" in name}
+
+
+def _base(model: Any) -> Mapping[str, Tensor]:
+    """The weights under the adapters, by the names that they have without any."""
+    named = model.get_base_model().named_parameters(remove_duplicate=False)
+    return {name.replace(".base_layer.", "."): tensor for name, tensor in named if ".lora_" not in name}
+
+
+def _give(own: Tensor, tensor: Tensor, name: str) -> None:
+    if own.shape != tensor.shape:
+        raise ValueError(f"{name} has shape {tuple(tensor.shape)}, and the model's own is {tuple(own.shape)}")
+    if _alike(own, tensor):
+        own.data = tensor.detach()
+    else:
+        own.data.copy_(tensor.detach())
+
+
+def _alike(own: Tensor, tensor: Tensor) -> bool:
+    return (own.device, own.dtype, own.shape) == (tensor.device, tensor.dtype, tensor.shape)

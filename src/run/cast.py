@@ -1,0 +1,105 @@
+"""Who sits where in the matches of a run, as `players` says once for all stages."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from ..games.base import Game, services
+from ..models.snapshot import Snapshot
+
+Tables = list[tuple[str, dict[str, str]]]  # a role without which there is no such table, or ""; who sits in each seat
+Snapshots = Mapping[str, Snapshot]  # the snapshot of each policy
+History = Sequence[Snapshots]  # that of every iteration so far, the start first
+
+
+@dataclass(frozen=True, slots=True)
+class Cast:
+    """Seats the policies, and whoever else `players` names.
+
+    A name is a policy, `policy@3` (its frozen copy of iteration 3; the newest until that is made), `start`, a name of
+    `opponents`, a script, or human. A role without a name is the first policy's.
+    """
+
+    game: Game
+    players: Mapping[str, str]
+    policies: tuple[str, ...]
+    start: str  # what the start is called
+
+    @property
+    def table(self) -> dict[str, str]:
+        """The player of each role in an evaluation, and in play without `opponent`; in a service only where it is not
+        the game's own."""
+        first = self.policies[0]
+        if "opponent" in self.players:
+            return self.all(first)
+        default = self.players.get("default", first)
+        return {role: self.players.get(role, default) for role in self.game.roles} | self.serving
+
+    @property
+    def serving(self) -> dict[str, str]:
+        """The players of services that are not the game's own."""
+        return {seat: self.players[seat] for seat in services(self.game) if seat in self.players}
+
+    @property
+    def round(self) -> Tables:
+        """The tables of a round of play: the one table, or with `opponent` the first policy in each role in turn."""
+        if "opponent" in self.players:
+            return self.against(self.policies[0], self.players["opponent"])
+        return [("", self.table)]
+
+    def all(self, name: str) -> dict[str, str]:
+        """The table at which `name` plays every role."""
+        return dict.fromkeys(self.game.roles, name) | self.serving
+
+    def roles(self, policy: str) -> tuple[str, ...]:
+        """The roles that a policy plays."""
+        return tuple(role for role in self.game.roles if self.table[role] == policy)
+
+    def against(self, policy: str, other: str) -> Tables:
+        """A policy in each of its roles in turn, `other` in all the others."""
+        return [(role, {**self.all(other), role: policy}) for role in self.roles(policy)]
+
+    def every(self, other: str) -> Tables:
+        """The tables of all policies against `other`."""
+        return [table for policy in self.policies for table in self.against(policy, other)]
+
+    def backwards(self, number: int) -> Tables:
+        """The tables of all policies against what the other roles' policies were one iteration before `number`."""
+        before = {policy: f"{policy}@{number - 1}" for policy in self.policies}
+        others = {role: before.get(name, name) for role, name in self.table.items()}
+        return [(role, {**others, role: name}) for role, name in self.table.items() if name in before]
+
+    def meeting(self, one: str, other: str) -> Tables:
+        """The tables of a tournament's pair: `one` in each role that it can play in turn, `other` in all the others;
+        none where `other` cannot play them."""
+        able = {name: set(self.roles(name.partition("@")[0]) or self.game.roles) for name in (one, other)}
+        first, second = (self._meeting(*pair, able) for pair in ((one, other), (other, one)))
+        return first or second
+
+    def _meeting(self, one: str, other: str, able: Mapping[str, set[str]]) -> Tables:
+        roles = [role for role in self.game.roles if role in able[one]]
+        return [(role, {**self.all(other), role: one}) for role in roles if {*self.game.roles} - {role} <= able[other]]
+
+    def snapshots(self, names: Iterable[str], history: History) -> dict[str, Snapshot]:
+        """The snapshots behind those of `names` that are policies, frozen copies of them, or the start."""
+        found = {}
+        for name in names:
+            policy, frozen, number = name.partition("@")
+            if name == self.start:
+                found[name] = history[0][self.policies[0]]
+            elif policy in self.policies:
+                found[name] = history[min(int(number), len(history) - 1) if frozen else -1][policy]
+        return found
+
+    def frozen(self) -> Iterator[tuple[str, int]]:
+        """(policy, iteration) of the frozen copies that are seated."""
+        for name in self.players.values():
+            policy, frozen, number = name.partition("@")
+            if frozen and number.isdecimal():
+                yield policy, int(number)
+
+
+def names(tables: Tables) -> list[str]:
+    """Everybody who sits at one of the tables, in order of first appearance."""
+    return list(dict.fromkeys(name for _, players in tables for name in players.values()))

@@ -1,0 +1,107 @@
+"""Credit at work (advantage estimation): what a policy is given to learn of the rounds that were played."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..credit import Credit, Verdict
+from ..data.replay import replay
+from ..data.sample import Demonstration
+from ..data.sources.base import Imported, Rewarded
+from ..data.store import Matches
+from ..games.base import Game, Message
+from ..learners.base import Lessons
+from ..models.renderer import Renderer
+from ..models.snapshot import Snapshot
+from ..system.files import InputError
+from ..system.seeds import rng
+from .demonstrations import Demonstrations, rendered
+from .parts import Recipe
+from .run import Run
+from .scoring import Scoring
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """A round of self-play (rollout batch): its number over the whole run, from 1, and the stage of its matches."""
+
+    number: int
+    stage: str
+
+
+class Crediting:
+    """Turns rounds of play into lessons. It reads files: for rank 0."""
+
+    def __init__(self, run: Run, demonstrations: Demonstrations) -> None:
+        self.run, self.demonstrations, self.scoring = run, demonstrations, Scoring(run)
+
+    def __call__(
+        self, rounds: Sequence[Round], policy: str, recipe: Recipe, snapshot: Snapshot, source: Run
+    ) -> tuple[Lessons, dict[str, int]]:
+        """What the learner of `policy` is given of `rounds`, played in the run `source`, and what credit kept of the
+        last one. NothingKept where no log is trained on."""
+        lessons: list[Any] = []
+        kept: dict[str, int] = {}
+        for each in rounds:
+            given, kept = self._credited(each, policy, recipe, snapshot, source)
+            lessons += given
+        return lessons, kept
+
+    def _credited(
+        self, each: Round, policy: str, recipe: Recipe, snapshot: Snapshot, source: Run
+    ) -> tuple[Lessons, dict[str, int]]:
+        matches, mixed = self.scoring.matches(each.stage, source), self.mixed(each, recipe.credit)
+        lessons: Lessons
+        if recipe.learner.reads == "chats":
+            given = recipe.credit(matches, policy)
+            lessons = [*chats(self.run.game, matches, given.table), *mixed]
+            replies = sum(len(verdict.replies) for verdict in given.table)
+        else:
+            given = recipe.credit(matches, policy, rendered(mixed, snapshot))
+            lessons = given.on_policy()
+            replies = sum(len(sample.utterances) for sample in given.samples)
+        return lessons, {"logs": len(given.table), "kept": given.kept, "utterances": replies}
+
+    def mixed(self, each: Round, credit: Credit) -> list[Demonstration]:
+        """The demonstrations that are mixed into a round, drawn anew for each."""
+        if (wanted := credit.mix) == 0:
+            return []
+        begins = self.run.config.imitate.mixed
+        demos = [demo for demo in self.demonstrations("train") if demo.id.startswith(begins)]
+        if begins and not demos:
+            raise InputError(f"imitate.mixed={begins}: no demonstration has an id that begins so")
+        if wanted is not None and wanted < len(demos):
+            demos = rng(self.run.seed, "mix", each.number).sample(demos, wanted)
+        return demos
+
+
+def chats(game: Game, matches: Matches, table: Iterable[Verdict]) -> list[Demonstration]:
+    """The logs that credit kept as whole chats, in which the replies that it chose weigh 1 and everything else 0."""
+    kept = (verdict for verdict in table if verdict.replies)
+    return [_chosen(each, replay(game, matches[each.match]).views[each.seat]) for each in kept]
+
+
+def _chosen(verdict: Verdict, view: Sequence[Message]) -> Demonstration:
+    chosen = set(verdict.replies)
+    weights = tuple(float(each.request in chosen) for each in view)
+    return Demonstration(f"{verdict.match}/{verdict.seat}", tuple(view), weights)
+
+
+def imported(source: Any, policy: str, recipe: Recipe, begin: Snapshot) -> tuple[Lessons, dict[str, int]]:
+    """What a learner is given of a data source without a match, and what credit kept of it: logs that were played
+    elsewhere go through credit, samples with rewards or pairs do not. InputError for a source that has neither."""
+    if isinstance(source, Imported) and recipe.credit.mix is not None:
+        matches = list(source.matches(policy))
+        views = {(episode.id, seat): view for episode, each in matches for seat, view in each.items()}
+        given = recipe.credit([episode for episode, _ in matches], policy)
+        demos = [_chosen(each, views[each.match, each.seat]) for each in given.table if each.replies]
+        kept = {"logs": len(given.table), "kept": given.kept}
+        return demos if recipe.learner.reads == "chats" else rendered(demos, begin), kept
+    if isinstance(source, Rewarded) and recipe.learner.reads != "chats":
+        return source.samples(Renderer.load(begin.base or begin.path).demonstration), {}
+    raise InputError(
+        "there is no data to learn from in this way: choose an option that has rewards, pairs or logs, as data=spag or "
+        "data=conversations with data.path=…"
+    )

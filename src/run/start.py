@@ -1,0 +1,133 @@
+"""The start of a run: the model as it comes, imitation, and each policy's fresh adapter; learning from stored rewards.
+
+Imitation is one for all policies: their adapters are laid on the same snapshot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from ..data.sample import Sample
+from ..learners.base import Learner, Lessons
+from ..learners.likelihood import mean_logprob
+from ..models.snapshot import Snapshot
+from ..system.seeds import derive
+from . import openings
+from .demonstrations import Demonstrations, rendered
+from .directory import restored, stored
+from .lessons import imported
+from .parts import plain
+from .run import Run
+
+
+class Start:
+    """Makes the snapshots from which a run begins."""
+
+    def __init__(self, run: Run) -> None:
+        self.run, self.config, self.parts, self.seed = run, run.config, run.parts, run.seed
+        self.demonstrations = Demonstrations(run)
+
+    def __call__(self) -> dict[str, Snapshot]:
+        """Each policy's snapshot 0: the model after imitation, under a fresh adapter where the policy has one."""
+        imitated = self._imitated()
+        return {name: self.adapted(name, imitated, 0) for name in self.parts.policies}
+
+    def adapted(self, policy: str, snapshot: Snapshot, number: int) -> Snapshot:
+        """`snapshot` under a fresh adapter of `policy`, made in iteration `number`; as it is where the policy has none,
+        or `snapshot` has one already."""
+        part = self.parts.policies[policy]
+        if part.adapter is None or snapshot.base is not None:
+            return snapshot
+        name = f"iter_{number:03d}/adapter/{policy}"
+        create = partial(part.adapter.create, snapshot, self.run.out / name / "snapshot", derive(self.seed, "adapter"))
+        inputs = {"base": snapshot.version, "adapter": part.adapter_node}
+        return restored(self.run.stage(name, inputs, alone=lambda: stored(create(), self.run.out)), self.run.out)
+
+    def offline(self) -> dict[str, Snapshot]:
+        """The first policy after it has learned from what the data node holds: its samples with rewards or pairs, or
+        what credit keeps of the logs in it."""
+        policy = next(iter(self.parts.policies))
+        begin, recipe = self.adapted(policy, self._base(), 1), self.parts.policies[policy].recipe(0)
+        inputs = {"snapshot": begin.version, "seed": self.seed, **recipe.nodes, "data": self.run.node("data")}
+        name, folder = "iter_001/learn", self.run.out / "iter_001/learn" / policy
+
+        def work(found: tuple[Lessons, dict[str, int]]) -> dict[str, Any]:
+            lessons, kept = found
+            return {policy: {**self._taught(recipe.learner, lessons, begin, name, "iter_001", folder), "credit": kept}}
+
+        outputs = self.run.stage(name, inputs, work, alone=partial(imported, self.parts.data, policy, recipe, begin))
+        return {policy: restored(outputs[policy]["snapshot"], self.run.out)}
+
+    def _imitated(self) -> Snapshot:
+        """The model as it comes, after it has imitated the demonstrations where there are any and it is to."""
+        imitate = self.config.imitate
+        taught = imitate.first and (self.parts.data is not None or imitate.matches > 0)
+        base = self._base(again=taught)
+        if not taught:
+            return base
+        self.demonstrations.play("validation")
+        learner = plain(self.config.learner)
+        inputs = {"base": base.version, "imitate": plain(imitate), "learner": learner}
+        outputs = self.run.stage(
+            "iter_000/start", inputs, partial(self._imitate, base), alone=partial(self._lessons, base)
+        )
+        return restored(outputs["snapshot"], self.run.out)
+
+    def _lessons(self, base: Snapshot) -> tuple[Lessons, list[Sample]]:
+        """What imitation is given, and what it is held against: demonstrations of the splits train and validation."""
+        demos = self.demonstrations("train")
+        if self.parts.imitator.reads == "chats":
+            return demos, []
+        return rendered(demos, base), rendered(self.demonstrations("validation"), base)
+
+    def _imitate(self, base: Snapshot, lessons: tuple[Lessons, list[Sample]]) -> dict[str, Any]:
+        samples, held_out = lessons
+        learned = self._taught(
+            self.parts.imitator, samples, base, "iter_000/start", "start", self.run.out / "iter_000/start"
+        )
+        if held_out:
+            made = restored(learned["snapshot"], self.run.out)
+            learned["learn"]["validation_logprob"] = mean_logprob(held_out, made, self.config.hardware)
+        return learned
+
+    def _base(self, again: bool = False) -> Snapshot:
+        """The model as it comes (a tiny one has its words from the demonstrations, which are held if they are needed
+        `again`)."""
+        self.demonstrations.play("train")
+        inputs = {"model": plain(self.config.model), **self.demonstrations.inputs("train")}
+        outputs = self.run.stage("iter_000/base", inputs, alone=partial(self._create, again))
+        return restored(outputs, self.run.out)
+
+    def _create(self, again: bool) -> dict[str, Any]:
+        chats = (demo.messages for demo in self.demonstrations("train", again=again))
+        folder: Path = self.run.out / "iter_000/base/model"
+        made = self.parts.model.create(folder, chats, derive(self.seed, "model"))
+        openings.check(self.run.game, made)
+        return stored(made, self.run.out)
+
+    def _taught(
+        self, learner: Learner, samples: Lessons, begin: Snapshot, name: str, version: str, folder: Path
+    ) -> dict[str, Any]:
+        made, metrics = taught(self.run, learner, samples, begin, folder, name, version)
+        return {"snapshot": stored(made, self.run.out), "learn": metrics}
+
+
+def taught(
+    run: Run, learner: Learner, samples: Lessons, begin: Snapshot, folder: Path, name: str, version: str
+) -> tuple[Snapshot, dict[str, Any]]:
+    """One call of `learner.learn`, with the seed and the progress bar of the stage `name`: (snapshot, figures)."""
+    with run.progress.stage(name, None, "steps") as bar:
+        made, metrics = learner.learn(
+            samples, begin, folder, seed=derive(run.seed, "learn", name), name=version, progress=partial(step, bar)
+        )
+    return made, {key: value for key, value in metrics.items() if key != "curve"}
+
+
+def step(bar: Any, row: Mapping[str, float]) -> None:
+    """Moves a progress bar by one optimiser step."""
+    bar.total = int(row["steps"])
+    bar.found(max(int(row["step"]) - bar.done, 0))
+    bar.advance(1, loss=float(row["loss"]), tokens=int(row["tokens"]))

@@ -1,0 +1,78 @@
+"""A stored run's config is data: whatever in it could run code, read the environment or send a key is refused."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
+from parley.cli.stored import stored
+from parley.run.config import ConfigError
+
+GAME = {"_target_": "parley.games.deal.Deal", "max_actions": 8}
+
+
+def config(*words: str) -> Any:
+    with initialize_config_module("parley.conf", version_base="1.3"):
+        return compose("config", list(words))
+
+
+@pytest.fixture
+def run(tmp_path):
+    def begun(**nodes: Any) -> Path:
+        text = OmegaConf.to_yaml(
+            OmegaConf.create({"game": GAME, "backend": None, "model": None, "data": None, **nodes})
+        )
+        (tmp_path / "config.yaml").write_text(text)
+        return tmp_path
+
+    return begun
+
+
+def test_A1_an_honest_node_is_given_back(run):
+    assert stored(run(), config(), "game", "backend")["game"] == GAME
+    folder = run()
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(config("experiment=spag_tiny")))
+    assert set(stored(folder, config(), "game", "backend", "model", "data")) == {"game", "backend", "model", "data"}
+
+
+HOSTILE = {
+    "a function of a library": {"_target_": "torch.load", "f": "x.pt", "weights_only": False},
+    "a function of parley": {"_target_": "parley.system.files.write_text", "path": "x", "text": "y"},
+    "a class of parley of another kind": {"_target_": "parley.backends.hf.HFBackend"},
+    "a function in the games": {"_target_": "parley.games.base.services"},
+    "a module that an import would run": {"_target_": "evil.Game"},
+    "a list for a target": {"_target_": ["parley.games.deal.Deal"]},
+    "one below": {**GAME, "weight": {"_target_": "os.getcwd"}},
+    "one in a list": {**GAME, "contexts": [{"_target_": "os.getcwd"}]},
+    "the environment": {**GAME, "contexts": "${oc.env:HOME}"},
+    "an argument that the game does not take": {**GAME, "nonsense": 1},
+    "positional arguments": {**GAME, "_args_": [1]},
+}
+
+
+@pytest.mark.parametrize("node", HOSTILE.values(), ids=HOSTILE)
+def test_A1_a_node_that_is_no_game_is_refused_and_nothing_runs(node, run, tmp_path, monkeypatch):
+    (tmp_path / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Game: pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match="nothing is built from its config\n  - game"):
+        stored(run(game=node), config(), "game")
+    assert not (tmp_path / "ran").exists() and "evil" not in sys.modules
+
+
+def test_A1_a_strangers_game_is_built_where_the_command_names_it_too(run):
+    node = {"_target_": "strange.Game"}
+    mine = OmegaConf.create({"game": {"_target_": "strange.Game"}})
+    with pytest.raises(ConfigError, match=r"game\._target_: there is no module strange"):  # named, so it is looked for
+        stored(run(game=node), mine, "game")
+    with pytest.raises(ConfigError, match="the command does not name it"):
+        stored(run(game=node), config(), "game")
+
+
+def test_A1_prompts_and_keys_go_only_where_the_command_says(run):
+    node = {"_target_": "parley.backends.openai.OpenAIBackend", "url": "http://elsewhere/v1", "key_env": "MY_KEY"}
+    with pytest.raises(ConfigError, match=r"backend\.url is 'http://elsewhere/v1': say backend\.url=…"):
+        stored(run(backend=node), config(), "backend")
+    words = ("backend=openai", "backend.url=http://elsewhere/v1", "backend.key_env=MY_KEY")
+    assert stored(run(backend=node), config(*words), "backend")["backend"] == node
