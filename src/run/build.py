@@ -166,7 +166,7 @@ def _several(parts: Parts) -> Iterator[str]:
     if config.start != "previous":
         yield f"start: with rounds={config.rounds} an iteration goes on from the one before; say start=previous"
     learners = {name: recipe.learner for name, each in parts.policies.items() for recipe in each.recipes.values()}
-    for name in sorted(name for name, learner in learners.items() if not hasattr(learner, "session")):
+    for name in sorted(name for name, learner in learners.items() if not learner.sessions):
         yield f"learner: that of {name} makes a whole model at a time, so it cannot learn in rounds; say rounds=1"
 
 

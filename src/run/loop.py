@@ -36,7 +36,7 @@ from .cast import History, Snapshots, names
 from .config import judge, metric_name
 from .directory import prune, restored
 from .evaluation import Evaluation
-from .learning import Learning, pooled
+from .learning import Learning, pooled, remove_checkpoints
 from .lessons import Crediting, Round
 from .parts import Recipe, plain
 from .run import Run
@@ -116,6 +116,7 @@ class Loop:
             inputs["old"] = model.version
         work = partial(self._learn, number, history, recipes, source or self.run)
         outputs = self.run.stage(f"iter_{number:03d}/learn", inputs, work)
+        remove_checkpoints(self.run, number)
         return {name: restored(each["snapshot"], self.run.out) for name, each in outputs.items()}
 
     def _learn(
@@ -124,8 +125,8 @@ class Loop:
         """For each round: play, score, credit of each policy and a step of each; the last ones leave the snapshots."""
         if any(each.credit.mix != 0 for each in recipes.values()):
             self.start.demonstrations.play("train")
-        learning = Learning(self.run, number, self._begins(number, history), recipes)
-        with ExitStack() as seated:
+        begins = self._begins(number, history)
+        with Learning(self.run, number, begins, recipes) as learning, ExitStack() as seated:
             sitting = seated.enter_context(self.seated(history))
             for each in self.of(number)[learning.done :]:
                 if source is self.run:
@@ -160,15 +161,15 @@ class Loop:
         """The matches of a round (rollout batch); returns their figures. What the policies have learned in this
         iteration goes into the backend before."""
         versions = self.run.versions(names(self.run.cast.round), self._who(history))
-        live = learning.versions() if learning is not None else {}
+        live = {name: session.version for name, session in learning.moved().items()} if learning is not None else {}
         inputs = {"players": {**versions, **live, **self.run.served()}, **self._play()}
         outputs: dict[str, Any] = self.run.stage(each.stage, inputs, partial(self._played, each, sitting, learning))
         return outputs
 
     def _played(self, each: Round, sitting: Sitting, learning: Learning | None) -> dict[str, Any]:
         if learning is not None:
-            for name, version in learning.versions().items():
-                sitting.update(name, version, learning.sessions[name].weights())
+            for name, session in learning.moved().items():
+                sitting.update(name, session.version, session.weights())
         matches = self.run.sit(sitting, each.stage, self._seatings(each))
         return ranks.shared(partial(_told, matches, list(self.parts.policies)))
 
