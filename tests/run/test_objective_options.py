@@ -99,8 +99,9 @@ def test_the_reference_reaches_the_learner_and_missing_demonstrations_are_told_f
     built = build(config("old=recorded", "objective=offline_po"), tmp_path)
     assert built.policies["learner"].recipe(1).learner.old == "recorded" and built.imitator.old == "pass"
     paired = config("objective=spin", "game=tales", "data=replies", "imitate.matches=0", "eval.opponents=[]")
-    assert build(paired, tmp_path).credit.mix is None
-    assert build(config("objective=offline_po", "objective.credit.mix=9"), tmp_path).credit.mix == 9
+    assert build(paired, tmp_path).policies["learner"].recipe(1).credit.mix is None
+    mixing = build(config("objective=offline_po", "objective.credit.mix=9"), tmp_path)
+    assert mixing.policies["learner"].recipe(1).credit.mix == 9
     for words in (["objective=spin"], ["objective=offline_po", "objective.credit.mix=9"]):
         with pytest.raises(ConfigError, match="wants demonstrations, and there are none"):
             build(config(*words, "imitate.matches=0"), tmp_path)
