@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -35,10 +35,7 @@ from .checkpoint import Part, Saving
 from .device import autocast, load, working
 from .optim import factor
 from .reference import RECORDED, Fixed, foreign, forward, given, recorded
-from .training import Training
-
-if TYPE_CHECKING:
-    from .lightning import LightningLearner
+from .training import Settings, Training
 
 RECORD, MADE = "learn.json", "snapshot"  # what `close` leaves in the folder
 
@@ -51,7 +48,7 @@ class Session:
     """
 
     def __init__(
-        self, learner: LightningLearner, snapshot: Snapshot, folder: Path, *, seed: int, name: str, rounds: int,
+        self, learner: Settings, snapshot: Snapshot, folder: Path, *, seed: int, name: str, rounds: int,
         saving: Saving, policy: str, reference: Snapshot | None,
     ) -> None:  # fmt: skip
         self.learner, self.snapshot, self.folder = learner, snapshot, folder
@@ -148,7 +145,8 @@ class Session:
     def training(self) -> Training:
         """The policy and its optimisers, as the checkpoint has them where there is one."""
         training = Training(self.learner, load(self.snapshot, self.learner.hardware))
-        if twin := next(filter(self._same_base, self.saving.sessions.values()), None):
+        others = (each for each in self.saving.sessions.values() if isinstance(each, Session))
+        if twin := next(filter(self._same_base, others), None):
             training.share(twin.training)
         if self._begun is not None:
             checkpoint.restore(self._begun, training.policy, training.optimizers)
@@ -242,7 +240,8 @@ class Session:
             if "reference" in missing:
                 if not self._own_base:
                     raise ValueError(f"{type(self.learner.loss).__name__} needs a fixed reference, and none was given")
-                with training.policy.model.disable_adapter():
+                adapted: Any = training.policy.model
+                with adapted.disable_adapter():
                     self.columns["reference"] = forward(*how)
         self.seconds += time.perf_counter() - started
         due, _ = ranks.summed(torch.tensor(self.saving.asks())).tolist()

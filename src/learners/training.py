@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -19,19 +19,46 @@ from ..data.sample import Sample, Utterance
 from ..models.dropout import Dropout
 from ..models.policy import Policy
 from ..models.sharding import gathered_state
-from ..objectives.base import Columns
+from ..objectives.base import Columns, Objective
 from ..system import ranks
 from ..system.seeds import derive
-from .device import autocast, budget, fabric
+from .device import Hardware, autocast, budget, fabric
+from .optim import OptimizerConfig, Schedule
 
-if TYPE_CHECKING:
-    from .lightning import LightningLearner
+
+class Settings(Protocol):
+    """What training reads of a learner (see `parley.learners.lightning.LightningLearner`)."""
+
+    @property
+    def loss(self) -> Objective: ...
+    @property
+    def hardware(self) -> Hardware: ...
+    @property
+    def optimizer(self) -> OptimizerConfig: ...
+    @property
+    def epochs(self) -> int: ...
+    @property
+    def batch_utterances(self) -> int: ...
+    @property
+    def schedule(self) -> Schedule: ...
+    @property
+    def warmup(self) -> float: ...
+    @property
+    def floor(self) -> float: ...
+    @property
+    def clip(self) -> float: ...
+    @property
+    def old(self) -> str: ...
+    @property
+    def dropout(self) -> float: ...
+    @property
+    def average(self) -> float: ...
 
 
 class Training:
     """A policy with the optimisers that a learner builds for it, on Lightning Fabric."""
 
-    def __init__(self, learner: LightningLearner, policy: Policy) -> None:
+    def __init__(self, learner: Settings, policy: Policy) -> None:
         hardware = learner.hardware
         self.learner, self.policy = learner, policy.train()
         if hardware.activation_checkpointing:
