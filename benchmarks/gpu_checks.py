@@ -21,29 +21,29 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from comparator import Comparator, all_logprobs
 from dialogues import Dialogues, Profile, Shape
 from parley.batches.packing import Batch, Budget, collate, pack, supervised
-from parley.batches.plan import Plan, plan
+from parley.batches.plan import Plan
 from parley.data.sample import Sample, Utterance
 from parley.games.base import Message
-from parley.learners import lightning
 from parley.learners.checkpoint import Saving
 from parley.learners.lightning import LightningLearner
 from parley.learners.memory import GIB, Model, predict
 from parley.learners.optim import AdamW
+from parley.learners.session import Session
+from parley.learners.training import Training
 from parley.models import snapshot as snapshots
 from parley.models.adapter import LoRA, QLoRA
 from parley.models.attention import PATHS
 from parley.models.policy import Policy, check_packable
+from parley.models.sharding import shard
 from parley.models.snapshot import Snapshot
 from parley.models.tiny import word_tokenizer
 from parley.objectives.offline_po import OfflinePO
 from parley.play.player import Prompt, Sampling
-from parley.system.preempt import Stop
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from transformers import LlamaForCausalLM
 
 Figures = dict[str, Any]
@@ -337,15 +337,15 @@ def _speed(
     learner = LightningLearner(OfflinePO(), hardware, AdamW(lr=1e-5), batch_utterances=batch, schedule="constant")
     if activation_checkpointing:
         policy.causal_lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    with _fitted(bench, learner, policy, samples) as (training, seconds):
-        steps = training.plan
+    with _fitted(bench, learner, policy, samples) as (session, seconds):
+        steps, told = session.training.plan(samples, session.seed), session.figures()
         flops = [
             sum(_flops(shape, each, adapt is None) for each in _batches(steps, number))
             for number in range(WARM, len(steps))
         ]
-        tokens = [training.curve[number]["tokens"] for number in range(WARM, len(steps))]
+        tokens = [told["curve"][number]["tokens"] for number in range(WARM, len(steps))]
         utterances = [len(steps[number].utterances) for number in range(WARM, len(steps))]
-        reference = training.reference_seconds
+        reference = told["reference_seconds"]
         batches = [list(_batches(steps, number)) for number in range(len(steps))]
     worst = max(batches, key=lambda each: max(batch.tokens_BT.numel() for batch in each))
     planned = predict(Model(shape.config(), adapter), learner.optimizer, hardware, worst)
@@ -354,7 +354,7 @@ def _speed(
         "utterances_per_second": round(sum(utterances) / sum(seconds), 1),
         "step_seconds": [round(each, 3) for each in seconds],
         "reference_seconds": round(reference, 2),
-        "packing": round(training.metrics()["packing"], 2),
+        "packing": round(told["packing"], 2),
         "tflops": round(sum(flops) / sum(seconds) / 1e12, 1),
         "held_gib": held,
         "peak_gib": bench.peak_gib(),
@@ -375,28 +375,21 @@ def _work(bench: Bench, shape: Shape) -> tuple[list[Sample], int]:
 
 @contextmanager
 def _fitted(
-    bench: Bench, learner: LightningLearner, policy: Policy, samples: Sequence[Sample], strategy: Any = None
-) -> Iterator[tuple[lightning._Training, list[float]]]:
-    """A training that is over, and the seconds of its steps after the first WARM, packing and collation included.
-
-    With a `strategy` it was sharded."""
+    bench: Bench, learner: LightningLearner, policy: Policy, samples: Sequence[Sample]
+) -> Iterator[tuple[Session, list[float]]]:
+    """A session that is over, and the seconds of its steps after the first WARM, packing and collation included."""
     ends: list[float] = []
 
     def ended(_row: Any) -> None:
         bench.sync()
         ends.append(time.perf_counter())
 
-    budget = lightning.budget(policy, learner.hardware)
-    steps = plan(samples, budget, seed=0, epochs=1, batch_utterances=learner.batch_utterances)
-    with tempfile.TemporaryDirectory() as folder, lightning._quiet():
-        kind, kept = lightning._Training if strategy is None else Sharded, Path(folder) / "reference.safetensors"
-        saving = Saving(Path(folder) / "checkpoint", "", math.inf, Stop())
-        training = kind(learner, policy, steps, kept, "random", 0, saving, ended)
-        if strategy is None:
-            learner._fit(training, Path(folder))
-        else:
-            _fit_with(strategy, learner, training, Path(folder))
-        yield training, [after - before for before, after in pairwise(ends[WARM - 1 :])]
+    with tempfile.TemporaryDirectory() as folder:
+        saving = Saving(Path(folder) / "checkpoint", "", math.inf)
+        session = learner.session(Snapshot("random", ""), Path(folder), seed=0, name="", saving=saving)
+        session.training = Training(learner, policy)
+        session.step(samples, progress=ended)
+        yield session, [after - before for before, after in pairwise(ends[WARM - 1 :])]
 
 
 def _batches(steps: Plan, number: int) -> Iterator[Batch]:
@@ -461,52 +454,33 @@ def head(bench: Bench) -> Figures:
 # --- sharding and play --------------------------------------------------------------------------------------------
 
 
-class Sharded(lightning._Training):
-    """The same training with parameters, gradients and optimiser state sharded by FSDP2 over one rank."""
-
-    def configure_model(self) -> None:
-        from torch.distributed.fsdp import FSDPModule, fully_shard
-
-        if not isinstance(self.policy, FSDPModule):
-            mesh = self.device_mesh["data_parallel"]
-            for block in self.policy.causal_lm.base_model.layers:
-                fully_shard(block, mesh=mesh)
-            fully_shard(self.policy, mesh=mesh)
-
-    def _update(self, scale: float) -> Tensor:
-        norm = super()._update(scale)
-        return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
-
-
-def _fit_with(strategy: Any, learner: LightningLearner, training: lightning._Training, folder: Path) -> None:
-    hardware = learner.hardware
-    trainer = pl.Trainer(
-        accelerator=hardware.accelerator, devices=1, precision=hardware.precision, strategy=strategy,
-        # type: ignore[arg-type]
-        max_epochs=1, default_root_dir=folder, logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, use_distributed_sampler=False, num_sanity_val_steps=0,
-    )  # fmt: skip
-    trainer.fit(training)
+@contextmanager
+def _alone(device: str) -> Iterator[None]:
+    """A process group of this process alone."""
+    backend = "gloo" if device == "cpu" else "nccl"
+    distributed.init_process_group(backend, store=distributed.HashStore(), rank=0, world_size=1)
+    yield
+    distributed.destroy_process_group()
 
 
 def fsdp(bench: Bench) -> Figures:
-    """Lightning's model-parallel strategy on one rank against one plain process: the same losses."""
-    from pytorch_lightning.strategies import ModelParallelStrategy
-
+    """Sharded by FSDP2 over one rank against one plain process: the same losses."""
     shape, curves, figures = bench.shape(MIDDLE), [], Figures()
-    for name in ("plain", "sharded"):
-        hardware = bench.profile()
-        policy = bench.policy(bench.build(shape, torch.float32), hardware.head_chunk)
+    for name, strategy in (("plain", "single"), ("sharded", "fsdp")):
+        hardware = bench.profile(strategy=strategy)
         samples, batch = _work(bench, shape)
         learner = LightningLearner(
             OfflinePO(), hardware, AdamW(lr=1e-4, eps=1e-4), batch_utterances=batch, schedule="constant"
         )
-        strategy = None if name == "plain" else ModelParallelStrategy(data_parallel_size=1, tensor_parallel_size=1)
-        bench.peak_gib()
-        with _fitted(bench, learner, policy, samples, strategy) as (training, seconds):
-            curves.append([row["loss"] for row in training.curve])
-        figures[name] = {"step_seconds": [round(each, 3) for each in seconds], "peak_gib": bench.peak_gib()}
-        del policy, training
+        with _alone(bench.device):
+            policy = bench.policy(bench.build(shape, torch.float32), hardware.head_chunk)
+            if strategy == "fsdp":
+                shard(policy, bench.device, mixed=True)
+            bench.peak_gib()
+            with _fitted(bench, learner, policy, samples) as (session, seconds):
+                curves.append([row["loss"] for row in session.figures()["curve"]])
+            figures[name] = {"step_seconds": [round(each, 3) for each in seconds], "peak_gib": bench.peak_gib()}
+            del policy, session
     apart = max(abs(one - other) for one, other in zip(*curves, strict=True))
     faults = [f"losses {curves[1]} sharded, {curves[0]} plain"] if apart > 1e-2 * max(map(abs, curves[0])) else []
     return figures | {"apart": float(f"{apart:.2g}"), "faults": faults}
