@@ -100,8 +100,8 @@ def _strangers(parts: Parts) -> Iterator[str]:
     if clash := sorted(parts.policies.keys() & {*taken, "default", "opponent"}):
         yield f"policies: {', '.join(clash)} is taken: by the start, a person or a script of {game.name}"
     serving, players = services(game), config.players
-    for seat in players.keys() - {*(known := [*game.roles, *serving]), "default", "opponent"}:
-        yield f"players.{seat}: {game.name} has no such seat{nearest(seat, known)}"
+    for seat in players.keys() - {*(seats := [*game.roles, *serving]), "default", "opponent"}:
+        yield f"players.{seat}: {game.name} has no such seat{nearest(seat, seats)}"
     for seat in [each for each in serving if players.get(each) in parts.policies]:
         yield f"players.{seat}: it serves the match, so a policy, which plays for a payoff, does not sit there"
     if "opponent" in players and players.keys() & {"default", *game.roles}:
