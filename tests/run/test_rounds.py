@@ -89,7 +89,7 @@ def test_the_sampler_and_the_trainer_agree_in_every_round(three: tuple[Path, dic
     for stage in rounds_of(run):
         for episode in Matches(run / stage):
             replay(build(config(), tmp_path).game, episode)
-    summary = ran(tmp_path / "run", "rounds=2", "objective=offline_po", "reference=recorded")
+    summary = ran(tmp_path / "run", "rounds=2", "objective=offline_po", "old=recorded")
     assert summary["iterations"][1]["policies"]["learner"]["learn"]["reference_seconds"] >= 0
 
 
