@@ -208,6 +208,7 @@ class Notes:
     """A learner that only writes down what it is given."""
 
     reads = "tokens"
+    loss = SimpleNamespace(columns=())
 
     def __init__(self) -> None:
         self.given: list[list[Sample]] = []
