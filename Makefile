@@ -70,6 +70,7 @@ shows: setup .venv-vllm/installed
 	$(BIN)/python benchmarks/plan_memory.py
 	$(BIN)/python benchmarks/play_memory.py
 	$(BIN)/python benchmarks/show_kill.py
+	$(BIN)/python benchmarks/show_judge.py
 	$(BIN)/python benchmarks/show_learning.py deal_tiny
 	$(VLLM) benchmarks/show_vllm.py
 	$(BIN)/python benchmarks/show_learning.py deal_tiny_self

@@ -132,7 +132,7 @@ def _copies(name: str, parts: Parts) -> bool:
 
 def _misplaced(parts: Parts) -> Iterator[str]:
     """Models whose backend or learner is of the wrong kind: what a server holds cannot be played or trained here, nor
-    the reverse."""
+    the reverse. InputError for a model folder that the backend cannot decode."""
     config, hosted = parts.config, _hosted(parts.config.model)
     if hosted != _hosted(config.backend):
         yield "backend: a served model (model=served) is played by backend=openai, and it plays no other"
@@ -144,6 +144,9 @@ def _misplaced(parts: Parts) -> Iterator[str]:
         "learn",
     ):
         yield "learner: a served model (model=served) is trained by learner=openai, and it trains no other"
+    looks, folder = getattr(locate(config.backend._target_), "check", None), config.model.get("path")
+    if looks and folder and (Path(folder).expanduser() / "config.json").is_file():
+        looks(Path(folder).expanduser())
     for name, each in parts.opponents.items():
         if (each.snapshot.served is not None) != _hosted(config.opponents[name].get("backend") or config.backend):
             wanted = "openai" if each.snapshot.served else "hf"

@@ -110,9 +110,9 @@ def stored(snapshot: Snapshot, run: Path) -> dict[str, Any]:
 
 
 def restored(data: Mapping[str, Any], run: Path) -> Snapshot:
-    """What `stored` wrote."""
+    """What `stored` wrote. InputError for a snapshot whose files were changed since."""
     path, base = (str(run / data[each]) if data[each] else data[each] for each in ("path", "base"))
-    return Snapshot(data["version"], path, base, data.get("served"))
+    return snapshots.verify(Snapshot(data["version"], path, base, data.get("served")))
 
 
 EXPECTED = (

@@ -45,7 +45,12 @@ class Start:
         name = f"iter_{number:03d}/adapter/{policy}"
         create = partial(part.adapter.create, snapshot, self.run.out / name / "snapshot", derive(self.seed, "adapter"))
         inputs = {"base": snapshot.version, "adapter": part.adapter_node}
-        return restored(self.run.stage(name, inputs, alone=lambda: stored(create(), self.run.out)), self.run.out)
+
+        def made() -> dict[str, Any]:
+            self.run.progress.note(part.adapter.reach(snapshot))
+            return stored(create(), self.run.out)
+
+        return restored(self.run.stage(name, inputs, alone=made), self.run.out)
 
     def reference(self, policy: str, learner: Learner, previous: Snapshot) -> Snapshot | None:
         """The fixed model that the loss of `policy` compares with in the iteration after `previous`; None where it

@@ -138,7 +138,7 @@ def test_a_cache_that_lacks_a_shard_is_refused(server, made, tmp_path):
     folder = lay(made, "lab/small", tmp_path / "cache")
     index = {"weight_map": {"a": "model.safetensors", "b": "model-00002-of-00002.safetensors"}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(FileNotFoundError, match="model-00002-of-00002"):
+    with pytest.raises(InputError, match=r"model-00002-of-00002\.safetensors, which is missing"):
         Pretrained("lab/small").create(tmp_path, [], 0)
 
 

@@ -33,7 +33,8 @@ def export(config: DictConfig, out: Path, run: str, logs: Literal["kept", "all"]
     Seats of others are never written as logs.
     """
     folder = Path(run)
-    nodes = stored(folder, config, "game", "objective", "schedule", "policies")
+    credit = ("objective", "schedule", "policies") if logs == "kept" else ()  # a run of 0.1.0 has it elsewhere
+    nodes = stored(folder, config, "game", *credit)
     game, mine = instantiate(nodes["game"]), saved(folder)
     rounds = {stage: _round(mine, folder, stage) for stage in rounds_of(folder)}
     if not rounds:
