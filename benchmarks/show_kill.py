@@ -49,6 +49,12 @@ def begun(stage: str) -> Callable[[Path], bool]:
     return lambda run: (run / stage).is_dir() and not (run / stage / "stage.json").exists()
 
 
+def learning(number: int) -> Callable[[Path], bool]:
+    """The round of an iteration was played, and its learning is not finished."""
+    at = begun(f"iter_{number:03d}/learn")
+    return lambda run: (run / f"iter_{number:03d}/play/stage.json").exists() and at(run)
+
+
 def moments() -> list[tuple[str, Callable[[Path], bool], float]]:
     """(name, when, seconds to wait after that): in the order in which a run meets them."""
     return [
@@ -57,11 +63,11 @@ def moments() -> list[tuple[str, Callable[[Path], bool], float]]:
         ("imitation", begun("iter_000/start"), 1.5),
         ("evaluation of the start", playing("iter_000/eval/sampled"), 0.0),
         ("play, inside a write", playing("iter_001/play"), 0.0),
-        ("credit and learn", begun("iter_001/learn"), 0.2),
-        ("learn, inside a snapshot", begun("iter_001/learn"), 0.8),
+        ("credit and learn", learning(1), 0.2),
+        ("learn, inside a snapshot", learning(1), 0.8),
         ("evaluation", begun("iter_001/eval/greedy"), 0.0),
         ("second play", playing("iter_002/play"), 0.0),
-        ("second learn", begun("iter_002/learn"), 0.3),
+        ("second learn", learning(2), 0.3),
     ]
 
 

@@ -18,12 +18,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..credit import NothingKept
-from ..learners.base import Lessons
 from ..models.snapshot import Snapshot
 from ..system import preempt, ranks
 from ..system.files import digest
 from ..system.seeds import derive
 from .directory import stored
+from .lessons import Given
 from .parts import Recipe
 from .run import Run
 from .start import step
@@ -43,6 +43,7 @@ class Learned:
 
     learn: list[dict[str, Any]] = field(default_factory=list)  # the learner's figures, by round
     credit: list[dict[str, int]] = field(default_factory=list)  # what credit kept, by round
+    state: Any = None  # of credit, before the round at hand
     snapshot: dict[str, Any] | None = None  # once the session is closed
 
 
@@ -62,7 +63,8 @@ class Learning:
         self.version = f"iter_{number:03d}"
         self.name = f"{self.version}/learn"
         self.folder, self.seed = run.out / self.name, derive(run.seed, "learn", self.name)
-        self.learned = {policy: Learned() for policy in begins}
+        before = run.recall(f"iter_{number - 1:03d}/learn") or {}
+        self.learned = {policy: Learned(state=before.get(policy, {}).get("state")) for policy in begins}
         self.done = 0  # rounds of this iteration
         self.sessions: dict[str, Session] = {}
         self._open = ExitStack()
@@ -84,16 +86,16 @@ class Learning:
         """The sessions that have learned something, by policy."""
         return {name: session for name, session in self.sessions.items() if session.past}
 
-    def learn(self, policy: str, credited: tuple[Lessons, dict[str, int]] | NothingKept) -> None:
+    def learn(self, policy: str, credited: Given | NothingKept) -> None:
         """Learns from what credit gave of the round at hand. The last round of the iteration leaves the snapshot.
 
         NothingKept where credit kept nothing of any round.
         """
         learned = self.learned[policy]
         if not isinstance(credited, NothingKept):
-            samples, kept = credited
-            learned.credit.append({**kept, "dead_rounds": 0})
-            learned.learn.append(self._step(policy, samples))
+            learned.credit.append({**credited.kept, "dead_rounds": 0})
+            learned.learn.append(self._step(policy, credited.lessons))
+            learned.state = credited.state
         elif self.last and not learned.learn:
             raise credited
         else:
@@ -113,6 +115,7 @@ class Learning:
                 "snapshot": each.snapshot,
                 "learn": pooled(each.learn, "steps"),
                 "credit": pooled(each.credit, "utterances"),
+                "state": each.state,
             }
             for name, each in self.learned.items()
         }
@@ -151,13 +154,16 @@ class Learning:
         if saving.position is not None:
             self.done = saving.position["round"]
             for name, each in saving.position["learned"].items():
-                self.learned[name] = Learned(each["learn"], each["credit"])
+                self.learned[name] = Learned(each["learn"], each["credit"], each["state"])
         self._note()
 
     def _note(self) -> None:
         """Says in every checkpoint from now on what was known when the round at hand began."""
         if self.rounds > 1:
-            learned = {name: {"learn": [*each.learn], "credit": [*each.credit]} for name, each in self.learned.items()}
+            learned = {
+                name: {"learn": [*each.learn], "credit": [*each.credit], "state": each.state}
+                for name, each in self.learned.items()
+            }
             self.saving.position = {"round": self.done, "learned": learned}
 
     @contextmanager

@@ -31,6 +31,16 @@ class Round:
     stage: str
 
 
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What a learner is given: its lessons, what credit kept of the last round, and the state that credit is in after
+    it."""
+
+    lessons: Lessons
+    kept: dict[str, int]
+    state: Any = None
+
+
 class Crediting:
     """Turns rounds of play into lessons. It reads files: for rank 0."""
 
@@ -38,31 +48,29 @@ class Crediting:
         self.run, self.demonstrations, self.scoring = run, demonstrations, Scoring(run)
 
     def __call__(
-        self, rounds: Sequence[Round], policy: str, recipe: Recipe, snapshot: Snapshot, source: Run
-    ) -> tuple[Lessons, dict[str, int]]:
-        """What the learner of `policy` is given of `rounds`, played in the run `source`, and what credit kept of the
-        last one. NothingKept where no log is trained on."""
-        lessons: list[Any] = []
-        kept: dict[str, int] = {}
-        for each in rounds:
-            given, kept = self._credited(each, policy, recipe, snapshot, source)
-            lessons += given
-        return lessons, kept
+        self, rounds: Sequence[Round], policy: str, recipe: Recipe, snapshot: Snapshot, source: Run, state: Any = None
+    ) -> Given:
+        """What the learner of `policy` is given of `rounds`, played in the run `source`. `state` is what credit knew
+        before the last one. NothingKept where no log is trained on."""
+        *earlier, last = rounds
+        before = [self._credited(each, policy, recipe, snapshot, source, None).lessons for each in earlier]
+        given = self._credited(last, policy, recipe, snapshot, source, state)
+        lessons: list[Any] = [each for lessons in (*before, given.lessons) for each in lessons]
+        return Given(lessons, given.kept, given.state)
 
-    def _credited(
-        self, each: Round, policy: str, recipe: Recipe, snapshot: Snapshot, source: Run
-    ) -> tuple[Lessons, dict[str, int]]:
+    def _credited(self, each: Round, policy: str, recipe: Recipe, snapshot: Snapshot, source: Run, state: Any) -> Given:
         matches, mixed = self.scoring.matches(each.stage, source), self.mixed(each, recipe.credit)
         lessons: Lessons
         if recipe.learner.reads == "chats":
-            given = recipe.credit(matches, policy)
+            given = recipe.credit(matches, policy, state=state)
             lessons = [*chats(self.run.game, matches, given.table), *mixed]
             replies = sum(len(verdict.replies) for verdict in given.table)
         else:
-            given = recipe.credit(matches, policy, rendered(mixed, snapshot))
+            given = recipe.credit(matches, policy, rendered(mixed, snapshot), state)
             lessons = given.on_policy()
             replies = sum(len(sample.utterances) for sample in given.samples)
-        return lessons, {"logs": len(given.table), "kept": given.kept, "utterances": replies}
+        kept = {"logs": len(given.table), "kept": given.kept, "utterances": replies}
+        return Given(lessons, kept, given.state)
 
     def mixed(self, each: Round, credit: Credit) -> list[Demonstration]:
         """The demonstrations that are mixed into a round, drawn anew for each."""

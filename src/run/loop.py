@@ -21,7 +21,6 @@ from typing import Any
 from ..credit import NothingKept
 from ..data.store import Matches
 from ..games.base import Scenario
-from ..learners.base import Lessons
 from ..learners.reference import foreign
 from ..models.snapshot import Snapshot
 from ..play.pairing import Seatings, in_turn
@@ -37,7 +36,7 @@ from .config import judge, metric_name
 from .directory import prune, restored
 from .evaluation import Evaluation
 from .learning import Learning, pooled, remove_checkpoints
-from .lessons import Crediting, Round
+from .lessons import Crediting, Given, Round
 from .parts import Recipe, plain
 from .run import Run
 from .start import Start
@@ -145,7 +144,8 @@ class Loop:
                 for earlier in (window := self.window(number, each)):
                     self.scoring.score(earlier.stage, source)
                 for name, recipe in recipes.items():
-                    credit = partial(self.crediting, window, name, recipe, history[-1][name], source)
+                    state = learning.learned[name].state
+                    credit = partial(self.crediting, window, name, recipe, history[-1][name], source, state)
                     learning.learn(name, ranks.shared(partial(_credited, credit)))
                 learning.next()
         return learning.outputs()
@@ -236,7 +236,7 @@ def _without(data: Mapping[str, Any], name: str) -> dict[str, Any]:
     return {key: value for key, value in data.items() if key != name}
 
 
-def _credited(credit: Callable[[], tuple[Lessons, dict[str, int]]]) -> tuple[Lessons, dict[str, int]] | NothingKept:
+def _credited(credit: Callable[[], Given]) -> Given | NothingKept:
     try:
         return credit()
     except NothingKept as error:

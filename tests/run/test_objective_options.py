@@ -208,6 +208,7 @@ class Notes:
     """A learner that only writes down what it is given."""
 
     reads = "tokens"
+    loss = SimpleNamespace(columns=())
 
     def __init__(self) -> None:
         self.given: list[list[Sample]] = []
@@ -222,7 +223,7 @@ class Notes:
 def folder_of(path: Path) -> Snapshot:
     """A snapshot with a tokenizer, which is all that rendering needs."""
     path.mkdir()
-    (path / "config.json").write_text("{}")
+    (path / "config.json").write_text('{"model_type": "llama"}')
     word_tokenizer([[Message("user", "hello " + " ".join(f"w{number}" for number in range(50)))]]).save_pretrained(path)
     return snapshot.of(path, "start")
 

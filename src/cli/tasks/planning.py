@@ -65,7 +65,7 @@ def _forecast(config: DictConfig, run: str | None) -> tuple[LightningLearner, Fo
         loop = Loop(Run(build(config, Path(run)), Path(run), Progress(Console(quiet=True))))
         policy, recipe = next((name, each.recipe(number)) for name, each in loop.parts.policies.items())
         snapshot, learner = played_by(Path(run), number)[policy], recipe.learner
-        samples = loop.crediting(loop.window(number), policy, recipe, snapshot, loop.run)[0]
+        samples = loop.crediting(loop.window(number), policy, recipe, snapshot, loop.run).lessons
         data = real(samples, f"round {number} of {run}")  # type: ignore[arg-type]
     else:
         loss = instantiate(config.objective.loss)

@@ -1,0 +1,82 @@
+"""Two policies: attacker and defender of Taboo, each an adapter on one base, learn from one round of play.
+
+    python benchmarks/show_policies.py FOLDER [override …]   # runs lie in FOLDER, and go on from there
+
+Shown are: each policy's win rate against the start's other side, 500 matches and more, with intervals; the same run
+killed in play and in learning, and resumed, with the same summary; one policy under another name with the weights of
+the default. Exits with 1 where a claim does not hold.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from parley.run.directory import all_snapshots
+from results import record
+from show_kill import figures, finish, kill, learning, playing, start
+
+BOTH = [
+    "experiment=spag_tiny", "+policies.attacker={}", "+policies.defender={}", "+players.attacker=attacker",
+    "+players.defender=defender", "adapter=lora", "metric=attacker.versus.imitation.win_rate", "iterations=2",
+    "eval.opponents=[]", "eval.final=8", "seed=1", "learner.checkpoint_s=1",
+]  # fmt: skip
+ONE = ["experiment=deal_tiny", "iterations=1", "imitate.matches=1500", "eval.opponents=[]", "seed=1"]
+MATCHES = 500  # of each policy against the start, at least
+
+
+def ran(run: Path, words: list[str]) -> dict[str, Any]:
+    """The summary of a run, which goes on where it was cut off."""
+    if not (run / "summary.json").exists():
+        finish(start(run, words), run)
+    found: dict[str, Any] = json.loads((run / "summary.json").read_text())
+    return found
+
+
+def against_start(summary: dict[str, Any]) -> dict[str, Any]:
+    """Each policy's win rate against the start's other side: at the start, kept, and the paired gain."""
+    first, kept = (summary["iterations"][at]["policies"] for at in (0, summary["best"]))
+    return {
+        name: {
+            "start": first[name]["versus"]["imitation"]["win_rate"],
+            "kept": kept[name]["versus"]["imitation"]["win_rate"],
+            "gain": summary["gains"][name]["win_rate"],
+        }
+        for name in kept
+    }
+
+
+def weights(run: Path, policy: str) -> list[str]:
+    """The digests of a policy's snapshots."""
+    return [each[policy].version.rpartition("-")[2] for each in all_snapshots(run).values()]
+
+
+def main() -> None:
+    folder, more = Path(sys.argv[1]).resolve(), sys.argv[2:]
+    folder.mkdir(parents=True, exist_ok=True)
+    whole = ran(folder / "whole", BOTH + more)
+    cut, hits = folder / "cut", []
+    if not (cut / "summary.json").exists():
+        for when in (playing("iter_001/play"), learning(1), learning(2)):
+            hits.append(kill(start(cut, BOTH + more), cut, when, 0.3))
+    resumed = ran(cut, BOTH + more)
+    ran(folder / "learner", ONE)
+    ran(folder / "bob", [*ONE, "+policies.bob={}"])
+    found = against_start(whole)
+    matches = {name: each["kept"]["n"] for name, each in found.items()}
+    claims = {
+        f"each against the start's other side, {MATCHES} matches at least": min(matches.values()) >= MATCHES,
+        "killed and resumed to the same summary": figures(resumed) == figures(whole),
+        "another name gives the same weights": weights(folder / "learner", "learner") == weights(folder / "bob", "bob"),
+    }
+    for text, holds in claims.items():
+        print(f"{'holds ' if holds else 'FAILS '} {text}")
+    del sys.argv[1:]  # results name no folder of this machine
+    record("policies", {"overrides": BOTH + more, "killed": hits, "claims": claims, "versus_start": found})
+    sys.exit(0 if all(claims.values()) else 1)
+
+
+if __name__ == "__main__":
+    main()

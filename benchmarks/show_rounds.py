@@ -1,0 +1,60 @@
+"""Rounds: twenty rounds in each of two iterations, killed twice inside an iteration and resumed.
+
+    python benchmarks/show_rounds.py FOLDER [override …]   # runs lie in FOLDER, and go on from there
+
+Shown are: the same summary after a kill in play and one in learning; the sampler's against the trainer's log-probs in
+all rounds (`old=recorded` refuses a round in which they differ); the CPU time of 20 rounds in one iteration against 20
+iterations whose evaluation is cut to one scenario. Exits with 1 where a claim does not hold.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from results import record
+from show_kill import figures, kill, playing, start
+from show_policies import ran
+
+SMALL = [
+    "experiment=deal_tiny", "play.scenarios=32", "imitate.matches=2000", "eval.opponents=[]", "eval.scenarios=64",
+    "eval.greedy=64", "eval.validation=32", "learner.checkpoint_s=1", "seed=1",
+]  # fmt: skip
+ROUNDS = [*SMALL, "iterations=2", "rounds=20"]
+CUT = [*SMALL, "eval.scenarios=1", "eval.greedy=1", "eval.validation=1"]
+RECORDED = [*ROUNDS, "objective=offline_po", "old=recorded"]
+
+
+def learning(number: int, each: int, run: Path) -> bool:
+    """Round `each` of an iteration was played, and the next one has not begun."""
+    play = run / f"iter_{number:03d}/play"
+    return (play / f"r{each:03d}/stage.json").exists() and not (play / f"r{each + 1:03d}").exists()
+
+
+def main() -> None:
+    folder, more = Path(sys.argv[1]).resolve(), sys.argv[2:]
+    folder.mkdir(parents=True, exist_ok=True)
+    whole, cut = ran(folder / "whole", ROUNDS + more), folder / "cut"
+    hits = []
+    if not (cut / "summary.json").exists():
+        hits.append(kill(start(cut, ROUNDS + more), cut, playing("iter_001/play/r003"), 0.0))
+        hits.append(kill(start(cut, ROUNDS + more), cut, lambda run: learning(2, 2, run), 0.05))
+    resumed = ran(cut, ROUNDS + more)
+    agreed = ran(folder / "recorded", RECORDED + more)
+    one = ran(folder / "one", [*CUT, "iterations=1", "rounds=20", *more])
+    many = ran(folder / "many", [*CUT, "iterations=20", *more])
+    claims = {
+        "killed twice inside an iteration, the same summary": figures(resumed) == figures(whole),
+        "recorded log-probs are the trainer's in every round": len(agreed["iterations"]) == 3,
+        "twenty rounds cost less than twenty iterations": one["cpu_seconds"] < many["cpu_seconds"],
+    }
+    for text, holds in claims.items():
+        print(f"{'holds ' if holds else 'FAILS '} {text}")
+    spent = {"one iteration of 20 rounds": one["cpu_seconds"], "20 iterations": many["cpu_seconds"]}
+    del sys.argv[1:]  # results name no folder of this machine
+    record("rounds", {"overrides": ROUNDS + more, "killed": hits, "claims": claims, "cpu_seconds": spent})
+    sys.exit(0 if all(claims.values()) else 1)
+
+
+if __name__ == "__main__":
+    main()
