@@ -25,6 +25,7 @@ from ..models.folders import architecture, reading
 from ..models.renderer import Renderer, common
 from ..models.snapshot import Snapshot
 from ..play.player import Completion, Prompt, Sampling
+from ..system.bounds import Count
 from .reply import check_update, completed, limit, stopped
 from .sampling import Draw, choose
 from .slots import Slots, Stash, check_decodable
@@ -49,7 +50,7 @@ class HFBackend:
         *,
         device: str = "cpu",
         dtype: str = "float32",
-        max_batch: int = 256,
+        max_batch: Count = 256,
         settle: float = 1e-4,
         keep_gib: float = 4.0,
     ) -> None:
@@ -310,7 +311,8 @@ class Pool:
             use_cache=True,
             logits_to_keep=1,
         )
-        return out.logits[:, -1].float()
+        logits_NV: Tensor = out.logits[:, -1].float()
+        return logits_NV
 
     @torch.inference_mode()
     def _probe(self, vocab: int) -> None:

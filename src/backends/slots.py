@@ -30,7 +30,7 @@ class SlotLayer(CacheLayerMixin):
     is_sliding = False
 
     def __init__(self, slots: Slots) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.slots = slots
         self.live: list[Tensor] = []  # keys, values
 

@@ -277,7 +277,7 @@ def _banning(never: tuple[int, ...]) -> type:
     """A logits processor under which the ids `never` are not sampled. Log-probs are taken before it."""
     from vllm.v1.sample.logits_processor import LogitsProcessor
 
-    class Banning(LogitsProcessor):
+    class Banning(LogitsProcessor):  # type: ignore[misc]  # vLLM need not be there
         def __init__(self, vllm_config: Any, device: Any, is_pin_memory: bool) -> None:
             import torch
 

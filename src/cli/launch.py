@@ -234,7 +234,8 @@ def _start(job: Job, devices: int) -> float | None:
         _tell(folder, codes)
         if code := next((code for _, code in codes if code != GONE), GONE if codes else 0):
             sys.exit(code if code > 0 else 128 - code)
-        return json.loads((folder / FIGURE).read_text())
+        figure: float | None = json.loads((folder / FIGURE).read_text())
+        return figure
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

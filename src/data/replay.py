@@ -76,7 +76,8 @@ def _compare(episode: Episode, start: int, requests: Sequence[Request], turns: S
 
 
 def _plain(result: Result) -> dict[str, Json]:
-    return json.loads(json.dumps(asdict(result)))
+    plain: dict[str, Json] = json.loads(json.dumps(asdict(result)))
+    return plain
 
 
 def _differences(now: dict[str, Json], then: dict[str, Json]) -> list[tuple[str, Json, Json]]:

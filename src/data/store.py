@@ -180,7 +180,7 @@ def _match_id(line: bytes, path: Path, number: int) -> str:
     """The match id at the head of a line, without the cost of reading all its token ids."""
     head = _HEAD.match(line)
     if head is not None:
-        return json.loads(head[1])
+        return str(json.loads(head[1]))
     return parse_line(line, path, number, Episode.from_json).id
 
 

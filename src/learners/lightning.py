@@ -14,6 +14,7 @@ from ..models import snapshot as snapshots
 from ..models.snapshot import Snapshot
 from ..objectives.base import Objective
 from ..system import preempt, ranks
+from ..system.bounds import Amount, Count, PartShare, Share
 from ..system.files import InputError, digest
 from .base import Report
 from .checkpoint import Saving
@@ -52,16 +53,16 @@ class LightningLearner:
     loss: Objective
     hardware: Hardware
     optimizer: OptimizerConfig
-    epochs: int = 1
-    batch_utterances: int = 32
+    epochs: Count = 1
+    batch_utterances: Count = 32
     schedule: Schedule = "linear"
-    warmup: float = 0.0
-    clip: float = 1.0
+    warmup: Share = 0.0
+    clip: Amount = 1.0
     old: str = "pass"
-    dropout: float = 0.0
-    average: float = 0.0
-    floor: float = 0.0
-    checkpoint_s: float = 300.0
+    dropout: PartShare = 0.0
+    average: PartShare = 0.0
+    floor: Share = 0.0
+    checkpoint_s: Amount = 300.0
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.floor <= 1.0:

@@ -70,7 +70,7 @@ class Memory:
     @property
     def total(self) -> float:
         """What PyTorch's allocator gives out (on a GPU `torch.cuda.max_memory_allocated`)."""
-        return sum(getattr(self, part) for part in PARTS)
+        return float(sum(getattr(self, part) for part in PARTS))
 
     def needed(self, accelerator: str) -> float:
         """What the device must have: on a GPU with the driver's share and the allocator's waste."""
@@ -303,7 +303,7 @@ def _in_four_bits(model: Any, double: bool) -> None:
 
 
 def _linear(module: nn.Linear, x: Tensor) -> Tensor:
-    y = _Unpacked.apply(x.to(module.weight.dtype), module.weight)
+    y: Tensor = _Unpacked.apply(x.to(module.weight.dtype), module.weight)  # type: ignore[no-untyped-call]
     return y if module.bias is None else y + module.bias
 
 
@@ -318,7 +318,7 @@ class _Ledger(TorchDispatchMode):
     """
 
     def __init__(self, config: Any, share: float) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.vocabulary, self.width, self.share = config.vocab_size, config.hidden_size, share
         self.seen: dict[int, tuple[weakref.ref[Any], str, float]] = {}
         self.live: Counter[str] = Counter()

@@ -6,12 +6,13 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from ..system.bounds import Amount
 from . import muon
 
 Named = Iterable[tuple[str, nn.Parameter]]
@@ -29,10 +30,10 @@ class OptimizerConfig(Protocol):
 class AdamW:
     """Adam with decoupled weight decay, which spares norms and biases. Loshchilov and Hutter 2019, algorithm 2."""
 
-    lr: float
+    lr: Amount
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
-    weight_decay: float = 0.0
+    weight_decay: Amount = 0.0
 
     def build(self, parameters: Named) -> list[Optimizer]:
         groups = _decayed(parameters, self.weight_decay)
@@ -43,11 +44,11 @@ class AdamW:
 class RMSProp:
     """Gradients divided by the root of their running mean square (SPIN's optimiser, PyTorch's defaults)."""
 
-    lr: float
+    lr: Amount
     alpha: float = 0.99
     eps: float = 1e-8
     momentum: float = 0.0
-    weight_decay: float = 0.0
+    weight_decay: Amount = 0.0
 
     def build(self, parameters: Named) -> list[Optimizer]:
         groups = _decayed(parameters, self.weight_decay)
@@ -62,13 +63,13 @@ class Muon:
     the matrices, `adamw_lr` and `adamw_weight_decay` those of the rest.
     """
 
-    lr: float = 0.02
-    adamw_lr: float = 3e-3
+    lr: Amount = 0.02
+    adamw_lr: Amount = 3e-3
     momentum: float = 0.95
-    weight_decay: float = 0.1
+    weight_decay: Amount = 0.1
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
-    adamw_weight_decay: float = 0.0
+    adamw_weight_decay: Amount = 0.0
 
     def build(self, parameters: Named) -> list[Optimizer]:
         hidden: list[nn.Parameter] = []
@@ -93,7 +94,7 @@ def _in_block(name: str) -> bool:
     return re.search(r"\.\d+\.", name) is not None
 
 
-def _decayed(parameters: Named, weight_decay: float) -> list[dict]:
+def _decayed(parameters: Named, weight_decay: float) -> list[dict[str, Any]]:
     trained = [parameter for _, parameter in parameters if parameter.requires_grad]
     if not trained:
         raise ValueError("no parameter takes a gradient: there is nothing to optimise")

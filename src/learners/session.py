@@ -139,7 +139,7 @@ class Session:
     @property
     def done(self) -> int:
         """Optimiser steps so far, over all rounds."""
-        return sum(figures["steps"] for figures in self.past.values()) + len(self.curve)
+        return sum(int(figures["steps"]) for figures in self.past.values()) + len(self.curve)
 
     @cached_property
     def training(self) -> Training:
@@ -184,7 +184,8 @@ class Session:
             self.saving.save()
         if asked and at + 1 < of:
             sys.exit(preempt.CODE)
-        return step.micros
+        micros: Sequence[MicroBatch] = step.micros
+        return micros
 
     def _agreed(self, sums: Mapping[str, Tensor], norm: Tensor, number: int) -> tuple[dict[str, float], bool, bool]:
         """A step's figures summed over ranks, whether to save, and whether to stop."""

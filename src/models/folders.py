@@ -58,7 +58,7 @@ def architecture(folder: str | Path) -> PretrainedConfig:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     with reading(folder):
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        config: PretrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         if type(config) not in AutoModelForCausalLM._model_mapping:
             raise InputError(f"the model in {folder} is of type {config.model_type}, which is no causal language model")
         config._attn_implementation = None  # a name there may be that of a repository, whose code would be run

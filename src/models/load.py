@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..system.files import InputError
 from .folders import (
@@ -55,7 +55,7 @@ def load_model(
         else:
             model, info = loaded(folder, config, dtype=getattr(torch, dtype))
     check_loaded(folder, info)
-    model = model.to(torch.device(device)).eval()  # type: ignore[arg-type]  # its annotations lose `self`
+    model.to(torch.device(device)).eval()  # type: ignore[arg-type]  # its annotations lose `self`
     check_finite(folder, model.named_parameters())
     return model
 
@@ -99,13 +99,15 @@ def outline(policy: Snapshot, dtype: str) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
     config = architecture(_folder(policy.base or policy.path))
+    model: Any
     with torch.device("meta"), reading(policy.path):
         model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype), trust_remote_code=False)
         if policy.base is not None:
             adapter = LoraConfig.from_pretrained(policy.path)
             adapter.inference_mode = False
             model = get_peft_model(model, adapter, low_cpu_mem_usage=True)
-    return model.eval()
+    outline: PreTrainedModel = model.eval()
+    return outline
 
 
 def load_tokenizer(path: str | Path, template: bool = True) -> PreTrainedTokenizerBase:

@@ -79,7 +79,7 @@ class Policy(nn.Module):
         config = self.causal_lm.config.get_text_config()
         if config._attn_implementation in ("flex_attention", PATHS):
             return math.inf
-        return (6.0 if self.causal_lm.device.type == "cuda" else 5.0) * config.hidden_size
+        return (6.0 if self.causal_lm.device.type == "cuda" else 5.0) * int(config.hidden_size)
 
     def forward(self, batch: Batch, entropy: bool = False) -> Any:
         """Log-probs [N], float32, of `batch.target_N` given the tokens before them in their own stream; with `entropy`
@@ -108,7 +108,7 @@ class Policy(nn.Module):
     def _logits(self, hidden_KD: Tensor) -> Tensor:
         inner = self.causal_lm
         config = inner.config.get_text_config()
-        logits_KV = inner.get_output_embeddings()(_even(hidden_KD))[: len(hidden_KD)].float()
+        logits_KV: Tensor = inner.get_output_embeddings()(_even(hidden_KD))[: len(hidden_KD)].float()
         scale, scaling = getattr(config, "logit_scale", 1.0), getattr(config, "logits_scaling", 1.0)
         if (scale, scaling) != (1.0, 1.0):  # a pass over all logits, and one more backwards
             logits_KV = logits_KV * scale / scaling
@@ -119,7 +119,7 @@ class Policy(nn.Module):
 
     def whole(self, ids_T: Tensor) -> Tensor:
         """Log-probs [T - 1] of one stream's tokens after the first, from the model's own logits."""
-        logits_TV = self.causal_lm(input_ids=ids_T[None], use_cache=False).logits[0].float()
+        logits_TV: Tensor = self.causal_lm(input_ids=ids_T[None], use_cache=False).logits[0].float()
         return logits_TV[:-1].log_softmax(-1).gather(1, ids_T[1:, None])[:, 0]
 
 
@@ -273,4 +273,4 @@ def _largest(
         )
     batch = collate(samples, micro, supervised(samples)).to(device)
     values = policy(batch)
-    return (values - torch.cat(list(expected))[batch.token_N]).abs().max().item()
+    return float((values - torch.cat(list(expected))[batch.token_N]).abs().max())

@@ -391,7 +391,7 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _core(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
     """The Rust tokenizer itself: it is several times faster than the calls around it, and knows offsets."""
-    core = getattr(tokenizer, "backend_tokenizer", None)
+    core: Tokenizer | None = getattr(tokenizer, "backend_tokenizer", None)
     if core is None:
         raise ValueError(
             f"{type(tokenizer).__name__} has no tokenizer.json: save the tokenizer in that form (a fast tokenizer) "
@@ -407,7 +407,8 @@ def _compiled(tokenizer: PreTrainedTokenizerBase) -> Template:
     chat."""
     from transformers.utils.chat_template_utils import _compile_jinja_template
 
-    return _compile_jinja_template(tokenizer.get_chat_template())
+    template: Template = _compile_jinja_template(tokenizer.get_chat_template())
+    return template
 
 
 def _special(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..games.base import Message
+from ..system.bounds import Count
 from ..system.seeds import derive
 from . import snapshot
 from .snapshot import Snapshot
@@ -35,12 +36,12 @@ class Tiny:
     of the longer one. `context` is in tokens.
     """
 
-    width: int = 128
-    heads: int = 4
-    layers: int = 3
-    mlp: int = 256
-    context: int = 512
-    min_count: int = 1
+    width: Count = 128
+    heads: Count = 4
+    layers: Count = 3
+    mlp: Count = 256
+    context: Count = 512
+    min_count: Count = 1
     tie: bool = True
 
     def __post_init__(self) -> None:

@@ -194,7 +194,7 @@ def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 def imitation_learner(config: DictConfig) -> DictConfig:
     """The learner node as imitation uses it: `imitate.learner` laid over it."""
     base, over = (OmegaConf.to_container(node, resolve=True) for node in (config.learner, config.imitate.learner))
-    return OmegaConf.create(overlaid(base, over))
+    return DictConfig(overlaid(base, over))
 
 
 def scheduled(config: DictConfig) -> dict[int, dict[str, Any]]:

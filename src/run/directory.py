@@ -65,7 +65,8 @@ def _stamp() -> str:
 
 
 def _task_of(saved: Path) -> str | None:
-    return OmegaConf.select(OmegaConf.load(saved), "task._target_")
+    target: str | None = OmegaConf.select(OmegaConf.load(saved), "task._target_")
+    return target
 
 
 UNCOUNTED = ("resume", "run", "runs", "match", "logger", "hardware", "keep", "stated", "benchmark")

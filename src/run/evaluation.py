@@ -215,7 +215,10 @@ class Evaluation:
         """The figures of an opponent in scenarios for one, which are the same in every iteration."""
         tables = [(role, self.cast.all(name)) for role in self.game.roles]
         scenarios = self._single(self._test)
-        return self._played(0, f"{ALONE}/{name}", tables, scenarios, self.sampling, [], 1, [name])[name]
+        found: dict[str, Any] = self._played(0, f"{ALONE}/{name}", tables, scenarios, self.sampling, [], 1, [name])[
+            name
+        ]
+        return found
 
     def _together(
         self, number: int, what: str, scenarios: Sequence[Scenario], sampling: Sampling, history: History, k: int = 1

@@ -292,7 +292,7 @@ def _model(snapshot: Snapshot, hardware: Hardware, batch: int, report: Report) -
 
     from ..models.load import load_policy, load_tokenizer
 
-    class Dealt(HFLM):
+    class Dealt(HFLM):  # type: ignore[misc]  # the harness is untyped to us
         """Every rank knows all requests, answers its share, and gets the answers of the others."""
 
         def loglikelihood(self, requests: Any, disable_tqdm: bool = False) -> Any:

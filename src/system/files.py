@@ -103,17 +103,17 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
 def read_jsonl(path: str | Path) -> Iterator[Any]: ...
 @overload
 def read_jsonl(path: str | Path, read: Callable[[Any], T]) -> Iterator[T]: ...
-def read_jsonl(path: str | Path, read: Callable[[Any], Any] | None = None) -> Iterator[Any]:
+def read_jsonl(path: str | Path, read: Callable[[Any], Any] = lambda data: data) -> Iterator[Any]:
     """The values of a file with one line of JSON each, passed through `read`. InputError names file and line."""
     for number, line in read_lines(path):
         yield parse_line(line, path, number, read)
 
 
-def parse_line(line: str | bytes, path: str | Path, number: int, read: Callable[[Any], Any] | None = None) -> Any:
+def parse_line(line: str | bytes, path: str | Path, number: int, read: Callable[[Any], T]) -> T:
     """The value in one line of JSON. InputError names file and line when it is no JSON, or `read` refuses it."""
     try:
         data = json.loads(line) if isinstance(line, bytes) else _sound(json.loads(line), line)
-        return data if read is None else read(data)
+        return read(data)
     except REFUSED as error:
         raise InputError(f"{path}, line {number}: {reason(error)}") from error
 

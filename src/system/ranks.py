@@ -80,7 +80,8 @@ def shared(make: Callable[[], T]) -> T:
         raise error
     if told[1] is not None:
         raise Elsewhere(f"rank 0 failed: {told[1]}")
-    return told[0]
+    value: T = told[0]
+    return value
 
 
 def summed(value: Tensor) -> Tensor:

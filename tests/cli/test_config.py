@@ -351,6 +351,12 @@ STRANGE = {  # words of a command line -> a part of what is said of them
     "learner=[]": "learner: names no target",
     "schedule=text": "schedule=text: ",
     "resume=": "resume: is empty",
+    "learner.optimizer.lr=-1": "learner.optimizer.lr: must be at least 0, got -1",
+    "learner.dropout=2.5": "learner.dropout: must be below 1, got 2.5",
+    "learner.warmup=5": "learner.warmup: must be at most 1, got 5",
+    "learner.clip=-1": "learner.clip: must be at least 0, got -1",
+    "model.width=0": "model.width: must be at least 1, got 0",
+    "backend.max_batch=0": "backend.max_batch: must be at least 1, got 0",
     "play.sampling.temperature=nan": "must be a finite number, got nan",
     "imitate.partner_weight=inf": "must be a finite number, got inf",
 }
