@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..games.base import Message
 from ..system.files import InputError
 from . import snapshot
 from .fourbit import FourBit, load_four_bit
 from .snapshot import Snapshot
+from .thoughts import AUTO, Conduct
 
 if TYPE_CHECKING:
     import torch
@@ -119,16 +120,21 @@ def _tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
 
 @dataclass(frozen=True)
 class Folder:
-    """A model source: the local Hugging Face folder `path`, as it is."""
+    """A model source: the local Hugging Face folder `path`, and how its chat template is used (see `Conduct`)."""
 
     path: str
+    template: dict[str, Any] = field(default_factory=dict)
+    thought: list[str] | str | None = AUTO
+    keep_thoughts: bool = True
 
     def create(self, folder: Path, conversations: Iterable[Sequence[Message]], seed: int) -> Snapshot:
-        """The snapshot in `path`, after a look at its parts; nothing is written to `folder` and nothing is drawn."""
+        """The snapshot in `path`, after a look at its parts; nothing is drawn. `folder` is written, as links to `path`,
+        only where the template is used in a way of its own."""
         mine = _folder(self.path).resolve()  # a run may be resumed from elsewhere
         load_tokenizer(mine)
         _needs_weights(mine)
-        return snapshot.of(mine, mine.name)
+        conduct = Conduct(self.template, self.thought, self.keep_thoughts)
+        return snapshot.of(mine if conduct == Conduct() else conduct.laid(mine, folder), mine.name)
 
 
 def _folder(path: str | Path) -> Path:

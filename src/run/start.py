@@ -14,6 +14,7 @@ from ..data.sample import Sample
 from ..data.sources.base import Rewarded
 from ..learners.base import Learner, Lessons
 from ..learners.likelihood import mean_logprob
+from ..models.demonstrated import Demonstrated
 from ..models.renderer import Renderer
 from ..models.snapshot import Snapshot
 from ..system.files import InputError
@@ -55,7 +56,7 @@ class Start:
         begin, recipe = self.adapted(policy, self._base(), 1), self.parts.policies[policy].recipe(0)
         inputs = {"snapshot": begin.version, "seed": self.seed, **recipe.nodes, "data": self.run.node("data")}
         renderer = Renderer.load(begin.base or begin.path)
-        samples = partial(self.parts.data.samples, renderer.demonstration)
+        samples = partial(self.parts.data.samples, Demonstrated(renderer).sample)
         name, folder = "iter_001/learn", self.run.out / "iter_001/learn" / policy
 
         def work(samples: Lessons) -> dict[str, Any]:
