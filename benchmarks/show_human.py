@@ -31,7 +31,7 @@ from parley.data.sources.lewis import LewisDialogues
 from parley.data.store import EpisodeStore
 from parley.games.base import Game
 from parley.games.deal.grammar import parse
-from parley.learners.lightning import Hardware
+from parley.learners.device import Hardware
 from parley.learners.likelihood import mean_logprob
 from parley.models.demonstrated import Demonstrated
 from parley.models.renderer import Renderer
@@ -39,7 +39,7 @@ from parley.models.snapshot import Snapshot
 from parley.play.player import Prompt, Sampling
 from parley.report.estimates import summarise
 from parley.run.directory import all_snapshots, saved
-from results import record
+from results import record, summary_of
 
 METRICS = (
     "score",
@@ -174,7 +174,7 @@ def measure(run: Path) -> dict[str, Any]:
     config: DictConfig = saved(run)
     source, game = instantiate(config.data), instantiate(config.game)
     known = {dialogue.context.scenario().cluster for dialogue in read(source.file("train"))}
-    summary, snapshots = json.loads((run / "summary.json").read_text()), list(all_snapshots(run).values())
+    summary, snapshots = summary_of(run), [each["learner"] for each in all_snapshots(run).values()]
     best, start = summary["best"], snapshots[0]
     rows = [self_play(run, number, known) for number in range(len(snapshots))]
     return {

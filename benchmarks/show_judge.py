@@ -5,8 +5,8 @@
 300 scripted matches of Deal are rated by a model behind an OpenAI-style server on loopback, 32 requests in flight. It
 takes 0.2 to 0.6 s, now and then answers 500 or 429, and some of its verdicts cannot be read: at first, or ever. The run
 beside it is left alone. Shown are: the same scores byte for byte; missing ones counted; no request whose reply was
-recorded is ever sent again. What was in flight at a kill is, and `paid_twice` counts which of these the ledger had
-settled before. Exits with 1 where one of these fails.
+recorded is ever sent again. What was in flight at a kill is; `paid_twice` counts those of them whose answer the ledger
+had settled in the last moment before. Exits with 1 where one of these fails.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def main() -> None:
     rows = [json.loads(line) for line in scores[1].splitlines()]
     figures = {
         "matches": len(rows),
-        "in_flight": rough.most_flying,
+        "in_flight": calm.most_flying,
         "killed_at_verdicts": [moment["verdicts"] for moment in moments],
         "in_flight_at_kills": in_flight,
         "recorded_and_asked_again": sum(map(len, again)),
@@ -137,7 +137,7 @@ def main() -> None:
     print(json.dumps(figures, indent=2))
     record("judge", figures)
     fine = figures["same_scores"] and not figures["recorded_and_asked_again"] and not left and codes == (0, 0)
-    bounded = figures["paid_twice"] <= sum(in_flight) and max(in_flight) <= IN_FLIGHT >= rough.most_flying
+    bounded = figures["paid_twice"] <= sum(in_flight) and max(in_flight) <= IN_FLIGHT >= calm.most_flying
     sys.exit(0 if fine and bounded and 0 < figures["missing"] < len(rows) == MATCHES else 1)
 
 

@@ -19,7 +19,7 @@ from statistics import fmean
 from typing import Any
 
 from parley.report.estimates import estimate
-from results import record
+from results import record, summary_of
 
 SEEDS = (1, 2, 3, 4, 5)
 JOINT = "joint_score"
@@ -130,9 +130,7 @@ def main() -> None:
         folder = Path(sys.argv[2] if len(sys.argv) > 2 else scratch)
         if len(sys.argv) <= 2:
             sweep(experiment, scratch)
-        runs = sorted(
-            (json.loads(path.read_text()) for path in folder.glob("*/summary.json")), key=lambda run: run["seed"]
-        )
+        runs = sorted((summary_of(path.parent) for path in folder.glob("*/summary.json")), key=lambda run: run["seed"])
     if [run["seed"] for run in runs] != list(SEEDS):
         sys.exit(f"{folder} holds the finished seeds {[run['seed'] for run in runs]}, expected {list(SEEDS)}")
     table = rows(runs)

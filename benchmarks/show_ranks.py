@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from parley.data.store import EpisodeStore
-from results import record
+from results import record, summary_of
 
 SMALL = [
     "experiment=deal_tiny", "objective=offline_po", "objective.credit.keep=all", "iterations=1", "play.scenarios=32",
@@ -77,7 +77,7 @@ def apart(one: list[dict[str, float]], two: list[dict[str, float]], key: str) ->
 
 def finals(run: Path) -> dict[str, Any]:
     """The last snapshot's figure on held-out scenarios, sampled and greedy."""
-    summary = json.loads((run / "summary.json").read_text())
+    summary = summary_of(run)
     row = summary["iterations"][-1]
     return {which: row[which][summary["metric"]] for which in ("sampled", "greedy")}
 

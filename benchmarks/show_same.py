@@ -21,9 +21,10 @@ from typing import Any
 from results import record
 
 EVALUATED = ["eval.scenarios=24", "eval.greedy=24", "eval.validation=16", "eval.transcripts=1", "seed=1"]
+DEAL = [*EVALUATED, "iterations=2", "play.scenarios=32", "imitate.matches=1500", "imitate.validation=20"]
 RUNS = {
-    "deal_tiny": [*EVALUATED, "iterations=2", "play.scenarios=32", "imitate.matches=1500", "imitate.validation=20"],
-    "deal_tiny_self": [*EVALUATED, "iterations=2", "play.scenarios=32", "imitate.matches=1500", "imitate.validation=20"],
+    "deal_tiny": DEAL,
+    "deal_tiny_self": DEAL,
     "spag_tiny": [
         *EVALUATED, "iterations=2", "play.scenarios=40", "play.group=4", "objective.credit.mix=1000", "eval.group=1",
         "eval.final=2", "eval.validation_group=2", "imitate.matches=1000", "imitate.validation=20",
@@ -46,7 +47,7 @@ def run(checkout: Path, experiment: str, folder: Path) -> dict[str, Any]:
 
 
 def flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Every figure with its dotted key, times left out. The only policy's have no name of it, as in the older layout."""
+    """Every figure with its dotted key, times left out; without the only policy's name, as in the older layout."""
     if isinstance(value, Mapping):
         for name, part in value.items():
             if name not in TIMES:

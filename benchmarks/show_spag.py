@@ -24,7 +24,7 @@ from typing import Any
 
 from parley.data.store import EpisodeStore
 from parley.report.estimates import Estimate, estimate, values
-from results import record
+from results import record, summary_of
 
 SEEDS = (1, 2, 3)
 COLUMNS: Mapping[str, Sequence[str]] = {
@@ -110,7 +110,7 @@ def seeds(folder: Path) -> list[dict[str, Any]]:
     """What each run of `corrected` cost and gained."""
     found = []
     for seed in SEEDS:
-        summary = json.loads((folder / "corrected" / str(seed) / "summary.json").read_text())
+        summary = summary_of(folder / "corrected" / str(seed))
         row = {key: summary[key] for key in ("seed", "best", "seconds", "cpu_seconds")}
         kept = summary["iterations"][summary["best"]]["versus"]["imitation"]
         gains = {metric: summary["gains"].get(metric) for metric in SHOWN}

@@ -10,7 +10,6 @@ improves both; the control stands beside it. Exits with 1 where a claim does not
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import tempfile
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from parley.report.estimates import estimate
-from results import record
+from results import record, summary_of
 
 SEEDS = (0, 1, 2)
 SIDES = {"spin": [], "sft": ["objective=sft", "learner.batch_utterances=32"]}  # a pair is two utterances: as many steps
@@ -40,7 +39,7 @@ def sweep(side: str, folder: Path) -> None:
 
 def rows(folder: Path) -> list[dict[str, Any]]:
     """One row for each seed: the figures of every iteration."""
-    runs = sorted((json.loads(path.read_text()) for path in folder.glob("*/summary.json")), key=lambda run: run["seed"])
+    runs = sorted((summary_of(path.parent) for path in folder.glob("*/summary.json")), key=lambda run: run["seed"])
     if [run["seed"] for run in runs] != list(SEEDS):
         sys.exit(f"{folder} holds the finished seeds {[run['seed'] for run in runs]}, expected {list(SEEDS)}")
     kept = ("seed", "seconds", "cpu_seconds")

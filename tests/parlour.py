@@ -77,9 +77,10 @@ class Debate:
         return GeneratorMatch(self.turns(scenario.data["topic"], scenario.data["like"]))
 
     def scripts(self) -> Mapping[str, Script]:
-        return {
-            "player": lambda request, own, persona: own.choice(["yes", "no"] if request.kind == "probe" else [*OWNERS])
-        }
+        def player(request: Request, own: Random, persona: Random) -> str:
+            return own.choice(("yes", "no") if request.kind == "probe" else THINGS)
+
+        return {"player": player, "partial": lambda request, own, persona: "pro"}
 
     @staticmethod
     def judge(request: Request, own: Random, persona: Random) -> str:

@@ -124,7 +124,7 @@ def test_memory_is_that_of_each_side_alone():
 def test_the_gpu_script_walks_every_path_on_a_cpu_and_needs_no_hydra(tmp_path):
     out = tmp_path / "gpu.json"
     command = [sys.executable, str(ROOT / "benchmarks" / "gpu.py"), "--cpu", "--out", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    done = subprocess.run(command, capture_output=True, text=True)
     statuses = json.loads(done.stdout.splitlines()[-1])
     assert done.returncode == 0 and set(statuses.values()) <= {"ok", "skipped"}, done.stdout + done.stderr
     found = json.loads(out.read_text())

@@ -61,6 +61,8 @@ def test_constraints_pin_every_dependency_inside_its_range():
         *extras["dev"],
         *extras["wandb"],
         *extras["qlora"],
+        *extras["gguf"],
+        *extras["docs"],
         *extras["benchmark"],
     ]
     needs = [(text, Requirement(text)) for text in wanted]
@@ -82,6 +84,9 @@ def test_the_console_script_and_the_makefile_name_things_that_exist():
         and PROJECT["project"]["name"] == "parley-lm"
     )
     makefile = (ROOT / "Makefile").read_text()
-    assert all(f"\n{target}:" in makefile for target in ("demo", "test", "test-vllm", "setup", "clean"))
+    assert all(
+        f"\n{target}:" in makefile
+        for target in ("demo", "test", "lint", "wheel", "docs", "smollm", "test-vllm", "setup", "clean")
+    )
     runner = ROOT / ".ci" / "run"
     assert "make --no-print-directory test test-vllm" in runner.read_text() and runner.stat().st_mode & 0o111

@@ -80,7 +80,7 @@ def run(tmp_path_factory):
     shutil.copy(EXAMPLES / "safecracker.py", folder)
     shutil.copytree(EXAMPLES / "conf", folder / "conf")
     command = [sys.executable, *shlex.split(COMMAND)[1:], "hydra.run.dir=run"]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=os.environ, timeout=280)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=os.environ)
     assert done.returncode == 0, done.stderr[-2000:]
     return folder / "run"
 
@@ -88,11 +88,11 @@ def run(tmp_path_factory):
 @pytest.mark.slow
 def test_the_trained_model_beats_its_start(run):
     summary = json.loads((run / "summary.json").read_text())
-    start, kept = summary["iterations"][0], summary["iterations"][summary["best"]]
+    start, kept = (summary["iterations"][at]["policies"]["learner"] for at in (0, summary["best"]))
     assert summary["best"] > 0
     assert kept["sampled"]["score"]["low"] > start["sampled"]["score"]["high"] + 0.3  # seed 0: 2.70 and 1.96
     assert kept["sampled"]["score"]["low"] > summary["demonstrators"]["score"]["high"]
-    assert summary["improvement_greedy"]["low"] > 0.5  # it is not only surer of itself: seed 0 has 1.32
+    assert summary["improvement_greedy"]["learner"]["low"] > 0.5  # it is not only surer of itself: seed 0 has 1.32
     assert summary["cpu_seconds"] < 60
 
 
@@ -113,7 +113,7 @@ def test_its_matches_replay_and_its_report_defines_its_metrics(run):
         f"run={run}",
         f"match={match}",
     ]
-    done = subprocess.run(command, cwd=run.parent, capture_output=True, text=True, env=os.environ, timeout=60)
+    done = subprocess.run(command, cwd=run.parent, capture_output=True, text=True, env=os.environ)
     assert done.returncode == 0 and "same" in done.stdout, done.stdout + done.stderr
     assert "1 if every digit was right" in (run / "report" / "index.html").read_text()
 

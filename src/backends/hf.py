@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -20,12 +21,13 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from ..models.bases import Bases, Weights
+from ..models.folders import architecture, reading
 from ..models.renderer import Renderer, common
 from ..models.snapshot import Snapshot
 from ..play.player import Completion, Prompt, Sampling
 from .reply import check_update, completed, limit, stopped
 from .sampling import Draw, choose
-from .slots import Slots, Stash
+from .slots import Slots, Stash, check_decodable
 
 STATE = ("length", "token", "count", "limit", "seed", "top_k", "temperature", "top_p")
 
@@ -78,21 +80,24 @@ class HFBackend:
     def busy(self) -> bool:
         return any(pool.busy for pool in self._pools.values())
 
+    @staticmethod
+    def check(folder: str | Path) -> None:
+        """InputError for a model folder whose config.json says that this backend cannot play it. Nothing is built."""
+        with reading(folder):
+            check_decodable(architecture(folder))
+
     def load(self, snapshot: Snapshot) -> None:
         """Reads a snapshot into memory; nothing happens when its version is loaded already."""
         if snapshot.version in self._pools:
             return
+        folder = snapshot.base or snapshot.path
+        self.check(folder)
         model, switch = self._bases.load(snapshot)
-        renderer = Renderer.load(snapshot.base or snapshot.path)
-        self._pools[snapshot.version] = Pool(
-            model,
-            switch,
-            renderer,
-            snapshot.version,
-            max_batch=self.max_batch,
-            keep_bytes=self.keep_bytes,
-            settle=self.settle,
-        )
+        with reading(folder):
+            self._pools[snapshot.version] = Pool(
+                model, switch, Renderer.load(folder), snapshot.version,
+                max_batch=self.max_batch, keep_bytes=self.keep_bytes, settle=self.settle,
+            )  # fmt: skip
         self._turn.append(snapshot.version)
 
     def update(self, old: str, new: str, weights: Weights) -> None:
@@ -207,6 +212,11 @@ class Pool:
         if prompt.options.schema is not None:
             raise ValueError(
                 f"prompt {prompt.id} asks for a JSON schema, which this backend cannot enforce: use backend=vllm"
+            )
+        if max(prompt.token_ids) >= len(self._stop_V):
+            raise ValueError(
+                f"prompt {prompt.id} has the token id {max(prompt.token_ids)}, and {self.version} embeds "
+                f"{len(self._stop_V)} ids: its tokenizer is that of another model"
             )
         self.waiting.append(Row(prompt, prompt.token_ids))
 

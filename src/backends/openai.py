@@ -297,7 +297,7 @@ class OpenAIBackend:
             "messages": [{"role": message.role, "content": message.content} for message in prompt.messages],
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
-            self.limit: options.max_tokens or sampling.max_tokens,
+            self.limit: options.length(sampling.max_tokens),
         }
         extra = dict(self.extra)
         if self.seeds:

@@ -16,12 +16,8 @@ if TYPE_CHECKING:
 def limit(prompt: Prompt, context: int | None) -> int:
     """How many tokens may be sampled: as `sampling` and `options` allow and the context has room for, at least one."""
     assert prompt.token_ids is not None
-    limits = [
-        prompt.sampling.max_tokens,
-        prompt.options.max_tokens,
-        None if context is None else context - len(prompt.token_ids),
-    ]
-    return max(1, min(each for each in limits if each is not None))
+    length = prompt.options.length(prompt.sampling.max_tokens)
+    return max(1, length if context is None else min(length, context - len(prompt.token_ids)))
 
 
 def stopped(prompt: Prompt, renderer: Renderer, ids: Sequence[int]) -> bool:

@@ -174,12 +174,22 @@ class Slots(Cache):
 
 def _kinds(config: PretrainedConfig) -> tuple[str, ...]:
     """The kinds of attention layers that a model has; ValueError for one that a row of keys and values cannot serve."""
+    from transformers import AutoModelForCausalLM
+
     window = getattr(config, "sliding_window", None)
     kinds = sorted(set(getattr(config, "layer_types", None) or ["sliding_attention" if window else "full_attention"]))
-    unknown = [kind for kind in kinds if kind not in ("full_attention", "sliding_attention")]
+    unknown = [str(kind) for kind in kinds if kind not in ("full_attention", "sliding_attention")]
+    models: Any = AutoModelForCausalLM._model_mapping
+    if not unknown and type(config) in models and models[type(config)]._is_stateful:
+        unknown = ["recurrence"]
     if unknown:
         raise ValueError(
             f"{config.model_type} has layers of kind {', '.join(unknown)}, which this backend cannot decode: use "
             f"backend=vllm"
         )
     return tuple(kinds)
+
+
+def check_decodable(config: PretrainedConfig) -> None:
+    """ValueError for a model whose config says that the decode loop cannot play it."""
+    _kinds(config.get_text_config(decoder=True))

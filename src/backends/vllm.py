@@ -24,6 +24,7 @@ from typing import Any
 
 from ..models import snapshot as snapshots
 from ..models.bases import Weights
+from ..models.folders import architecture
 from ..models.fourbit import FourBit
 from ..models.load import DTYPES, load_tokenizer
 from ..models.renderer import Renderer
@@ -278,9 +279,7 @@ def _never(folder: str) -> tuple[int, ...]:
 @lru_cache(maxsize=64)
 def _model(folder: str, never: tuple[int, ...]) -> str:
     """A digest of all but the weights: engines of equal ones can take each other's weights."""
-    from transformers import AutoConfig
-
-    config: dict[str, Any] = AutoConfig.from_pretrained(folder, local_files_only=True).to_dict()
+    config: dict[str, Any] = architecture(folder).to_dict()
     kept = {key: value for key, value in config.items() if key not in VOLATILE}
     vocabulary = digest(load_tokenizer(folder).get_vocab())
     return digest(json.loads(json.dumps([kept, never, vocabulary], default=str)))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..models.bases import Weights
+from ..models.folders import architecture
 from ..models.snapshot import ADAPTER
 
 if TYPE_CHECKING:
@@ -76,9 +77,9 @@ def _names(file: Path) -> set[str]:
 def _ties(folder: str) -> dict[str, list[str]]:
     """The weight in the files -> the names that are tied to it."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    config = architecture(folder)
     if not config.get_text_config(decoder=True).tie_word_embeddings:
         return {}
     with torch.device("meta"):

@@ -4,6 +4,7 @@ compose."""
 from __future__ import annotations
 
 import copy
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -114,8 +115,16 @@ def _job_faults(name: str, overrides: list[str], number: int | None, compose_onl
     out = None
     if not faults:
         use_threads(config)
-        out = Path(settings.run.dir if number is None else f"{settings.sweep.dir}/{number}")
+        out = _directory(settings, number)
     return faults + validate(config, choices, out)
+
+
+def _directory(settings: DictConfig, number: int | None) -> Path | None:
+    """Where a job is to live; None where a key that the path is made of has no value, which `validate` reports."""
+    try:
+        return Path(settings.run.dir if number is None else f"{settings.sweep.dir}/{number}")
+    except OmegaConfBaseException:
+        return None
 
 
 @contextmanager
@@ -171,7 +180,12 @@ def composed(name: str, overrides: Sequence[str]) -> tuple[DictConfig | None, li
 
 
 def _compose(name: str, overrides: Sequence[str]) -> DictConfig:
-    return hydra.compose(name, list(overrides), return_hydra_config=True)
+    try:
+        return hydra.compose(name, list(overrides), return_hydra_config=True)
+    except WRONG:
+        raise
+    except (ValueError, TypeError, LookupError, OSError) as error:  # Hydra stumbles over some values of groups
+        raise HydraException(str(error)[:200]) from error
 
 
 def _key(override: str) -> str:
@@ -180,6 +194,9 @@ def _key(override: str) -> str:
 
 def _explain(override: str, error: Exception, base: DictConfig, groups: set[str]) -> str:
     key, cause = _key(override), error.__cause__
+    if key in groups and not re.fullmatch(r"(?!(null|true|false|[\d.]+)$)[\w./-]+", override.partition("=")[2]):
+        options = GlobalHydra.instance().config_loader().get_group_options(key)
+        return f"{_short(override)}: a group takes the name of an option: {', '.join(options)}"
     if isinstance(error, OverrideParseException):
         return (
             f"{override}: cannot be read; write key=value, lists as key=[a,b], and quote text that holds commas or "
@@ -192,6 +209,10 @@ def _explain(override: str, error: Exception, base: DictConfig, groups: set[str]
     if isinstance(cause, (ConfigAttributeError, ConfigKeyError)):
         return f"{override}: there is no key {key}{_nearest_key(key, base, groups)}"
     return f"{override}: {_told(error)}"
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:80]}…"
 
 
 def _options(option: str, error: MissingConfigException) -> str:

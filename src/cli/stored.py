@@ -20,6 +20,11 @@ CONTRACTS = {  # node -> (rooms whose classes it may name, methods that such a c
     "backend": (("backends",), ("load", "submit", "poll")),
     "model": (("models", "backends"), ("create",)),
     "data": (("data.sources",), ("demonstrations",)),
+    "scorer": (("data",), ("game",)),
+    "objective": (("credit", "objectives"), ()),
+    "imitate": (("objectives", "learners"), ()),
+    "policies": (("models", "credit", "objectives", "learners"), ()),
+    "schedule": (("credit", "objectives", "learners"), ()),
 }
 PRIVATE = ("url", "key_env")
 """Arguments that decide where prompts and keys are sent. They are the command's to say, never a stored config's."""

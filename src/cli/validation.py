@@ -64,6 +64,8 @@ def validate(config: DictConfig, choices: Mapping[str, str], out: Path | None = 
     faults += _shape(plain, Config, "")
     for key, value in plain.items():
         faults += _targets(value, key)
+    faults += _unchosen(plain)
+    faults += _places(plain, out)
     faults += _imitation(plain, faults)
     faults += _schedule(plain, faults)
     faults += _reference(plain.get("reference"))
@@ -149,6 +151,26 @@ def _range(value: Any, hint: Any, key: str) -> Iterator[Fault]:
         yield Fault(key, f"must be a finite number, got {value}")
     elif isinstance(value, (int, float, str)):
         yield from (Fault(key, text) for bound in bounds if (text := bound.fault(value)))
+
+
+CHOSEN = ("task", "game", "model", "backend", "learner")
+
+
+def _unchosen(plain: Mapping[str, Any]) -> Iterator[Fault]:
+    """Nodes that a run cannot do without, and which no option was chosen for."""
+    for name in CHOSEN:
+        node = plain.get(name)
+        if node is not UNKNOWN and not (isinstance(node, Mapping) and "_target_" in node):
+            yield Fault(name, f"names no target: choose an option, {name}=… (parley --help lists them)")
+
+
+def _places(plain: Mapping[str, Any], out: Path | None) -> Iterator[Fault]:
+    """Faults of what names a run's directory."""
+    name = plain.get("name")
+    if isinstance(name, str) and not re.fullmatch(r"\w[\w.+-]*", name):
+        yield Fault("name", f"is the name of a folder: letters, digits, _ . + - without a path, got {name!r}")
+    if out is not None and out.exists() and not out.is_dir():
+        yield Fault("hydra.run.dir", f"{out} is a file, and a run lives in a directory")
 
 
 def _imitation(plain: Mapping[str, Any], known: Sequence[Fault]) -> Iterator[Fault]:
@@ -238,6 +260,9 @@ def _opponents(nodes: Any) -> Iterator[Fault]:
 
 def _resumes(config: DictConfig, out: Path | None) -> Iterator[str]:
     if out is None or config.resume == "none":
+        return
+    if not config.resume:
+        yield "resume: is empty; say none, auto, or the directory of a run"
         return
     saved = out / SAVED
     if saved.exists():

@@ -6,6 +6,7 @@ from array import array
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from math import isnan
 from statistics import mean  # exact, so that equal scores have exactly their mean
 from typing import Literal, TypeAlias
 
@@ -72,13 +73,22 @@ class FilteredBC:
     def _score(self, log: Log) -> float | None:
         """What counts of a log; None where it is missing."""
         score = log.score if self.score is None else log.metric(self.score)
-        if self.normalise_by is None or score is None:
+        if score is None or (isnan(score) and self.keep != "all"):
+            return None
+        if self.normalise_by is None:
             return score
         scale = log.metric(self.normalise_by)
         return None if scale is None else score / scale if scale > 0 else 0.0
 
     def _check(self, found: Logs) -> None:
-        """InputError for a metric that no log has."""
+        """InputError for a metric, or a payoff, that no log has."""
+        if (
+            self.score is None
+            and self.keep != "all"
+            and all(map(isnan, payoffs := [log.score for log in found]))
+            and payoffs
+        ):
+            raise InputError("no log tells a payoff: say objective.credit.score=…, or keep=all")
         for option, name in (("score", self.score), ("normalise_by", self.normalise_by)):
             if name is None or any(log.metric(name) is not None for log in found):
                 continue

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ..data.episode import Episode
-from ..data.sample import Sample
-from ..system.seeds import derive
+from ..data.sample import Sample, paired
 from .base import Credited, credited, logs
 from .verdicts import Verdicts
 
@@ -35,7 +34,7 @@ class SpinPairs:
             why = _unpaired(real.get(log.episode.scenario.id), generated)
             table.append(log.verdict(why or "paired", why is None))
             if why is None:
-                samples += _pair(f"{log.episode.id}/{log.seat}", real[log.episode.scenario.id], generated)
+                samples += paired(f"{log.episode.id}/{log.seat}", real[log.episode.scenario.id], generated)
         return credited(samples, table)
 
 
@@ -53,14 +52,3 @@ def _unpaired(real: Sample | None, generated: Sequence[Sample]) -> str | None:
 
 def _said(samples: Sequence[Sample]) -> list[tuple[int, ...]]:
     return [sample.token_ids[utterance.start : utterance.end] for sample in samples for utterance in sample.utterances]
-
-
-def _pair(name: str, real: Sample, generated: Sequence[Sample]) -> list[Sample]:
-    number = derive(0, name)
-    sides = [(replace(real, id=f"{name}/real"), 1), *((sample, -1) for sample in generated)]
-    return [
-        replace(
-            sample, group=name, utterances=tuple(replace(each, pair=number, side=side) for each in sample.utterances)
-        )
-        for sample, side in sides
-    ]

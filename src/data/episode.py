@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Any, TypeAlias
 
 from ..games.base import Finish, Json, Result, Scenario
+from .typed import wrong
 
 SCHEMA = 2  # 1 (parley 0.1.0) is read, too: it lacks parent, thought and seconds, and blames one seat at most
 
@@ -105,7 +106,22 @@ class Episode:
         known["turns"] = tuple(turn_from_json(turn) for turn in data["turns"])
         known["result"] = _result(data["result"])
         known["parent"] = tuple(data["parent"]) if data.get("parent") else None
-        return Episode(**known)
+        return _checked(Episode(**known))
+
+
+def _checked(episode: Episode) -> Episode:
+    """`episode`, whose fields have the stated types and whose calls hang together. ValueError says what is wrong."""
+    if (fault := wrong(episode)) is not None:
+        raise ValueError(f"no episode: {fault}")
+    seats = {turn.request: turn.seat for turn in episode.turns}
+    for turn in episode.turns:
+        if (call := turn.call) is not None and (
+            call.shared < 0
+            or (call.parent is not None and seats.get(call.parent) != turn.seat)
+            or len(call.logprobs) not in (0, len(call.sampled_ids))
+        ):
+            raise ValueError(f"no episode: the call of {turn.request} does not extend a call of its seat")
+    return episode
 
 
 def written(part: Any) -> dict[str, Any]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
-from ..games.base import Message
+from ..games.base import Json, Message
+from ..system.seeds import derive
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ class Demonstration:
     """A chat to imitate: one seat's whole view. `weights` [messages] is the loss weight of each message, 0 for context.
 
     `logprob`, where known: log p in nats of what is to be imitated, under the source that wrote it. Chats that are not
-    independent share a `cluster`.
+    independent share a `cluster`. `meta` is what its source knows of it.
     """
 
     id: str
@@ -52,6 +54,7 @@ class Demonstration:
     weights: tuple[float, ...]
     logprob: float | None = None
     cluster: str = ""
+    meta: Mapping[str, Json] = field(default_factory=dict)
 
 
 def decayed(replies: int, gamma: float) -> list[float]:
@@ -62,3 +65,15 @@ def decayed(replies: int, gamma: float) -> list[float]:
     """
     powers = [gamma ** (replies - j) for j in range(1, replies + 1)]
     return [power / sum(powers) for power in powers]
+
+
+def paired(name: str, real: Sample, generated: Sequence[Sample]) -> list[Sample]:
+    """A preference pair: `real` as side +1, `generated` as side -1, in the group `name` and with one pair number."""
+    number = derive(0, name)
+    sides = [(replace(real, id=f"{name}/real"), 1), *((sample, -1) for sample in generated)]
+    return [
+        replace(
+            sample, group=name, utterances=tuple(replace(each, pair=number, side=side) for each in sample.utterances)
+        )
+        for sample, side in sides
+    ]

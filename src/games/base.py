@@ -47,11 +47,16 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How a reply is to be made: where it stops, its length in tokens (None: the player's own limit), a JSON schema."""
+    """How a reply is to be made: where it stops, at most how many tokens it has (a player may have a lower limit of its
+    own, which then counts), a JSON schema."""
 
     stop: tuple[str, ...] = ()
     max_tokens: int | None = None
     schema: Mapping[str, Json] | None = None
+
+    def length(self, own: int) -> int:
+        """The tokens that a reply may have: the smaller of this limit and the player's `own`."""
+        return own if self.max_tokens is None else min(own, self.max_tokens)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,8 @@ SPEAKERS: tuple[str, ...] = get_args(Speaker)
 
 
 def read_messages(data: Json) -> tuple[Message, ...]:
-    """A list of {"role", "content"} as messages. ValueError says which one is wrong, and how."""
+    """A list of {"role", "content"} as messages; content may be a list of text parts. ValueError says which one is
+    wrong, and how."""
     if not isinstance(data, list) or not data:
         raise ValueError('"messages" must be a list of at least one {"role", "content"} object')
     return tuple(_message(index, entry) for index, entry in enumerate(data))
@@ -25,9 +26,21 @@ def write_messages(messages: tuple[Message, ...] | list[Message]) -> list[Json]:
 def _message(index: int, data: Json) -> Message:
     if not isinstance(data, dict):
         raise ValueError(f"message {index} is {type(data).__name__}, expected an object with role and content")
-    role, content = data.get("role"), data.get("content")
+    role, content = data.get("role"), _content(data.get("content"))
     if role not in SPEAKERS:
         raise ValueError(f"message {index} has the role {role!r}, expected one of {', '.join(SPEAKERS)}")
-    if not isinstance(content, str):
-        raise ValueError(f"message {index} has content of type {type(content).__name__}, expected text")
+    if content is None:
+        kind = type(data.get("content")).__name__
+        raise ValueError(f"message {index} has content of type {kind}, expected text, or a list of text parts")
     return Message(role, content)
+
+
+def _content(data: Json) -> str | None:
+    """A message's text: as it stands, or the parts {"type": "text", "text"} of a list, joined. None for all else."""
+    if isinstance(data, str):
+        return data
+    if not isinstance(data, list) or not data:
+        return None
+    texts = [part.get("text") for part in data if isinstance(part, dict) and part.get("type", "text") == "text"]
+    found = [text for text in texts if isinstance(text, str)]
+    return "".join(found) if len(found) == len(data) else None

@@ -297,12 +297,8 @@ def returns(game: Game, matches: int = 20, seed: int = 0) -> None:
             isinstance(end.outcome, str) and end.outcome != "",
             f"the outcome is {end.outcome!r}, expected a word",
         )
-        blamed = end.blame if isinstance(end.blame, tuple) else (end.blame,)
-        _need(
-            "returns",
-            {*roles, *services(game)}.issuperset(blamed),
-            f"blame is {end.blame!r}, expected a tuple of seats",
-        )
+        blamed = isinstance(end.blame, tuple) and {*roles, *services(game)}.issuperset(end.blame)
+        _need("returns", blamed, f"blame is {end.blame!r}, expected a tuple of seats")
         named = {
             *end.outcome_by_seat,
             *(seat for number in end.metrics.values() if isinstance(number, Mapping) for seat in number),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -13,34 +13,16 @@ Report: TypeAlias = Callable[[Mapping[str, float]], None]  # is told the figures
 Lessons: TypeAlias = Sequence[Sample] | Sequence[Demonstration]
 
 
-class Session(Protocol):
-    """The training of one policy over the rounds of an iteration: weights and optimiser live as long as it does.
-
-    Every rank makes the same calls in the same order.
-    """
-
-    def step(self, samples: Any, round: int, progress: Report | None = None) -> dict[str, Any]:
-        """Learns from the samples of one round (numbered from 1); returns what happened on the way."""
-
-    def weights(self) -> Iterable[tuple[str, Any]]:
-        """The live tensors by name (Hugging Face's, or peft's of an adapter), for a backend to play with."""
-
-    def save(self, folder: Path) -> None:
-        """Writes what `load` needs to go on from here as if nothing had happened."""
-
-    def load(self, folder: Path) -> None:
-        """Goes back to what was saved."""
-
-    def close(self) -> Snapshot:
-        """Writes the snapshot; the end of the session."""
-
-
 class Learner(Protocol):
     """Makes the next snapshot. It knows no game."""
 
     @property
     def reads(self) -> Literal["tokens", "chats"]:
         """What `learn` is given: samples of token ids, or chats with a weight for each message."""
+
+    @property
+    def sessions(self) -> bool:
+        """Whether it can be taught round by round, in a session (see `parley.learners.session`)."""
 
     def learn(
         self, samples: Any, snapshot: Snapshot, folder: Path, *, seed: int, name: str, progress: Report | None = None

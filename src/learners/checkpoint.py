@@ -1,11 +1,13 @@
 """Checkpoints inside an iteration: after a kill, learning goes on at an optimiser step as if nothing had happened.
 
-    <folder>/<step>/0.safetensors 1.safetensors …   of each rank: trained weights, optimiser state, random states
-    <folder>/<step>/state.json                      written last, when all ranks' files are: without it there is no
-    checkpoint
+    <folder>/<steps>/<policy>/0.safetensors 1.safetensors …   of each rank: trained weights, optimiser state, random
+    states, and what the round's steps are compared with
+    <folder>/<steps>/state.json                               written last, when all files of all policies and ranks
+    are: without it there is no checkpoint
 
-A rank writes its own shards; what is the same on all ranks is written by rank 0. Nothing is pickled. Read by other
-ranks than wrote them (one process instead of two, whole instead of sharded) the shards are put together first.
+One checkpoint holds all policies of a run. A rank writes its own shards; what is the same on all ranks is written by
+rank 0. Nothing is pickled. Read by other ranks than wrote them (one process instead of two, whole instead of sharded)
+the shards are put together first.
 """
 
 from __future__ import annotations
@@ -15,9 +17,10 @@ import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import safe_open
@@ -26,45 +29,96 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
-from ..system import ranks
+from ..system import preempt, ranks
 from ..system.files import InputError, sync_folder, write_json
-from ..system.preempt import Stop
+
+if TYPE_CHECKING:
+    from .session import Session
 
 STATE, SHARDED = "state.json", "sharded"
-RANDOM = "random"
+RANDOM, COLUMN = "random", "column/"
 
 
 @dataclass(frozen=True)
-class Checkpoint:
-    """A whole checkpoint: its folder, how many ranks wrote it, and the curve of the steps that were done."""
+class Part:
+    """One policy's part of a whole checkpoint: its folder, how many ranks wrote it, and its session's state."""
 
     folder: Path
     world: int
-    curve: list[dict[str, float]]
+    state: dict[str, Any]
+
+    def columns(self) -> dict[str, Tensor]:
+        """What the steps of the round at work are compared with, by name: [M], on the CPU."""
+        with safe_open(self.folder / "0.safetensors", framework="pt") as file:
+            names = [name for name in list(file.keys()) if name.startswith(COLUMN)]
+            return {name.removeprefix(COLUMN): file.get_tensor(name) for name in names}
 
 
 class Saving:
-    """Where and when a call saves: every `every_s` seconds, and when it is asked to stop. `begun` is what it goes on
-    from."""
+    """The checkpoints of one call or stage, and the signals to stop while it runs (a context manager).
 
-    def __init__(self, folder: Path, inputs: str, every_s: float, stop: Stop) -> None:
-        self.folder, self.inputs, self.every_s, self.stop = folder, inputs, every_s, stop
+    folder, inputs   where they lie, and a digest of what they depend on; those of other inputs are refused (InputError)
+    every_s          seconds between two of them
+    position         plain JSON of whoever runs the sessions (the round, the states of credits as it began), which goes
+                     into each checkpoint; at the start that of the checkpoint that was found, None without one
+    stop             whether somebody asked to stop; from the first optimiser step on such a signal is only noted
+    """
+
+    def __init__(self, folder: Path, inputs: str, every_s: float) -> None:
+        self.folder, self.inputs, self.every_s = folder, inputs, every_s
+        self.sessions: dict[str, Session] = {}
         self.begun = ranks.shared(lambda: newest(folder, inputs))
+        self.position: Any = self.begun[1]["position"] if self.begun else None
+        self.stop = preempt.Stop()
         self.last = time.monotonic()
+        self._open = ExitStack()
+
+    def __enter__(self) -> Saving:
+        self.stop = self._open.enter_context(preempt.listening())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    def add(self, policy: str, session: Session) -> None:
+        """Takes a session into the checkpoints, and gives it its part of the one that was found."""
+        self.sessions[policy] = session
+        if self.begun is not None:
+            folder, state = self.begun
+            if policy not in state["policies"]:
+                raise InputError(f"{folder} holds no policy {policy}, only {', '.join(state['policies'])}")
+            session.load(Part(folder / policy, state["world"], state["policies"][policy]))
 
     def asks(self) -> tuple[float, float]:
         """(1 when rank 0 finds it is time to save, 1 when this rank was asked to stop), else 0: to be added over
         ranks."""
         return float(ranks.rank() == 0 and time.monotonic() - self.last >= self.every_s), float(self.stop.asked)
 
-    def save(self, module: nn.Module, optimizers: Sequence[Optimizer], curve: Sequence[Mapping[str, float]]) -> None:
-        """Writes a checkpoint of all ranks after `len(curve)` steps."""
-        save(self.folder, self.inputs, module, optimizers, curve)
+    def save(self) -> None:
+        """Writes a checkpoint of all policies and ranks, whole or not at all, and then removes the older ones. Every
+        rank calls it."""
+        mine = self.folder / str(sum(session.done for session in self.sessions.values()))
+        for policy, session in self.sessions.items():
+            session.save(mine / policy)
+        ranks.barrier()
+        if ranks.rank() == 0:
+            policies = {policy: session.state() for policy, session in self.sessions.items()}
+            state = {"inputs": self.inputs, "world": ranks.world(), "position": self.position, "policies": policies}
+            write_json(mine / STATE, state)
+            for other in self.folder.iterdir():
+                if other != mine:
+                    shutil.rmtree(other)
+        ranks.barrier()
         self.last = time.monotonic()
 
+    def remove(self) -> None:
+        """Removes all checkpoints, when what they were for is there."""
+        if ranks.rank() == 0:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
-def newest(folder: Path, inputs: str) -> Checkpoint | None:
-    """The last whole checkpoint in `folder`. InputError when it belongs to a call with other inputs."""
+
+def newest(folder: Path, inputs: str) -> tuple[Path, dict[str, Any]] | None:
+    """The last whole checkpoint in `folder` and its state. InputError when it belongs to a call with other inputs."""
     whole = sorted(folder.glob(f"*/{STATE}"), key=lambda path: int(path.parent.name))
     if not whole:
         return None
@@ -74,27 +128,17 @@ def newest(folder: Path, inputs: str) -> Checkpoint | None:
             f"{whole[-1].parent} is a checkpoint of other inputs (samples, snapshot, seed or learner): "
             "go on with those, or remove it to train from the beginning"
         )
-    return Checkpoint(whole[-1].parent, state["world"], state["curve"])
+    return whole[-1].parent, state
 
 
-def save(
-    folder: Path, inputs: str, module: nn.Module, optimizers: Sequence[Optimizer], curve: Sequence[Mapping[str, float]]
-) -> None:
-    """Writes a checkpoint of all ranks after `len(curve)` steps, whole or not at all, and then removes the older
-    ones."""
-    mine = folder / str(len(curve))
-    mine.mkdir(parents=True, exist_ok=True)
-    _write(mine / f"{ranks.rank()}.safetensors", {**_tensors(module, optimizers), **_random()})
-    ranks.barrier()
-    if ranks.rank() == 0:
-        write_json(mine / STATE, {"inputs": inputs, "world": ranks.world(), "curve": list(curve)})
-        for other in folder.iterdir():
-            if other != mine:
-                shutil.rmtree(other)
-    ranks.barrier()
+def write(folder: Path, module: nn.Module, optimizers: Sequence[Optimizer], columns: Mapping[str, Tensor]) -> None:
+    """Writes this rank's file of a policy's part."""
+    folder.mkdir(parents=True, exist_ok=True)
+    held = {f"{COLUMN}{name}": column for name, column in columns.items()}
+    _write(folder / f"{ranks.rank()}.safetensors", {**_tensors(module, optimizers), **_random(), **held})
 
 
-def restore(checkpoint: Checkpoint, module: nn.Module, optimizers: Sequence[Optimizer]) -> None:
+def restore(checkpoint: Part, module: nn.Module, optimizers: Sequence[Optimizer]) -> None:
     """Puts weights, optimiser state and random states back as they were."""
     with _Files(checkpoint) as files:
         named = {
@@ -109,11 +153,6 @@ def restore(checkpoint: Checkpoint, module: nn.Module, optimizers: Sequence[Opti
             given["state"] = {at: files.state(*named[id(parameter)]) for at, parameter in enumerate(order)}
             optimizer.load_state_dict(given)
         files.random()
-
-
-def remove(folder: Path) -> None:
-    """Removes all checkpoints of a finished call."""
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _tensors(module: nn.Module, optimizers: Sequence[Optimizer]) -> dict[str, Tensor]:
@@ -156,7 +195,7 @@ def _write(path: Path, tensors: Mapping[str, Tensor]) -> None:
 class _Files:
     """The files of all ranks that wrote a checkpoint, opened as they are needed."""
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
+    def __init__(self, checkpoint: Part) -> None:
         self.checkpoint = checkpoint
         self.opened: dict[int, Any] = {}
 

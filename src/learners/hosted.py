@@ -46,6 +46,7 @@ class HostedLearner:
 
     hosted: ClassVar[bool] = True
     reads: ClassVar[Literal["chats"]] = "chats"
+    sessions: ClassVar[bool] = False
 
     loss: Objective
     epochs: int | Literal["auto"] = 3

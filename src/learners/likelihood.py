@@ -8,7 +8,7 @@ from itertools import pairwise
 from ..batches.packing import supervised
 from ..data.sample import Sample
 from ..models.snapshot import Snapshot
-from .lightning import Hardware, budget, load
+from .device import Hardware, budget, load
 from .reference import forward
 
 

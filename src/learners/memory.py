@@ -33,7 +33,7 @@ from ..batches.packing import Batch, Budget
 from ..models.adapter import LoRA
 from ..models.dropout import Dropout, blocks
 from ..models.policy import Policy
-from .lightning import Hardware, budget
+from .device import Hardware, budget
 from .optim import OptimizerConfig
 
 GIB = 2**30
@@ -85,7 +85,7 @@ class Model:
     adapter: LoRA | None = None
 
     def policy(self, hardware: Hardware) -> Policy:
-        """The policy as `lightning.load` makes it, on PyTorch's device without memory ("meta"): with fsdp as its blocks
+        """The policy as `device.load` makes it, on PyTorch's device without memory ("meta"): with fsdp as its blocks
         are gathered."""
         mixed = hardware.precision == "bf16-mixed" and (self.adapter is not None or hardware.strategy == "fsdp")
         half = hardware.precision == "bf16-true" or mixed

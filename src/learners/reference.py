@@ -10,15 +10,12 @@ Legend: M supervised tokens of all samples, in order of sample, utterance and to
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from operator import attrgetter
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..batches.packing import Budget, collate, supervised
@@ -30,7 +27,6 @@ from ..models.snapshot import Snapshot
 from ..system import ranks
 from ..system.files import InputError, digest
 
-NAME = "logprob"
 PASS, RECORDED = "pass", "recorded"
 CHECKED = 32  # samples whose recorded log-probs are compared with a forward pass
 _NUMBERS = attrgetter(*(field.name for field in fields(Utterance)))
@@ -49,41 +45,20 @@ def foreign(reference: str) -> Snapshot | None:
     return None if reference in (PASS, RECORDED) else snapshots.of(Path(reference).expanduser())
 
 
-def reference(
-    policy: nn.Module, samples: Sequence[Sample], budget: Budget, file: Path, *, model: str, device: torch.device
-) -> Tensor:
-    """Log-probs [M] of all supervised tokens under `policy`, on the CPU, float32, without gradient.
-
-    They are kept in `file` with the digests of the model (its version) and of the samples; where these match, nothing
-    is computed.
-    """
-    digests = {"model": model, "data": data_digest(samples)}
-    if (kept := ranks.shared(lambda: _read(file, digests))) is not None:
-        return kept
-    values_M = forward(policy, samples, budget, device)
-    if ranks.rank() == 0:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        draft = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-        save_file({NAME: values_M}, draft, metadata=digests)
-        os.replace(draft, file)
-    return values_M
-
-
 def recorded(
     policy: nn.Module,
     samples: Sequence[Sample],
     budget: Budget,
-    file: Path,
+    device: torch.device,
     *,
     model: str,
-    device: torch.device,
     tolerance: float,
 ) -> Tensor:
-    """Log-probs [M] as `reference` gives them, without its pass: the sampler's own, which stand in the samples.
+    """Log-probs [M] as `forward` gives them, without its pass: the sampler's own, which stand in the samples.
 
-    Demonstrations, which nobody sampled (`Sample.policy` is empty), still get a pass, kept in `file`. InputError when
-    a sample was made by another version than `model`, when its log-probs were not recorded, or when those of `CHECKED`
-    samples, evenly spread, differ from a forward pass of `policy` by more than `tolerance` in any token.
+    Demonstrations, which nobody sampled (`Sample.policy` is empty), still get a pass. InputError when a sample was made
+    by another version than `model`, when its log-probs were not recorded, or when those of `CHECKED` samples, evenly
+    spread, differ from a forward pass of `policy` by more than `tolerance` in any token.
     """
     live = [sample for sample in samples if sample.utterances]
     played, given = ([sample for sample in live if bool(sample.policy) is was] for was in (True, False))
@@ -91,9 +66,11 @@ def recorded(
         _refuse(sample, model)
     chosen = played[:: -(-len(played) // CHECKED) or 1]
     _compare(chosen, forward(policy, chosen, budget, device), tolerance)
-    passed_M = reference(policy, given, budget, file, model=model, device=device) if given else torch.zeros(0)
+    passed_M = forward(policy, given, budget, device) if given else torch.zeros(0)
     passes = iter(passed_M.split([_tokens(sample) for sample in given]))
-    return torch.cat([torch.tensor(sample.logprobs) if sample.policy else next(passes) for sample in live])
+    return torch.cat(
+        [torch.tensor(sample.logprobs, dtype=torch.float32) if sample.policy else next(passes) for sample in live]
+    )
 
 
 def check_vocabulary(model: Snapshot, policy: Snapshot) -> None:
@@ -112,11 +89,11 @@ def forward(policy: nn.Module, samples: Sequence[Sample], budget: Budget, device
     """Log-probs [M] of all supervised tokens, on the CPU, float32, from one pass over the packed samples, which the
     ranks share."""
     before = supervised(samples)
-    values_M = torch.zeros(before[-1])
+    values_M = torch.zeros(before[-1], dtype=torch.float32)
     with torch.no_grad():
         for micro, counts in dealt(once(samples, budget), ranks.rank(), ranks.world(), equal=True):
             batch = collate(samples, micro, before, budget.multiple)
-            value_N = policy(batch.to(device)).cpu()
+            value_N = policy(batch.to(device)).float().cpu()
             if counts:
                 values_M[batch.token_N] = value_N
     return ranks.summed(values_M)
@@ -148,10 +125,3 @@ def _compare(samples: Sequence[Sample], forward_M: Tensor, tolerance: float) -> 
 
 def _tokens(sample: Sample) -> int:
     return sum(each.end - each.start for each in sample.utterances)
-
-
-def _read(file: Path, digests: dict[str, str]) -> Tensor | None:
-    if not file.exists():
-        return None
-    with safe_open(file, framework="pt") as stored:
-        return stored.get_tensor(NAME) if stored.metadata() == digests else None

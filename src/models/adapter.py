@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -17,8 +18,9 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from ..system.files import InputError
 from ..system.seeds import derive
 from . import snapshot as snapshots
+from .folders import architecture, reading
 from .fourbit import FourBit
-from .load import load_model, load_tokenizer
+from .load import load_model, load_tokenizer, with_adapter
 from .snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -70,16 +72,36 @@ class LoRA:
         targets = self.targets if isinstance(self.targets, str) else list(self.targets)
         return LoraConfig(r=self.r, lora_alpha=self.alpha, target_modules=targets, task_type="CAUSAL_LM")
 
+    def reach(self, base: Snapshot) -> str:
+        """One line: how many layers of `base` are adapted, what share of its weights they hold, and the largest weights
+        that are not adapted, as a mixture's experts are that stand in one tensor."""
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        shapes = self._shapes(base.path)[1]
+        layers = {name.partition(".lora_")[0].replace(".base_layer", "") for name in shapes}
+        with torch.device("meta"), reading(base.path):
+            model = AutoModelForCausalLM.from_config(architecture(base.path), trust_remote_code=False)
+        sizes = {name: weight.numel() for name, weight in model.named_parameters()}
+        left: Counter[str] = Counter()
+        for name, size in sizes.items():
+            if f"base_model.model.{name.rpartition('.')[0]}" not in layers:
+                left[".".join(part for part in name.split(".")[-3:] if not part.isdigit())] += size
+        whole = sum(sizes.values())
+        others = ", ".join(f"{name} {size / whole:.1%}" for name, size in left.most_common(3))
+        return (
+            f"the adapter changes {len(layers)} layers, {1 - left.total() / whole:.1%} of the weights of "
+            f"{base.version}; the rest stays as it is ({others})"
+        )
+
     def _shapes(self, base: str) -> tuple[LoraConfig, dict[str, torch.Size]]:
         import torch
         from peft import get_peft_model, get_peft_model_state_dict
-        from transformers import AutoConfig, AutoModelForCausalLM
+        from transformers import AutoModelForCausalLM
 
         config = self.config()
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(
-                AutoConfig.from_pretrained(base, local_files_only=True), trust_remote_code=False
-            )
+        with torch.device("meta"), reading(base):
+            model = AutoModelForCausalLM.from_config(architecture(base), trust_remote_code=False)
             self._check(model, base)
             adapted = get_peft_model(model, config, low_cpu_mem_usage=True)
         tensors = get_peft_model_state_dict(adapted, save_embedding_layers=False)
@@ -210,13 +232,9 @@ def merge(snapshot: Snapshot, folder: str | Path, name: str = "merged") -> Snaps
     An adapter is added to the base in full precision, never to its 4-bit form, which would be rounded again. The merged
     model of a 4-bit base therefore differs from the one that was trained by that base's rounding.
     """
-    from peft import PeftModel
-    from transformers import AutoConfig
-
     base = snapshot.base or snapshot.path
-    dtype = AutoConfig.from_pretrained(base, local_files_only=True).dtype or "float32"
-    model = load_model(base, str(dtype).removeprefix("torch."))
+    model = load_model(base, str(architecture(base).dtype or "float32").removeprefix("torch."))
     if snapshot.base is not None:
-        adapted = PeftModel.from_pretrained(model, snapshot.path, local_files_only=True, torch_device="cpu")
+        adapted = with_adapter(model, snapshot.path)
         model = adapted.merge_and_unload(safe_merge=True)  # type: ignore[operator]  # peft forwards it by name
     return snapshots.save(model, load_tokenizer(base), folder, name)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from .folders import check_adapted, check_adapter, reading
 from .fourbit import FourBit
 from .load import load_model, load_policy
 from .snapshot import Snapshot
@@ -73,9 +75,12 @@ class _Shared:
         if snapshot.version not in self.names:
             name = f"adapter_{self.count}"
             self.count += 1
-            self.model.load_adapter(
-                snapshot.path, name, torch_device=device, autocast_adapter_dtype=False, local_files_only=True
-            )
+            check_adapter(Path(snapshot.path))
+            with reading(snapshot.path):
+                self.model.load_adapter(
+                    snapshot.path, name, torch_device=device, autocast_adapter_dtype=False, local_files_only=True
+                )
+            check_adapted(snapshot.path, self.model, name)
             self.model.eval()
             self.names[snapshot.version] = name
         return self.names[snapshot.version]
@@ -120,11 +125,13 @@ def take_over(model: Any, weights: Weights, adapter: str | None = None) -> None:
 
 def _own(model: Any, adapter: str | None) -> Mapping[str, Tensor]:
     """The tensors that stand in the files of a model or an adapter, by their names there."""
+    from peft import get_peft_model_state_dict
+
     state: Mapping[str, Tensor] = model.state_dict(keep_vars=True)
     if adapter is None:
         return state
-    place = f".{adapter}."
-    return {name.replace(place, "."): state[name] for name in state if place in name and ".lora_" in name}
+    found: Mapping[str, Tensor] = get_peft_model_state_dict(model, state, adapter, save_embedding_layers=False)
+    return found
 
 
 def _base(model: Any) -> Mapping[str, Tensor]:

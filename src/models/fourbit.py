@@ -9,9 +9,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .folders import loaded
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import torch
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # speaks of a kernel that is not needed
 
@@ -51,26 +55,26 @@ class FourBit:
         return None if config is None else FourBit(config.bnb_4bit_use_double_quant)
 
 
-def load_four_bit(folder: Path, four_bit: FourBit, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
-    """The causal model in `folder` with 4-bit linear layers that compute in `dtype`; everything else is in `dtype`.
+def load_four_bit(
+    folder: Path, config: PretrainedConfig, four_bit: FourBit, dtype: torch.dtype, device: torch.device
+) -> tuple[PreTrainedModel, Mapping[str, Any]]:
+    """The causal model in `folder` with 4-bit linear layers that compute in `dtype`, and the library's account of what
+    it loaded; everything else is in `dtype`.
 
     The 4-bit weights are made from the stored ones as they are, so they are the same whatever `dtype` is. They are kept
     in tensors of `dtype`, the form that sharding asks for. ImportError when bitsandbytes or accelerate is missing.
     """
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+    from transformers import BitsAndBytesConfig
 
     stored = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=four_bit.double,
         bnb_4bit_compute_dtype=dtype, bnb_4bit_quant_storage=dtype,
     )  # fmt: skip
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype="auto", quantization_config=stored, device_map={"": device},
-        local_files_only=True, trust_remote_code=False, use_safetensors=True,
-    )  # fmt: skip
+    model, info = loaded(folder, config, dtype="auto", quantization_config=stored, device_map={"": device})
     for module in model.modules():
         _settle(module, dtype)
     model.config.dtype = dtype
-    return model.eval()
+    return model.eval(), info
 
 
 def _settle(module: Any, dtype: torch.dtype) -> None:

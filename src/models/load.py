@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ..games.base import Message
 from ..system.files import InputError
-from . import snapshot
+from .folders import (
+    architecture,
+    check_adapted,
+    check_adapter,
+    check_finite,
+    check_index,
+    check_loaded,
+    check_size,
+    check_words,
+    loaded,
+    reading,
+)  # fmt: skip
 from .fourbit import FourBit, load_four_bit
 from .snapshot import Snapshot
-from .thoughts import AUTO, Conduct
 
 if TYPE_CHECKING:
     import torch
@@ -29,23 +36,28 @@ def load_model(
 
     With `four_bit` its linear layers are stored in 4 bits, and compute in `dtype`.
 
-    FileNotFoundError or ValueError when the folder is missing, has no config, or has pickled weights only.
+    FileNotFoundError where the folder, its config or its weights are missing; InputError where they cannot be used:
+    pickled, of another model, not whole, or not finite.
     """
     import torch
-    from transformers import AutoModelForCausalLM
     from transformers.utils.logging import disable_progress_bar
 
     if dtype not in DTYPES:
         raise ValueError(f"dtype {dtype!r}: expected one of {', '.join(DTYPES)}")
     folder = _folder(path)
     _needs_weights(folder)
+    config = architecture(folder)
+    check_size(folder, config)
     disable_progress_bar()  # one line per load would tear the live display
-    if four_bit is not None:
-        return load_four_bit(folder, four_bit, getattr(torch, dtype), torch.device(device))
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=getattr(torch, dtype), local_files_only=True, trust_remote_code=False, use_safetensors=True
-    )
-    return model.to(torch.device(device)).eval()  # type: ignore[arg-type]  # its annotations lose `self`
+    with reading(folder):
+        if four_bit is not None:
+            model, info = load_four_bit(folder, config, four_bit, getattr(torch, dtype), torch.device(device))
+        else:
+            model, info = loaded(folder, config, dtype=getattr(torch, dtype))
+    check_loaded(folder, info)
+    model = model.to(torch.device(device)).eval()  # type: ignore[arg-type]  # its annotations lose `self`
+    check_finite(folder, model.named_parameters())
+    return model
 
 
 def load_policy(
@@ -58,15 +70,24 @@ def load_policy(
     """
     if policy.base is None:
         return load_model(policy.path, dtype, device)
+    base = load_model(policy.base, dtype, device, FourBit.read(policy.path))
+    return with_adapter(base, policy.path, device, trainable)
+
+
+def with_adapter(
+    model: PreTrainedModel, path: str | Path, device: str | torch.device = "cpu", trainable: bool = False
+) -> PreTrainedModel:
+    """The peft model of `model` under the LoRA adapter in the folder `path`; InputError for one that is not whole, or
+    of another base."""
     from peft import PeftModel
 
-    adapter = Path(policy.path)
-    if not (adapter / snapshot.ADAPTER).is_file():
-        raise FileNotFoundError(f"{adapter} has no {snapshot.ADAPTER}: a snapshot with a base is a LoRA adapter folder")
-    adapted = PeftModel.from_pretrained(
-        load_model(policy.base, dtype, device, FourBit.read(adapter)), str(adapter), is_trainable=trainable,
-        torch_device=str(device), autocast_adapter_dtype=trainable, local_files_only=True,
-    )  # fmt: skip
+    check_adapter(Path(path))
+    with reading(path):
+        adapted = PeftModel.from_pretrained(
+            model, str(path), is_trainable=trainable, torch_device=str(device), autocast_adapter_dtype=trainable,
+            local_files_only=True,
+        )  # fmt: skip
+    check_adapted(path, adapted, "default")
     return adapted.eval()  # type: ignore[return-value]  # PeftModel forwards everything to the model it wraps
 
 
@@ -75,10 +96,10 @@ def outline(policy: Snapshot, dtype: str) -> PreTrainedModel:
     Bases in 4 bits have no outline."""
     import torch
     from peft import LoraConfig, get_peft_model
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    config = AutoConfig.from_pretrained(_folder(policy.base or policy.path), local_files_only=True)
-    with torch.device("meta"):
+    config = architecture(_folder(policy.base or policy.path))
+    with torch.device("meta"), reading(policy.path):
         model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype), trust_remote_code=False)
         if policy.base is not None:
             adapter = LoraConfig.from_pretrained(policy.path)
@@ -91,6 +112,7 @@ def load_tokenizer(path: str | Path, template: bool = True) -> PreTrainedTokeniz
     """The tokenizer in the local folder `path`; ValueError when it is missing, or has no chat template and is to have
     one."""
     tokenizer = _tokenizer(path)
+    check_words(path, tokenizer)
     if template and not tokenizer.chat_template:
         raise InputError(
             f"the tokenizer in {path} has no chat template, so conversations cannot be rendered: "
@@ -115,33 +137,26 @@ def _tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
         raise FileNotFoundError(
             f"{folder} has no tokenizer (tokenizer.json): save the model's tokenizer into the same folder"
         )
-    return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    with reading(folder):
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
-@dataclass(frozen=True)
-class Folder:
-    """A model source: the local Hugging Face folder `path`, and how its chat template is used (see `Conduct`)."""
+def checked(path: str | Path) -> Path:
+    """The absolute path of a local model folder that has config, safetensors, and a tokenizer with a chat template.
 
-    path: str
-    template: dict[str, Any] = field(default_factory=dict)
-    thought: list[str] | str | None = AUTO
-    keep_thoughts: bool = True
-
-    def create(self, folder: Path, conversations: Iterable[Sequence[Message]], seed: int) -> Snapshot:
-        """The snapshot in `path`, after a look at its parts; nothing is drawn. `folder` is written, as links to `path`,
-        only where the template is used in a way of its own."""
-        mine = _folder(self.path).resolve()  # a run may be resumed from elsewhere
-        load_tokenizer(mine)
-        _needs_weights(mine)
-        conduct = Conduct(self.template, self.thought, self.keep_thoughts)
-        return snapshot.of(mine if conduct == Conduct() else conduct.laid(mine, folder), mine.name)
+    FileNotFoundError or InputError for one that lacks any of them.
+    """
+    folder = _folder(path).resolve()
+    load_tokenizer(folder)
+    _needs_weights(folder)
+    return folder
 
 
 def _folder(path: str | Path) -> Path:
     folder = Path(path).expanduser()
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"model folder {folder} does not exist: give a local Hugging Face folder (nothing is downloaded)"
+            f"model folder {folder} does not exist: give a local Hugging Face folder, a .gguf file, or ORG/NAME"
         )
     if not (folder / "config.json").is_file():
         hint = (
@@ -154,6 +169,7 @@ def _folder(path: str | Path) -> Path:
 
 
 def _needs_weights(folder: Path) -> None:
+    check_index(folder)
     if any(folder.glob("*.safetensors")):
         return
     pickled = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern))

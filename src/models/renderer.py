@@ -124,9 +124,13 @@ class Renderer:
         """The renderer of a model folder: its tokenizer, context length and end-of-sequence ids."""
         return Renderer(load_tokenizer(folder), context_length(folder), eos_ids(folder))
 
+    def prompt(self, messages: Sequence[Message]) -> str:
+        """The prompt for a reply to `messages`, as text. InputError where the template refuses it."""
+        return self.render(messages, True)
+
     def encode(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """The prompt for a reply to `messages`, encoded afresh."""
-        return tuple(self.encoded(self.render(messages, True)))
+        return tuple(self.encoded(self.prompt(messages)))
 
     def text(self, token_ids: Sequence[int]) -> str:
         """The text of a reply: its terminator and other special tokens are left out."""
@@ -286,7 +290,8 @@ class Renderer:
     def _check(self) -> None:
         """InputError where the template loses what somebody says. One that only refuses turns is told when asked."""
         self.render([Message("user", "\x02")], True)
-        for roles in (("user",), ("user", "assistant", "user")):
+        chats: tuple[tuple[Speaker, ...], ...] = (("user",), ("user", "assistant", "user"))
+        for roles in chats:
             try:
                 text = self.render([Message(role, f"\x02{at}\x03") for at, role in enumerate(roles)], True)
             except ValueError:

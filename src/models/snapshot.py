@@ -12,13 +12,15 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..system.files import InputError
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 PARTS = (
     "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "adapter_config.json",
     "quantization.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
-    "added_tokens.json", "vocab.json", "merges.txt", "*.jinja",
+    "added_tokens.json", "vocab.json", "merges.txt", "*.jinja", "additional_chat_templates/*.jinja",
 )  # fmt: skip
 ADAPTER = "adapter_model.safetensors"
 
@@ -52,8 +54,8 @@ def digest(folder: str | Path) -> str:
         raise FileNotFoundError(f"{folder} is no model folder: it holds no weights, config or tokenizer")
     whole = hashlib.sha256()
     for path in files:
-        state = path.stat()
-        whole.update(f"{path.name}\x1f{_file(str(path), state.st_size, state.st_mtime_ns, state.st_ino)}\n".encode())
+        state, name = path.stat(), path.relative_to(folder).as_posix()
+        whole.update(f"{name}\x1f{_file(str(path), state.st_size, state.st_mtime_ns, state.st_ino)}\n".encode())
     return whole.hexdigest()
 
 
@@ -75,6 +77,20 @@ def of(folder: str | Path, name: str = "", base: str | None = None) -> Snapshot:
     return Snapshot(f"{name}-{code[:12]}" if name else code[:12], str(folder), base)
 
 
+def verify(snapshot: Snapshot) -> Snapshot:
+    """The snapshot, if its files are still those that its version names; InputError if not. What a server has, and a
+    folder that is gone, cannot be looked at."""
+    folders = [folder for folder in (snapshot.path, snapshot.base) if folder]
+    if all(Path(folder).is_dir() for folder in folders) and folders:
+        found = of(snapshot.path, "", snapshot.base).version
+        if not snapshot.version.endswith(found):
+            raise InputError(
+                f"{' or '.join(folders)} was changed after the snapshot {snapshot.version} was made (its digest is now "
+                f"{found}): put the files back, or begin a new run"
+            )
+    return snapshot
+
+
 def save(
     model: Writable, tokenizer: PreTrainedTokenizerBase, folder: str | Path, name: str = "", base: str | None = None
 ) -> Snapshot:
@@ -92,9 +108,8 @@ def save(
     try:
         model.save_pretrained(part)
         tokenizer.save_pretrained(part)
-        for path in part.iterdir():
-            path.chmod(0o644)  # transformers leaves weights readable to their owner alone
-        part.chmod(0o755)
+        for path in (part, *part.rglob("*")):  # transformers leaves weights readable to their owner alone
+            path.chmod(0o755 if path.is_dir() else 0o644)
         if not (folder.exists() and any(folder.iterdir())):
             os.replace(part, folder)
         elif not _same(part, folder):
@@ -107,5 +122,5 @@ def save(
 
 
 def _same(one: Path, other: Path) -> bool:
-    names = [sorted(path.name for path in folder.iterdir()) for folder in (one, other)]
+    names = [sorted(path.relative_to(folder) for path in folder.rglob("*")) for folder in (one, other)]
     return names[0] == names[1] and digest(one) == digest(other)

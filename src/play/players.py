@@ -242,7 +242,7 @@ class LanguagePlayer(_Modelled):
         extension = self.renderer.extend(self._streams.get(prompt.stream), prompt.messages)
         if extension.fork is not None:
             self.forks[extension.fork] += 1
-        length = self.sampling.max_tokens if prompt.options.max_tokens is None else prompt.options.max_tokens
+        length = prompt.options.length(self.sampling.max_tokens)
         if self.renderer.context is not None:
             length = min(length, self.renderer.context - len(extension.token_ids))
         if length < 1:
@@ -305,7 +305,7 @@ class ServedPlayer(_Modelled):
         return bool(self._asked) and self.backend.busy
 
     def submit(self, prompts: Sequence[Prompt]) -> None:
-        lengths = [prompt.options.max_tokens or self.sampling.max_tokens for prompt in prompts]
+        lengths = [prompt.options.length(self.sampling.max_tokens) for prompt in prompts]
         asked = [
             replace(p, sampling=replace(self.sampling, max_tokens=n), policy=self.version)
             for p, n in zip(prompts, lengths, strict=True)

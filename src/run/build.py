@@ -100,8 +100,8 @@ def _strangers(parts: Parts) -> Iterator[str]:
     if clash := sorted(parts.policies.keys() & {*taken, "default", "opponent"}):
         yield f"policies: {', '.join(clash)} is taken: by the start, a person or a script of {game.name}"
     serving, players = services(game), config.players
-    for seat in players.keys() - {*(known := [*game.roles, *serving]), "default", "opponent"}:
-        yield f"players.{seat}: {game.name} has no such seat{nearest(seat, known)}"
+    for seat in players.keys() - {*(seats := [*game.roles, *serving]), "default", "opponent"}:
+        yield f"players.{seat}: {game.name} has no such seat{nearest(seat, seats)}"
     for seat in [each for each in serving if players.get(each) in parts.policies]:
         yield f"players.{seat}: it serves the match, so a policy, which plays for a payoff, does not sit there"
     if "opponent" in players and players.keys() & {"default", *game.roles}:
@@ -132,7 +132,7 @@ def _copies(name: str, parts: Parts) -> bool:
 
 def _misplaced(parts: Parts) -> Iterator[str]:
     """Models whose backend or learner is of the wrong kind: what a server holds cannot be played or trained here, nor
-    the reverse."""
+    the reverse. InputError for a model folder that the backend cannot decode."""
     config, hosted = parts.config, _hosted(parts.config.model)
     if hosted != _hosted(config.backend):
         yield "backend: a served model (model=served) is played by backend=openai, and it plays no other"
@@ -144,6 +144,9 @@ def _misplaced(parts: Parts) -> Iterator[str]:
         "learn",
     ):
         yield "learner: a served model (model=served) is trained by learner=openai, and it trains no other"
+    looks, folder = getattr(locate(config.backend._target_), "check", None), config.model.get("path")
+    if looks and folder and (Path(folder).expanduser() / "config.json").is_file():
+        looks(Path(folder).expanduser())
     for name, each in parts.opponents.items():
         if (each.snapshot.served is not None) != _hosted(config.opponents[name].get("backend") or config.backend):
             wanted = "openai" if each.snapshot.served else "hf"
@@ -166,12 +169,17 @@ def _several(parts: Parts) -> Iterator[str]:
     if config.start != "previous":
         yield f"start: with rounds={config.rounds} an iteration goes on from the one before; say start=previous"
     learners = {name: recipe.learner for name, each in parts.policies.items() for recipe in each.recipes.values()}
-    for name in sorted(name for name, learner in learners.items() if not hasattr(learner, "session")):
+    for name in sorted(name for name, learner in learners.items() if not learner.sessions):
         yield f"learner: that of {name} makes a whole model at a time, so it cannot learn in rounds; say rounds=1"
 
 
 def _task(config: DictConfig) -> str:
     return str(config.task._target_).rpartition(".")[2]
+
+
+def _from_data(config: DictConfig) -> bool:
+    """Whether the task learns from the data option alone, without a match."""
+    return _task(config) == "offline" or (_task(config) == "learn" and config.run is None)
 
 
 def _hosted(node: Mapping[str, Any] | DictConfig) -> bool:
@@ -186,7 +194,7 @@ def _check_mixes(parts: Parts) -> None:
         raise ConfigError(
             "objective.credit wants demonstrations, and there are none: choose a data option, or say imitate.matches=…"
         )
-    if None in mixes:
+    if None in mixes and not _from_data(parts.config):
         _check_pairs(parts.game, parts.data)
 
 

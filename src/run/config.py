@@ -28,7 +28,7 @@ class Sampling:
     temperature: Amount  # 0 is greedy
     top_p: Share  # 1 truncates nothing
     top_k: Whole  # 0 truncates nothing
-    max_tokens: Count  # of one reply, where the game does not say
+    max_tokens: Count  # of one reply; a game may ask for fewer
 
 
 @dataclass

@@ -12,14 +12,12 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from ..credit import NothingKept
 from ..data.episode import Episode
 from ..data.store import EpisodeStore
-from ..games.base import Game
 from ..models import snapshot as snapshots
 from ..models.snapshot import Snapshot
 from ..play.arena import TooManyFailures
@@ -112,9 +110,9 @@ def stored(snapshot: Snapshot, run: Path) -> dict[str, Any]:
 
 
 def restored(data: Mapping[str, Any], run: Path) -> Snapshot:
-    """What `stored` wrote."""
+    """What `stored` wrote. InputError for a snapshot whose files were changed since."""
     path, base = (str(run / data[each]) if data[each] else data[each] for each in ("path", "base"))
-    return Snapshot(data["version"], path, base, data.get("served"))
+    return snapshots.verify(Snapshot(data["version"], path, base, data.get("served")))
 
 
 EXPECTED = (
@@ -293,23 +291,27 @@ def played_by(run: Path, number: int) -> dict[str, Snapshot]:
     return found[number - 1]
 
 
-def find_match(run: Path, match: str) -> tuple[Game, Episode]:
-    """A match of a run, and the game it was played in (a verdict's is the judge's). ConfigError names a few ids where
-    there is none.
-
-    In a run of 0.1.0 evaluation's matches have the same id in every iteration: there, iter_003/eval/… is that of
-    iteration 3, eval/… the first.
-    """
-    config = saved(run)
+def find_match(run: Path, match: str) -> tuple[Episode, bool]:
+    """A match of a run, and whether it is a judge's verdict. ConfigError names a few ids where there is none, and all
+    that are meant where an id is not enough: in a run of 0.1.0 evaluation's matches have the same id in every
+    iteration, and iter_003/eval/… is that of iteration 3."""
+    saved(run)
+    found: dict[str, tuple[Episode, bool]] = {}
     seen: list[str] = []
     for folder in sorted({path.parent for path in run.rglob("*.jsonl") if path.stem.isdecimal()}):
         iteration = folder.relative_to(run).parts[0]
         for episode in EpisodeStore(folder, shard=None).read():
-            if match in (episode.id, f"{iteration}/{episode.id}"):
-                judged = folder.name == "score"
-                return instantiate(config.scorer).game([]) if judged else instantiate(config.game), episode
-            seen += [episode.id] if len(seen) < 3 else []
-    raise ConfigError(f"match={match}: {run} has no such match; ids look like {', '.join(seen) or '(none is stored)'}")
+            whole = episode.id if episode.id.startswith(f"{iteration}/") else f"{iteration}/{episode.id}"
+            if match in (episode.id, whole):
+                found[whole] = episode, folder.name == "score"
+            seen += [whole] if len(seen) < 3 else []
+    if len(found) > 1:
+        raise ConfigError(f"match={match} is one of several: say {', '.join(found)}")
+    if not found:
+        raise ConfigError(
+            f"match={match}: {run} has no such match; ids look like {', '.join(seen) or '(none is stored)'}"
+        )
+    return next(iter(found.values()))
 
 
 OmegaConf.register_new_resolver("parley.run", run_directory, replace=True, use_cache=True)

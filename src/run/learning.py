@@ -1,37 +1,40 @@
-"""Learning inside an iteration: a session for each policy, and the checkpoint from which a killed iteration goes on.
+"""Learning inside an iteration: a session for each policy, and one checkpoint for all of them.
 
-    iter_N/learn/<policy>/              what the policy's learner writes: its snapshot, and what its session needs
-    iter_N/learn/position/<round>/      the checkpoint: a folder for each policy, index.json (written last)
+    iter_N/learn/<policy>/    what the policy's learner writes, its snapshot at last
+    iter_N/learn/position/    the newest checkpoint (see `parley.learners.checkpoint`); its position is the round
 
-Between two checkpoints learning is repeated from the stored matches.
+An iteration of one round is one call of each learner, which saves and resumes by itself. What was learned after the
+checkpoint is learned again from the stored matches.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..credit import NothingKept
-from ..learners.base import Learner, Lessons, Report, Session
+from ..learners.base import Lessons
 from ..models.snapshot import Snapshot
-from ..system import ranks
-from ..system.files import write_json
+from ..system import preempt, ranks
+from ..system.files import digest
 from ..system.seeds import derive
 from .directory import stored
 from .parts import Recipe
 from .run import Run
 from .start import step
 
-POSITION, INDEX = "position", "index.json"
+if TYPE_CHECKING:
+    from ..learners.session import Session
+
+POSITION = "position"
 COUNTS = (
-    "matches", "replies", "logs", "kept", "utterances", "dead_rounds", "steps", "samples", "tokens", "reference_seconds"
+    "matches", "replies", "forks", "logs", "kept", "utterances", "dead_rounds", "steps", "samples", "tokens",
+    "reference_seconds",
 )  # fmt: skip
 
 
@@ -45,29 +48,37 @@ class Learned:
 
 
 class Learning:
-    """The sessions of all policies in iteration `number`, in which they begin at the snapshots `begins`."""
+    """What the policies learn in iteration `number`, which they begin at the snapshots `begins`: a context manager."""
 
     def __init__(self, run: Run, number: int, begins: Mapping[str, Snapshot], recipes: Mapping[str, Recipe]) -> None:
         self.run, self.begins, self.recipes, self.rounds = run, begins, recipes, int(run.config.rounds)
         self.version = f"iter_{number:03d}"
         self.name = f"{self.version}/learn"
-        self.folder = run.out / self.name
-        self.sessions: dict[str, Session] = {}
+        self.folder, self.seed = run.out / self.name, derive(run.seed, "learn", self.name)
         self.learned = {policy: Learned() for policy in begins}
-        self.done, self._saved = 0, time.monotonic()  # rounds of this iteration; when the last checkpoint was written
-        self._resume()
+        self.done = 0  # rounds of this iteration
+        self.sessions: dict[str, Session] = {}
+        self._open = ExitStack()
+
+    def __enter__(self) -> Learning:
+        if self.rounds > 1:
+            self._resume()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
 
     @property
     def last(self) -> bool:
-        """Whether the next round is the iteration's last."""
+        """Whether the round at hand is the iteration's last."""
         return self.done + 1 == self.rounds
 
-    def versions(self) -> dict[str, str]:
-        """The versions that play the next round, of the policies that have learned something."""
-        return {name: f"{self.begins[name].version}+r{self.done}" for name in self.sessions}
+    def moved(self) -> dict[str, Session]:
+        """The sessions that have learned something, by policy."""
+        return {name: session for name, session in self.sessions.items() if session.past}
 
     def learn(self, policy: str, credited: tuple[Lessons, dict[str, int]] | NothingKept) -> None:
-        """Learns from what credit gave of the next round. The last round of the iteration ends the session.
+        """Learns from what credit gave of the round at hand. The last round of the iteration leaves the snapshot.
 
         NothingKept where credit kept nothing of any round.
         """
@@ -80,8 +91,13 @@ class Learning:
             raise credited
         else:
             learned.credit.append({"dead_rounds": 1})
-        if self.last:
-            learned.snapshot = stored(self.sessions.pop(policy).close(), self.run.out)
+        if self.last and self.rounds > 1:
+            learned.snapshot = stored(self.sessions[policy].close(), self.run.out)
+
+    def next(self) -> None:
+        """Goes on to the next round."""
+        self.done += 1
+        self._note()
 
     def outputs(self) -> dict[str, dict[str, Any]]:
         """Of each policy its snapshot, the learner's figures and what credit kept, over all rounds."""
@@ -94,100 +110,67 @@ class Learning:
             for name, each in self.learned.items()
         }
 
-    def _step(self, policy: str, samples: Lessons) -> dict[str, Any]:
-        if policy not in self.sessions:
-            self.sessions[policy] = self._opened(policy)
+    def _step(self, policy: str, samples: Any) -> dict[str, Any]:
+        learner, folder = self.recipes[policy].learner, self.folder / policy
         with self.run.progress.stage(f"{self.name}/{policy}", None, "steps") as bar:
-            metrics = self.sessions[policy].step(samples, self.done + 1, partial(step, bar))
+            if self.rounds > 1:
+                metrics = self.sessions[policy].step(samples, self.done, partial(step, bar))
+            else:
+                made, metrics = learner.learn(
+                    samples, self.begins[policy], folder, seed=self.seed, name=self.version, progress=partial(step, bar)
+                )
+                self.learned[policy].snapshot = stored(made, self.run.out)
         return {key: value for key, value in metrics.items() if key != "curve"}
-
-    def _opened(self, policy: str) -> Session:
-        learner: Any = self.recipes[policy].learner
-        begin, folder, seed = self.begins[policy], self.folder / policy, derive(self.run.seed, "learn", self.name)
-        if self.rounds == 1:
-            return OneCall(learner, begin, folder, seed, self.version)
-        session: Session = learner.session(begin, folder, seed=seed, name=self.version, rounds=self.rounds)
-        return session
 
     # --- the checkpoint ----------------------------------------------------------------------------------------------
 
-    def next(self) -> None:
-        """Counts a round, and writes a checkpoint where it is time for one and the iteration is not at its end."""
-        self.done += 1
-        if self.done < self.rounds and ranks.shared(self._due):
-            self.save()
+    def _resume(self) -> None:
+        """Opens the sessions, and goes on from the newest checkpoint where there is one."""
+        from ..learners.checkpoint import Saving
+
+        nodes = {name: each.nodes for name, each in self.recipes.items()}
+        inputs = digest([{name: each.version for name, each in self.begins.items()}, self.seed, nodes])
+        every: list[Any] = [each.learner for each in self.recipes.values()]
+        saving = Saving(self.folder / POSITION, inputs, min(each.checkpoint_s for each in every))
+        self.saving = self._open.enter_context(saving)
+        for name, recipe in self.recipes.items():
+            learner: Any = recipe.learner
+            self.sessions[name] = learner.session(
+                self.begins[name], self.folder / name, seed=self.seed, name=self.version, saving=saving,
+                rounds=self.rounds, policy=name,
+            )  # fmt: skip
+        if saving.position is not None:
+            self.done = saving.position["round"]
+            for name, each in saving.position["learned"].items():
+                self.learned[name] = Learned(each["learn"], each["credit"])
+        self._note()
+
+    def _note(self) -> None:
+        """Says in every checkpoint from now on what was known when the round at hand began."""
+        if self.rounds > 1:
+            learned = {name: {"learn": [*each.learn], "credit": [*each.credit]} for name, each in self.learned.items()}
+            self.saving.position = {"round": self.done, "learned": learned}
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """Around play: a process that is asked to stop in it saves what was learned before."""
+        """Around play: a process that is asked to stop in it, or was shortly before, saves what was learned."""
+        if not self.moved():
+            yield
+            return
         try:
+            self.saving.stop.holding = False
+            if self.saving.stop.asked:
+                sys.exit(preempt.CODE)
             yield
         except SystemExit:
-            if self.sessions:
-                self.save()
+            self.saving.save()
             raise
 
-    def save(self) -> None:
-        """Writes the checkpoint of the rounds so far, and removes the one before."""
-        mine = self.folder / POSITION / str(self.done)
-        for name, session in self.sessions.items():
-            session.save(mine / name)
-        ranks.shared(partial(self._index, mine))
-        self._saved = time.monotonic()
 
-    def _due(self) -> bool:
-        every = min(float(getattr(each.learner, "checkpoint_s", 0.0)) for each in self.recipes.values())
-        return time.monotonic() - self._saved >= every
-
-    def _index(self, mine: Path) -> None:
-        told = {name: {"learn": each.learn, "credit": each.credit} for name, each in self.learned.items()}
-        write_json(mine / INDEX, {"round": self.done, "policies": told, "sessions": list(self.sessions)})
-        for other in mine.parent.iterdir():
-            if other != mine:
-                shutil.rmtree(other)
-
-    def _resume(self) -> None:
-        """Goes on from the newest checkpoint, where there is one."""
-        if (index := ranks.shared(self._newest)) is None:
-            return
-        self.done = index["round"]
-        for name, each in index["policies"].items():
-            self.learned[name] = Learned(each["learn"], each["credit"])
-        for name in index["sessions"]:
-            self.sessions[name] = self._opened(name)
-            self.sessions[name].load(self.folder / POSITION / str(self.done) / name)
-
-    def _newest(self) -> Any:
-        whole = sorted((self.folder / POSITION).glob(f"*/{INDEX}"), key=lambda path: int(path.parent.name))
-        return json.loads(whole[-1].read_text()) if whole else None
-
-
-class OneCall:
-    """A session of one round: one call of a learner, which saves and resumes by itself."""
-
-    def __init__(self, learner: Learner, snapshot: Snapshot, folder: Path, seed: int, name: str) -> None:
-        self.learner, self.snapshot, self.folder, self.seed, self.name = learner, snapshot, folder, seed, name
-
-    def step(self, samples: Lessons, round: int, progress: Report | None = None) -> dict[str, Any]:
-        """The learner's figures."""
-        self.snapshot, metrics = self.learner.learn(
-            samples, self.snapshot, self.folder, seed=self.seed, name=self.name, progress=progress
-        )
-        return metrics
-
-    def weights(self) -> Iterable[tuple[str, Any]]:
-        """Nothing: no round follows."""
-        return ()
-
-    def save(self, folder: Path) -> None:
-        """Nothing, for the same reason."""
-
-    def load(self, folder: Path) -> None:
-        """Nothing, for the same reason."""
-
-    def close(self) -> Snapshot:
-        """The snapshot that the learner made."""
-        return self.snapshot
+def remove_checkpoints(run: Run, number: int) -> None:
+    """Removes those of an iteration whose stage is finished."""
+    if ranks.rank() == 0:
+        shutil.rmtree(run.out / f"iter_{number:03d}/learn" / POSITION, ignore_errors=True)
 
 
 def pooled(rounds: Sequence[Mapping[str, float]], weight: str) -> dict[str, float]:

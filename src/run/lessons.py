@@ -9,9 +9,12 @@ from typing import Any
 from ..credit import Credit, Verdict
 from ..data.replay import replay
 from ..data.sample import Demonstration
+from ..data.sources.base import Imported, Rewarded
 from ..data.store import Matches
-from ..games.base import Game
+from ..games.base import Game, Message
 from ..learners.base import Lessons
+from ..models.demonstrated import Demonstrated
+from ..models.renderer import Renderer
 from ..models.snapshot import Snapshot
 from ..system.files import InputError
 from ..system.seeds import rng
@@ -77,10 +80,29 @@ class Crediting:
 
 def chats(game: Game, matches: Matches, table: Iterable[Verdict]) -> list[Demonstration]:
     """The logs that credit kept as whole chats, in which the replies that it chose weigh 1 and everything else 0."""
-    found = []
-    for verdict in table:
-        if verdict.replies:
-            view, chosen = replay(game, matches[verdict.match]).views[verdict.seat], set(verdict.replies)
-            weights = tuple(float(each.request in chosen) for each in view)
-            found.append(Demonstration(f"{verdict.match}/{verdict.seat}", view, weights))
-    return found
+    kept = (verdict for verdict in table if verdict.replies)
+    return [_chosen(each, replay(game, matches[each.match]).views[each.seat]) for each in kept]
+
+
+def _chosen(verdict: Verdict, view: Sequence[Message]) -> Demonstration:
+    chosen = set(verdict.replies)
+    weights = tuple(float(each.request in chosen) for each in view)
+    return Demonstration(f"{verdict.match}/{verdict.seat}", tuple(view), weights)
+
+
+def imported(source: Any, policy: str, recipe: Recipe, begin: Snapshot) -> tuple[Lessons, dict[str, int]]:
+    """What a learner is given of a data source without a match, and what credit kept of it: logs that were played
+    elsewhere go through credit, samples with rewards or pairs do not. InputError for a source that has neither."""
+    if isinstance(source, Imported) and recipe.credit.mix is not None:
+        matches = list(source.matches(policy))
+        views = {(episode.id, seat): view for episode, each in matches for seat, view in each.items()}
+        given = recipe.credit([episode for episode, _ in matches], policy)
+        demos = [_chosen(each, views[each.match, each.seat]) for each in given.table if each.replies]
+        kept = {"logs": len(given.table), "kept": given.kept}
+        return demos if recipe.learner.reads == "chats" else rendered(demos, begin), kept
+    if isinstance(source, Rewarded) and recipe.learner.reads != "chats":
+        return source.samples(Demonstrated(Renderer.load(begin.base or begin.path)).sample), {}
+    raise InputError(
+        "there is no data to learn from in this way: choose an option that has rewards, pairs or logs, as data=spag or "
+        "data=conversations with data.path=…"
+    )

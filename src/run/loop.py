@@ -28,6 +28,7 @@ from ..play.pairing import Seatings, in_turn
 from ..play.player import Sampling
 from ..play.seats import Sitting
 from ..report.estimates import Language, Tally, to_json
+from ..report.forks import Forks
 from ..report.rows import Measured, Row, Summary
 from ..report.trackers import Tracker
 from ..system import ranks
@@ -36,7 +37,7 @@ from .cast import History, Snapshots, names
 from .config import judge, metric_name
 from .directory import prune, restored
 from .evaluation import Evaluation
-from .learning import Learning, pooled
+from .learning import Learning, pooled, remove_checkpoints
 from .lessons import Crediting, Round
 from .parts import Recipe, plain
 from .run import Run
@@ -116,6 +117,7 @@ class Loop:
             inputs["reference"] = model.version
         work = partial(self._learn, number, history, recipes, source or self.run)
         outputs = self.run.stage(f"iter_{number:03d}/learn", inputs, work)
+        remove_checkpoints(self.run, number)
         return {name: restored(each["snapshot"], self.run.out) for name, each in outputs.items()}
 
     def _learn(
@@ -124,8 +126,8 @@ class Loop:
         """For each round: play, score, credit of each policy and a step of each; the last ones leave the snapshots."""
         if any(each.credit.mix != 0 for each in recipes.values()):
             self.start.demonstrations.play("train")
-        learning = Learning(self.run, number, self._begins(number, history), recipes)
-        with ExitStack() as seated:
+        begins = self._begins(number, history)
+        with Learning(self.run, number, begins, recipes) as learning, ExitStack() as seated:
             sitting = seated.enter_context(self.seated(history))
             for each in self.of(number)[learning.done :]:
                 if source is self.run:
@@ -160,17 +162,21 @@ class Loop:
         """The matches of a round (rollout batch); returns their figures. What the policies have learned in this
         iteration goes into the backend before."""
         versions = self.run.versions(names(self.run.cast.round), self._who(history))
-        live = learning.versions() if learning is not None else {}
+        live = {name: session.version for name, session in learning.moved().items()} if learning is not None else {}
         inputs = {"players": {**versions, **live, **self.run.served()}, **self._play()}
         outputs: dict[str, Any] = self.run.stage(each.stage, inputs, partial(self._played, each, sitting, learning))
         return outputs
 
     def _played(self, each: Round, sitting: Sitting, learning: Learning | None) -> dict[str, Any]:
         if learning is not None:
-            for name, version in learning.versions().items():
-                sitting.update(name, version, learning.sessions[name].weights())
+            for name, session in learning.moved().items():
+                sitting.update(name, session.version, session.weights())
         matches = self.run.sit(sitting, each.stage, self._seatings(each))
-        return ranks.shared(partial(_told, matches, list(self.parts.policies)))
+        return ranks.shared(partial(_told, matches, list(self.parts.policies), self._forked(each.stage)))
+
+    def _forked(self, stage: str) -> Callable[[str, str], None]:
+        """Tells how often a policy's token streams forked in a stage of play."""
+        return lambda name, text: self.run.progress.note(f"{stage}: {name}: {text}")
 
     def _seatings(self, each: Round) -> Seatings:
         """A round's matches: scenarios drawn anew, at the tables of `players`."""
@@ -234,15 +240,21 @@ def _credited(credit: Callable[[], tuple[Lessons, dict[str, int]]]) -> tuple[Les
         return error
 
 
-def _told(matches: Matches, policies: Sequence[str]) -> dict[str, Any]:
+def _told(matches: Matches, policies: Sequence[str], forked: Callable[[str, str], None]) -> dict[str, Any]:
     """Counts and figures of a round, of everybody and of each policy, and how the words of each policy read."""
-    said = {name: (Language([name]), Tally([name])) for name in policies}
+    said = {name: (Language([name]), Forks([name]), Tally([name])) for name in policies}
     everybody = Tally()
     for episode in matches:
         everybody.add(episode)
         for each in (part for parts in said.values() for part in parts):
             each.add(episode)
-    policy = {name: {**words.figures(), "figures": to_json(tally.figures())} for name, (words, tally) in said.items()}
+    for name, (_, forks, _) in said.items():
+        if text := forks.text():
+            forked(name, text)
+    policy = {
+        name: {**words.figures(), **forks.figures(), "figures": to_json(tally.figures())}
+        for name, (words, forks, tally) in said.items()
+    }
     return {"matches": len(matches), "figures": to_json(everybody.figures()), "policies": policy}
 
 

@@ -11,16 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from ..data.sample import Sample
-from ..data.sources.base import Rewarded
 from ..learners.base import Learner, Lessons
 from ..learners.likelihood import mean_logprob
-from ..models.demonstrated import Demonstrated
-from ..models.renderer import Renderer
 from ..models.snapshot import Snapshot
-from ..system.files import InputError
 from ..system.seeds import derive
+from . import openings
 from .demonstrations import Demonstrations, rendered
 from .directory import restored, stored
+from .lessons import imported
 from .parts import plain
 from .run import Run
 
@@ -46,24 +44,27 @@ class Start:
         name = f"iter_{number:03d}/adapter/{policy}"
         create = partial(part.adapter.create, snapshot, self.run.out / name / "snapshot", derive(self.seed, "adapter"))
         inputs = {"base": snapshot.version, "adapter": part.adapter_node}
-        return restored(self.run.stage(name, inputs, alone=lambda: stored(create(), self.run.out)), self.run.out)
 
-    def offline(self) -> Snapshot:
-        """The first policy after it has learned from the samples with rewards that the data node holds."""
-        if not isinstance(self.parts.data, Rewarded):
-            raise InputError("there is no data with rewards: choose an option that has some, as data=spag data.path=…")
+        def made() -> dict[str, Any]:
+            self.run.progress.note(part.adapter.reach(snapshot))
+            return stored(create(), self.run.out)
+
+        return restored(self.run.stage(name, inputs, alone=made), self.run.out)
+
+    def offline(self) -> dict[str, Snapshot]:
+        """The first policy after it has learned from what the data node holds: its samples with rewards or pairs, or
+        what credit keeps of the logs in it."""
         policy = next(iter(self.parts.policies))
         begin, recipe = self.adapted(policy, self._base(), 1), self.parts.policies[policy].recipe(0)
         inputs = {"snapshot": begin.version, "seed": self.seed, **recipe.nodes, "data": self.run.node("data")}
-        renderer = Renderer.load(begin.base or begin.path)
-        samples = partial(self.parts.data.samples, Demonstrated(renderer).sample)
         name, folder = "iter_001/learn", self.run.out / "iter_001/learn" / policy
 
-        def work(samples: Lessons) -> dict[str, Any]:
-            return {policy: self._taught(recipe.learner, samples, begin, name, "iter_001", folder)}
+        def work(found: tuple[Lessons, dict[str, int]]) -> dict[str, Any]:
+            lessons, kept = found
+            return {policy: {**self._taught(recipe.learner, lessons, begin, name, "iter_001", folder), "credit": kept}}
 
-        outputs = self.run.stage(name, inputs, work, alone=samples)
-        return restored(outputs[policy]["snapshot"], self.run.out)
+        outputs = self.run.stage(name, inputs, work, alone=partial(imported, self.parts.data, policy, recipe, begin))
+        return {policy: restored(outputs[policy]["snapshot"], self.run.out)}
 
     def _imitated(self) -> Snapshot:
         """The model as it comes, after it has imitated the demonstrations where there are any and it is to."""
@@ -108,7 +109,9 @@ class Start:
     def _create(self, again: bool) -> dict[str, Any]:
         chats = (demo.messages for demo in self.demonstrations("train", again=again))
         folder: Path = self.run.out / "iter_000/base/model"
-        return stored(self.parts.model.create(folder, chats, derive(self.seed, "model")), self.run.out)
+        made = self.parts.model.create(folder, chats, derive(self.seed, "model"))
+        openings.check(self.run.game, made)
+        return stored(made, self.run.out)
 
     def _taught(
         self, learner: Learner, samples: Lessons, begin: Snapshot, name: str, version: str, folder: Path

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import fcntl
 import hashlib
 import json
 import os
 import socket
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -74,25 +76,92 @@ def append_lines(path: str | Path, lines: Iterable[str]) -> None:
         os.fsync(file.fileno())
 
 
+def read_text(path: str | Path) -> str:
+    """The text of a regular file in UTF-8, without a byte-order mark. InputError says why it is none,
+    FileNotFoundError that it is not there."""
+    return _text(_regular(path).read_bytes(), str(path), first=True)
+
+
+def read_json(path: str | Path) -> Any:
+    """The JSON value in a file. InputError names the file and the reason."""
+    text = read_text(path)
+    try:
+        return _sound(json.loads(text), text)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not JSON ({reason(error)})") from None
+
+
+def read_lines(path: str | Path) -> Iterator[tuple[int, str]]:
+    """(line number from 1, line) of a regular file in UTF-8, one line in memory at a time; InputError as
+    `read_text`."""
+    with open(_regular(path), "rb") as file:
+        for number, line in enumerate(file, 1):
+            yield number, _text(line, f"{path}, line {number}", first=number == 1)
+
+
 @overload
 def read_jsonl(path: str | Path) -> Iterator[Any]: ...
 @overload
 def read_jsonl(path: str | Path, read: Callable[[Any], T]) -> Iterator[T]: ...
 def read_jsonl(path: str | Path, read: Callable[[Any], Any] | None = None) -> Iterator[Any]:
-    """The objects of a file with one line of JSON each, passed through `read`. InputError names file and line."""
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, 1):
-            yield parse_line(line, path, number, read)
+    """The values of a file with one line of JSON each, passed through `read`. InputError names file and line."""
+    for number, line in read_lines(path):
+        yield parse_line(line, path, number, read)
 
 
-def parse_line(line: bytes, path: str | Path, number: int, read: Callable[[Any], Any] | None = None) -> Any:
-    """The object in one line of JSON. InputError names file and line when it is no JSON, or `read` refuses it."""
+def parse_line(line: str | bytes, path: str | Path, number: int, read: Callable[[Any], Any] | None = None) -> Any:
+    """The value in one line of JSON. InputError names file and line when it is no JSON, or `read` refuses it."""
     try:
-        data = json.loads(line)
+        data = json.loads(line) if isinstance(line, bytes) else _sound(json.loads(line), line)
         return data if read is None else read(data)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        reason = f"lacks the key {error}" if isinstance(error, KeyError) else str(error)
-        raise InputError(f"{path}, line {number}: {reason}") from error
+    except REFUSED as error:
+        raise InputError(f"{path}, line {number}: {reason(error)}") from error
+
+
+REFUSED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+"""What reading a foreign value may raise."""
+
+
+def reason(error: Exception) -> str:
+    """Why a value was refused, in words; `error` is one of REFUSED."""
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    return f"lacks the key {error}" if isinstance(error, KeyError) else str(error)
+
+
+def _regular(path: str | Path) -> Path:
+    """`path`, where it is a regular file: a device or a pipe could be read without end."""
+    path = Path(path)
+    try:
+        if stat.S_ISREG(path.stat().st_mode):
+            return path
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: there is no such file") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from None
+    raise InputError(f"{path}: not a regular file (a folder, a device or a pipe)")
+
+
+def _text(data: bytes, where: str, first: bool) -> str:
+    if first and data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise InputError(f"{where}: UTF-16, expected UTF-8: save the file as UTF-8")
+    if b"\0" in data:
+        raise InputError(f"{where}: holds a NUL byte, so it is not UTF-8 text")
+    try:
+        return data.decode("utf-8-sig" if first else "utf-8")
+    except UnicodeDecodeError as error:
+        bad = f"byte 0x{data[error.start]:02x} at position {error.start}"
+        raise InputError(f"{where}: not UTF-8 ({bad}): save the file as UTF-8") from None
+
+
+def _sound(value: T, text: str) -> T:
+    """`value`, unless half of a surrogate pair was written into it: no tokenizer takes one."""
+    if "\\ud" in text.lower():
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError("holds half of a surrogate pair (\\ud800 to \\udfff), which is no character") from None
+    return value
 
 
 def digest(source: Any) -> str:

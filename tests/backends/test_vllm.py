@@ -21,7 +21,7 @@ from parley.data.episode import Episode
 from parley.games.base import Message, Options
 from parley.games.deal import Deal
 from parley.games.taboo import Taboo
-from parley.learners.lightning import budget, load
+from parley.learners.device import budget, load
 from parley.models import snapshot
 from parley.models.adapter import Adapter, LoRA
 from parley.models.load import load_model, load_policy, load_tokenizer

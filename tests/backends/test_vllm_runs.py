@@ -120,6 +120,6 @@ def test_one_rank_of_two_has_an_engine_and_the_group_stays_whole(tmp_path):
         )
         for rank in range(2)
     ]
-    told = [process.communicate(timeout=250)[0] for process in started]
+    told = [process.communicate()[0] for process in started]
     assert [process.returncode for process in started] == [0, 0], "\n".join(told)
     assert all(f"rank {rank} done" in text for rank, text in enumerate(told))

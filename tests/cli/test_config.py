@@ -25,7 +25,7 @@ LOOKS = {
     "show": "run=a match=b",
     "replay": "run=a match=b",
     "learn": "run=a",
-    "evaluate": "run=a",
+    "tournament": "run=a",
     "export": "run=a",
     "merge": "run=a",
 }
@@ -139,7 +139,7 @@ def test_every_option_of_every_group_can_be_run(option):
 def test_the_default_and_free_player_roles():
     assert faults("") == []
     assert faults("players.first=human players.second=fair imitate.learner.clip=0.5") == []
-    assert config("players.first=human").players == {"default": "learner", "first": "human"}
+    assert config("players.first=human").players == {"first": "human"}
 
 
 def test_experiments_tell_their_purpose_and_command():
@@ -309,7 +309,6 @@ def parley(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         env=os.environ,
-        timeout=60,
     )
 
 
@@ -336,3 +335,34 @@ def test_help_lists_groups_options_and_examples_that_work(tmp_path):
     for example in examples:
         if "my_game" not in example:
             assert faults(example.replace(" --cfg job", "")) == [], example
+
+
+STRANGE = {  # words of a command line -> a part of what is said of them
+    "adapter=null": "adapter=null: a group takes the name of an option: lora, none, qlora",
+    "experiment=null": "experiment=null: a group takes the name of an option",
+    "players=0": "players=0: a group takes the name of an option",
+    "hardware=[1,2]": "a group takes the name of an option: a100x32_fsdp",
+    "model=${..}": "a group takes the name of an option: hf",
+    "a" * 5000 + "=1": "aaa",
+    "name=${oc.env:NOPE}": "name: .*NOPE",
+    "name=???": "name: needs a value",
+    "name=/abs": "name: is the name of a folder",
+    "name=../../x": "name: is the name of a folder",
+    "learner=[]": "learner: names no target",
+    "schedule=text": "schedule=text: ",
+    "resume=": "resume: is empty",
+    "play.sampling.temperature=nan": "must be a finite number, got nan",
+    "imitate.partner_weight=inf": "must be a finite number, got inf",
+}
+
+
+@pytest.mark.parametrize("word", STRANGE, ids=lambda word: word[:40])
+def test_strange_words_are_told_in_one_message(word):
+    with pytest.raises(ConfigError, match=f"(?s)nothing was run.*{STRANGE[word]}"):
+        check([word])
+
+
+def test_a_runs_directory_that_is_a_file_is_told(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"hydra\.run\.dir: .* is a file"):
+        check([f"hydra.run.dir={tmp_path}/file"])

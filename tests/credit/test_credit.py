@@ -18,6 +18,7 @@ from parley.data.episode import Call, Episode, Turn
 from parley.data.sample import Sample, Utterance
 from parley.games.base import Reply, Result, Scenario
 from parley.games.deal import Context, Deal
+from parley.system.files import InputError
 
 ME = "iter_001"
 published = partial(SpagCredit, form="faithful")
@@ -330,6 +331,15 @@ def taboo(match: str, winner: str | None, speakers: str = "abab", breaker: str |
     words |= {} if breaker is None else {seat: "loss" if seat == breaker else "void" for seat in "ab"}
     returns = {seat: {"win": 1.0, "loss": -1.0}.get(word, 0.0) for seat, word in words.items()}
     return episode(match, returns, speakers, outcome_by_seat=words, blame=(breaker,) if breaker else ())
+
+
+def test_a_game_that_says_nothing_of_an_honest_seat_leaves_it_void() -> None:
+    """Whoever is to blame may be punished; without blame the game has to say how a seat fared."""
+    match = episode("m1", {"a": -1.0, "b": 0.0}, blame=("a",))
+    told = {verdict.seat: verdict.why for verdict in SpagCredit()([match], ME).table}
+    assert told == {"a": "break", "b": "void, left out"}
+    with pytest.raises(InputError, match="outcome_by_seat says nothing of 'a'"):
+        SpagCredit()([episode("m1", {"a": -1.0, "b": 0.0})], ME)
 
 
 GAMES = [

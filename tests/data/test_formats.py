@@ -35,8 +35,12 @@ VIEW_B = (Message("system", "you are b"), Message("user", "[message] hi"), Messa
 
 def test_a_log_says_where_it_comes_from_and_which_replies_were_refused(episode):
     first, second = messages.log(episode, "a", VIEW_A), messages.log(episode, "b", VIEW_B)
-    assert first.meta == messages.Meta("deal", "s3", "a", "learner", "abort", "m7", 1.0)
-    assert second.meta.outcome == "fault" and second.meta.player == "cautious"
+    assert first.meta == {
+        "game": "deal", "scenario": "s3", "role": "a", "player": "learner", "outcome": "abort", "match": "m7",
+        "payoff": 1.0,
+    }  # fmt: skip
+
+    assert second.meta["outcome"] == "fault" and second.meta["player"] == "cautious"
     assert first.rejected == (1,) and second.rejected == (2,)
     assert first.demonstration().weights == (0.0, 0.0, 0.0, 1.0, 0.0)
     assert first.demonstration().id == "m7/a" and first.demonstration("x").id == "x"
@@ -73,7 +77,7 @@ def test_chats_of_other_origin_need_no_meta(tmp_path):
         '{"messages":[{"role":"user","content":"q","name":"x"},{"role":"assistant","content":"a"}],"id":3}\n\n'
     )
     (log,) = messages.read(path)
-    assert log == messages.Log((Message("user", "q"), Message("assistant", "a")))
+    assert log == messages.Log((Message("user", "q"), Message("assistant", "a")), {"id": 3})
     assert log.demonstration("chats:1").weights == (0.0, 1.0)
 
 
@@ -215,7 +219,11 @@ def test_lm_selfplay_logs_become_records(folder):
     assert [record.outcome for record in (first, second, third)] == ["deal", "mismatch", "abort"]
     assert second.allocations == ((1, 0, 1), None)
     log = first.log(1)
-    assert log.meta == messages.Meta("deal", "1,3,1/4,1,3/1,3,0", "p1", "", "deal", "000", 9.0) and log.rejected == ()
+    assert log.meta == {
+        "game": "deal", "scenario": "1,3,1/4,1,3/1,3,0", "role": "p1", "outcome": "deal", "match": "000", "payoff": 9.0,
+        "agreement_rate": 1.0, "messages": 4.0, "tokens": 61.0,
+    }  # fmt: skip
+    assert log.rejected == ()
     assert third.log(0).rejected == (3,) and third.log(0).demonstration().weights == (0.0, 1.0, 0.0, 0.0)
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_module
 from hydra.utils import instantiate
-from parley.cli.tasks.looking import export, replay, show
+from parley.cli.tasks.exporting import export
+from parley.cli.tasks.looking import replay, show
 from parley.data.episode import SCHEMA, Episode
 from parley.data.store import EpisodeStore, Matches
 
@@ -68,7 +69,7 @@ def test_an_old_run_is_shown_and_replayed(config, tmp_path: Path, capsys) -> Non
 def test_an_old_run_is_exported_with_all_its_logs(config, tmp_path: Path, capsys) -> None:
     run = tmp_path / "run"
     shutil.copytree(OLD, run)
-    export(config, tmp_path, str(run))
+    export(config, tmp_path, str(run), "all")
     game, played = instantiate(config.game), list(Matches(OLD / "iter_001/play"))
     logs = [json.loads(line) for line in (tmp_path / "messages.jsonl").read_text().splitlines()]
     assert len(logs) == len(played) * len(game.roles)

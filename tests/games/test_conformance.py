@@ -126,6 +126,11 @@ class MarksTheUnasked(Sums):
         return super().over(data, guesses, {**(marks or {}), "left.99": {"reward": 1.0}}, blame)
 
 
+class BlamesAWord(Sums):
+    def over(self, data, guesses, marks=None, blame=()):
+        return super().over(data, guesses, marks, "left and right" if blame else "")
+
+
 class ForgetsToMark(Sums):
     def over(self, data, guesses, marks=None, blame=()):
         return super().over(data, guesses, {}, blame)
@@ -312,6 +317,7 @@ BROKEN = {
     TooLong: "ends",
     ForgetsASeat: "returns",
     MarksTheUnasked: "returns",
+    BlamesAWord: "returns",
     ForgetsToMark: "marks",
     OutOfBounds: "facts",
     NotZeroSum: "facts",

@@ -56,6 +56,8 @@ def test_every_share_comes_back(style):
         ("[propose] (2 books, 0 hats, 1 balls) [propose] (0 books, 0 hats, 1 balls)", "tags"),
         ("[message]", "empty"),
         ("[message]  [END]", "empty"),
+        ("[message] [END] hello", "empty"),
+        ("[propose] books 1 hats 1 [END] balls 1", "items"),
         ("[propose]", "items"),
         ("[propose] 2 0 1", "items"),
         ("[propose] (2 books, 0 hats)", "items"),
@@ -82,6 +84,19 @@ def test_every_share_comes_back(style):
 def test_faults(text, reason):
     assert reason in REASONS
     assert read(text) == Fault(reason)
+
+
+@pytest.mark.parametrize("numbers", ["1 books .2 hats 0 balls", "books .2 hats 1 balls 0", "2 books 0.0 hats 1 balls"])
+@pytest.mark.parametrize("form", ["{}", "({})", "{} [END]"])
+def test_A15_a_fraction_is_no_whole_number(numbers, form):
+    """Read without its point, .2 hats were 2 hats."""
+    assert read("[propose] " + form.format(numbers), (2, 2, 2)) == Fault("items")
+
+
+def test_A17_what_stands_after_an_end_is_cut():
+    assert read("[message] hello [END] and so on") == Said("hello") == read("[message] hello [end] [END]")
+    assert read("[message] hello [END] [propose] (2 books, 0 hats, 1 balls)") == Said("hello")
+    assert read("[propose] (2 books, 0 hats, 1 balls) [END]\nthank you [message] bye") == Proposed((2, 0, 1))
 
 
 def test_state_decides_too():

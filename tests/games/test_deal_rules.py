@@ -145,12 +145,15 @@ def test_golden_published_opening():
     _, asked = play(Deal(prompt="published"), "[message] hi [END]", "[propose] (0 books, 1 hats, 1 balls) [END]")
     system, *rest = chat(asked[1])
     assert system[0] == "system"
-    assert system[1].endswith("Remember: your goal is to make the sum of both players' points as large as you can.")
+    assert system[1].endswith(
+        "Remember: your goal is to make the sum of both players' points as large as you can, and your partner has to "
+        "agree to the deal."
+    )
     assert "On the table: 2 books, 1 hats, 2 balls." in system[1]
     assert "Your values: each of the books 0, each of the hats 6, each of the balls 2." in system[1]
     assert rest == [("user", "[message] hi")]
     assert chat(asked[2])[1:3] == [("user", "You speak first."), ("assistant", "[message] hi [END]")]
-    assert chat(asked[2])[3][1].startswith("Your partner has made a private proposal.")
+    assert chat(asked[2])[3][1].startswith("Your partner has made a proposal. Now you have to make yours.")
     assert asked[0].options.max_tokens == 200
 
 
@@ -345,12 +348,35 @@ def test_prompts_state_the_game_once(prompt, payoff):
     assert game.form.opening  # strict chat templates need a first user message
 
 
+SAID_BY_ALL = (  # facts of the three original prompts, in our words
+    "expert in", "what it is worth to your partner you do not know", "neither of you sees the other's proposal",
+    "both players score 0", "[message] Your text.", "[propose] (x books, y hats, z balls)", "an item cannot be split",
+    "[propose] (1 books, 2 hats, 0 balls)", "[propose] (2 books, 0 hats, 1 balls)", "Do not leave an item unclaimed",
+    "Proposals are final", "Every reply must begin with", "Every reply must end with [END]",
+    "Talk openly, and propose only after a few messages", "has to agree to the deal",
+)  # fmt: skip
+SAID_BY_ONE = {
+    "self": ("push back", "fair division"),
+    "coop": ("expert in cooperation", "The more points your partner has, the better"),
+    "comp": ("The fewer points your partner has, the better", "aggressive", "lead"),
+}
+
+
+@pytest.mark.parametrize("payoff", [*SAID_BY_ONE, 0.5])
+def test_A17_the_published_prompt_tells_what_the_originals_tell(payoff):
+    system = Deal(payoff=payoff, prompt="published").form.system((2, 1, 2), (1, 4, 2)).replace("\n", " ")
+    assert [each for each in SAID_BY_ALL if each not in system] == []
+    told = {name for name, texts in SAID_BY_ONE.items() if any(each in system for each in texts)}
+    assert told == {payoff} & set(SAID_BY_ONE) and all(each in system for each in SAID_BY_ONE.get(payoff, ()))
+    assert "10 points" not in system and "worth 10" not in system  # no original says what all items are worth
+
+
 def test_the_published_examples_are_legal_and_complementary():
     system = Deal(prompt="published").form.system((3, 2, 1), (1, 2, 3))
     lines = [line for line in system.splitlines() if line.startswith("[propose] (")]
     match = Deal(prompt="published").match(Context((3, 2, 1), ((2, 2, 0), (1, 2, 3))).scenario(), 0)
     asked = match.start()
-    for text in ("[message] hi [END]", *lines):
+    for text in ("[message] hi [END]", *lines[1:]):
         asked = match.step([Reply(asked[0].id, text)])
     assert not asked and match.result().outcome == "agreement"
 

@@ -146,6 +146,28 @@ def test_files_and_shares_are_looked_at_first(tmp_path: Path) -> None:
         Prompts(path, validation=0.0, test=0.0).scenarios("train")
 
 
+def test_every_number_has_its_bounds(tmp_path: Path) -> None:
+    path = file(tmp_path / "f", {"messages": [user("q"), told("a")]})
+    for options, why in (
+        ({"validation": math.nan}, "shares that leave some"), ({"test": -0.1}, "shares that leave some"),
+        ({"limit": 0}, "at least 1"), ({"limit": -3}, "at least 1"), ({"exchange": "middle"}, "last or first"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=why):
+            Prompts(path, **options)
+    for skew in (math.nan, -1.0, math.inf):
+        with pytest.raises(InputError, match="skew is"):
+            Tales(skew=skew)
+
+
+def test_given_prompts_are_those_that_are_played_with_their_place(tmp_path: Path) -> None:
+    path = file(tmp_path / "f", *({"messages": [user(f"q{n}"), told("a")]} for n in range(40)))
+    lines = {messages[0].content: place for place, messages in Prompts(path).given()}
+    assert lines == {f"q{n}": f"{path}, line {n + 1}" for n in range(40)}
+    some = Prompts(path, limit=3)
+    kept = {each.data["messages"][0]["content"] for split in conformance.SPLITS for each in some.scenarios(split)}
+    assert {messages[0].content for _, messages in some.given()} == kept and len(kept) < 40
+
+
 def test_what_a_reply_is_worth(game: Prompts) -> None:
     scenario = next(each for each in game.scenarios("train") if each.data["reply"].startswith("it is"))
     right = end(game, scenario, str(scenario.data["reply"]))

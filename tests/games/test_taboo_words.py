@@ -199,6 +199,17 @@ def test_inflections(word):
     assert set(FORMS[word].split()) <= set(inflections(word)) and inflections(word.upper()) == inflections(word)
 
 
+def test_only_a_word_of_three_letters_that_the_dictionary_lacks_gets_a_plural():
+    """Shorter ones, those that end in s and those with other marks stand for themselves."""
+    assert inflections("zq") == ("zq",) and inflections("qxz") == ("qxz", "qxzs")
+    assert inflections("qxs") == ("qxs",) and inflections("q-xz") == ("q-xz",)
+
+
+def test_the_top_words_have_three_letters_at_least():
+    lengths = {len(word) for word in top(3000)}
+    assert min(lengths) == 3 and len(lengths) > 5
+
+
 def test_no_derivation_is_an_inflection():
     for word, other in {
         "happy": "happiness",
@@ -212,14 +223,14 @@ def test_no_derivation_is_an_inflection():
 
 # TextBlob's plurals, as the published judge takes them from it
 PLURALS = {
-    "I": "we", "his": "their", "this": "these", "happy": "happies", "apple": "apples", "mouse": "mice",
+    "I": "is", "his": "their", "this": "these", "happy": "happies", "apple": "apples", "mouse": "mice",
     "woman": "women", "box": "boxes",
     "wolf": "wolves", "knife": "knives", "money": "monies", "day": "days", "crisis": "crises", "sheep": "sheep",
     "octopus": "octopodes",
     "person": "people", "stadium": "stadia", "potato": "potatoes", "goldfish": "goldfish", "foot": "feet",
     "ice cream": "ices",
-    "dog's": "dogs'", "church": "churches", "water": "water", "grandchild": "grandchildren", "focus": "foci",
-    "Mary": "Marys",
+    "dog's": "dogs", "church": "churches", "water": "water", "grandchild": "grandchildren", "focus": "foci",
+    "Mary": "maries",
 }  # fmt: skip
 
 

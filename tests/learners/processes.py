@@ -12,9 +12,10 @@ CONTEXT = multiprocessing.get_context("forkserver")  # whose server imports once
 CONTEXT.set_forkserver_preload(
     ["processes", "parley.learners.lightning", "transformers.models.llama.modeling_llama", "peft", "streams"]
 )
+LIMIT_S = 1500  # of a hang: far above what a busy machine takes, below the limit of pytest
 
 
-def together(world: int, call: Any, *args: Any, seconds: float = 100) -> list[int]:
+def together(world: int, call: Any, *args: Any) -> list[int]:
     """The exit codes of `world` processes that each call `call(*args)`; TimeoutError when one does not end in time."""
     meeting = Path(args[0]) / f"meeting_{os.urandom(4).hex()}"
     started = [
@@ -24,12 +25,12 @@ def together(world: int, call: Any, *args: Any, seconds: float = 100) -> list[in
     for process in started:
         process.start()
     for process in started:
-        process.join(seconds)
+        process.join(LIMIT_S)
     alive = [process for process in started if process.exitcode is None]
     for process in alive:
         process.kill()
     if alive:
-        raise TimeoutError(f"{len(alive)} of {world} processes did not end in {seconds:g} s")
+        raise TimeoutError(f"{len(alive)} of {world} processes did not end in {LIMIT_S} s")
     return [process.exitcode or 0 for process in started]
 
 

@@ -9,9 +9,11 @@ import torch
 from parley.batches.packing import Budget, MicroBatch, collate, pack, supervised
 from parley.batches.plan import plan
 from parley.data.sample import Sample, Utterance
-from parley.learners import lightning
-from parley.learners.lightning import LightningLearner, numbers
+from parley.learners import training
+from parley.learners.device import budget
+from parley.learners.lightning import LightningLearner
 from parley.learners.optim import AdamW, Muon
+from parley.learners.training import Training, numbers
 from parley.models.dropout import Dropout
 from parley.models.load import load_model, load_policy
 from parley.models.policy import Policy
@@ -203,7 +205,6 @@ def test_it_is_quiet_and_leaves_nothing_but_its_outputs(tmp_path, capfd, monkeyp
     assert capfd.readouterr() == ("", "")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         "learn.json",
-        "reference.safetensors",
         "snapshot",
     ]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["llama", "out"]
@@ -238,7 +239,7 @@ def test_rows_have_few_lengths_where_a_cpu_compiles_a_kernel_for_each(tmp_path, 
         assert not batch.causal
         return batch
 
-    monkeypatch.setattr(lightning, "collate", collated)
+    monkeypatch.setattr(training, "collate", collated)
     learner(hardware=Cpu(precision=precision)).learn(episodes(3), start(tmp_path), tmp_path / "out", seed=0, name="v")
     assert len(widths) > 2 and all(width % 128 == 0 for width in widths) == even
 
@@ -288,14 +289,14 @@ def test_dropout_is_drawn_by_name_and_gone_afterwards(tmp_path):
     assert made[0][1]["curve"][0]["loss"] != made[3][1]["curve"][0]["loss"]
 
 
-def test_no_two_samples_meet_the_same_dropout():
+def test_no_two_samples_meet_the_same_dropout(tmp_path):
     """A prefix that they share would otherwise be computed once, and be wrong in the same way for all of them."""
-    policy = Policy(MODELS["llama"]()).train()
+    policy = Policy(load_model(start(tmp_path).path)).train()
     policy.use_path_attention()
     twins = [Sample(str(n), tuple(range(1, 10)), (Utterance(1, 9),)) for n in range(2)]
     found = {}
     for p in (0.0, 0.3):
-        (micro,) = pack(twins, [[0], [1]], lightning.budget(policy, Cpu(), p))
+        (micro,) = pack(twins, [[0], [1]], budget(policy, Cpu(), p))
         batch = collate(twins, micro, supervised(twins))
         if p:
             Dropout(policy.causal_lm, p).key = 1
@@ -313,15 +314,15 @@ def test_dropout_beside_a_reference_is_refused():
 
 def test_the_snapshot_holds_the_moving_average_of_the_weights(tmp_path, monkeypatch):
     seen = []
-    step = lightning._Training._average
+    step = Training._average
 
-    def spied(training):
+    def spied(training, done):
         seen.append(
             {name: value.detach().clone().double() for name, value in training.policy.causal_lm.named_parameters()}
         )
-        step(training)
+        step(training, done)
 
-    monkeypatch.setattr(lightning._Training, "_average", spied)
+    monkeypatch.setattr(Training, "_average", spied)
     samples, begin = episodes(8), start(tmp_path / "start")
     made, metrics = learner(average=0.5, epochs=3).learn(samples, begin, tmp_path / "one", seed=1, name="x")
     plain, same = learner(epochs=3).learn(samples, begin, tmp_path / "two", seed=1, name="x")

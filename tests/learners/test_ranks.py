@@ -11,7 +11,7 @@ import pytest
 import torch
 from parley.batches.packing import MicroBatch
 from parley.batches.plan import dealt
-from parley.learners import lightning, muon
+from parley.learners import muon, training
 from parley.learners.lightning import LightningLearner
 from parley.learners.likelihood import mean_logprob
 from parley.learners.optim import AdamW, Muon
@@ -67,14 +67,14 @@ def work(folder: Path, snapshots: dict[str, Snapshot], strategy: str, names: lis
     """Every job in turn; each rank writes down what it was given."""
     warnings.simplefilter("ignore")
     for name in names:
-        lightning.dealt = three_and_one if name == "lopsided" else dealt
+        training.dealt = three_and_one if name == "lopsided" else dealt
         first = snapshots.get(name, snapshots["none"])
         made = learner(strategy, **JOBS[name], **({"reference": snapshots["other"].path} if name == "foreign" else {}))
         before = mean_logprob(episodes(), first, made.hardware) if name in ("none", "lora") else 0.0
         new, metrics = made.learn(episodes(), first, folder / strategy / name, seed=5, name="next")
         metrics |= {"before": before, "version": new.version, "path": new.path}
         (folder / f"{strategy}.{name}.{ranks.rank()}.json").write_text(json.dumps(metrics))
-    lightning.dealt = dealt
+    training.dealt = dealt
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +169,7 @@ def go_on(folder: Path, first: Snapshot, strategy: str, name: str) -> None:
 
 @pytest.mark.parametrize(("strategy", "name"), [("ddp", "none"), ("fsdp", "none"), ("fsdp", "qlora")])
 def test_one_rank_killed_the_other_ends_and_both_go_on_exactly(strategy, name, snapshots, results, tmp_path):
-    killed, left = together(2, cut_off, tmp_path, snapshots[name], strategy, 1, signal.SIGKILL, 3, seconds=60)[::-1]
+    killed, left = together(2, cut_off, tmp_path, snapshots[name], strategy, 1, signal.SIGKILL, 3)[::-1]
     assert killed == -signal.SIGKILL and left not in (0, None)
     assert together(2, go_on, tmp_path, snapshots[name], strategy, "cut") == [0, 0]
     whole, again = read(results, strategy, name), json.loads((tmp_path / "cut.0.json").read_text())
@@ -182,7 +182,7 @@ def test_one_rank_killed_the_other_ends_and_both_go_on_exactly(strategy, name, s
 def test_one_rank_asked_to_stop_all_save_and_leave_with_75(snapshots, results, tmp_path):
     assert together(2, cut_off, tmp_path, snapshots["none"], "fsdp", 1, signal.SIGTERM, 2) == [75, 75]
     state = json.loads((tmp_path / "cut/checkpoint/4/state.json").read_text())
-    assert state["world"] == 2 and len(state["curve"]) == 4
+    assert state["world"] == 2 and len(state["policies"]["learner"]["curve"]) == 4
     go_on(tmp_path, snapshots["none"], "single", "cut")  # on one process now: the shards are put together
     whole, again = read(results, "single", "none"), json.loads((tmp_path / "cut.0.json").read_text())
     assert again["first"] == 4

@@ -90,7 +90,7 @@ def test_a_checkpoint_that_is_not_whole_does_not_count(tmp_path):
     torn = tmp_path / "cut/checkpoint/9"
     torn.mkdir()
     (torn / "0.safetensors").write_bytes(b"half of it")
-    assert checkpoint.newest(tmp_path / "cut/checkpoint", _inputs(tmp_path / "cut")).folder.name == "5"
+    assert checkpoint.newest(tmp_path / "cut/checkpoint", _inputs(tmp_path / "cut"))[0].name == "5"
     train(made, first, tmp_path / "cut")
     assert not (tmp_path / "cut/checkpoint").exists()
 

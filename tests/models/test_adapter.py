@@ -15,7 +15,8 @@ from hydra import compose, initialize_config_module
 from parley.batches.packing import Budget, collate, pack, supervised
 from parley.data.sample import Sample, Utterance
 from parley.games.base import Message
-from parley.learners.lightning import LightningLearner, load
+from parley.learners.device import load
+from parley.learners.lightning import LightningLearner
 from parley.learners.optim import AdamW
 from parley.models import fourbit, snapshot
 from parley.models.adapter import Adapter, LoRA, QLoRA, merge

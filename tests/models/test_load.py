@@ -1,13 +1,25 @@
 """Folders that are loaded, folders that are refused, and snapshots that keep their version."""
 
+import json
+import re
 import shutil
 
 import pytest
 import torch
+from parley.backends.hf import HFBackend
 from parley.games.base import Message
 from parley.models import snapshot
-from parley.models.load import Folder, load_model, load_policy, load_tokenizer
+from parley.models.adapter import LoRA
+from parley.models.bases import Bases
+from parley.models.folders import INDEX
+from parley.models.hub import Pretrained
+from parley.models.load import load_model, load_policy, load_tokenizer
 from parley.models.tiny import Tiny
+from parley.play.player import Prompt
+from parley.system.files import InputError
+from safetensors.torch import load_file, save_file
+from torch.nn import Linear
+from transformers import GraniteMoeConfig, GraniteMoeForCausalLM
 
 
 @pytest.fixture(scope="module")
@@ -56,13 +68,13 @@ def test_unknown_dtype(made):
 
 
 def test_a_folder_is_a_model_source(made, tmp_path):
-    assert Folder(str(made)).create(tmp_path / "unused", [], 0) == snapshot.of(made, "m")
+    assert Pretrained(str(made)).create(tmp_path / "unused", [], 0) == snapshot.of(made, "m")
     assert not (tmp_path / "unused").exists()
 
 
 def test_a_folder_named_from_here_is_found_from_elsewhere(made, tmp_path, monkeypatch):
     monkeypatch.chdir(made.parent)
-    found = Folder("m").create(tmp_path / "unused", [], 0)
+    found = Pretrained("m").create(tmp_path / "unused", [], 0)
     monkeypatch.chdir(tmp_path)
     assert found == snapshot.of(made, "m") and load_model(found.path)
 
@@ -120,3 +132,168 @@ def test_an_adapter_stands_on_its_base(made, tmp_path):
     assert policy.version != snapshot.of(tmp_path / "adapter", "lora").version
     with pytest.raises(FileNotFoundError, match=r"no adapter_model\.safetensors"):
         load_policy(snapshot.of(made, base=str(made)))
+
+
+# --- what a folder may hold ------------------------------------------------------------------------------------------
+
+
+def rewrite(folder, change):
+    """The folder's weights after `change`."""
+    tensors = load_file(folder / "model.safetensors")
+    save_file(change(tensors), folder / "model.safetensors", {"format": "pt"})
+
+
+def config(folder, **changes):
+    stored = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(stored | changes))
+
+
+def without(*parts):
+    return lambda tensors: {name: each for name, each in tensors.items() if not any(part in name for part in parts)}
+
+
+A3 = {
+    "half": (lambda f: rewrite(f, without("self_attn")), "4 weights are missing, such as model.layers.0.self_attn"),
+    "more": (lambda f: rewrite(f, lambda t: t | {"model.extra": torch.ones(2)}), "belong to no layer, such as model.e"),
+    "kind": (lambda f: config(f, model_type="qwen2"), "are missing, such as model.layers.0.self_attn.k_proj.bias"),
+    "layers": (lambda f: config(f, num_hidden_layers=2), "are missing, such as model.layers.1"),
+    "shape": (lambda f: config(f, intermediate_size=128), "wrong shape|mismatch"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("damage", "told"), A3.values(), ids=A3)
+def test_A3_weights_are_never_made_up(copy, damage, told):
+    damage(copy)
+    with pytest.raises(InputError, match=told) as error:
+        load_model(copy)
+    assert str(copy) in str(error.value)
+
+
+def test_A3_tied_weights_are_not_missing(made):
+    assert "lm_head.weight" not in load_file(made / "model.safetensors") and load_model(made)
+
+
+@pytest.mark.parametrize("name", ["lora_A", "lora_B"])
+def test_A3_an_adapters_weights_are_never_made_up(made, tmp_path, name):
+    adapter = LoRA(r=2).create(snapshot.of(made), tmp_path / "adapter", 0)
+    file = tmp_path / "adapter" / snapshot.ADAPTER
+    whole = load_file(file)
+    gone = next(each for each in whole if name in each)
+    for tensors, told in (
+        ({each: whole[each] for each in whole if each != gone}, f"1 weights are missing, such as {gone}"),
+        (whole | {f"{gone}.other": whole[gone] + 1}, "belong to no layer"),
+        (whole | {gone: whole[gone] * float("nan")}, "NaN"),
+    ):
+        save_file(tensors, file)
+        with pytest.raises(InputError, match=told):
+            load_policy(adapter)
+        with pytest.raises(InputError, match=told):
+            bases = Bases("float32", "cpu")
+            bases.load(LoRA(r=2).create(snapshot.of(made), tmp_path / f"{len(told)}", 1))
+            bases.load(adapter)
+
+
+def test_A4_a_changed_snapshot_is_not_restored(copy, made, tmp_path):
+    kept = snapshot.of(copy, "it1")
+    on = LoRA(r=2).create(snapshot.of(copy), tmp_path / "adapter", 0)
+    served = snapshot.Snapshot("gpt", "", served="gpt")
+    for each in (kept, on, served, snapshot.Snapshot("gone-123", str(tmp_path / "gone"))):
+        assert snapshot.verify(each) == each
+    weights = copy / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-3] ^= 1
+    weights.write_bytes(data)
+    for each in (kept, on):
+        with pytest.raises(InputError, match=f"was changed after the snapshot {each.version} was made"):
+            snapshot.verify(each)
+
+
+DAMAGED = {
+    "json": (lambda f: (f / "config.json").write_text("{"), load_model),
+    "list": (lambda f: (f / "config.json").write_text("[]"), load_model),
+    "kind": (lambda f: config(f, model_type="nothing"), load_model),
+    "encoder": (lambda f: config(f, model_type="clip"), load_model),
+    "heads": (lambda f: config(f, num_attention_heads=0), load_model),
+    "negative": (lambda f: config(f, hidden_size=-4), load_model),
+    "words": (lambda f: config(f, hidden_size="big"), load_model),
+    "many_layers": (lambda f: config(f, num_hidden_layers=10**9), load_model),
+    "wide": (lambda f: config(f, vocab_size=10**12), load_model),
+    "cut": (lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:-40]), load_model),
+    "noise": (lambda f: (f / "model.safetensors").write_bytes(b"\xff" * 64), load_model),
+    "nan": (lambda f: rewrite(f, lambda t: {name: each * float("nan") for name, each in t.items()}), load_model),
+    "infinite": (lambda f: rewrite(f, lambda t: {name: each + float("inf") for name, each in t.items()}), load_model),
+    "tokenizer": (lambda f: (f / "tokenizer.json").write_text("{}"), load_tokenizer),
+    "tokenizer_torn": (lambda f: (f / "tokenizer.json").write_text('{"version": '), load_tokenizer),
+    "ids": (lambda f: config(f, vocab_size=4), load_tokenizer),
+    "pickled": (lambda f: index(f, "x.bin"), load_model),
+    "above": (lambda f: index(f, "../m/model.safetensors"), load_model),
+    "absent": (lambda f: index(f, "other.safetensors"), load_model),
+    "index": (lambda f: (f / INDEX).write_text("[3]"), load_model),
+}  # fmt: skip
+
+
+def index(folder, file):
+    (folder / INDEX).write_text(json.dumps({"metadata": {}, "weight_map": {"model.norm.weight": file}}))
+
+
+@pytest.mark.parametrize(("damage", "load"), DAMAGED.values(), ids=DAMAGED)
+def test_B_model_folders_that_are_damaged_are_named_with_the_reason(copy, damage, load):
+    damage(copy)
+    with pytest.raises(InputError, match="") as error:
+        load(copy)
+    assert str(copy) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"), [({"num_hidden_layers": 10**9}, "says 1000000000 layers"), ({"vocab_size": 10**9}, "describes")]
+)
+def test_B_a_config_that_describes_far_more_than_the_files_hold_is_told_before_it_is_built(copy, change, told):
+    config(copy, **change)
+    with pytest.raises(InputError, match=told):
+        load_model(copy)
+
+
+def test_B_layers_that_cannot_be_decoded_are_told_from_the_config_alone(copy):
+    (copy / "model.safetensors").unlink()  # it is not looked at
+    HFBackend.check(copy)
+    linear = {"layer_types": ["linear_attention"], "model_type": "qwen3", "num_hidden_layers": 1}
+    for stored in (linear, {"model_type": "mamba"}, {"model_type": "rwkv"}):
+        (copy / "config.json").write_text(json.dumps(stored))
+        with pytest.raises(InputError, match=r"cannot decode: use backend=vllm"):
+            HFBackend.check(copy)
+
+
+def test_B_token_ids_above_the_embedding_are_refused(made):
+    backend = HFBackend()
+    backend.load(found := snapshot.of(made))
+    with pytest.raises(ValueError, match="has the token id 1000000"):
+        backend.submit([Prompt("m/a.1", "m/a", (), 0, token_ids=(7, 10**6), policy=found.version)])
+
+
+@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation"])
+def test_B_outside_the_attention_is_ours_whatever_the_config_names(copy, key):
+    config(copy, **{key: "somebody/kernel"})
+    model = load_model(copy)
+    assert model.config._attn_implementation == "sdpa"
+
+
+def test_B_rights_a_folder_with_several_templates_can_be_read_and_its_digest_sees_them(made, tmp_path):
+    tokenizer = load_tokenizer(made)
+    tokenizer.chat_template = {"default": tokenizer.chat_template, "tool_use": "{{ messages }}"}
+    saved = snapshot.save(load_model(made), tokenizer, tmp_path / "s")
+    (inner,) = (path for path in (tmp_path / "s").iterdir() if path.is_dir())
+    (template,) = inner.iterdir()
+    assert inner.stat().st_mode & 0o777 == 0o755 and template.stat().st_mode & 0o777 == 0o644
+    template.write_text("{{ bos_token }}")
+    assert snapshot.of(saved.path) != saved
+
+
+def test_A18_what_an_adapter_reaches_is_told(made, tmp_path):
+    line = LoRA(r=2).reach(snapshot.of(made))
+    total = sum(each.numel() for each in load_model(made).parameters())
+    linear = sum(each.weight.numel() for each in load_model(made).model.layers.modules() if isinstance(each, Linear))
+    assert f"changes 7 layers, {linear / total:.1%} of the weights" in line and "embed_tokens.weight" in line
+    sizes = dict(hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2)
+    mixture = GraniteMoeForCausalLM(GraniteMoeConfig(vocab_size=32, num_local_experts=4, **sizes))
+    found = snapshot.save(mixture, load_tokenizer(made), tmp_path / "mixture")
+    assert re.search(r"changes 4 layers, .*experts.gate_up_proj [56]\d\.\d%", LoRA(r=2).reach(found))

@@ -40,7 +40,7 @@ class Bids:
             return Result({"ann": 0.0, "bob": 0.0}, "unjudged", metrics={"lead": float(lead)})
         views[judge].tell("Who won?")
         for kind in ("act", "retry"):
-            reply = yield views[judge].ask(kind, Options(max_tokens=9))
+            reply = yield views[judge].ask(kind, Options(max_tokens=3))
             views[judge].hear(reply)
             if reply.finish == "context":
                 return Result({"ann": 0.0, "bob": 0.0}, "context", blame=(judge,))

@@ -17,7 +17,7 @@ from parley.models.renderer import Renderer
 from parley.play.arena import Arena
 from parley.play.pairing import both_seatings, branches, self_play
 from parley.play.player import Completion, Prompt, Sampling
-from parley.play.players import HumanPlayer, LanguagePlayer, ScriptedPlayer, Switchboard, printable
+from parley.play.players import HumanPlayer, LanguagePlayer, ScriptedPlayer, ServedPlayer, Switchboard, printable
 from rich.console import Console
 from tables import Bids, Late
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -240,8 +240,8 @@ def test_every_call_records_what_the_backend_saw_and_sampled():
         for turn in episode.turns:
             assert turn.call is not None and turn.call.policy == "v3"
             assert turn.call.sampling["temperature"] == 0.7
-            asked_for = 9 if turn.kind in ("act", "retry") and turn.call.sampling["max_tokens"] == 9 else 6
-            assert turn.call.sampling["max_tokens"] == asked_for  # the request's own length goes before the player's
+            asked_for = 3 if turn.kind in ("act", "retry") and turn.call.sampling["max_tokens"] == 3 else 6
+            assert turn.call.sampling["max_tokens"] == asked_for  # the smaller of the request's limit and the player's
     assert spans == report.turns > 100
     assert report.tokens == sum(len(turn.call.sampled_ids) for episode in episodes for turn in episode.turns)
 
@@ -349,6 +349,18 @@ def test_a_template_that_rewrites_history_forks_and_is_counted():
         for stream in streams(episodes[0], seat):
             for request, (start, _) in stream.spans.items():
                 assert stream.token_ids[:start] == backend.seen[f"p/s/0/{request}"].token_ids
+
+
+@pytest.mark.parametrize("make", [LanguagePlayer, ServedPlayer])
+@pytest.mark.parametrize(("own", "games", "length"), [(6, 256, 6), (6, 3, 3), (300, 256, 256), (6, None, 6)])
+def test_A20_a_reply_has_the_smaller_of_the_games_limit_and_the_players(make, own, games, length):
+    """A layout that asks for 256 tokens raised the limit of whoever wanted fewer."""
+    backend, sampling = Dice(), Sampling(max_tokens=own)
+    rendering = (renderer(),) if make is LanguagePlayer else ()
+    asked = prompt(text="Who won ?", options=Options(max_tokens=games))
+    backend.submit = lambda prompts: backend.seen.update((each.id, each) for each in prompts)
+    make(backend, *rendering, "v3", sampling, "me").submit([asked])
+    assert backend.seen[asked.id].sampling.max_tokens == length
 
 
 def test_a_view_that_fills_the_context_is_not_asked():

@@ -18,7 +18,7 @@ from parley.games.base import Message, Request, Tool, Unreachable
 from parley.play.arena import Arena, TooManyFailures
 from parley.play.pairing import Seatings, self_play
 from parley.play.player import Prompt, Sampling
-from parley.play.seats import Table
+from parley.play.seats import Seats
 from parley.play.tools import ToolPlayer, service
 from parley.system.files import read_jsonl
 from parley.system.spending import Ledger, SpendingLimit
@@ -41,8 +41,8 @@ def planned(game: Library, k: int = 2) -> Seatings:
 
 
 def play(game: Library, folder: Path, k: int = 2) -> list[Any]:
-    table = Table(game, lambda: pytest.fail("no model plays"), 16, ledgers=folder / "spending")
-    table.play(
+    seats = Seats(game, lambda: pytest.fail("no model plays"), 16, ledgers=folder / "spending")
+    seats.play(
         folder / "play", planned(game, k), Sampling(), {}, lambda count, person: nullcontext(lambda report: None)
     )
     return list(Matches(folder / "play"))

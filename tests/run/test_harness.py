@@ -214,7 +214,7 @@ def test_two_processes_share_the_requests(small, tmp_path):
     words = ["task=benchmark", "benchmark=tasks", f"benchmark.tasks=[{','.join(ALL)}]", f"benchmark.include={include}"]
     words += ["model=hf", f"model.path={small.path}", "hardware=cpu_x2", "hydra.run.dir=out"]
     done = subprocess.run(
-        [sys.executable, "-m", "parley", *words], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=280
+        [sys.executable, "-m", "parley", *words], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads((tmp_path / "out/benchmark.json").read_text())["figures"]["model"]
@@ -311,19 +311,21 @@ def test_every_iteration_of_a_run_has_its_figures_and_a_look_back_finds_the_same
     training.selfplay(config(*SMALL, *asked), tmp_path / "run")
     said = " ".join(capsys.readouterr().out.split())
     assert all(word in said for word in ("perplexity", "iteration 0", "iteration 1"))
-    rows = json.loads((tmp_path / "run/summary.json").read_text())["iterations"]
-    assert [row["benchmark"]["colours"]["acc"]["n"] for row in rows] == [12, 12] and "benchmark" in rows[1]["seconds"]
+    iterations = json.loads((tmp_path / "run/summary.json").read_text())["iterations"]
+    rows = [row["policies"]["learner"] for row in iterations]
+    assert [row["benchmark"]["colours"]["acc"]["n"] for row in rows] == [12, 12]
+    assert "benchmark/learner" in iterations[1]["seconds"]
     flat = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
-    assert [row["benchmark.likely.perplexity"] for row in flat] == [
+    assert [row["learner.benchmark.likely.perplexity"] for row in flat] == [
         row["benchmark"]["likely"]["perplexity"]["mean"] for row in rows
     ]
     page = (tmp_path / "run/report/index.html").read_text()
     assert "benchmark colours" in page and 'aria-label="likely perplexity by iteration"' in page
-    (tmp_path / "run/iter_001/benchmark/stage.json").touch()
-    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("benchmark/*")}
+    (tmp_path / "run/iter_001/benchmark/learner/stage.json").touch()
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("benchmark/learner/*")}
     training.selfplay(config(*SMALL, *asked, f"resume={tmp_path}/run"), tmp_path / "run")
     assert (
-        before == {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("benchmark/*")}
+        before == {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("benchmark/learner/*")}
         and len(before) == 4
     )
 

@@ -58,8 +58,9 @@ def test_the_loop_learns_by_fine_tuning_elsewhere(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     run, tuned = tmp_path / "run", [job["fine_tuned_model"] for job in server.jobs.values()]
     summary = json.loads((run / "summary.json").read_text())
-    assert [each["snapshot"] for each in summary["iterations"]] == [BASE, *tuned] and len(set(tuned)) == 2
-    scores = [each["sampled"]["score"]["mean"] for each in summary["iterations"]]
+    rows = [each["policies"]["learner"] for each in summary["iterations"]]
+    assert [each["snapshot"] for each in rows] == [BASE, *tuned] and len(set(tuned)) == 2
+    scores = [each["sampled"]["score"]["mean"] for each in rows]
     assert scores[0] < scores[1] <= scores[2] and summary["best"] > 0
     played = {k: list(EpisodeStore(run / f"iter_00{k}" / "play", shard=None).read()) for k in (1, 2)}
     for k, model in ((1, BASE), (2, tuned[0])):

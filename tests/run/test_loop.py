@@ -73,7 +73,7 @@ def test_a_plan_of_a_run_counts_what_the_run_did_and_changes_nothing(whole: Path
     assert done.returncode == 0, done.stderr
     told, learned = (
         " ".join(done.stdout.split()),
-        json.loads((whole / "summary.json").read_text())["iterations"][1]["learn"],
+        json.loads((whole / "summary.json").read_text())["iterations"][1]["policies"]["learner"]["learn"],
     )
     assert f"{learned['samples']:,} samples with {learned['utterances']:,} utterances (round 1 of" in told
     assert f"2 epochs of them are {learned['steps']:,}." in told
@@ -83,7 +83,8 @@ def test_a_plan_of_a_run_counts_what_the_run_did_and_changes_nothing(whole: Path
 def test_a_run_leaves_what_the_docs_say(whole: Path) -> None:
     summary = json.loads((whole / "summary.json").read_text())
     assert [row["iteration"] for row in summary["iterations"]] == [0, 1]
-    first, second = summary["iterations"]
+    assert [list(row["policies"]) for row in summary["iterations"]] == [["learner"], ["learner"]]
+    first, second = (row["policies"]["learner"] for row in summary["iterations"])
     for row in (first, second):
         assert set(row["sampled"]["joint_score"]) >= {"mean", "low", "high"}
         assert row["greedy"].keys() >= {"score", "joint_score", "agreement_rate", "pareto_rate", "invalid_rate"}
@@ -101,7 +102,7 @@ def test_nothing_but_the_models_own_play_is_trained_on_after_imitation(whole: Pa
     episodes = list(EpisodeStore(whole / "iter_001/play", shard=None).read())
     assert {policy for episode in episodes for policy in episode.policies.values() if policy} == {start}
     samples = FilteredBC(keep="all")(episodes, "learner").samples
-    learned = json.loads((whole / "iter_001/learn/stage.json").read_text())["outputs"]
+    learned = json.loads((whole / "iter_001/learn/stage.json").read_text())["outputs"]["learner"]
     assert learned["learn"]["samples"] == len(samples)
     sampled = {id(turn): turn.call.sampled_ids for episode in episodes for turn in episode.turns if turn.call}
     spans = {sample.token_ids[each.start : each.end] for sample in samples for each in sample.utterances}
@@ -144,7 +145,7 @@ def test_the_other_tasks_look_at_the_run(whole: Path) -> None:
     assert "the same result" in look(whole, "task=replay", f"match={match}")
     assert match in look(whole, "task=show", f"match={match}").replace("\n", "")
     assert "messages.jsonl" in look(whole, "task=export").replace("\n", "")
-    assert "start" in look(whole, "task=evaluate", "eval.scenarios=4", "eval.opponents=[]")
+    assert "learner@1" in look(whole, "task=tournament", "eval.scenarios=4", "eval.opponents=[]")
     assert "snapshot" in look(whole, "task=learn", "objective.credit.keep=all")
     assert "self-play" in look(whole, "task=play", "play.scenarios=2", "play.group=1")
 
@@ -167,11 +168,11 @@ def test_pruning_leaves_the_start_and_what_shall_stay(whole: Path, tmp_path: Pat
     run = tmp_path / "run"
     shutil.copytree(whole, run)
     prune(run, {1})
-    assert list(all_snapshots(run)) == ["start", "iter_001"]
-    prune(run, {0})
-    assert list(all_snapshots(run)) == ["start"] and kept(whole).version in {
-        each.version for each in all_snapshots(whole).values()
-    }
+    assert list(all_snapshots(run)) == [0, 1] and kept(whole) in all_snapshots(whole).values()
+    prune(run, {0}, {("learner", 1)})
+    assert list(all_snapshots(run)) == [0, 1]
+    prune(run, {0}, {("other", 1), ("learner", 2)})
+    assert list(all_snapshots(run)) == [0]
     finish(run, "keep=1")  # a finished run goes on without the snapshots that are gone
     assert figures(json.loads((run / "summary.json").read_text())) == figures(
         json.loads((whole / "summary.json").read_text())

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -30,7 +29,8 @@ from parley.run.config import ConfigError
 from parley.run.demonstrations import Demonstrations
 from parley.run.directory import changed_keys
 from parley.run.loop import Loop
-from parley.run.parts import Parts, Recipe
+from parley.run.parts import Parts, Policy, Recipe
+from parley.run.run import Run
 from parley.run.stages import StageChanged
 from parley.system.files import InputError
 from rich.console import Console
@@ -95,7 +95,7 @@ def test_a_resumed_run_may_change_its_mind_about_the_pass_but_not_about_the_mode
 
 def test_the_reference_reaches_the_learner_and_missing_demonstrations_are_told_first(tmp_path: Path) -> None:
     built = build(config("reference=recorded", "objective=offline_po"), tmp_path)
-    assert built.learner.reference == "recorded" and built.imitator.reference == "pass"
+    assert built.policies["learner"].recipe(1).learner.reference == "recorded" and built.imitator.reference == "pass"
     paired = config("objective=spin", "game=tales", "data=replies", "imitate.matches=0", "eval.opponents=[]")
     assert build(paired, tmp_path).credit.mix is None
     assert build(config("objective=offline_po", "objective.credit.mix=9"), tmp_path).credit.mix == 9
@@ -125,7 +125,7 @@ def test_the_published_schedule_of_spin(tmp_path: Path) -> None:
     )
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     parts = build(config(*PUBLISHED, f"game.train={file}"), tmp_path)
-    recipes = [parts.recipe(number) for number in range(1, 6)]
+    recipes = [parts.policies["learner"].recipe(number) for number in range(1, 6)]
     assert [recipe.learner.optimizer.lr for recipe in recipes] == [5e-7, 5e-7, 1e-7, 1e-7, 1e-7]
     assert [recipe.learner.loss.beta for recipe in recipes] == [0.1, 0.1, 0.1, 5.0, 5.0]
     assert [recipe.nodes["objective"]["loss"]["beta"] for recipe in recipes] == [0.1, 0.1, 0.1, 5.0, 5.0]
@@ -165,18 +165,16 @@ def test_a_schedule_is_checked_like_what_it_changes() -> None:
 
 
 def test_a_scheduled_change_is_an_input_of_its_stage(tmp_path: Path) -> None:
-    begin = folder_of(tmp_path / "start")
-    made, _ = loop(tmp_path / "run", FilteredBC("all"), None, begin)
-    other, notes = Notes(), Notes()
+    begin, other = folder_of(tmp_path / "start"), Notes()
     changed = Recipe({"objective": {}, "learner": {"epochs": 9}}, FilteredBC("all"), cast(Any, other))
-    made.parts = replace(made.parts, changes={2: changed}, learner=cast(Any, notes))
-    made.learn(1, begin)
-    made.learn(2, begin)
+    made, notes = loop(tmp_path / "run", FilteredBC("all"), None, changes={2: changed})
+    learn(made, 1, begin)
+    learn(made, 2, begin)
     assert (len(notes.given), len(other.given)) == (1, 1)
-    del made.done["iter_002/learn"]
-    made.parts = replace(made.parts, changes={})
+    again, _ = loop(tmp_path / "run", FilteredBC("all"), None)
+    learn(again, 1, begin)
     with pytest.raises(StageChanged):
-        made.learn(2, begin)
+        learn(again, 2, begin)
 
 
 def test_matches_to_imitate_want_scripts_that_play_them() -> None:
@@ -226,13 +224,21 @@ def folder_of(path: Path) -> Snapshot:
     return snapshot.of(path, "start")
 
 
-def loop(out: Path, credit: Any, data: Any, begin: Snapshot, *words: str) -> tuple[Loop, Notes]:
-    """A loop that has played two rounds of one match for each of six scenarios: the learner's seat, and the start's
-    opposite."""
+NONE: Mapping[int, Recipe] = MappingProxyType({})
+
+
+def loop(
+    out: Path, credit: Any, data: Any, *words: str, scorer: Any = None, changes: Mapping[int, Recipe] = NONE
+) -> tuple[Loop, Notes]:
+    """A loop whose run has played two rounds of one match for each of six scenarios: the learner's seat, and the
+    start's opposite."""
     from parley.models.renderer import Renderer
 
+    begin = snapshot.of(out.parent / "start", "start")
     prompt = Renderer.load(begin.path).encode([Message("user", "hello")])
     for number in (1, 2):
+        if (out / f"iter_{number:03d}/play").exists():
+            continue
         with EpisodeStore(out / f"iter_{number:03d}/play") as store:
             for at in range(6):
                 calls = {seat: Call(prompt, (7 + at, 6), (-0.5, -0.5), begin.version) for seat in ("a", "b")}
@@ -243,27 +249,32 @@ def loop(out: Path, credit: Any, data: Any, begin: Snapshot, *words: str) -> tup
                     Episode(f"iter_{number:03d}/play/s{at}/0", "g", 1, Scenario(f"s{at}", {}), 0, *who, turns, result)
                 )
     notes: Any = Notes()
-    parts: Any = {"game": None, "model": None, "backend": None, "imitator": None, "adapter": None}
-    known = {name: value for name, value in parts.items() if name in Parts.__slots__}
-    settings = config("data=lewis", "data.path=x", "imitate.matches=0", *words)
-    return Loop(
-        Parts(config=settings, credit=credit, learner=notes, data=data, **known), out, Progress(Console(quiet=True))
-    ), notes
+    recipe = Recipe({"objective": {}, "learner": {}}, credit, notes)
+    game: Any = SimpleNamespace(roles=("a", "b"), scripts=dict)
+    parts = Parts(
+        config=config("data=lewis", "data.path=x", "imitate.matches=0", *words), game=game, model=None, backend=None,
+        policies={"learner": Policy(None, None, {0: recipe, **changes})}, imitator=notes, data=data, scorer=scorer,
+    )  # fmt: skip
+    return Loop(Run(parts, out, Progress(Console(quiet=True)))), notes
+
+
+def learn(made: Loop, number: int, begin: Snapshot) -> None:
+    """Learns from a round that is there already."""
+    made.iteration(number, [{"learner": begin}], Run(made.parts, made.run.out, made.run.progress))
 
 
 def test_a_scorers_scores_are_written_once_and_told_to_credit(tmp_path: Path) -> None:
     """Scored by how little the payoff is: the matches that paid least are kept."""
     begin, credit = folder_of(tmp_path / "start"), FilteredBC("above_avg", score="modesty")
-    made, notes = loop(tmp_path / "run", credit, None, begin, "scorer=rules")
-    made.parts = replace(made.parts, scorer=Modesty())
-    made.learn(1, begin)
+    made, notes = loop(tmp_path / "run", credit, None, "scorer=rules", scorer=Modesty())
+    learn(made, 1, begin)
     assert [sample.id for sample in notes.given[0]] == [f"iter_001/play/s{at}/0/a/0" for at in range(3)]
-    assert made.outputs("iter_001/play/score")["modesty"]["mean"] == -2.5
+    assert made.run.outputs("iter_001/play/score")["learner"]["modesty"]["mean"] == -2.5
     rows = [json.loads(line) for line in (tmp_path / "run/iter_001/play/score/scores.jsonl").read_text().splitlines()]
     assert rows[5] == {"id": "iter_001/play/s5/0", "scores": {"modesty": {"a": -5.0, "b": -9.0}}}
-    unscored, _ = loop(tmp_path / "other", credit, None, begin)
+    unscored, _ = loop(tmp_path / "other", credit, None)
     with pytest.raises(InputError, match="score='modesty': match iter_001/play/s0/0 has no such metric"):
-        unscored.learn(1, begin)
+        learn(unscored, 1, begin)
     assert unscored.scoring.score("iter_001/play") == {} and not (tmp_path / "other/iter_001/play/score").exists()
 
 
@@ -273,16 +284,17 @@ class Modesty:
 
 
 def test_a_file_of_data_that_was_changed_is_not_taken_for_what_it_was(tmp_path: Path) -> None:
-    begin, file = folder_of(tmp_path / "start"), tmp_path / "chats.jsonl"
-    made, _ = loop(tmp_path / "run", FilteredBC("all"), None, begin)
-    assert made.node("game") == loop(tmp_path / "again", FilteredBC("all"), None, begin)[0].node(
+    folder_of(tmp_path / "start")
+    file = tmp_path / "chats.jsonl"
+    made, _ = loop(tmp_path / "run", FilteredBC("all"), None)
+    assert made.run.node("game") == loop(tmp_path / "again", FilteredBC("all"), None)[0].run.node(
         "game"
     )  # as the config has it
     digests = []
     for text in ("hello", "hello", "hallo"):
         file.write_text(text)
-        made, _ = loop(tmp_path / str(len(digests)), FilteredBC("all"), Filed(file), begin)
-        digests.append(made.demonstrations.inputs("train")["data"]["content"])
+        made, _ = loop(tmp_path / str(len(digests)), FilteredBC("all"), Filed(file))
+        digests.append(made.start.demonstrations.inputs("train")["data"]["content"])
     assert digests[0] == digests[1] != digests[2] and digests[0].keys() == {"path"}
 
 
@@ -293,8 +305,8 @@ class Filed:
 
 def test_no_demonstration_is_rendered_unless_credit_wants_it(tmp_path: Path) -> None:
     begin, data = folder_of(tmp_path / "start"), Chats(20)
-    made, notes = loop(tmp_path / "run", FilteredBC("all"), data, begin)
-    made.learn(1, begin)
+    made, notes = loop(tmp_path / "run", FilteredBC("all"), data)
+    learn(made, 1, begin)
     [samples] = notes.given
     assert data.asked == 0 and [sample.id for sample in samples] == [f"iter_001/play/s{at}/0/a/0" for at in range(6)]
 
@@ -303,9 +315,9 @@ def test_a_mix_is_drawn_anew_for_each_round(tmp_path: Path) -> None:
     begin = folder_of(tmp_path / "start")
     rounds = {}
     for name, count, words in (("run", 5, ()), ("again", 5, ()), ("seed", 5, ("seed=1",)), ("all", 50, ())):
-        made, notes = loop(tmp_path / name, FilteredBC("all", mix=count), Chats(20), begin, *words)
-        made.learn(1, begin)
-        made.learn(2, begin)
+        made, notes = loop(tmp_path / name, FilteredBC("all", mix=count), Chats(20), *words)
+        learn(made, 1, begin)
+        learn(made, 2, begin)
         mixed = [[sample for sample in samples if not sample.policy] for samples in notes.given]
         assert {each.kind for samples in mixed for sample in samples for each in sample.utterances} == {"sft"}
         assert all(len(sample.utterances) == 1 and sample.token_ids for samples in mixed for sample in samples)
@@ -317,9 +329,9 @@ def test_a_mix_is_drawn_anew_for_each_round(tmp_path: Path) -> None:
 
 def test_real_text_meets_its_scenario_and_a_window_keeps_earlier_pairs(tmp_path: Path) -> None:
     begin = folder_of(tmp_path / "start")
-    made, notes = loop(tmp_path / "run", SpinPairs(), Chats(4), begin, "replay=1")
-    made.learn(1, begin)
-    made.learn(2, begin)
+    made, notes = loop(tmp_path / "run", SpinPairs(), Chats(4), "replay=1")
+    learn(made, 1, begin)
+    learn(made, 2, begin)
     first, second = ([(sample.group, sample.utterances[0].side) for sample in samples] for samples in notes.given)
     assert first == [(f"iter_001/play/s{at}/0/a", side) for at in range(4) for side in (1, -1)]
     assert second[:8] == first and len(second) == 16

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -21,7 +20,6 @@ from parley.data.judge import RubricJudge
 from parley.data.scorer import ScoredMatches
 from parley.data.store import EpisodeStore, Matches
 from parley.play.pairing import fixed
-from parley.play.player import Sampling
 from parley.play.seats import Opponent
 from parley.report.progress import Progress
 from parley.run.config import ConfigError
@@ -34,7 +32,7 @@ from parley.run.stages import StageChanged
 from parley.system.files import InputError
 from rich.console import Console
 
-sys.path += [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / "play")]
+sys.path += [str(Path(__file__).parents[1] / folder) for folder in (".", "play", "credit")]
 
 from tables import Bids
 
@@ -80,7 +78,7 @@ def run(out: Path, server: Server | None = None, scorer: Any = None, *words: str
         opponents["judge"] = Opponent(served("some-model"), backend)
     scorer = scorer or RubricJudge("judge", "Judge.", {"wit": {"low": 0, "high": 10}}, **judge)
     none: Any = None
-    parts = Parts(config, Game(), none, none, none, none, none, None, none, scorer, opponents)
+    parts = Parts(config, Game(), none, none, {"learner": none}, none, None, scorer, opponents)
     return Run(parts, out, Progress(Console(quiet=True)))
 
 
@@ -98,7 +96,7 @@ def scores(made: Run, name: str = STAGE) -> dict[str, Any]:
 
 def test_a_judge_reads_every_match_and_what_it_does_not_say_is_missing(tmp_path: Path, server: Server) -> None:
     made = play(run(tmp_path, server))
-    found = Scoring(made).score(STAGE)
+    found = Scoring(made).score(STAGE)["learner"]
     said = scores(made)
     verdicts = Matches(tmp_path / STAGE / "score")
     assert len(said) == len(verdicts) == 40 and 0 < sum(not each for each in said.values()) < 40
@@ -121,7 +119,8 @@ def test_a_judge_that_is_cut_off_goes_on_and_nothing_recorded_is_asked_again(
 ) -> None:
     whole = play(run(tmp_path / "whole", server))
     Scoring(whole).score(STAGE)
-    before = len(server.asked)
+    ledger, folder = tmp_path / "cut/judge.jsonl", tmp_path / "cut" / STAGE / "score"
+    had: list[tuple[int, set[str]]] = []  # lines of the ledger at each cut, and the requests whose replies are recorded
     server.faults = ["500", "429 0.01", "500"]
     append = EpisodeStore.append
     for cut in cuts:
@@ -139,15 +138,21 @@ def test_a_judge_that_is_cut_off_goes_on_and_nothing_recorded_is_asked_again(
         with pytest.raises(KeyboardInterrupt):
             Scoring(made).score(STAGE)
         monkeypatch.undo()
-        assert list((tmp_path / "cut" / STAGE / "score").glob("open-*"))
+        had.append((len(ledger.read_text().splitlines()), recorded(folder)))
     made = play(run(tmp_path / "cut", server))
     Scoring(made).score(STAGE)
     assert scores(made) == scores(whole)
     assert list(Matches(tmp_path / "cut" / STAGE / "score")) == list(Matches(tmp_path / "whole" / STAGE / "score"))
-    assert not list((tmp_path / "cut" / STAGE / "score").glob("open-*"))
-    asked = Counter(json.dumps(body["messages"]) for body in server.asked[before:])
-    again = sum(asked.values()) - len(asked)  # four were in flight at each cut, three met a fault
-    assert again <= 4 * len(cuts) + 3
+    assert not list(folder.glob("open-*")) and len(had[-1][1]) > cuts[-1]
+    booked = [json.loads(line).get("for") for line in ledger.read_text().splitlines()]
+    assert all(recorded_then.isdisjoint(booked[lines:]) for lines, recorded_then in had)
+
+
+def recorded(folder: Path) -> set[str]:
+    """The requests whose replies are stored, or stand in the journal."""
+    journal = [json.loads(line) for line in (folder / "open-0.jsonl").read_text().splitlines()]
+    stored = {f"{each.id}/{turn.request}" for each in Matches(folder) for turn in each.turns}
+    return stored | {f"{each['match']}/{each['turn']['request']}" for each in journal}
 
 
 def test_a_scored_stage_is_not_scored_again_and_another_scorer_is_another_stage(tmp_path: Path, server: Server) -> None:
@@ -172,13 +177,14 @@ def test_repeats_are_averaged(tmp_path: Path) -> None:
             assert said["wit"][seat] == pytest.approx(sum(each[seat]["wit"] for each in three) / 3)
 
 
-def test_a_verdict_is_found_by_its_id_and_replays_in_the_judges_game(tmp_path: Path) -> None:
+def test_a_verdict_is_found_by_its_id(tmp_path: Path) -> None:
     made = play(run(tmp_path, None, RubricJudge("dice", "Judge.", {"wit": {"low": 0, "high": 10}})))
     Scoring(made).score(STAGE)
     OmegaConf.save(made.config, tmp_path / "config.yaml")
     stored = next(iter(Matches(tmp_path / STAGE / "score")))
-    game, episode = find_match(tmp_path, stored.id)
-    assert (game.name, episode) == ("verdict", stored)
+    assert find_match(tmp_path, stored.id) == (stored, True)
+    judged = stored.scenario.data["match"]
+    assert find_match(tmp_path, judged) == (Matches(tmp_path / STAGE)[judged], False)
     with pytest.raises(ConfigError, match="no such match"):
         find_match(tmp_path, "nowhere")
 
@@ -190,23 +196,22 @@ def test_a_scorer_without_any_score_ends_the_run_and_one_score_does_not(tmp_path
     assert not (tmp_path / "none" / STAGE / "score/stage.json").exists()
     first = next(iter(Matches(tmp_path / "none" / STAGE))).id
     one = play(run(tmp_path / "one", None, lambda episode: {"wit": {"ann": 4.0}} if episode.id == first else {}))
-    found = Scoring(one).score(STAGE)
+    found = Scoring(one).score(STAGE)["learner"]
     assert (found["wit"]["mean"], found["wit"]["n"]) == (4.0, 1) and found["scored_rate"]["mean"] == 1 / 40
 
 
 def test_evaluation_is_scored_as_rounds_are_and_its_differences_are_paired(tmp_path: Path) -> None:
     """The seats, seeds and words of both iterations are the same: so is every score."""
     made = run(tmp_path, None, lambda episode: {"length": {seat: float(len(episode.turns)) for seat in ("ann", "bob")}})
-    evaluation = Evaluation(made)
-    scenarios = made.game.scenarios("test")
-    found = [evaluation._self_play(number, "greedy", scenarios, Sampling(), {}, 2) for number in (0, 1)]
-    episodes = [list(Matches(tmp_path / f"iter_00{number}/eval/greedy")) for number in (0, 1)]
+    names = [f"iter_00{number}/eval/greedy" for number in (0, 1)]
+    found = [Scoring(play(made, name)).score(name)["learner"] for name in names]
+    episodes = [list(Matches(tmp_path / name)) for name in names]
     assert [replace(each, id="") for each in episodes[0]] == [replace(each, id="") for each in episodes[1]]
     assert {each.id.split("/")[0] for each in episodes[1]} == {"iter_001"}
-    assert found[0] == found[1] and found[0]["lead"]["n"] == 24
     turns = [len(each.turns) for each in episodes[0]]
-    assert found[0]["length"]["mean"] == pytest.approx(sum(turns) / len(turns)) and found[0]["scored_rate"]["mean"] == 1
-    assert evaluation.improvement(1, "length")["mean"] == 0.0
+    assert found[0] == found[1] and found[0]["length"]["mean"] == pytest.approx(sum(turns) / len(turns))
+    gained = Evaluation(made).improvement(1, "length")["learner"]
+    assert (gained["mean"], gained["n"]) == (0.0, 20)
 
 
 def test_credit_leaves_out_what_has_no_score(tmp_path: Path) -> None:

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_module
-from parley.cli.tasks import looking, training
+from parley.cli.tasks import exporting, training
 from parley.credit import SpagCredit
 from parley.data.formats import spag
 from parley.report.progress import Progress
 from parley.run.build import build
 from parley.run.config import ConfigError
 from parley.run.loop import Loop
+from parley.run.run import Run
 from parley.system.files import InputError
 from rich.console import Console
 
@@ -42,23 +43,19 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
 def test_a_run_is_judged_against_its_start(whole):
     run, figure = whole
     summary = json.loads((run / "summary.json").read_text())
-    first, _, third = summary["iterations"]
+    rows = [row["policies"]["learner"] for row in summary["iterations"]]
+    first, _, third = rows
     assert summary["start"] == "imitation" and summary["metric"] == "win_rate"
-    assert figure == summary["iterations"][summary["best"]]["versus"]["imitation"]["win_rate"]["mean"]
+    assert figure == rows[summary["best"]]["versus"]["imitation"]["win_rate"]["mean"]
     assert set(first["versus"]) == {"imitation", "fair"} and {"imitation", "previous"} <= set(third["versus"])
-    for row in summary[
-        "iterations"
-    ]:  # eval.final matches of a word and seat for the start and the kept snapshot, else eval.group
-        against, often = row["versus"]["imitation"], 15 if row["iteration"] in (0, summary["best"]) else 10
+    for at, row in enumerate(rows):  # eval.final matches of a word and seat for start and kept, else eval.group
+        against, often = row["versus"]["imitation"], 15 if at in (0, summary["best"]) else 10
         assert {against[name]["n"] for name in ("attacker_win_rate", "defender_win_rate", "attacker_break_rate")} == {
             often
         }
         assert row["validation"]["win_rate"]["n"] == 12 and row["sampled"]["win_rate"]["n"] == 10
-    gains = summary["gains"]["attacker_win_rate"]
-    after, before = (
-        row["versus"]["imitation"]["attacker_win_rate"]["mean"]
-        for row in (summary["iterations"][summary["best"]], first)
-    )
+    gains = summary["gains"]["learner"]["attacker_win_rate"]
+    after, before = (row["versus"]["imitation"]["attacker_win_rate"]["mean"] for row in (rows[summary["best"]], first))
     assert gains["mean"] == pytest.approx(after - before, abs=1e-5) and gains["n"] == 5
 
 
@@ -70,19 +67,23 @@ def test_the_imitation_data_are_scripted_matches_and_facts(whole):
 
 def test_a_round_mixes_in_facts_and_no_matches(whole):
     run, _ = whole
-    loop = Loop(build(config("data.rows=2"), run), run, Progress(Console(quiet=True)))
-    facts = loop._mixed(1, SpagCredit(mix=100))
+    loop = Loop(Run(build(config("data.rows=2"), run), run, Progress(Console(quiet=True))))
+    [first] = loop.of(1)
+    facts = loop.crediting.mixed(first, SpagCredit(mix=100))
     assert len(facts) == 100 and all(demo.id.startswith("associations/name/") for demo in facts)
     loop.config.imitate.mixed = ""
-    assert {demo.id.split("/")[0] for demo in loop._mixed(1, SpagCredit(mix=300))} == {"associations", "demonstrations"}
+    assert {demo.id.split("/")[0] for demo in loop.crediting.mixed(first, SpagCredit(mix=300))} == {
+        "associations",
+        "demonstrations",
+    }
     loop.config.imitate.mixed = "fact"
     with pytest.raises(InputError, match="begins so"):
-        loop._mixed(1, SpagCredit(mix=100))
+        loop.crediting.mixed(first, SpagCredit(mix=100))
 
 
 def test_its_matches_leave_as_spags_files_and_come_back_as_data(whole, tmp_path):
     run, _ = whole
-    looking.export(config(), tmp_path / "out", str(run))
+    exporting.export(config(), tmp_path / "out", str(run), "kept")
     games = spag.read_episodes(tmp_path / "out/spag_episodes.json")
     assert len(games) == 2 * 24 and {game.turns for game in games} == {5}
     rows = spag.read_rows(tmp_path / "out/spag_rows.json")
@@ -95,7 +96,7 @@ def test_its_matches_leave_as_spags_files_and_come_back_as_data(whole, tmp_path)
         "play.group=1",
     )
     training.offline(again, tmp_path / "offline")
-    learned = json.loads((tmp_path / "offline/iter_001/learn/stage.json").read_text())["outputs"]["learn"]
+    learned = json.loads((tmp_path / "offline/iter_001/learn/stage.json").read_text())["outputs"]["learner"]["learn"]
     assert learned["utterances"] == len(rows) and learned["steps"] >= 1
 
 

@@ -4,6 +4,7 @@ command line."""
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -43,7 +44,7 @@ def stage(run: Path, name: str) -> Any:
 
 def test_pairs_of_two_rounds_are_trained_on_and_the_schedule_holds(tiny: tuple[Path, str]) -> None:
     run, told = tiny
-    first, second = (stage(run, f"iter_{number:03d}/learn") for number in (1, 2))
+    first, second = (stage(run, f"iter_{number:03d}/learn")["learner"] for number in (1, 2))
     kept = [each["credit"]["kept"] for each in (first, second)]
     assert (
         min(kept) > 12
@@ -59,7 +60,8 @@ def test_pairs_of_two_rounds_are_trained_on_and_the_schedule_holds(tiny: tuple[P
 
 def test_the_distance_to_the_source_is_measured_on_held_out_prompts(tiny: tuple[Path, str]) -> None:
     run, _ = tiny
-    rows = json.loads((run / "summary.json").read_text())["iterations"]
+    iterations = json.loads((run / "summary.json").read_text())["iterations"]
+    rows = [row["policies"]["learner"] for row in iterations]
     scenarios = Tales().scenarios("validation")[:16]
     entropy = -sum(scenario.data["logprob"] for scenario in scenarios) / 16
     for row in rows:
@@ -92,6 +94,36 @@ def test_every_pair_can_be_exported_and_read_again_as_prompts(tiny: tuple[Path, 
     assert replies == {row.real[-1].content for row in rows}
 
 
+STRICT = (
+    "{% for m in messages %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('in turns') }}"
+    "{% endif %}{{ m['content'] }}<end>{% endfor %}"
+)
+
+
+def test_a_row_that_the_template_refuses_is_told_before_the_first_request(
+    tiny: tuple[Path, str], tmp_path: Path
+) -> None:
+    """Two of forty chats have two users' messages in a row; the first is named by file and line."""
+    shutil.copytree(tiny[0] / "iter_000/base/model", tmp_path / "model")
+    (tmp_path / "model" / "chat_template.jinja").write_text(STRICT)
+    chats = []
+    for n in range(40):
+        asked = [{"role": "user", "content": f"king {n}"}] * (2 if n in (16, 30) else 1)
+        chats.append({"messages": [*asked, {"role": "assistant", "content": "cat"}]})
+    (tmp_path / "chats.jsonl").write_text("".join(json.dumps(chat) + "\n" for chat in chats))
+    words = [
+        "experiment=spin_tiny", *(word for word in SMALL if not word.startswith("model.")), "game=prompts",
+        "game.train=chats.jsonl", "metric=sampled.score", "model=hf", "model.path=model", "hydra.run.dir=run",
+    ]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "parley", *words], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "chats.jsonl, line 17: the model's chat template refuses this conversation (user, user)" in done.stderr
+    assert "(1 more chats are refused)" in done.stderr
+    assert not (tmp_path / "run/iter_001").exists() and not (tmp_path / "run/iter_000/eval").exists()
+
+
 def test_plain_chats_and_the_control_run_too(tmp_path: Path) -> None:
     chats = (
         [{"role": "user", "content": f"after {n}"}, {"role": "assistant", "content": str(n + 1)}] for n in range(120)
@@ -106,7 +138,7 @@ def test_plain_chats_and_the_control_run_too(tmp_path: Path) -> None:
         "iterations=1",
     ]
     parley(tmp_path, *words, "objective=sft", "hydra.run.dir=run")
-    learned = stage(tmp_path / "run", "iter_001/learn")
+    learned = stage(tmp_path / "run", "iter_001/learn")["learner"]
     assert learned["learn"]["utterances"] == learned["credit"]["kept"] == 24
-    first = json.loads((tmp_path / "run/summary.json").read_text())["iterations"][0]
+    first = json.loads((tmp_path / "run/summary.json").read_text())["iterations"][0]["policies"]["learner"]
     assert first["demonstrations"].keys() == {"logprob"}

@@ -8,30 +8,25 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich.console import Console
 
-from ...data.formats import messages, openai_chat, spag, spin_rows
+from ...data.episode import Episode
 from ...data.replay import replay as replayed
-from ...data.store import EpisodeStore
+from ...games.base import Game
 from ...models.adapter import merge as merged
 from ...report import transcript
-from ...run.config import ConfigError
-from ...run.directory import (
-    find_match,
-    kept_of,
-    rounds_of,
-    saved,
-)
+from ...run.directory import find_match, kept_of
+from ..stored import stored
 
 
 def show(config: DictConfig, out: Path, run: str, match: str) -> float | None:
-    """Prints one match of a run: both private views, retries, the result."""
-    game, episode = find_match(Path(run), match)
+    """Prints one match of a run: all private views, retries, the result."""
+    game, episode = _played(config, Path(run), match)
     Console().print(transcript.text(episode, replayed(game, episode).views, game.facts.metrics))
     return None
 
 
 def replay(config: DictConfig, out: Path, run: str, match: str) -> float | None:
     """Plays the stored replies of a match again and checks that the result is the same."""
-    game, episode = find_match(Path(run), match)
+    game, episode = _played(config, Path(run), match)
     replayed(game, episode)
     Console().print(
         f"{match}: {len(episode.turns)} turns replayed, the same requests and the same result "
@@ -40,31 +35,12 @@ def replay(config: DictConfig, out: Path, run: str, match: str) -> float | None:
     return None
 
 
-def export(config: DictConfig, out: Path, run: str) -> float | None:
-    """Writes the self-play of `run` as chats: `messages.jsonl` (with meta) and `openai.jsonl` (for a fine-tuning
-    service); matches of Taboo as SPAG's files, too, and replies whose real counterpart is known as SPIN's
-    (`spin.jsonl`)."""
-    game = instantiate(saved(Path(run)).game)
-    episodes = [
-        episode
-        for stage in rounds_of(Path(run))
-        for episode in EpisodeStore(Path(run) / stage, shard=None).read(ordered=True)
-    ]
-    logs = [
-        messages.log(episode, seat, view)
-        for episode in episodes
-        for seat, view in replayed(game, episode).views.items()
-        if seat in episode.result.returns  # services are nobody to learn from
-    ]
-    if not logs:
-        raise ConfigError(f"{run} has no finished round of self-play to export")
-    count = messages.write(out / "messages.jsonl", logs), openai_chat.write(out / "openai.jsonl", logs)
-    Console().print(f"{count[0]} logs in {out}/messages.jsonl, {count[1]} in {out}/openai.jsonl", soft_wrap=True)
-    for path in spag.export(out, game, episodes, config.seed):
-        Console().print(f"as SPAG's code reads it: {path}", soft_wrap=True)
-    if pairs := list(spin_rows.rows(episodes)):
-        Console().print(f"{spin_rows.write(out / 'spin.jsonl', pairs)} pairs in {out}/spin.jsonl", soft_wrap=True)
-    return None
+def _played(config: DictConfig, run: Path, match: str) -> tuple[Game, Episode]:
+    """A match, and the game that it was played in: a verdict's is the judge's."""
+    episode, verdict = find_match(run, match)
+    if verdict:
+        return instantiate(stored(run, config, "scorer")["scorer"]).game([]), episode
+    return instantiate(stored(run, config, "game")["game"]), episode
 
 
 def merge(config: DictConfig, out: Path, run: str, policy: str | None = None) -> float | None:

@@ -18,22 +18,23 @@ from ...run.directory import (
     all_snapshots,
     begun,
     measured,
-    saved,
 )
 from ...run.evaluation import Evaluation
 from ...run.harness import measure
 from ...run.loop import flattened
 from ...system import ranks
 from ...system.files import write_json, write_text
+from ..stored import stored
 
 
 @ranks.collective
 def tournament(config: DictConfig, out: Path, run: str) -> float | None:
-    """A tournament between all snapshots of `run` and the game's scripts, on the test split, in the game and with the
-    policies of that run."""
-    old = saved(Path(run))
-    for node in ("game", "backend", "model", *(("policies",) if "policies" in old else ())):
-        config[node] = old[node]
+    """A tournament between all snapshots of `run` and the game's scripts, on the test split, in the game, with the
+    policies and with the services of that run. `players` and `opponents` of this config go before the run's."""
+    nodes = stored(Path(run), config, "game", "backend", "model", "policies", "players", "opponents")
+    for node, value in nodes.items():
+        config[node] = {**value, **config[node]} if node in ("players", "opponents") else value
+    config.players.pop("opponent", None)  # here each plays each role in turn anyhow
     with running(config, out) as at_work:
         table = Evaluation(at_work).tournament(all_snapshots(Path(run)))
         ranks.shared(lambda: write_json(out / "tournament.json", table))

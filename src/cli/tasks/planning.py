@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.utils import get_class, instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 
 from ...learners.lightning import LightningLearner
@@ -23,6 +23,7 @@ from ...run.forecast import Forecast, architecture, forecast, real, refusal, sta
 from ...run.forecast import table as memory_table
 from ...run.loop import Loop
 from ...run.run import Run
+from ..stored import stored
 
 
 def plan(config: DictConfig, out: Path, run: str | None) -> float | None:
@@ -53,10 +54,11 @@ def _forecast(config: DictConfig, run: str | None) -> tuple[LightningLearner, Fo
     learner: Any
     snapshot = None
     if run is not None:
-        old = saved(Path(run))
-        for node in ("game", "backend", "model", "data", "seed"):
-            config[node] = old[node]
-        OmegaConf.update(config, "imitate", old.imitate)
+        taken = ("game", "backend", "model", "data", "imitate")
+        nodes = stored(Path(run), config, *taken)
+        for node in taken:
+            config[node] = nodes.get(node)
+        config.seed = saved(Path(run)).seed
         number = max(history(Path(run), "play"), default=0)
         if not number:
             raise ConfigError(f"{run} has no finished round of self-play to plan with")

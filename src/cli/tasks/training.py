@@ -105,25 +105,30 @@ def play(config: DictConfig, out: Path, run: str | None) -> float | None:
 
 
 @ranks.collective
-def learn(config: DictConfig, out: Path, run: str) -> float | None:
-    """One round of learning, from the newest round that is stored in `run`."""
-    number = max(history(Path(run), "play"), default=0)
-    if not number:
+def learn(config: DictConfig, out: Path, run: str | None) -> float | None:
+    """One round of learning, from the newest round that is stored in `run`; without a run, from what the data option
+    holds."""
+    number = max(history(Path(run), "play"), default=0) if run else 0
+    if run and not number:
         raise ConfigError(f"{run} has no finished round of self-play: make one with task=play")
     with running(config, out) as at_work:
-        loop, source = Loop(at_work), Run(at_work.parts, Path(run), at_work.progress)
-        made = loop.iteration(number, [played_by(Path(run), number)], source)
+        loop = Loop(at_work)
+        if run:
+            source = Run(at_work.parts, Path(run), at_work.progress)
+            made = loop.iteration(number, [played_by(Path(run), number)], source)
+        else:
+            made = loop.start.offline()
     _told(made)
     return None
 
 
 @ranks.collective
 def offline(config: DictConfig, out: Path) -> float | None:
-    """Learning from the rewards of stored data, without a match: the model as it comes, and the data option's
-    samples."""
+    """Learning from stored data, without a match: the model as it comes, and the data option's rewards, pairs or
+    logs."""
     with running(config, out) as run:
         made = Loop(run).start.offline()
-    Console().print(f"snapshot {made.version}: {made.path}", soft_wrap=True)
+    _told(made)
     return None
 
 

@@ -24,7 +24,7 @@ from ...games.base import Game, Message, Reply
 from ...games.deal.contexts import Context, Triple
 from ...games.deal.scoring import ROLES
 from ...games.deal.scripts import spell
-from ...system.files import InputError
+from ...system.files import InputError, read_lines
 
 NO_DEAL = ("<disagree>", "<no_agreement>", "<disconnect>")
 
@@ -89,16 +89,15 @@ def relabelled(dialogue: Dialogue, order: Triple) -> Dialogue:
 
 
 def read(path: str | Path) -> Iterator[Dialogue]:
-    """The dialogues of a file, one for each line. ValueError names the file and the line that is torn or foreign."""
-    with open(path, "rb") as file:
-        number = 0
-        for number, line in enumerate(file, 1):
-            try:
-                yield parse(line.decode("utf-8"))
-            except ValueError as error:
-                raise InputError(f"{path}, line {number}: {error}") from None
+    """The dialogues of a file, one for each line. InputError names the file and the line that is torn or foreign."""
+    number = 0
+    for number, line in read_lines(path):
+        try:
+            yield parse(line)
+        except ValueError as error:
+            raise InputError(f"{path}, line {number}: {error}") from None
     if not number:
-        raise ValueError(f"{path} is empty, expected one dialogue in each line")
+        raise InputError(f"{path} is empty, expected one dialogue in each line")
 
 
 def parse(line: str) -> Dialogue:

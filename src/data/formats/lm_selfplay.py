@@ -6,7 +6,6 @@ and `NNN_p1.json` (each player's clean chat). NNN keeps three digits only, so ga
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +13,12 @@ from typing import Any
 
 from ...games.base import Json, Message
 from ...games.chats import read_messages
-from .messages import Log, Meta
+from ...system.files import InputError, read_json
+from .messages import Log
 
 ITEMS = ("book", "hat", "ball")
 ABORT = "[ABORT]"
+MOST = 20  # items of a kind, and what one of them is worth: theirs have at most 4 and 10
 
 Items = tuple[int, int, int]  # books, hats, balls
 
@@ -48,8 +49,17 @@ class Record:
 
     def log(self, player: int) -> Log:
         """The chat of player 0 or 1. An `[ABORT]`, which their trainer could take for speech, is marked as rejected."""
-        scenario = "/".join(",".join(map(str, items)) for items in (self.counts, *self.values))
-        meta = Meta("deal", scenario, f"p{player}", "", self.outcome, self.name, float(self.scores[player]))
+        meta: dict[str, Json] = {
+            "game": "deal",
+            "scenario": "/".join(",".join(map(str, items)) for items in (self.counts, *self.values)),
+            "role": f"p{player}",
+            "outcome": self.outcome,
+            "match": self.name,
+            "payoff": float(self.scores[player]),
+            "agreement_rate": float(self.is_valid_deal),
+            "messages": float(self.message_count),
+            "tokens": float(self.token_count),
+        }
         chat = self.chats[player]
         aborted = (
             index for index, message in enumerate(chat) if message.role == "assistant" and ABORT in message.content
@@ -58,11 +68,11 @@ class Record:
 
 
 def read(folder: Path) -> Iterator[Record]:
-    """All games of a folder in the order of their names. ValueError names the file that is missing or wrong, and
+    """All games of a folder in the order of their names. InputError names the file that is missing or wrong, and
     how."""
     found = sorted((folder / "results").glob("*.json"))
     if not found:
-        raise ValueError(
+        raise InputError(
             f"{folder}: no results/*.json; expected a folder of lm-selfplay logs, with results/ and json_logs/"
         )
     for path in found:
@@ -70,11 +80,11 @@ def read(folder: Path) -> Iterator[Record]:
 
 
 def _record(path: Path, logs: Path) -> Record:
-    data = _load(path)
-    if not isinstance(data, dict):
-        raise ValueError(f"{path}: expected an object, got {type(data).__name__}")
+    data = read_json(path)
     chats = tuple(_chat(logs / f"{path.stem}_p{player}.json") for player in (0, 1))
     try:
+        if not isinstance(data, dict):
+            raise ValueError(f"expected an object, got {type(data).__name__}")
         return Record(
             name=path.stem,
             counts=_items(data, "counts"),
@@ -87,24 +97,18 @@ def _record(path: Path, logs: Path) -> Record:
             chats=(chats[0], chats[1]),
         )
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
+        raise InputError(f"{path}: {error}") from None
 
 
 def _chat(path: Path) -> tuple[Message, ...]:
-    data = _load(path)
     try:
-        return read_messages(data)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from None
-
-
-def _load(path: Path) -> Json:
-    try:
-        return json.loads(path.read_bytes())
+        return read_messages(read_json(path))
     except FileNotFoundError:
-        raise ValueError(f"{path}: missing; every game of results/ needs both players' logs in json_logs/") from None
+        raise InputError(f"{path}: missing; every game of results/ needs both players' logs in json_logs/") from None
+    except InputError:
+        raise
     except ValueError as error:
-        raise ValueError(f"{path}: not JSON ({error})") from None
+        raise InputError(f"{path}: {error}") from None
 
 
 def _field(data: dict[str, Any], key: str, kind: type) -> Any:
@@ -116,13 +120,16 @@ def _field(data: dict[str, Any], key: str, kind: type) -> Any:
 
 def _number(data: dict[str, Any], key: str) -> int:
     number: int = _field(data, key, int)
+    if abs(number) > 1_000_000:
+        raise ValueError(f"{key} is no number that a game has")
     return number
 
 
 def _items(data: dict[str, Any], key: str) -> Items:
     items = _field(data, key, dict)
-    if set(items) != set(ITEMS) or not all(type(value) is int for value in items.values()):
-        raise ValueError(f"{key} is {items!r}, expected a whole number for each of {', '.join(ITEMS)}")
+    if set(items) != set(ITEMS) or not all(type(value) is int and 0 <= value <= MOST for value in items.values()):
+        wanted = f"a whole number from 0 to {MOST} for each of {', '.join(ITEMS)}"
+        raise ValueError(f"{key} is {str(items)[:80]}, expected {wanted}")
     return items["book"], items["hat"], items["ball"]
 
 

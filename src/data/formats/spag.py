@@ -11,7 +11,6 @@ untrusted: whatever is wrong is reported with the file and the entry's number.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,10 +24,11 @@ from ...games.taboo.judges import JUDGES, Ruling, ruling
 from ...games.taboo.layouts import Draw, training_text
 from ...games.taboo.prompts import Brief
 from ...games.taboo.scoring import ROLES
-from ...system.files import InputError, write_json
+from ...system.files import InputError, read_json, write_json
 from ...system.seeds import rng
 from ..episode import Episode
 from ..sample import Demonstration, Sample, decayed
+from .skipping import skipped
 
 T = TypeVar("T")
 
@@ -65,12 +65,14 @@ class Row:
     type: str = ""
 
     def demonstration(self, name: str) -> Demonstration:
-        """The row as a chat: the query is the user's, the target the assistant's."""
-        return Demonstration(name, (Message("user", self.query), Message("assistant", self.target)), (0.0, 1.0))
+        """The row as a chat: the query is the user's, the target the assistant's, with the row's weight."""
+        chat = (Message("user", self.query), Message("assistant", self.target))
+        return Demonstration(name, chat, (0.0, self.weight))
 
     def sample(self, name: str, render: Callable[[Demonstration], Sample]) -> Sample:
         """The row as something to train on, with its reward, weight and kind; `render` makes tokens of a chat."""
-        made, kind = render(self.demonstration(name)), "sft" if self.type == "sft" else "act"
+        made = render(replace(self, weight=1.0).demonstration(name))
+        kind = "sft" if self.type == "sft" else "act"
         said = (replace(each, reward=self.reward, weight=self.weight, kind=kind) for each in made.utterances)
         return replace(made, utterances=tuple(said))
 
@@ -94,8 +96,8 @@ def rows(games: Sequence[Played], chance: Random, judge: str = "legacy", gamma: 
     draws.
 
     With n utterances of the winner, the j-th has the reward gamma^(n-j) (1 - gamma) / (1 - gamma^n); the weight is
-    N / (2 N_role) for N games that somebody won, N_role of them in this role. Losers, ties and rule breaks have no
-    rows.
+    N / (2 N_role) for N games that somebody won, N_role of them in this role. Losers, ties, rule breaks and empty
+    utterances have no rows.
     """
     endings = [game.ending(judge) for game in games]
     wins = Counter(ruled for ruled, _ in endings if ruled in ROLES)
@@ -105,10 +107,9 @@ def rows(games: Sequence[Played], chance: Random, judge: str = "legacy", gamma: 
             continue
         own = range(ROLES.index(winner), length, 2)
         for place, reward in zip(own, decayed(len(own), gamma), strict=True):
-            query = _query(game, winner, place, chance)
-            found.append(
-                Row(query, game.said[place].strip(), reward, wins.total() / (2 * wins[winner]), winner, "play")
-            )
+            query, target = _query(game, winner, place, chance), game.said[place].strip()
+            if target:
+                found.append(Row(query, target, reward, wins.total() / (2 * wins[winner]), winner, "play"))
     return found
 
 
@@ -119,19 +120,19 @@ def _query(game: Played, seat: str, place: int, chance: Random) -> str:
     )
 
 
-def export(out: Path, game: Game, episodes: Iterable[Episode], seed: int) -> list[Path]:
-    """Writes matches of Taboo as their two files, rows by the judge that ended the matches; of any other game
-    nothing."""
+def export(out: Path, game: Game, episodes: Iterable[Episode], player: str, seed: int) -> list[Path]:
+    """Writes matches of Taboo as their two files, rows by the judge that ended the matches; of any other game nothing.
+
+    Their code trains on every winner, so matches that somebody else than `player` won are left out.
+    """
     if not isinstance(game, Taboo):
         return []
-    games = [played(episode, game.turns) for episode in episodes]
+    games = [(each, played(each, game.turns)) for each in episodes]
+    own = [told for each, told in games if each.players.get(told.ending(game.judge)[0] or "", player) == player]
     paths = [out / "spag_episodes.json", out / "spag_rows.json"]
-    write_episodes(paths[0], games)
-    write_rows(paths[1], rows(games, rng(seed, "export"), game.judge))
+    write_episodes(paths[0], own)
+    write_rows(paths[1], rows(own, rng(seed, "export"), game.judge))
     return paths
-
-
-# --- as data ----------------------------------------------------------------------------------------------------------
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
@@ -148,8 +149,16 @@ def write_episodes(path: Path, games: Iterable[Played]) -> int:
 
 
 def read_rows(path: str | Path) -> list[Row]:
-    """The rows of a training file, or of an Alpaca file; InputError names the entry that is none."""
-    return list(_entries(path, _row))
+    """The rows of a training file, or of an Alpaca file; InputError names the entry that is none.
+
+    Rows with an empty answer, which the original writes too, are left out, with a warning that counts them.
+    """
+    every = list(_entries(path, _row))
+    found = [row for row in every if row.target.strip()]
+    skipped(path, len(every) - len(found), len(every))
+    if not found:
+        raise InputError(f"{path}: every answer is empty")
+    return found
 
 
 def write_rows(path: Path, found: Iterable[Row]) -> int:
@@ -173,10 +182,8 @@ def _entries(path: str | Path, parse: Callable[[Mapping[str, Any]], T]) -> Itera
 
 
 def load(path: str | Path) -> list[Json]:
-    try:
-        data = json.loads(Path(path).read_bytes())
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error}), expected one list of episodes or of rows") from None
+    """The entries of a file, which is one JSON list. InputError for any other."""
+    data = read_json(path)
     if not isinstance(data, list) or not data:
         raise InputError(f"{path}: expected one list of episodes or of rows, with at least one entry")
     return data
@@ -219,8 +226,8 @@ ALPACA = (
 
 def _alpaca(entry: Mapping[str, Any]) -> Row:
     told, more, answer = (entry.get(key, "") for key in ("instruction", "input", "output"))
-    if not all(isinstance(each, str) for each in (told, more, answer)) or not told or not answer:
-        raise ValueError("no Alpaca row, expected texts instruction, input (may be empty) and output")
+    if not all(isinstance(each, str) for each in (told, more, answer)) or not told:
+        raise ValueError("no Alpaca row, expected texts instruction, input and output (the last two may be empty)")
     extra = (", paired with an input that provides further context", f"\n\n### Input:\n{more}") if more else ("", "")
     return Row(ALPACA.format(more=extra[0], instruction=told, input=extra[1]), answer, type="sft")
 
@@ -231,7 +238,7 @@ def _row(entry: Mapping[str, Any]) -> Row:
     query, target = _either(entry, "query", "prompt"), _either(entry, "target", "answer")
     if query is None and target is None and isinstance(entry.get("text"), list) and entry["text"]:
         query, target = _best(entry)
-    if not isinstance(query, str) or not isinstance(target, str) or not target:
+    if not isinstance(query, str) or not isinstance(target, str):
         raise ValueError("no row, expected the texts query (or prompt) and target (or answer)")
     numbers = [entry.get(key, 1.0) for key in ("reward", "weight")]
     if not all(isinstance(each, int | float) and not isinstance(each, bool) and abs(each) < 1e6 for each in numbers):
@@ -249,7 +256,9 @@ def _either(entry: Mapping[str, Any], *names: str) -> Any:
 def _best(entry: Mapping[str, Any]) -> tuple[Any, Any]:
     """Query and target of a row with several `text`s, each both at once: the one with the highest of `scores`."""
     scores = entry.get("scores", [0.0] * len(entry["text"]))
-    if not isinstance(scores, list) or len(scores) != len(entry["text"]):
+    if not isinstance(scores, list) or not all(type(score) in (int, float) for score in scores):
+        raise ValueError(f"scores are {str(scores)[:60]}, expected a list of numbers")
+    if len(scores) != len(entry["text"]):
         raise ValueError("scores and text differ in length")
     best = entry["text"][max(range(len(scores)), key=lambda at: scores[at])]
     parts = best.split("<sep>") if isinstance(best, str) else []

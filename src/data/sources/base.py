@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
-from ...games.base import Game
+from ...games.base import Game, Message
+from ..episode import Episode
 from ..sample import Demonstration, Sample
 
 
@@ -23,3 +24,11 @@ class Rewarded(Protocol):
 
     def samples(self, render: Callable[[Demonstration], Sample]) -> list[Sample]:
         """The texts as samples; `render` makes tokens of a chat."""
+
+
+@runtime_checkable
+class Imported(Protocol):
+    """A data source whose chats are logs of matches that were played elsewhere, for credit to choose from."""
+
+    def matches(self, player: str) -> Iterable[tuple[Episode, Mapping[str, Sequence[Message]]]]:
+        """The matches, as if `player` had played every seat, and the view of each seat."""

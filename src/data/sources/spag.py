@@ -85,11 +85,14 @@ def winners(game: Taboo, each: Played, length: int, winner: str, name: str) -> I
             continue
         request = view.ask(observation={})
         if messages and request.messages[: len(messages)] != messages:
-            yield _imitated(f"{name}/{number:02d}", messages)
+            yield from _imitated(f"{name}/{number:02d}", messages)
         messages = (*request.messages, Message("assistant", text.strip(), request.id))
         view.hear(Reply(request.id, text.strip()))
-    yield _imitated(name, messages)
+    yield from _imitated(name, messages)
 
 
-def _imitated(name: str, messages: tuple[Message, ...]) -> Demonstration:
-    return Demonstration(name, messages, tuple(float(message.role == "assistant") for message in messages))
+def _imitated(name: str, messages: tuple[Message, ...]) -> Iterator[Demonstration]:
+    """A chat in which every reply that is not empty is imitated; none where all are empty."""
+    weights = tuple(float(message.role == "assistant" and message.content != "") for message in messages)
+    if any(weights):
+        yield Demonstration(name, messages, weights)

@@ -14,6 +14,7 @@ from itertools import product
 from pathlib import Path
 from typing import TypeAlias
 
+from ...system.files import InputError, read_text
 from ..base import Scenario
 
 ITEMS = ("books", "hats", "balls")
@@ -110,18 +111,18 @@ def read(path: str | Path) -> list[Context]:
     """The contexts of a file like the published `selfplay.txt`, as (player 0 opens) in the file's order.
 
     Lines 2i and 2i+1 are the two players' views of one context: six integers, count and value of each item.
-    ValueError names the file and the line that is wrong.
+    InputError names the file and the line that is wrong.
     """
-    lines = Path(path).read_text(encoding="utf-8").splitlines()
+    lines = read_text(path).splitlines()
     if not lines or len(lines) % 2:
-        raise ValueError(f"{path}: {len(lines)} lines, expected an even number: two for each context, one a player")
+        raise InputError(f"{path}: {len(lines)} lines, expected an even number: two for each context, one a player")
     views = [_view(path, number, line) for number, line in enumerate(lines, 1)]
     contexts = []
     for number, ((counts, first), (again, second)) in enumerate(zip(views[::2], views[1::2], strict=True)):
         context = Context(counts, (first, second))
         fault = context.fault() if counts == again else f"counts are {list(again)}, on the line before {list(counts)}"
         if fault:
-            raise ValueError(f"{path}, line {2 * number + 2}: {fault}")
+            raise InputError(f"{path}, line {2 * number + 2}: {fault}")
         contexts.append(context)
     return contexts
 
@@ -129,7 +130,7 @@ def read(path: str | Path) -> list[Context]:
 def _view(path: str | Path, number: int, line: str) -> tuple[Triple, Triple]:
     words = line.split()
     if len(words) != 6 or not all(word.isascii() and word.isdigit() and len(word) < 4 for word in words):
-        raise ValueError(
+        raise InputError(
             f"{path}, line {number}: {line[:60]!r}, expected six integers: count and value of books, hats, balls"
         )
     numbers = [int(word) for word in words]

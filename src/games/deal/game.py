@@ -51,7 +51,7 @@ class Deal:
     """The game. All contexts are made here, unless `contexts` names a file like the published selfplay.txt.
 
     payoff      self (own points), coop (both players' points), comp (own less the other's), or lambda in [-1, 1]
-    prompt      compact (few words, for tiny models), full (instructions), published (the published sections)
+    prompt      compact (few words, for tiny models), full (instructions), published (what the original tells)
     counts      all 28 count vectors, or the 20 of the published file
     contexts    path of a file of contexts; both openers of each are played
     retries     retry requests that an illegal reply is given before the match is aborted

@@ -1,13 +1,14 @@
 """What the seats are told, in three forms of the same facts.
 
 `compact` is for tiny models: every text is a few words set apart by blanks. `full` is a plain instruction for models
-that can read. `published` keeps the sections and the order of lm-selfplay's prompts, in our words and without the
-pasted second copy that corrupted one of them.
+that can read. `published` tells what lm-selfplay's prompts tell, section by section, in our words; docs/deal.md has a
+table of what differs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from ..base import Options
@@ -97,11 +98,48 @@ class Full:
 class Published(Full):
     """The sections of lm-selfplay's prompts, [END] included."""
 
+    proposed = (
+        "Your partner has made a proposal. Now you have to make yours. If you have talked about who gets what, propose "
+        "just that: the two proposals should complement each other."
+    )
     options = Options(max_tokens=200)
 
-    def system(self, counts: Triple, values: Triple) -> str:
-        return PUBLISHED.format(aim=self.aim, table=table(counts), worth=worth(values))
+    def __init__(self, weight: float) -> None:
+        super().__init__(weight)
+        self.spirit = SPIRITS.get(weight, Spirit("Aim for a division that both of you accept."))
 
+    def system(self, counts: Triple, values: Triple) -> str:
+        spirit = self.spirit
+        return PUBLISHED.format(
+            aim=self.aim, skill=spirit.skill, also=spirit.also, advice=spirit.advice, table=table(counts),
+            worth=worth(values),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Spirit:
+    """What a published prompt adds to its objective: the `advice` of how to talk, what the player is skilled in, and a
+    sentence `also` on the partner's points."""
+
+    advice: str
+    skill: str = "negotiation"
+    also: str = ""
+
+
+SPIRITS: Mapping[float, Spirit] = {
+    0.0: Spirit(
+        "Aim for a fair division, and push back where your partner's suggestions would leave you with too few points."
+    ),
+    1.0: Spirit(
+        "Aim for as many points as possible for both of you.",
+        "cooperation",
+        " The more points your partner has, the better.",
+    ),
+    -1.0: Spirit(
+        "Aim for a division that holds and gives you the largest possible lead.",
+        also=" The fewer points your partner has, the better: you may be aggressive, and turn suggestions down.",
+    ),
+}
 
 FORMS: Mapping[str, Callable[[float], Form]] = {"compact": Compact, "full": Full, "published": Published}
 
@@ -148,33 +186,37 @@ Your values: {worth}. You do not know your partner's values.
 Begin each reply with [message] or [propose] and write nothing else."""
 
 PUBLISHED = """\
-You are a skilled negotiator in a game for two players. There are books, hats and balls to be shared out between you \
-and your partner. Each of you has private point values for the items, and all items together are worth 10 points to \
-each of you.
+You are an expert in {skill}, and you are about to play a game with another player. You and your partner share out \
+some books, hats and balls. Each item is worth points to you; what it is worth to your partner you do not know. You \
+will be told how many items of each kind there are, and your own private values. Your goal is to {aim}.{also}
 
-Your goal is to {aim}.
+In each turn you can either send a message to your partner or hand in a private proposal of how to divide the items. \
+Your partner does the same, and neither of you sees the other's proposal. {advice} If the two proposals together are \
+not exactly the items on the table, both players score 0.
 
-In each turn you can either send a message to your partner or make a private proposal. Once one player has made a \
-proposal, the other player must make one as well, without having seen the first. If the two proposals do not fit \
-together, because an item is claimed twice or by nobody, both players score 0.
+A message is written like this:
+[message] Your text.
 
-To send a message, write [message] followed by your text:
-[message] Hello, which of the items do you like best? [END]
+A proposal is written like this:
+[propose] (x books, y hats, z balls)
 
-To propose, write [propose] followed by the numbers of items that you want for yourself. If there are 3 books, 2 hats \
-and 1 balls and you have agreed to take all the books and one hat, write
-[propose] (3 books, 1 hats, 0 balls) [END]
-and your partner has to write
-[propose] (0 books, 1 hats, 1 balls) [END]
+Here x, y and z are how many of each you want for yourself, in whole numbers: an item cannot be split. If you want 1 \
+book, 2 hats and no ball, write
+[propose] (1 books, 2 hats, 0 balls)
 
-Every item must go to somebody: between you, claim all of the books, hats and balls.
+Do not leave an item unclaimed when you talk: your proposal and your partner's have to add up to all the items. To \
+that proposal your partner would have to write the one that complements it. With 3 books, 2 hats and 1 ball on the \
+table that is
+[propose] (2 books, 0 hats, 1 balls)
 
-Every reply must begin with [message] or [propose], and must contain only one of them.
+Every reply must begin with [message] or [propose]. Proposals are final, so make sure that both of you agree on who \
+takes which item before you end the talk with one.
+
 Every reply must end with [END].
 
-This is the game that you play now.
+Now divide what is on the table between yourself and your partner. Talk openly, and propose only after a few messages.
 On the table: {table}.
 Your values: {worth}.
 Your partner's values are not known to you.
 
-Remember: your goal is to {aim}."""
+Remember: your goal is to {aim}, and your partner has to agree to the deal."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
 from ...system.files import InputError, digest, read_jsonl
-from ..base import Facts, GeneratorMatch, Json, Match, Reply, Request, Result, Scenario, Script, Turns
+from ..base import Facts, GeneratorMatch, Json, Match, Message, Reply, Request, Result, Scenario, Script, Turns
 from ..chats import read_messages, write_messages
 from ..splits import SPLITS, belongs, fine, shuffled
 
@@ -64,11 +64,23 @@ class Prompts:
             raise InputError(
                 f"validation and test are {validation} and {test}, expected files, or shares that leave some of train"
             )
+        if exchange not in ("last", "first"):
+            raise InputError(f"exchange is {exchange!r}, expected last or first")
+        if limit is not None and limit < 1:
+            raise InputError(f"limit is {limit}, expected at least 1 chat, or null for all")
         self.exchange, self.limit, self.split_seed = exchange, limit, split_seed
 
     def scenarios(self, split: str) -> Sequence[Scenario]:
         """The chats of a split, shuffled."""
         return self._splits[split]
+
+    def given(self) -> Iterator[tuple[str, tuple[Message, ...]]]:
+        """Every prompt that is played, with the file and line that it was read from."""
+        played = {scenario.id for found in self._splits.values() for scenario in found}
+        for rows in self._rows.values():
+            for place, scenario in rows:
+                if scenario.id in played:
+                    yield place, read_messages(list(scenario.data["messages"]))
 
     def match(self, scenario: Scenario, seed: int) -> Match:
         """A new match; nothing in it is left to chance."""
@@ -79,12 +91,19 @@ class Prompts:
         return {}
 
     @cached_property
+    def _rows(self) -> Mapping[str, Sequence[tuple[str, Scenario]]]:
+        """The chats of each file, with where they stand."""
+        return {
+            split: [(f"{path}, line {number}", each) for number, each in enumerate(read_jsonl(path, self._read), 1)]
+            for split, path in self.files.items()
+        }
+
+    @cached_property
     def _splits(self) -> Mapping[str, Sequence[Scenario]]:
-        read = {split: list(read_jsonl(path, self._read)) for split, path in self.files.items()}
         splits: dict[str, dict[str, Scenario]] = {split: {} for split in SPLITS}
         for split in ("test", "validation", "train"):  # what is held out stays held out
             held = {scenario.cluster for other in splits.values() for scenario in other.values()}
-            for scenario in read.get(split, ()):
+            for _, scenario in self._rows.get(split, ()):
                 if scenario.cluster not in held:
                     splits[self._place(scenario.cluster) if split == "train" else split][scenario.id] = scenario
         if empty := [split for split, found in splits.items() if not found]:

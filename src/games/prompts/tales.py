@@ -16,6 +16,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 
+from ...system.files import InputError
 from ...system.seeds import derive, rng
 from ..base import Facts, Match, Scenario, Script
 from ..splits import fine, split
@@ -60,6 +61,8 @@ class Tales:
     )  # fmt: skip
 
     def __init__(self, seed: int = 0, skew: float = 3.0) -> None:
+        if not 0 <= skew <= 100:
+            raise InputError(f"skew is {skew}, expected a number from 0 (even choices) to 100")
         self.seed = seed
         self.grammar = Grammar(dict(rules(seed, skew)))
 

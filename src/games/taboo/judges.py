@@ -159,7 +159,7 @@ class Legacy:
         if not word.strip():
             raise ValueError("the word of a match is empty, expected at least one letter")
         plain = word.lower()
-        forms = [plain, plain + "ing", plain + "ed", published_plural(word).lower()]
+        forms = [plain, plain + "ing", plain + "ed", published_plural(word)]
         self._forms = _shortest((plain, forms[3])) if plain != forms[3] else (plain,)
         wrapped = forms + [f"{quote}{form}{quote}" for quote in "\"'`" for form in forms]
         try:

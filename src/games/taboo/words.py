@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
 
+from ...system.files import InputError, read_text
 from ..base import Scenario
 from ..splits import fine
 from ..splits import split as splits_of
@@ -44,12 +45,12 @@ def top(count: int) -> Sequence[str]:
 
 def read(path: str | Path) -> list[str]:
     """The words of a file, one a line, in its order; blank lines and words that differ only in case from an earlier one
-    are left out. ValueError names a line that is too long or not printable."""
+    are left out. InputError names a line that is too long or not printable."""
     found: dict[str, str] = {}
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         word = " ".join(line.split())
         if len(word) > LONGEST or not word.isprintable():
-            raise ValueError(
+            raise InputError(
                 f"{path}, line {number}: {line[:80]!r}, expected one word of at most {LONGEST} printable characters"
             )
         if word:

@@ -1,0 +1,161 @@
+"""Conversations in the layouts that others write, one row for each chat or pair: the one reader of all of them.
+
+    messages    {"messages": [{"role", "content"}, …], "meta": {…}}; parley's exports, playpen's rows and OpenAI's
+                fine-tuning files (`weight` 0: not imitated) are such rows
+    trl         {"messages"}, {"prompt", "completion"}, or a pair {"prompt", "chosen", "rejected"}; each a text or
+                messages, and the prompt of a pair may stand in both of its sides
+    sharegpt    {"conversations": [{"from": "human" | "gpt" | "system", "value"}, …]}
+    spin        a pair {"real": […], "generated": […]}
+    lm_selfplay a folder of its logs, two chats for each game
+
+A file is JSON lines, one JSON list (read whole), or parquet; a folder is all such files in it, by name. What a row says
+besides is its meta. Files are untrusted: whatever is wrong is reported with the file and the row's number.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from ...games.base import Json, Message
+from ...games.chats import read_messages
+from ...system.files import REFUSED, InputError, parse_line, read_json, read_lines, reason
+from . import lm_selfplay
+from .messages import Log, from_json, meta_of
+from .spin_rows import Row
+
+Format: TypeAlias = Literal["auto", "messages", "parley", "playpen", "openai", "trl", "sharegpt", "spin", "lm_selfplay"]
+SUFFIXES = (".json", ".jsonl", ".parquet")
+SPEAKERS = {
+    "human": "user", "user": "user", "gpt": "assistant", "chatgpt": "assistant", "assistant": "assistant",
+    "model": "assistant", "system": "system",
+}  # fmt: skip
+
+
+def read(path: str | Path, format: Format = "auto") -> Iterator[tuple[str, Log]]:
+    """(id, log) of each row, in order; an id is the file's name and the row's number. InputError names file and row.
+
+    Rows of JSON lines and parquet pass through memory one at a time.
+    """
+    path = Path(path)
+    if format == "lm_selfplay" or (format == "auto" and (path / "results").is_dir()):
+        for record in lm_selfplay.read(path):
+            yield from ((f"{record.name}/p{player}", record.log(player)) for player in (0, 1))
+        return
+    for file in files(path):
+        for number, log in _rows(file, partial(_row, ROWS[format])):
+            yield f"{file.stem}/{number:06d}", log
+
+
+def files(path: Path) -> list[Path]:
+    """The files of rows at `path`: itself, or those in the folder, by name. InputError where there is none."""
+    if not path.is_dir():
+        return [path]
+    if found := sorted(each for each in path.iterdir() if each.suffix in SUFFIXES and not each.name.startswith(".")):
+        return found
+    raise InputError(f"{path}: no file of rows in this folder, expected names that end in {', '.join(SUFFIXES)}")
+
+
+def _rows(path: Path, parse: Callable[[Any], Log]) -> Iterator[tuple[int, Log]]:
+    if path.suffix == ".parquet":
+        yield from _counted(path, _parquet(path), parse)
+        return
+    begin = next((line.strip() for _, line in read_lines(path) if line.strip()), "")
+    if not begin:
+        raise InputError(f"{path}: empty, expected one row in each line")
+    if begin.startswith("["):
+        yield from _counted(path, read_json(path), parse)
+        return
+    for number, line in read_lines(path):
+        if line.strip():
+            yield number, parse_line(line, path, number, parse)
+
+
+def _counted(path: Path, rows: Iterable[Any], parse: Callable[[Any], Log]) -> Iterator[tuple[int, Log]]:
+    for number, row in enumerate(rows, 1):
+        try:
+            yield number, parse(row)
+        except REFUSED as error:
+            raise InputError(f"{path}, row {number}: {reason(error)}") from None
+
+
+def _parquet(path: Path) -> Iterator[Json]:
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError:
+        raise InputError(f"{path}: reading parquet needs pyarrow: pip install pyarrow") from None
+    try:
+        for batch in parquet.ParquetFile(path).iter_batches(batch_size=256):
+            yield from (json.loads(json.dumps(row, default=str)) for row in batch.to_pylist())
+    except (ArrowException, OSError) as error:
+        raise InputError(f"{path}: not parquet ({error})") from None
+
+
+# --- one row ---
+
+
+def _row(parse: Callable[[Any], Log], row: Any) -> Log:
+    if not isinstance(row, dict):
+        raise ValueError(f"expected an object, got {type(row).__name__}")
+    return parse(row)
+
+
+def _any(row: Mapping[str, Any]) -> Log:
+    """A row of any layout, by its keys."""
+    for key, parse in KEYS.items():
+        if key in row:
+            return parse(row)
+    raise ValueError(f"no layout that is known: none of the keys {', '.join(KEYS)}, but {', '.join(row) or 'none'}")
+
+
+def _trl(row: Mapping[str, Any]) -> Log:
+    if "messages" in row:
+        return from_json(row)
+    meta = meta_of(row, "prompt", "completion", "chosen", "rejected")
+    prompt = _side(row["prompt"], "user") if "prompt" in row else ()
+    if "completion" in row:
+        return Log((*prompt, *_side(row["completion"], "assistant")), meta)
+    chosen, rejected = (_side(row[key], "assistant") for key in ("chosen", "rejected"))
+    if prompt and chosen[: len(prompt)] != prompt:
+        chosen, rejected = (*prompt, *chosen), (*prompt, *rejected)
+    return _pair(chosen, rejected, meta)
+
+
+def _side(data: Json, role: Literal["user", "assistant"]) -> tuple[Message, ...]:
+    """A part of a row of TRL's: a text, which `role` says, or messages."""
+    return (Message(role, data),) if isinstance(data, str) else read_messages(data)
+
+
+def _pair(real: tuple[Message, ...], generated: tuple[Message, ...], meta: Mapping[str, Json]) -> Log:
+    """A pair; what comes after the first message that differs is left out where both sides go on."""
+    differ = next((at for at, (one, other) in enumerate(zip(real, generated, strict=False)) if one != other), -1)
+    row = Row(real[: differ + 1], generated[: differ + 1]) if differ >= 0 else Row(real, generated)
+    return Log(row.real, meta, generated=row.generated)
+
+
+def _sharegpt(row: Mapping[str, Any]) -> Log:
+    turns = row["conversations"]
+    if not isinstance(turns, list) or not all(isinstance(turn, dict) for turn in turns):
+        raise ValueError('"conversations" must be a list of {"from", "value"} objects')
+    who = [(turn.get("from"), turn.get("value")) for turn in turns]
+    said: Json = [{"role": SPEAKERS.get(str(speaker), speaker), "content": text} for speaker, text in who]
+    if isinstance(row.get("system"), str) and row["system"]:
+        said = [{"role": "system", "content": row["system"]}, *said]
+    return Log(read_messages(said), meta_of(row, "conversations", "system"))
+
+
+def _spin(row: Mapping[str, Any]) -> Log:
+    pair = Row(read_messages(row["real"]), read_messages(row["generated"]))
+    return Log(pair.real, meta_of(row, "real", "generated"), generated=pair.generated)
+
+
+KEYS: Mapping[str, Callable[[Any], Log]] = {
+    "messages": from_json, "conversations": _sharegpt, "real": _spin, "chosen": _trl, "completion": _trl,
+}  # fmt: skip
+ROWS: Mapping[str, Callable[[Any], Log]] = {
+    "auto": _any, "messages": from_json, "parley": from_json, "playpen": from_json, "openai": from_json, "trl": _trl,
+    "sharegpt": _sharegpt, "spin": _spin,
+}  # fmt: skip

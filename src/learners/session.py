@@ -1,0 +1,231 @@
+"""A session: one policy in training over the rounds of an iteration, with one optimiser and one schedule.
+
+A round (rollout batch) is one call of `step`. What a session did before the run was cut off it does not do again: it
+takes up the checkpoint that its `Saving` found, gives back the figures of the rounds that are done, and goes on at the
+optimiser step where it was.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..batches.packing import MicroBatch
+from ..batches.plan import Plan
+from ..data.sample import Sample
+from ..models import snapshot as snapshots
+from ..models.adapter import writable
+from ..models.fourbit import FourBit
+from ..models.load import load_tokenizer
+from ..models.snapshot import Snapshot
+from ..system import preempt, ranks
+from ..system.files import write_json
+from ..system.seeds import derive
+from . import checkpoint, curve
+from .base import Report
+from .checkpoint import Part, Saving
+from .device import autocast, budget, load, working
+from .optim import factor
+from .reference import RECORDED, check_vocabulary, foreign, forward, recorded
+from .training import Training
+
+if TYPE_CHECKING:
+    from .lightning import LightningLearner
+
+RECORD, MADE = "learn.json", "snapshot"  # what `close` leaves in the folder
+
+
+class Session:
+    """Trains the policy of `snapshot` round by round, and writes the next snapshot to `folder` at the end.
+
+    The policy is loaded when it is first needed. `saving` holds the checkpoints, which are one for all the sessions
+    that share it; `policy` is this one's name there. Sessions of adapters on one base hold that base once.
+    """
+
+    def __init__(
+        self, learner: LightningLearner, snapshot: Snapshot, folder: Path, *, seed: int, name: str, rounds: int,
+        saving: Saving, policy: str,
+    ) -> None:  # fmt: skip
+        self.learner, self.snapshot, self.folder = learner, snapshot, folder
+        self.seed, self.name, self.rounds, self.saving = seed, name, rounds, saving
+        self.past: dict[int, dict[str, Any]] = {}  # figures of the rounds that are done
+        self.round, self.curve = 0, list[dict[str, float]]()  # the round at work, and its steps that are done
+        self.columns: dict[str, Tensor] = {}  # [M] log-probs that the round's steps are compared with
+        self.seconds = 0.0  # that finding them took
+        self._begun: Part | None = None
+        saving.add(policy, self)
+
+    # --- training ---
+
+    def step(self, samples: Sequence[Sample], round: int = 0, progress: Report | None = None) -> dict[str, Any]:
+        """All optimiser steps of one round; returns its figures. `progress` is called after each with its row.
+
+        Round 0 draws its batches as a learn call does with the same seed. Asked to stop (`parley.system.preempt`), it
+        saves after the step at hand and leaves with SystemExit, unless that was the last one of all: then whoever holds
+        `saving` looks at `saving.stop.asked` after `close`. FloatingPointError when loss or gradient stop being finite,
+        InputError when a reference cannot serve.
+        """
+        if round in self.past:
+            return self.past[round]
+        if round != self.round:
+            self.round, self.curve, self.columns, self.seconds = round, [], {}, 0.0
+        with working(self.learner.hardware):
+            self._other(samples)
+            steps = self.training.plan(samples, derive(self.seed, "round", round) if round else self.seed)
+            self._own(steps)
+            seen = [micro for step in steps[: len(self.curve)] for micro in step.micros]
+            self.saving.stop.holding = True
+            for number in range(len(self.curve), len(steps)):
+                seen += self._step(steps, number, progress)
+            figures = curve.of_round(self.curve, self.learner.epochs, steps, seen)
+        figures["reference_seconds"] = self.seconds
+        self.past[round], self.round, self.curve, self.columns = figures, round + 1, [], {}
+        return figures
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """The live tensors under the names of Hugging Face or peft; every rank goes through to the end."""
+        return self.training.weights()
+
+    def close(self) -> Snapshot:
+        """Writes the snapshot (with `average` the averaged weights) and `learn.json`; the session is over."""
+        model: Any = self.training.policy.model
+        self.training.settle()
+        state = self.training.gathered(trained=self.snapshot.base is not None)
+
+        def write() -> Snapshot:
+            write_json(self.folder / RECORD, {"inputs": self.saving.inputs, "metrics": self.figures()})
+            tokenizer = load_tokenizer(self.snapshot.base or self.snapshot.path)
+            return snapshots.save(writable(model, state), tokenizer, self.folder / MADE, self.name, self.snapshot.base)
+
+        return ranks.shared(write)
+
+    def figures(self) -> dict[str, Any]:
+        """Of all rounds together."""
+        return curve.of_session(list(self.past.values()))
+
+    # --- checkpoints ---
+
+    def save(self, folder: Path) -> None:
+        """Writes this rank's part of a checkpoint."""
+        training = self.training
+        checkpoint.write(folder, training.policy, training.optimizers, self.columns)
+
+    def state(self) -> dict[str, Any]:
+        """What else a checkpoint holds, as plain JSON."""
+        past = {str(round): figures for round, figures in self.past.items()}
+        return {"round": self.round, "curve": self.curve, "seconds": self.seconds, "past": past}
+
+    def load(self, part: Part) -> None:
+        """Takes up a checkpoint; weights follow when the policy is loaded."""
+        self._begun, state = part, part.state
+        self.round, self.curve, self.seconds = state["round"], list(state["curve"]), state["seconds"]
+        self.past = {int(round): figures for round, figures in state["past"].items()}
+        self.columns = part.columns()
+
+    @property
+    def version(self) -> str:
+        """Names the weights as they are between two rounds: the snapshot's version, with +r<round> from the first step
+        on, where round is the next one. Samples that are taken as recorded say it."""
+        return f"{self.snapshot.version}+r{max(self.past) + 1}" if self.past else self.snapshot.version
+
+    @property
+    def done(self) -> int:
+        """Optimiser steps so far, over all rounds."""
+        return sum(figures["steps"] for figures in self.past.values()) + len(self.curve)
+
+    @cached_property
+    def training(self) -> Training:
+        """The policy and its optimisers, as the checkpoint has them where there is one."""
+        training = Training(self.learner, load(self.snapshot, self.learner.hardware))
+        if twin := next(filter(self._same_base, self.saving.sessions.values()), None):
+            training.share(twin.training)
+        if self._begun is not None:
+            checkpoint.restore(self._begun, training.policy, training.optimizers)
+        return training
+
+    def _same_base(self, other: Session) -> bool:
+        mine, theirs = self.snapshot, other.snapshot
+        return (
+            "training" in vars(other)
+            and mine.base is not None
+            and mine.base == theirs.base
+            and self.learner.hardware == other.learner.hardware
+            and self.learner.hardware.strategy != "fsdp"
+            and FourBit.read(mine.path) == FourBit.read(theirs.path)
+        )
+
+    # --- a step ---
+
+    def _step(self, steps: Plan, number: int, progress: Report | None) -> Sequence[MicroBatch]:
+        """One optimiser step, and what ranks agree on after it; returns its micro-batches."""
+        started, training, learner = time.perf_counter(), self.training, self.learner
+        step = steps[number]
+        sums = training.gradients(steps, step, number, self.columns.get("reference"), self.seed)
+        at, of = self.round * len(steps) + number, self.rounds * len(steps)
+        norm = training.update(factor(learner.schedule, learner.warmup, at, of, learner.floor), self.done)
+        row, due, asked = self._agreed(sums, norm, number)
+        tokens = sum(sum(micro.sizes) for micro in step.micros)
+        seconds = time.perf_counter() - started  # a GPU has only now done the step
+        self.curve.append(
+            row | {"step": at, "steps": of, "lr": training.lr, "tokens": tokens, "tokens_per_second": tokens / seconds}
+        )
+        if progress is not None:
+            progress(self.curve[-1])
+        if (due or asked) and at + 1 < of:
+            self.saving.save()
+        if asked and at + 1 < of:
+            sys.exit(preempt.CODE)
+        return step.micros
+
+    def _agreed(self, sums: Mapping[str, Tensor], norm: Tensor, number: int) -> tuple[dict[str, float], bool, bool]:
+        """A step's figures summed over ranks, whether to save, and whether to stop."""
+        *mine, grad_norm = torch.stack([value.double() for value in (*sums.values(), norm)]).tolist()
+        *values, due, asked = ranks.summed(torch.tensor([*mine, *self.saving.asks()], dtype=torch.float64)).tolist()
+        row = {**dict(zip(sums, values, strict=True)), "grad_norm": grad_norm}
+        if not all(map(math.isfinite, row.values())):
+            raise FloatingPointError(
+                f"step {number}: loss {row['loss']}, gradient norm {row['grad_norm']}; lower the learning rate"
+            )
+        return row, due > 0, asked > 0
+
+    # --- what the policy is compared with ---
+
+    def _other(self, samples: Sequence[Sample]) -> None:
+        """Log-probs under another model, which is gone again before the policy is loaded."""
+        learner = self.learner
+        other = foreign(learner.reference) if learner.loss.needs_reference and not self.columns else None
+        if other is None:
+            return
+        started = time.perf_counter()
+        check_vocabulary(other, self.snapshot)
+        policy = load(other, learner.hardware)
+        device = policy.causal_lm.device
+        with autocast(learner.hardware):
+            self.columns["reference"] = forward(policy, samples, budget(policy, learner.hardware), device)
+        self.seconds = time.perf_counter() - started
+
+    def _own(self, steps: Plan) -> None:
+        """Log-probs under the policy as the round began: recorded, or from a pass."""
+        learner, training = self.learner, self.training
+        if not learner.loss.needs_reference or self.columns:
+            return
+        started = time.perf_counter()
+        given = (training.policy, steps.samples, steps.budget, training.fabric.device)
+        with autocast(learner.hardware):
+            if learner.reference == RECORDED:
+                tolerance = 1e-4 if learner.hardware.precision == "32-true" else 0.05
+                self.columns["reference"] = recorded(*given, model=self.version, tolerance=tolerance)
+            else:
+                self.columns["reference"] = forward(*given)
+        self.seconds = time.perf_counter() - started
+        due, _ = ranks.summed(torch.tensor(self.saving.asks())).tolist()
+        if due:
+            self.saving.save()

@@ -1,0 +1,106 @@
+"""Pretrained models by path: a local folder, a GGUF file, a model of the Hugging Face hub, or a LoRA adapter."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..games.base import Message
+from ..system.files import InputError
+from . import snapshot
+from .gguf import converted
+from .load import checked
+from .snapshot import Snapshot
+from .thoughts import AUTO, Conduct
+
+ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A model source: what lies at `path`.
+
+    path      a Hugging Face folder, a .gguf file, or ORG/NAME on the Hugging Face hub; or a LoRA adapter, as a folder
+              or on the hub
+    base      what the adapter stands on, one of the first three; None: what its adapter_config.json names
+    download  ask the hub for what the cache lacks or has in an older revision; False: no request is made
+    revision  branch, tag or commit on the hub
+    template, thought, keep_thoughts  how its chat template is used: see `Conduct`
+    """
+
+    path: str
+    base: str | None = None
+    download: bool = False
+    revision: str = "main"
+    template: dict[str, Any] = field(default_factory=dict)
+    thought: list[str] | str | None = AUTO
+    keep_thoughts: bool = True
+
+    def create(self, folder: Path, conversations: Iterable[Sequence[Message]], seed: int) -> Snapshot:
+        """The snapshot at `path`, after a look at its parts; nothing is drawn. `folder` gets links to its files where
+        the template is used in a way of its own, and else nothing.
+
+        InputError or FileNotFoundError when it is absent, incomplete, pickled, or no LoRA adapter; InputError for a
+        `base` of what is no adapter.
+        """
+        name, found = self._located(self.path, self.revision)
+        if not (found / "adapter_config.json").is_file():
+            if self.base is not None:
+                raise InputError(f"model.base is {self.base}, but {self.path} is no adapter")
+            return snapshot.of(self._used(checked(found), folder), name)
+        named = _adapter_base(found)
+        base = self.base or named
+        if base is None:
+            raise InputError(f"{self.path} is an adapter that names no base: say model.base=…")
+        _, below = self._located(base, "main")
+        return snapshot.of(found, name, str(self._used(checked(below), folder)))
+
+    def _used(self, model: Path, folder: Path) -> Path:
+        """`model`, or `folder` with its files and the conduct that is asked for."""
+        conduct = Conduct(self.template, self.thought, self.keep_thoughts)
+        return model if conduct == Conduct() else conduct.laid(model, folder)
+
+    def _located(self, path: str, revision: str) -> tuple[str, Path]:
+        """(name, absolute local folder) of a folder, GGUF file or hub id. A run may be resumed from elsewhere."""
+        local = Path(path).expanduser()
+        if local.suffix == ".gguf":
+            return local.stem, Path(converted(local).path)
+        if local.exists() or not ID.fullmatch(path):
+            return local.resolve().name, local.resolve()
+        return path.rpartition("/")[2], self._cached(path, revision)
+
+    def _cached(self, id: str, revision: str) -> Path:
+        """The folder of a hub model in the Hugging Face cache ($HF_HOME), filled first when `download` is set."""
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError
+
+        try:
+            found = snapshot_download(
+                id, revision=revision, allow_patterns=list(snapshot.PARTS), local_files_only=not self.download
+            )
+        except (HfHubHTTPError, OSError, ValueError) as error:
+            if self.download:
+                raise InputError(f"{id} cannot be downloaded: {str(error).strip().splitlines()[0]}") from error
+            raise InputError(
+                f"{id} is no folder here and not in the Hugging Face cache (revision {revision}): "
+                "say model.download=true to fetch it"
+            ) from error
+        return Path(found)
+
+
+def _adapter_base(folder: Path) -> str | None:
+    """The base that an adapter's config names; InputError unless it is a LoRA adapter in safetensors."""
+    try:
+        config = json.loads((folder / "adapter_config.json").read_text())
+        kind, base = config.get("peft_type"), config.get("base_model_name_or_path")
+    except (ValueError, AttributeError) as error:
+        raise InputError(f"{folder}/adapter_config.json is no JSON object") from error
+    if kind != "LORA":
+        raise InputError(f"{folder} is an adapter of kind {kind}: only LORA is supported")
+    if not (folder / snapshot.ADAPTER).is_file():
+        raise InputError(f"{folder} has no {snapshot.ADAPTER}: convert its weights to safetensors")
+    return base if isinstance(base, str) and base else None

@@ -1,0 +1,218 @@
+"""Sessions: one optimiser and one schedule over rounds, two policies at a time, killed and resumed."""
+
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from parley.learners.checkpoint import Saving
+from parley.learners.hosted import HostedLearner
+from parley.learners.lightning import LightningLearner
+from parley.learners.optim import AdamW, factor
+from parley.models.adapter import LoRA
+from parley.models.load import load_model, load_policy
+from parley.objectives.filtered_bc import FilteredBC
+from parley.objectives.sft_kl import SFTKL
+from parley.system import ranks
+from parley.system.files import InputError
+from processes import together
+from streams import Cpu, episodes, start
+
+ROUNDS = 3
+
+
+def learner(**changes) -> LightningLearner:
+    settings = {"loss": SFTKL(), "hardware": Cpu(), "optimizer": AdamW(lr=3e-3, eps=1e-4), "batch_utterances": 12}
+    return LightningLearner(**{**settings, "checkpoint_s": 1e9, **changes})
+
+
+def two_policies(folder: Path, snapshots, made: LightningLearner, report=None, every=1e9):
+    """Both policies over all rounds, one after the other in each; their snapshots and figures."""
+    with Saving(folder / "checkpoint", "inputs", every) as saving:
+        sessions = {
+            name: made.session(snapshot, folder / name, seed=at, name=name, rounds=ROUNDS, saving=saving, policy=name)
+            for at, (name, snapshot) in enumerate(snapshots.items())
+        }
+        found = saving.position
+        for number in range(found["round"] if found else 0, ROUNDS):
+            saving.position = {"round": number, "credit": {"alice": [0.5, number]}}
+            for at, session in enumerate(sessions.values()):
+                session.step(episodes(3, seed=10 * number + at), number, report)
+        return {name: (session.close(), session.figures()) for name, session in sessions.items()}
+
+
+def adapters(folder: Path):
+    base = start(folder)
+    made = {name: LoRA(r=4).create(base, folder / name, at) for at, name in enumerate(("alice", "bob"))}
+    return {name: replace(snapshot, version=f"{name}-{snapshot.version}") for name, snapshot in made.items()}
+
+
+def vector(snapshot) -> torch.Tensor:
+    return torch.cat([each.detach().flatten() for each in load_policy(snapshot).state_dict().values()])
+
+
+def plain(metrics):
+    return [{key: value for key, value in row.items() if key != "tokens_per_second"} for row in metrics["curve"]]
+
+
+# --- rounds ---
+
+
+def test_a_learn_call_is_a_session_of_one_step(tmp_path):
+    first, made = start(tmp_path), learner(epochs=2)
+    whole, metrics = made.learn(episodes(), first, tmp_path / "learn", seed=5, name="next")
+    with Saving(tmp_path / "checkpoint", "x", 1e9) as saving:
+        session = made.session(first, tmp_path / "session", seed=5, name="next", saving=saving)
+        assert plain(session.step(episodes())) == plain(metrics)
+        assert session.close().version == whole.version
+
+
+def test_the_optimiser_and_the_schedule_run_over_all_rounds(tmp_path):
+    """Rounds of plain AdamW by hand, on the mean log-prob of every utterance's tokens."""
+    first, made = start(tmp_path), learner(loss=FilteredBC(), schedule="linear", warmup=0.25, clip=0.0)
+    made = replace(made, batch_utterances=10**6, optimizer=AdamW(lr=3e-3, weight_decay=0.0))
+    model = load_model(first.path)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.0)
+    with Saving(tmp_path / "checkpoint", "x", 1e9) as saving:
+        session = made.session(first, tmp_path / "out", seed=0, name="v", rounds=ROUNDS, saving=saving)
+        for number in range(ROUNDS):
+            figures = session.step(samples := episodes(2, seed=number), number)
+            rows = [(sample.token_ids, each) for sample in samples for each in sample.utterances]
+            total, weight = torch.zeros(()), 0.0
+            for ids, each in rows:
+                ids_T = torch.tensor(ids)
+                logprob_T = model(input_ids=ids_T[None]).logits[0, :-1].log_softmax(-1).gather(1, ids_T[1:, None])[:, 0]
+                total = total - each.weight * logprob_T[each.start - 1 : each.end - 1].sum()
+                weight += each.weight * (each.end - each.start)
+            (total / weight).backward()
+            optimizer.param_groups[0]["lr"] = 3e-3 * factor("linear", 0.25, number, ROUNDS)
+            optimizer.step()
+            optimizer.zero_grad()
+            assert figures["curve"][0]["loss"] == pytest.approx((total / weight).item(), abs=1e-5)
+            assert figures["curve"][0]["lr"] == optimizer.param_groups[0]["lr"]
+        moved = dict(session.weights())
+        assert moved.keys() == dict(model.named_parameters()).keys()
+        for name, parameter in model.named_parameters():
+            assert torch.allclose(moved[name], parameter, atol=2e-5), name
+        assert [row["step"] for row in session.figures()["curve"]] == list(range(ROUNDS))
+
+
+def test_weights_are_live_and_raw_and_the_snapshot_is_the_average(tmp_path):
+    first, made = start(tmp_path), learner(average=0.9)
+    with Saving(tmp_path / "checkpoint", "x", 1e9) as saving:
+        session = made.session(first, tmp_path / "out", seed=0, name="v", rounds=2, saving=saving)
+        assert session.version == first.version
+        held = dict(session.weights())
+        before = {name: value.clone() for name, value in held.items()}
+        session.step(episodes(3), 0)
+        assert session.version == f"{first.version}+r1"
+        assert any((held[name] - before[name]).abs().max() > 1e-3 for name in held)
+        assert all(value.data_ptr() == held[name].data_ptr() for name, value in session.weights())
+        raw = {name: value.clone() for name, value in held.items()}
+        written = dict(load_model(session.close().path).named_parameters())
+    assert any((written[name] - raw[name]).abs().max() > 1e-4 for name in raw)
+
+
+def test_adapters_on_one_base_hold_it_once(tmp_path):
+    snapshots, made = adapters(tmp_path), learner()
+    with Saving(tmp_path / "checkpoint", "x", 1e9) as saving:
+        one, two = (
+            made.session(each, tmp_path / f"to {name}", seed=0, name=name, saving=saving, policy=name)
+            for name, each in snapshots.items()
+        )
+        mine, theirs = dict(one.weights()), dict(two.weights())
+        assert mine.keys() == theirs.keys()
+        shared = {name for name in mine if mine[name].data_ptr() == theirs[name].data_ptr()}
+        assert shared == {name for name in mine if "lora_" not in name} and len(shared) < len(mine)
+
+
+def test_a_policy_among_others_is_what_it_is_alone(tmp_path):
+    snapshots, made = adapters(tmp_path), learner()
+    both = two_policies(tmp_path / "both", snapshots, made)
+    with Saving(tmp_path / "checkpoint", "x", 1e9) as saving:
+        alone = made.session(snapshots["bob"], tmp_path / "alone", seed=1, name="bob", rounds=ROUNDS, saving=saving)
+        for number in range(ROUNDS):
+            alone.step(episodes(3, seed=10 * number + 1), number)
+        assert alone.close().version == both["bob"][0].version
+    assert plain(alone.figures()) == plain(both["bob"][1])
+
+
+def test_a_round_that_is_left_out_moves_nothing(tmp_path):
+    first, made = start(tmp_path), learner(schedule="constant")
+    ends = []
+    for number, rounds in enumerate([(0, 1), (0, 2)]):
+        with Saving(tmp_path / f"checkpoint{number}", "x", 1e9) as saving:
+            session = made.session(first, tmp_path / str(number), seed=0, name="v", rounds=ROUNDS, saving=saving)
+            session.step(episodes(3), rounds[0])
+            assert session.step(episodes(3), rounds[0]) is session.past[0]  # which is not done twice
+            ends.append(session.figures()["steps"])
+    assert ends[0] == ends[1] > 0
+
+
+def test_only_learners_that_read_tokens_have_sessions():
+    assert LightningLearner.sessions and not HostedLearner.sessions
+
+
+# --- killed and resumed ---
+
+
+@pytest.mark.parametrize(("at", "saved"), [(1, 2), (4, 5), (9, 11)])  # the tenth step is the last one of the first
+def test_asked_to_stop_in_any_round_both_policies_go_on_exactly(at, saved, tmp_path):
+    snapshots, made, seen = adapters(tmp_path), learner(average=0.9), []
+    whole = two_policies(tmp_path / "whole", snapshots, made)
+    steps = sum(metrics["steps"] for _, metrics in whole.values())
+
+    def report(row):
+        seen.append(row)
+        if len(seen) == at:
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(SystemExit) as left:
+        two_policies(tmp_path / "cut", snapshots, made, report)
+    assert left.value.code == 75
+    assert [path.name for path in (tmp_path / "cut/checkpoint").iterdir()] == [str(saved)]
+    again = two_policies(tmp_path / "cut", snapshots, made, seen.append)
+    assert len(seen) == steps
+    for name in snapshots:
+        assert again[name][0].version == whole[name][0].version and plain(again[name][1]) == plain(whole[name][1])
+
+
+def test_a_checkpoint_knows_its_policies_and_the_callers_position(tmp_path):
+    snapshots, made = adapters(tmp_path), learner()
+    with pytest.raises(SystemExit):
+        two_policies(tmp_path, snapshots, made, lambda row: signal.raise_signal(signal.SIGTERM))
+    with Saving(tmp_path / "checkpoint", "inputs", 1e9) as saving:
+        assert saving.position == {"round": 0, "credit": {"alice": [0.5, 0]}}
+        with pytest.raises(InputError, match="holds no policy carol, only alice, bob"):
+            made.session(snapshots["bob"], tmp_path, seed=0, name="x", saving=saving, policy="carol")
+    with pytest.raises(InputError, match="checkpoint of other inputs"):
+        Saving(tmp_path / "checkpoint", "others", 1e9)
+
+
+# --- on several ranks ---
+
+
+def on_ranks(folder: Path, snapshots, strategy: str) -> None:
+    hardware = Cpu(strategy=strategy, devices=ranks.world(), micro_tokens=60, row_tokens=48)
+    made = learner(hardware=hardware)
+    two_policies(folder / strategy, snapshots, made)
+    with Saving(folder / f"checkpoint {strategy}", "x", 1e9) as saving:
+        session = made.session(next(iter(snapshots.values())), folder / "w", seed=0, name="v", saving=saving)
+        session.step(episodes(2))
+        torch.save(dict(session.weights()), folder / f"{strategy}.{ranks.rank()}.pt")
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_policies_take_turns_on_two_processes(strategy, tmp_path):
+    base = start(tmp_path)
+    snapshots = adapters(tmp_path) if strategy == "ddp" else {"alice": base, "bob": replace(base, version="other")}
+    on_ranks(tmp_path, snapshots, "single")
+    assert together(2, on_ranks, tmp_path, snapshots, strategy) == [0, 0]
+    for name, snapshot in snapshots.items():
+        one, two = (
+            vector(replace(snapshot, path=str(tmp_path / each / name / "snapshot"))) for each in ("single", strategy)
+        )
+        assert (one - two).abs().max() < 1e-5
+    single, other = (torch.load(tmp_path / f"{each}.0.pt") for each in ("single", strategy))
+    assert single.keys() == other.keys() and all(torch.allclose(single[key], other[key], atol=1e-5) for key in single)
