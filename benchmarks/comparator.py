@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from parley.data.sample import Sample, Utterance
 from parley.learners.optim import OptimizerConfig
-from parley.learners.training import numbers
+from parley.learners.training import columns
 from parley.objectives.base import Objective
 from parley.system.seeds import rng
 from torch import Tensor, nn
@@ -54,9 +54,8 @@ class Comparator:
         for at in range(0, len(rows), self.rows):
             part = rows[at : at + self.rows]
             logprob_N, ref_N, utterance_N = self._logprobs(part)
-            loss, _ = self.loss(
-                logprob_N, ref_N, utterance_N, numbers([each for _, each in part], logprob_N.device), totals
-            )
+            given = columns([each for _, each in part], utterance_N, {"old": ref_N})
+            loss, _ = self.loss(logprob_N, given, totals)
             loss.backward()
             total += loss.item()
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip)

@@ -30,14 +30,17 @@ import torch
 from comparator import Comparator
 from dialogues import SMALL, Dialogues, Profile, Shape
 from parley.batches.plan import Plan, plan
-from parley.learners import lightning
 from parley.learners.checkpoint import Saving
+from parley.learners.device import budget, working
 from parley.learners.lightning import LightningLearner
 from parley.learners.optim import AdamW
+from parley.learners.reference import forward
+from parley.learners.training import Training
 from parley.models.policy import Policy, check_packable
+from parley.models.snapshot import Snapshot
 from parley.objectives.offline_po import OfflinePO
-from parley.system.preempt import Stop
 from results import record
+from torch import Tensor
 from transformers import LlamaForCausalLM
 
 STEPS = 2  # optimiser steps of a run; from the second on the policy differs from its reference
@@ -78,33 +81,37 @@ class Bench:
         curve = [engine.step(batch) for batch in batches]
         return Run(time.process_time() - start, curve, engine.tokens)
 
-    def parley(self, folder: Path) -> Run:
-        """parley's. A second call with the same `folder` finds the reference's log-probs there."""
+    def parley(self, folder: Path, old_M: Tensor | None = None) -> tuple[Run, Tensor]:
+        """parley's, and the log-probs at its start; with `old_M` these are given, and their pass is spared."""
         learner = LightningLearner(
             OfflinePO(), self.hardware, AdamW(lr=1e-4), batch_utterances=self.batch, schedule="constant"
         )
         policy = Policy(model(self.shape), self.hardware.head_chunk).train()
         policy.use_path_attention()
         check_packable(policy)
-        saving = Saving(folder / "checkpoint", "", math.inf, Stop())
-        training = lightning._Training(
-            learner, policy, self._plan(policy), folder / "reference.safetensors", "random", 0, saving, None
+        session = learner.session(
+            Snapshot("random", ""), folder, seed=0, name="", saving=Saving(folder / "checkpoint", "", math.inf)
         )
-        with lightning._quiet(), lightning._threads(self.hardware.threads):
+        with working(self.hardware):
             start = time.process_time()
-            learner._fit(training, folder)
+            session.training = Training(learner, policy)
+            if old_M is None:
+                space = budget(policy, self.hardware)
+                old_M = forward(policy, self.samples, space, policy.causal_lm.device)
+            session.columns["old"] = old_M
+            session.step(self.samples)
             seconds = time.process_time() - start
-        curve = [(row["loss"], row["grad_norm"]) for row in training.curve]
-        return Run(seconds, curve, sum(micro.padded for micro in training.seen))
+        curve = [(row["loss"], row["grad_norm"]) for row in session.figures()["curve"]]
+        steps = self._plan(policy)
+        return Run(seconds, curve, sum(micro.padded for step in steps for micro in step.micros)), old_M
 
     def pair(self) -> dict[str, Run]:
         """One interleaved measurement; ValueError when losses or gradient norms differ."""
         with tempfile.TemporaryDirectory() as folder:
-            runs = {
-                "plain": self.plain(),
-                "with_pass": self.parley(Path(folder)),
-                "recorded": self.parley(Path(folder)),
-            }
+            plain = self.plain()
+            with_pass, old_M = self.parley(Path(folder))
+            recorded, _ = self.parley(Path(folder), old_M)
+            runs = {"plain": plain, "with_pass": with_pass, "recorded": recorded}
         for name in ("with_pass", "recorded"):
             for (loss, norm), (expected, wanted) in zip(runs[name].curve, runs["plain"].curve, strict=True):
                 if abs(loss - expected) > LOSS or abs(norm - wanted) > NORM * wanted:
@@ -114,9 +121,7 @@ class Bench:
         return runs
 
     def _plan(self, policy: Policy) -> Plan:
-        return plan(
-            self.samples, lightning.budget(policy, self.hardware), seed=0, epochs=1, batch_utterances=self.batch
-        )
+        return plan(self.samples, budget(policy, self.hardware), seed=0, epochs=1, batch_utterances=self.batch)
 
 
 def speed(bench: Bench, pairs: int) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from parley.backends.hf import HFBackend
 from parley.data.sample import Sample
 from parley.games.base import Message
 from parley.learners.optim import AdamW
+from parley.learners.training import columns
 from parley.models.tiny import Tiny
 from parley.objectives.filtered_bc import FilteredBC
 from parley.objectives.offline_po import OfflinePO
@@ -76,8 +77,8 @@ def slow_losses(samples: list[Sample], loss, steps: int) -> list[float]:
         owner_N = torch.repeat_interleave(torch.arange(len(values)), torch.tensor([len(value) for value in values]))
         utterances = [sample.utterances[0] for sample in samples]
         ref_N = torch.cat(values).detach() if ref_N is None else ref_N
-        given = train.lightning.numbers(utterances)
-        value, _ = loss(torch.cat(values), ref_N, owner_N, given, loss.totals(utterances))
+        given = columns(utterances, owner_N, {"old": ref_N})
+        value, _ = loss(torch.cat(values), given, loss.totals(utterances))
         value.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()

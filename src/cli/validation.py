@@ -68,7 +68,7 @@ def validate(config: DictConfig, choices: Mapping[str, str], out: Path | None = 
     faults += _places(plain, out)
     faults += _imitation(plain, faults)
     faults += _schedule(plain, faults)
-    faults += _reference(plain.get("reference"))
+    faults += _models(plain, {"old": ALIKE["old"], "reference": FIXED})
     faults += _processes(plain, choices)
     faults += _opponents(plain.get("opponents"))
     faults += [Fault(key, SECRET) for key, value in leaves(plain) if isinstance(value, str) and secret("", value)]
@@ -203,11 +203,15 @@ def _schedule(plain: Mapping[str, Any], known: Sequence[Fault]) -> Iterator[Faul
                 yield from (fault for fault in _targets(held[node], f"{key}.{node}") if fault.text not in texts)
 
 
-def _reference(value: Any) -> Iterator[Fault]:
-    """A reference that is neither a word nor a model folder."""
-    words = ALIKE["reference"]
-    if isinstance(value, str) and value not in words and not (Path(value).expanduser() / "config.json").is_file():
-        yield Fault("reference", f"{value!r} is no model folder{nearest(value, words)}")
+FIXED = ("start", "base", "previous")  # words for a fixed reference
+
+
+def _models(plain: Mapping[str, Any], words: Mapping[str, Sequence[str]]) -> Iterator[Fault]:
+    """Values of keys that are neither one of their words nor a model folder."""
+    for key, known in words.items():
+        value = plain.get(key)
+        if isinstance(value, str) and value not in known and not (Path(value).expanduser() / "config.json").is_file():
+            yield Fault(key, f"{value!r} is no model folder{nearest(value, known)}")
 
 
 def _processes(plain: Mapping[str, Any], choices: Mapping[str, str]) -> Iterator[Fault]:
@@ -283,7 +287,7 @@ def _resumes(config: DictConfig, out: Path | None) -> Iterator[str]:
 RESERVED = ("_target_", "_partial_", "_recursive_", "_convert_")
 GIVEN = {  # what a node's target gets without being told
     "task": ("config", "out"),
-    "learner": ("loss", "hardware", "reference", "ledger"),
+    "learner": ("loss", "hardware", "old", "ledger"),
     "backend": ("device", "dtype", "ledger"),
 }
 

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import nlargest
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from ..data.episode import Episode, Stream, Turn, streams
 from ..data.sample import Sample, Utterance
@@ -26,13 +26,15 @@ class NothingKept(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Credited:
-    """Samples sorted by match id, seat and stream (mixed-in demonstrations last), and one verdict for each log.
+    """Samples sorted by match id, seat and stream (mixed-in demonstrations last), one verdict for each log, and what
+    the credit of the next round is given as its state (plain JSON; None where it needs none).
 
     A log that was played without token ids can be kept and has no samples: it may teach a learner that reads chats.
     """
 
     samples: list[Sample]
     table: Verdicts
+    state: Any = None
 
     def on_policy(self) -> list[Sample]:
         """The samples, for a learner that reads token ids. NothingKept where no kept log has any."""
@@ -73,13 +75,16 @@ class Credit(Protocol):
     def mix(self) -> int | None:
         """How many demonstrations, drawn anew for each round, it wants to be given: 0 for none, None for every one."""
 
-    def __call__(self, episodes: Collection[Episode], player: str, demonstrations: Sequence[Sample] = ()) -> Credited:
+    def __call__(
+        self, episodes: Collection[Episode], player: str, demonstrations: Sequence[Sample] = (), state: Any = None
+    ) -> Credited:
         """Samples of the replies that the model named `player` made in `episodes`, the matches of one round.
 
         They may be more than memory holds, and can be gone through several times: first for what the round is like as a
         whole, then for what becomes of each match (`logs`). What is kept of a match on the way should be a few numbers.
         Seats count by who sits in them: a frozen opponent of the very same version is not trained. `demonstrations` are
-        rendered texts to mix in (or to pair with). NothingKept where no log is trained on.
+        rendered texts to mix in (or to pair with). `state` is that of the round before, None in the first: a running
+        baseline, for one. NothingKept where no log is trained on.
         """
 
 
@@ -103,14 +108,14 @@ class Log:
         value = self.episode.result.metrics.get(name, self.scores.get(name))
         return value.get(self.seat) if isinstance(value, Mapping) else value
 
-    def replies(self, breach: bool = False, probes: bool = False) -> list[str]:
+    def replies(self, breach: bool = False, probes: bool = False, refused: bool = False) -> list[str]:
         """Requests whose replies may be trained on, in order: made by this policy, and legal (`Episode.refused`).
 
         `breach` lets in the last reply of a seat to blame, for a credit that punishes it; `probes` the replies to
-        questions aside.
+        questions aside; `refused` every illegal one, for a credit with an advantage that can be negative.
         """
         own = [turn for turn in self.episode.own if turn.seat == self.seat and (probes or turn.kind != "probe")]
-        left_out = self.episode.refused(self.seat)
+        left_out = set() if refused else self.episode.refused(self.seat)
         if breach and self.blamed:
             left_out -= {turn.request for turn in own[-1:]}
         return [turn.request for turn in own if self._sampled(turn) and turn.request not in left_out]

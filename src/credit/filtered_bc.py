@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import isnan
 from statistics import mean  # exact, so that equal scores have exactly their mean
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from ..data.episode import Episode
 from ..data.sample import Sample, decayed
@@ -51,7 +51,9 @@ class FilteredBC:
     decay: float = 0.8
     mix: int = 0
 
-    def __call__(self, episodes: Collection[Episode], player: str, demonstrations: Sequence[Sample] = ()) -> Credited:
+    def __call__(
+        self, episodes: Collection[Episode], player: str, demonstrations: Sequence[Sample] = (), state: Any = None
+    ) -> Credited:
         found = logs(episodes, player)
         self._check(found)
         bar, draws = self._bar(found), self._keeps_draws(found.episodes)

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from ..data.episode import Episode
 from ..data.sample import Sample, decayed
@@ -78,7 +78,9 @@ class SpagCredit:
                 f"mostly loses"
             )
 
-    def __call__(self, episodes: Collection[Episode], player: str, demonstrations: Sequence[Sample] = ()) -> Credited:
+    def __call__(
+        self, episodes: Collection[Episode], player: str, demonstrations: Sequence[Sample] = (), state: Any = None
+    ) -> Credited:
         found = logs(episodes, player)
         played = Counter(_kind(log) for log in found)
         totals = self._totals(played)

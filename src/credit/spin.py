@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ..data.episode import Episode
 from ..data.sample import Sample, paired
@@ -25,7 +26,9 @@ class SpinPairs:
     def mix(self) -> None:
         """Every demonstration is wanted: pairing chooses."""
 
-    def __call__(self, episodes: Collection[Episode], player: str, demonstrations: Sequence[Sample] = ()) -> Credited:
+    def __call__(
+        self, episodes: Collection[Episode], player: str, demonstrations: Sequence[Sample] = (), state: Any = None
+    ) -> Credited:
         real = {sample.id: sample for sample in demonstrations}
         samples: list[Sample] = []
         table = Verdicts()

@@ -14,7 +14,8 @@ class Utterance:
     """A supervised span [start, end) of a sample's token ids, and the numbers that credit gave it.
 
     `kind` tells objectives apart what they treat differently ("act", "sft"); `pair` and `side` (+1 real or chosen,
-    -1 generated or rejected) join the two halves of a preference pair.
+    -1 generated or rejected) join the two halves of a preference pair. `numbers` are further ones, by name, for an
+    objective that names them.
     """
 
     start: int
@@ -24,6 +25,7 @@ class Utterance:
     kind: str = "act"
     pair: int | None = None
     side: int = 0
+    numbers: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,7 @@ class Sample:
     """One stream of token ids [L]. `group` names samples that must never fall into different micro-batches.
 
     `logprobs` [sum of span lengths], where known, are the sampler's own raw log-probs, made by the version `policy`.
+    `tokens` are further columns of a credit, by name: a float for each supervised token, as in `logprobs`.
     """
 
     id: str  # match id, seat and the stream's number
@@ -39,6 +42,7 @@ class Sample:
     group: str | None = None
     policy: str = ""
     logprobs: tuple[float, ...] | None = None
+    tokens: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

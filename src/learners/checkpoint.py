@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import safe_open
@@ -31,9 +31,6 @@ from torch.optim import Optimizer
 
 from ..system import preempt, ranks
 from ..system.files import InputError, sync_folder, write_json
-
-if TYPE_CHECKING:
-    from .session import Session
 
 STATE, SHARDED = "state.json", "sharded"
 RANDOM, COLUMN = "random", "column/"
@@ -54,6 +51,23 @@ class Part:
             return {name.removeprefix(COLUMN): file.get_tensor(name) for name in names}
 
 
+class Kept(Protocol):
+    """A session, as a checkpoint sees it."""
+
+    @property
+    def done(self) -> int:
+        """Optimiser steps so far."""
+
+    def state(self) -> dict[str, Any]:
+        """What it knows as plain JSON."""
+
+    def save(self, folder: Path) -> None:
+        """Writes this rank's tensors."""
+
+    def load(self, part: Part) -> None:
+        """Takes up what was saved."""
+
+
 class Saving:
     """The checkpoints of one call or stage, and the signals to stop while it runs (a context manager).
 
@@ -66,7 +80,7 @@ class Saving:
 
     def __init__(self, folder: Path, inputs: str, every_s: float) -> None:
         self.folder, self.inputs, self.every_s = folder, inputs, every_s
-        self.sessions: dict[str, Session] = {}
+        self.sessions: dict[str, Kept] = {}
         self.begun = ranks.shared(lambda: newest(folder, inputs))
         self.position: Any = self.begun[1]["position"] if self.begun else None
         self.stop = preempt.Stop()
@@ -80,7 +94,7 @@ class Saving:
     def __exit__(self, *_: object) -> None:
         self._open.close()
 
-    def add(self, policy: str, session: Session) -> None:
+    def add(self, policy: str, session: Kept) -> None:
         """Takes a session into the checkpoints, and gives it its part of the one that was found."""
         self.sessions[policy] = session
         if self.begun is not None:

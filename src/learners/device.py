@@ -12,6 +12,7 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import TorchElasticEnvironment
 from lightning_fabric.strategies import DDPStrategy, ModelParallelStrategy
+from torch.distributed.fsdp import FSDPModule
 
 from ..batches.packing import Budget
 from ..models.load import load_policy
@@ -55,6 +56,9 @@ def load(snapshot: Snapshot, hardware: Hardware) -> Policy:
     else:
         policy.use_path_attention()
     check_packable(policy, 0.05 if sharded and mixed else None)
+    for module in policy.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()  # a trunk that refused a packed row has left its forward half-way
     return policy
 
 

@@ -81,6 +81,7 @@ class HostedLearner:
         *,
         seed: int,
         name: str,
+        reference: Snapshot | None = None,
         progress: Report | None = None,
     ) -> tuple[Snapshot, dict[str, Any]]:
         """The model that the service made of `snapshot`; every message of weight above 0 in `samples` is trained on

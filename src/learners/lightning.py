@@ -35,8 +35,8 @@ class LightningLearner:
     floor              share of the learning rate that is left at the end: with averaged weights the last steps may be
                        large ones
     clip               largest norm of the gradient of a global batch, 0 for no limit
-    reference          where the log-probs come from that the loss compares with, where it does: pass, recorded, or the
-                       path of a model folder (see `parley.learners.reference`)
+    old                where the log-probs of the policy at a round's start come from, for a loss that wants them: pass,
+                       recorded, or the path of the model that played (see `parley.learners.reference`)
     dropout            share of the embeddings and of each layer's outputs that is zeroed in training (see
                        `parley.models.dropout`); samples then share no prefix in a row, as its noise would be the same
                        for all of them
@@ -57,7 +57,7 @@ class LightningLearner:
     schedule: Schedule = "linear"
     warmup: float = 0.0
     clip: float = 1.0
-    reference: str = "pass"
+    old: str = "pass"
     dropout: float = 0.0
     average: float = 0.0
     floor: float = 0.0
@@ -73,7 +73,7 @@ class LightningLearner:
                 "learner.average moves by less than bfloat16 can tell: use hardware.precision=bf16-mixed, or set it "
                 "to 0"
             )
-        if self.dropout and self.loss.needs_reference:
+        if self.dropout and {"old", "reference"} & set(self.loss.columns):
             raise InputError(
                 f"learner.dropout is {self.dropout}, and {type(self.loss).__name__} compares with a reference, which "
                 f"dropout would make "
@@ -88,6 +88,7 @@ class LightningLearner:
         *,
         seed: int,
         name: str,
+        reference: Snapshot | None = None,
         progress: Report | None = None,
     ) -> tuple[Snapshot, dict[str, Any]]:
         """The snapshot after training `snapshot` (read from disk) on `samples`, and what happened on the way: a session
@@ -97,14 +98,16 @@ class LightningLearner:
         back what it holds, one in which it was cut off goes on from its last checkpoint; ValueError when another call
         was. For the rest see `Session.step`; nothing is written where that fails.
         """
-        inputs = digest([snapshot.version, data_digest(samples), seed, name, repr(self._recipe()), *self._others()])
+        inputs = digest(
+            [snapshot.version, data_digest(samples), seed, name, repr(self._recipe()), *self._others(reference)]
+        )
         saving = Saving(folder / SAVED, inputs, self.checkpoint_s)
         if ranks.shared((folder / MADE).exists):
             made, metrics = _finished(inputs, folder, name, snapshot.base)
             saving.remove()
             return made, metrics
         with saving:
-            session = self.session(snapshot, folder, seed=seed, name=name, saving=saving)
+            session = self.session(snapshot, folder, seed=seed, name=name, saving=saving, reference=reference)
             metrics = session.step(samples, progress=progress)
             made = session.close()
             saving.remove()
@@ -114,15 +117,22 @@ class LightningLearner:
 
     def session(
         self, snapshot: Snapshot, folder: Path, *, seed: int, name: str, saving: Saving, rounds: int = 1,
-        policy: str = "learner",
+        policy: str = "learner", reference: Snapshot | None = None,
     ) -> Session:  # fmt: skip
-        """A session of `rounds` rounds that begins at `snapshot`; its `close` makes the version `name` in `folder`."""
-        return Session(self, snapshot, folder, seed=seed, name=name, rounds=rounds, saving=saving, policy=policy)
+        """A session of `rounds` rounds that begins at `snapshot`; its `close` makes the version `name` in `folder`.
 
-    def _others(self) -> list[str]:
+        `reference` is the fixed model that the loss compares with, where it does.
+        """
+        return Session(
+            self, snapshot, folder, seed=seed, name=name, rounds=rounds, saving=saving, policy=policy,
+            reference=reference,
+        )  # fmt: skip
+
+    def _others(self, reference: Snapshot | None) -> list[str]:
         """Versions of the other models that a call depends on."""
-        other = foreign(self.reference) if self.loss.needs_reference else None
-        return [other.version] if other else []
+        other = foreign(self.old) if "old" in self.loss.columns else None
+        fixed = reference if "reference" in self.loss.columns else None
+        return [each.version for each in (other, fixed) if each]
 
     def _recipe(self) -> tuple[Any, ...]:
         how = (self.loss, self.optimizer, self.epochs, self.batch_utterances, self.schedule, self.warmup, self.clip)

@@ -1,5 +1,5 @@
-"""The reference: log-probs that an objective compares with, from the policy at the start of an iteration or from
-another model.
+"""Log-probs that an objective compares with: `old`, of the policy as a round begins, and `reference`, of a fixed
+model.
 
     pass      one forward pass of the policy itself, before it moves
     recorded  what the sampler wrote down while that policy played; the pass is spared
@@ -10,10 +10,12 @@ Legend: M supervised tokens of all samples, in order of sample, utterance and to
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from operator import attrgetter
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,23 +28,45 @@ from ..models.load import vocabulary
 from ..models.snapshot import Snapshot
 from ..system import ranks
 from ..system.files import InputError, digest
+from .device import Hardware, budget, load
 
 PASS, RECORDED = "pass", "recorded"
+FIXED = ("start", "base", "previous")
 CHECKED = 32  # samples whose recorded log-probs are compared with a forward pass
-_NUMBERS = attrgetter(*(field.name for field in fields(Utterance)))
+_NUMBERS = attrgetter(*(field.name for field in fields(Utterance) if field.name != "numbers"))
 
 
 def data_digest(samples: Iterable[Sample]) -> str:
     """Stands for the samples with everything that a learner uses of them."""
-    return digest(
-        [[sample.token_ids, sample.group, [_NUMBERS(each) for each in sample.utterances]] for sample in samples]
-    )
+    return digest([_digested(sample) for sample in samples])
 
 
-def foreign(reference: str) -> Snapshot | None:
-    """The model that `reference` names as a path; None for pass and recorded. FileNotFoundError when it is no model
-    folder."""
-    return None if reference in (PASS, RECORDED) else snapshots.of(Path(reference).expanduser())
+def _digested(sample: Sample) -> list[Any]:
+    """What counts of a sample; a credit's own columns only where it has some, as digests are older than they are."""
+    own = [dict(each.numbers) for each in sample.utterances]
+    more = [own, dict(sample.tokens)] if any(own) or sample.tokens else []
+    return [sample.token_ids, sample.group, [_NUMBERS(each) for each in sample.utterances], *more]
+
+
+def foreign(named: str) -> Snapshot | None:
+    """The model that is named as a path; None for a word. FileNotFoundError when it is no model folder."""
+    return None if named in (PASS, RECORDED, *FIXED) else snapshots.of(Path(named).expanduser())
+
+
+def given(samples: Sequence[Sample], wanted: Sequence[str]) -> dict[str, Tensor]:
+    """The columns that stand in the samples: the sampler's log-probs and what a credit gave each token, [M] each, NaN
+    where a sample has none."""
+    names = [name for name in wanted if name == "sampler" or any(name in sample.tokens for sample in samples)]
+    return {name: torch.cat([_column(sample, name) for sample in samples]) for name in names}
+
+
+def _column(sample: Sample, name: str) -> Tensor:
+    values = sample.logprobs if name == "sampler" else sample.tokens.get(name)
+    if values is not None and len(values) != _tokens(sample):
+        raise ValueError(
+            f"sample {sample.id!r}: column {name!r} has {len(values)} values for {_tokens(sample)} supervised tokens"
+        )
+    return torch.full((_tokens(sample),), math.nan) if values is None else torch.tensor(values, dtype=torch.float32)
 
 
 def recorded(
@@ -78,11 +102,23 @@ def check_vocabulary(model: Snapshot, policy: Snapshot) -> None:
     theirs, ours = (vocabulary(each.base or each.path) for each in (model, policy))
     if differing := sorted(token for token in theirs.keys() | ours.keys() if theirs.get(token) != ours.get(token)):
         raise InputError(
-            f"reference={model.path}: its tokenizer differs from that of the policy in {len(differing)} tokens (such "
-            f"as "
-            f"{', '.join(map(repr, differing[:3]))}), so their log-probs cannot be compared: name a model with the "
-            f"same tokenizer, or pass"
+            f"old or reference={model.path}: its tokenizer differs from that of the policy in {len(differing)} tokens "
+            f"(such as {', '.join(map(repr, differing[:3]))}), so their log-probs cannot be compared: name a "
+            f"model with the same tokenizer"
         )
+
+
+class Fixed:
+    """A model that does not move, beside a policy of `snapshot`, whose tokens it must mean by the same ids."""
+
+    def __init__(self, model: Snapshot, snapshot: Snapshot, hardware: Hardware) -> None:
+        check_vocabulary(model, snapshot)
+        self.policy = load(model, hardware)
+        self.budget = budget(self.policy, hardware)
+
+    def forward(self, samples: Sequence[Sample]) -> Tensor:
+        """Log-probs [M] of all supervised tokens, as `forward` gives them."""
+        return forward(self.policy, samples, self.budget, self.policy.causal_lm.device)
 
 
 def forward(policy: nn.Module, samples: Sequence[Sample], budget: Budget, device: torch.device) -> Tensor:
@@ -101,14 +137,12 @@ def forward(policy: nn.Module, samples: Sequence[Sample], budget: Budget, device
 
 def _refuse(sample: Sample, model: str) -> None:
     if sample.policy != model:
-        why = (
-            f"was sampled by {sample.policy}, and the reference is {model} (earlier rounds and start=base need a pass)"
-        )
+        why = f"was sampled by {sample.policy}, and the round began at {model} (replay and start=base need a pass)"
     elif sample.logprobs is None or len(sample.logprobs) != _tokens(sample):
         why = "has no recorded log-probs (its server gives none)"
     else:
         return
-    raise InputError(f"reference=recorded: sample {sample.id} {why}; use reference=pass")
+    raise InputError(f"old=recorded: sample {sample.id} {why}; use old=pass")
 
 
 def _compare(samples: Sequence[Sample], forward_M: Tensor, tolerance: float) -> None:
@@ -116,10 +150,10 @@ def _compare(samples: Sequence[Sample], forward_M: Tensor, tolerance: float) -> 
         apart = (torch.tensor(sample.logprobs) - own_M).abs().max().item()
         if not apart <= tolerance:
             raise InputError(
-                f"reference=recorded: the log-probs recorded in sample {sample.id} differ by {apart:.2g} from a "
+                f"old=recorded: the log-probs recorded in sample {sample.id} differ by {apart:.2g} from a "
                 f"forward pass of the "
                 f"policy (limit {tolerance:g}): they were sampled by another engine or in another precision; use "
-                f"reference=pass"
+                f"old=pass"
             )
 
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,13 +32,10 @@ from ..system.seeds import derive
 from . import checkpoint, curve
 from .base import Report
 from .checkpoint import Part, Saving
-from .device import autocast, budget, load, working
+from .device import autocast, load, working
 from .optim import factor
-from .reference import RECORDED, check_vocabulary, foreign, forward, recorded
-from .training import Training
-
-if TYPE_CHECKING:
-    from .lightning import LightningLearner
+from .reference import RECORDED, Fixed, foreign, forward, given, recorded
+from .training import Settings, Training
 
 RECORD, MADE = "learn.json", "snapshot"  # what `close` leaves in the folder
 
@@ -51,15 +48,17 @@ class Session:
     """
 
     def __init__(
-        self, learner: LightningLearner, snapshot: Snapshot, folder: Path, *, seed: int, name: str, rounds: int,
-        saving: Saving, policy: str,
+        self, learner: Settings, snapshot: Snapshot, folder: Path, *, seed: int, name: str, rounds: int,
+        saving: Saving, policy: str, reference: Snapshot | None,
     ) -> None:  # fmt: skip
         self.learner, self.snapshot, self.folder = learner, snapshot, folder
         self.seed, self.name, self.rounds, self.saving = seed, name, rounds, saving
+        self.reference, self._kept = reference, dict[str, Fixed]()
         self.past: dict[int, dict[str, Any]] = {}  # figures of the rounds that are done
         self.round, self.curve = 0, list[dict[str, float]]()  # the round at work, and its steps that are done
         self.columns: dict[str, Tensor] = {}  # [M] log-probs that the round's steps are compared with
         self.seconds = 0.0  # that finding them took
+        self._given: dict[str, Tensor] = {}  # [M] columns that stand in the round's samples
         self._begun: Part | None = None
         saving.add(policy, self)
 
@@ -78,9 +77,10 @@ class Session:
         if round != self.round:
             self.round, self.curve, self.columns, self.seconds = round, [], {}, 0.0
         with working(self.learner.hardware):
-            self._other(samples)
+            self._others(samples)
             steps = self.training.plan(samples, derive(self.seed, "round", round) if round else self.seed)
             self._own(steps)
+            self._given = given(samples, self.learner.loss.columns)
             seen = [micro for step in steps[: len(self.curve)] for micro in step.micros]
             self.saving.stop.holding = True
             for number in range(len(self.curve), len(steps)):
@@ -145,7 +145,8 @@ class Session:
     def training(self) -> Training:
         """The policy and its optimisers, as the checkpoint has them where there is one."""
         training = Training(self.learner, load(self.snapshot, self.learner.hardware))
-        if twin := next(filter(self._same_base, self.saving.sessions.values()), None):
+        others = (each for each in self.saving.sessions.values() if isinstance(each, Session))
+        if twin := next(filter(self._same_base, others), None):
             training.share(twin.training)
         if self._begun is not None:
             checkpoint.restore(self._begun, training.policy, training.optimizers)
@@ -168,7 +169,7 @@ class Session:
         """One optimiser step, and what ranks agree on after it; returns its micro-batches."""
         started, training, learner = time.perf_counter(), self.training, self.learner
         step = steps[number]
-        sums = training.gradients(steps, step, number, self.columns.get("reference"), self.seed)
+        sums = training.gradients(steps, step, number, self.columns | self._given, self.seed)
         at, of = self.round * len(steps) + number, self.rounds * len(steps)
         norm = training.update(factor(learner.schedule, learner.warmup, at, of, learner.floor), self.done)
         row, due, asked = self._agreed(sums, norm, number)
@@ -198,34 +199,55 @@ class Session:
 
     # --- what the policy is compared with ---
 
-    def _other(self, samples: Sequence[Sample]) -> None:
-        """Log-probs under another model, which is gone again before the policy is loaded."""
-        learner = self.learner
-        other = foreign(learner.reference) if learner.loss.needs_reference and not self.columns else None
-        if other is None:
-            return
-        started = time.perf_counter()
-        check_vocabulary(other, self.snapshot)
-        policy = load(other, learner.hardware)
-        device = policy.causal_lm.device
-        with autocast(learner.hardware):
-            self.columns["reference"] = forward(policy, samples, budget(policy, learner.hardware), device)
-        self.seconds = time.perf_counter() - started
+    def _others(self, samples: Sequence[Sample]) -> None:
+        """Log-probs under other models. In a session of one round these are gone before the policy is loaded."""
+        models = {"old": foreign(self.learner.old), "reference": self.reference}
+        for name in self._missing(*models):
+            if (model := models[name]) is None or (name == "reference" and self._own_base):
+                continue
+            started = time.perf_counter()
+            with autocast(self.learner.hardware):
+                self.columns[name] = self._fixed(model).forward(samples)
+            self.seconds += time.perf_counter() - started
+
+    def _fixed(self, model: Snapshot) -> Fixed:
+        """A model that does not move, loaded once for all rounds."""
+        if self.rounds == 1:
+            return Fixed(model, self.snapshot, self.learner.hardware)
+        if model.version not in self._kept:
+            self._kept[model.version] = Fixed(model, self.snapshot, self.learner.hardware)
+        return self._kept[model.version]
+
+    @property
+    def _own_base(self) -> bool:
+        """Whether the reference is the base under the policy's own adapter, which needs no second model."""
+        model = self.reference
+        return model is not None and model.base is None and model.path == self.snapshot.base
 
     def _own(self, steps: Plan) -> None:
-        """Log-probs under the policy as the round began: recorded, or from a pass."""
-        learner, training = self.learner, self.training
-        if not learner.loss.needs_reference or self.columns:
+        """Log-probs under the policy as the round began (recorded, or from a pass), and under its base."""
+        training, missing = self.training, self._missing("old", "reference")
+        if not missing:
             return
         started = time.perf_counter()
-        given = (training.policy, steps.samples, steps.budget, training.fabric.device)
-        with autocast(learner.hardware):
-            if learner.reference == RECORDED:
-                tolerance = 1e-4 if learner.hardware.precision == "32-true" else 0.05
-                self.columns["reference"] = recorded(*given, model=self.version, tolerance=tolerance)
-            else:
-                self.columns["reference"] = forward(*given)
-        self.seconds = time.perf_counter() - started
+        how = (training.policy, steps.samples, steps.budget, training.fabric.device)
+        with autocast(self.learner.hardware):
+            if "old" in missing and self.learner.old == RECORDED:
+                tolerance = 1e-4 if self.learner.hardware.precision == "32-true" else 0.05
+                self.columns["old"] = recorded(*how, model=self.version, tolerance=tolerance)
+            elif "old" in missing:
+                self.columns["old"] = forward(*how)
+            if "reference" in missing:
+                if not self._own_base:
+                    raise ValueError(f"{type(self.learner.loss).__name__} needs a fixed reference, and none was given")
+                adapted: Any = training.policy.model
+                with adapted.disable_adapter():
+                    self.columns["reference"] = forward(*how)
+        self.seconds += time.perf_counter() - started
         due, _ = ranks.summed(torch.tensor(self.saving.asks())).tolist()
         if due:
             self.saving.save()
+
+    def _missing(self, *names: str) -> list[str]:
+        """The columns of these names that the loss wants and that are not there yet."""
+        return [name for name in names if name in self.learner.loss.columns and name not in self.columns]

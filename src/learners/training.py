@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -17,19 +19,46 @@ from ..data.sample import Sample, Utterance
 from ..models.dropout import Dropout
 from ..models.policy import Policy
 from ..models.sharding import gathered_state
-from ..objectives.base import Numbers
+from ..objectives.base import Columns, Objective
 from ..system import ranks
 from ..system.seeds import derive
-from .device import autocast, budget, fabric
+from .device import Hardware, autocast, budget, fabric
+from .optim import OptimizerConfig, Schedule
 
-if TYPE_CHECKING:
-    from .lightning import LightningLearner
+
+class Settings(Protocol):
+    """What training reads of a learner (see `parley.learners.lightning.LightningLearner`)."""
+
+    @property
+    def loss(self) -> Objective: ...
+    @property
+    def hardware(self) -> Hardware: ...
+    @property
+    def optimizer(self) -> OptimizerConfig: ...
+    @property
+    def epochs(self) -> int: ...
+    @property
+    def batch_utterances(self) -> int: ...
+    @property
+    def schedule(self) -> Schedule: ...
+    @property
+    def warmup(self) -> float: ...
+    @property
+    def floor(self) -> float: ...
+    @property
+    def clip(self) -> float: ...
+    @property
+    def old(self) -> str: ...
+    @property
+    def dropout(self) -> float: ...
+    @property
+    def average(self) -> float: ...
 
 
 class Training:
     """A policy with the optimisers that a learner builds for it, on Lightning Fabric."""
 
-    def __init__(self, learner: LightningLearner, policy: Policy) -> None:
+    def __init__(self, learner: Settings, policy: Policy) -> None:
         hardware = learner.hardware
         self.learner, self.policy = learner, policy.train()
         if hardware.activation_checkpointing:
@@ -52,23 +81,32 @@ class Training:
         space = budget(self.policy, learner.hardware, learner.dropout)
         return plan(samples, space, seed=seed, epochs=learner.epochs, batch_utterances=learner.batch_utterances)
 
-    def gradients(self, steps: Plan, step: Step, number: int, ref_M: Tensor | None, seed: int) -> dict[str, Tensor]:
-        """Adds the gradients of `step`, which is the `number`th of `steps`; returns this rank's loss and metrics."""
+    def gradients(
+        self, steps: Plan, step: Step, number: int, held: Mapping[str, Tensor], seed: int
+    ) -> dict[str, Tensor]:
+        """Adds the gradients of `step`, which is the `number`th of `steps`; returns this rank's loss and metrics.
+
+        `held` are columns of all supervised tokens, by name: [M], on the CPU.
+        """
         loss, world, device = self.learner.loss, ranks.world(), self.fabric.device
         before = supervised(steps.samples)
         totals = loss.totals(step.utterances)
         micros = dealt(step.micros, ranks.rank(), world, equal=self.learner.hardware.strategy == "fsdp")
         sums: dict[str, Tensor] = {}
+        entropy = "entropy" in loss.columns
         for at, (micro, counts) in enumerate(micros):
             batch = collate(steps.samples, micro, before, steps.budget.multiple)
-            ref_N = None if ref_M is None else ref_M[batch.token_N].to(device)
+            tokens = {name: column_M[batch.token_N].to(device) for name, column_M in held.items()}
             batch = batch.to(device)
             if self.dropout is not None:
                 self.dropout.key = derive(seed, "step", number, at * world + ranks.rank())
             with self._unsynced(at + 1 < len(micros)):
                 with autocast(self.learner.hardware):
-                    given = numbers(batch.utterances, device)
-                    value, metrics = loss(self.module(batch), ref_N, batch.utterance_N, given, totals)
+                    logprob_N = self.module(batch, entropy) if entropy else self.module(batch)
+                    if entropy:
+                        logprob_N, tokens["entropy"] = logprob_N
+                    given = columns(batch.utterances, batch.utterance_N, tokens, loss.columns)
+                    value, metrics = loss(logprob_N, given, totals)
                 self.fabric.backward(value * (world * counts))  # ranks' gradients are averaged; the loss is a sum
             for name, figure in {"loss": value, **metrics}.items():
                 sums[name] = sums.get(name, 0.0) + figure.detach() * counts
@@ -147,14 +185,30 @@ def _whole(parameter: Tensor) -> Tensor:
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
-def numbers(utterances: Sequence[Utterance], device: torch.device | str = "cpu") -> Numbers:
-    """The numbers of a micro-batch's utterances as tensors [U]; its pairs are numbered from 0."""
-    pairs: dict[int, int] = {}
+OF_TOKENS = ("sampler", "old", "reference", "entropy")
+
+
+def columns(
+    utterances: Sequence[Utterance], utterance_N: Tensor, tokens: Mapping[str, Tensor] = MappingProxyType({}),
+    wanted: Sequence[str] = (),
+) -> Columns:  # fmt: skip
+    """The columns of a micro-batch: the numbers of its utterances as tensors [U], its pairs counted from 0, and what an
+    objective wants besides, from `tokens` [N] or else from the utterances' own numbers."""
+    device, pairs = utterance_N.device, dict[int, int]()
+
+    def floats(values: Iterable[float]) -> Tensor:
+        return torch.tensor([float(value) for value in values], device=device)
+
     pair_U = [-1 if each.pair is None else pairs.setdefault(each.pair, len(pairs)) for each in utterances]
-    return Numbers(
-        reward_U=torch.tensor([float(each.reward) for each in utterances], device=device),
-        weight_U=torch.tensor([float(each.weight) for each in utterances], device=device),
+    own = [name for name in wanted if name not in OF_TOKENS]
+    numbers = {name: floats(each.numbers.get(name, math.nan) for each in utterances) for name in own}
+    return Columns(
+        utterance_N=utterance_N,
+        reward_U=floats(each.reward for each in utterances),
+        weight_U=floats(each.weight for each in utterances),
         sft_U=torch.tensor([each.kind == "sft" for each in utterances], dtype=torch.bool, device=device),
         pair_U=torch.tensor(pair_U, dtype=torch.long, device=device),
-        side_U=torch.tensor([float(each.side) for each in utterances], device=device),
+        side_U=floats(each.side for each in utterances),
+        **{f"{name}_N": tokens[name] for name in OF_TOKENS if name in tokens},
+        more={name: tokens.get(name, numbers[name]) for name in own},
     )

@@ -81,8 +81,9 @@ class Policy(nn.Module):
             return math.inf
         return (6.0 if self.causal_lm.device.type == "cuda" else 5.0) * config.hidden_size
 
-    def forward(self, batch: Batch) -> Tensor:
-        """Log-probs [N], float32, of `batch.target_N` given the tokens before them in their own stream."""
+    def forward(self, batch: Batch, entropy: bool = False) -> Any:
+        """Log-probs [N], float32, of `batch.target_N` given the tokens before them in their own stream; with `entropy`
+        (log-probs, entropies in nats of the distributions there [N])."""
         inner = self.causal_lm
         packed: dict[str, Any] = {}
         if not batch.causal:
@@ -92,11 +93,19 @@ class Policy(nn.Module):
         hidden_BTD = inner.base_model(input_ids=batch.tokens_BT, use_cache=False, **packed).last_hidden_state
         hidden_ND = hidden_BTD.flatten(0, 1).index_select(0, batch.source_N)
         if len(batch.target_N) <= self.head_chunk:
-            return self._logprob(hidden_ND, batch.target_N)
+            return self._head(hidden_ND, batch.target_N, entropy)
         chunks = zip(hidden_ND.split(self.head_chunk), batch.target_N.split(self.head_chunk), strict=True)
-        return torch.cat([checkpoint(self._logprob, *chunk, use_reentrant=False) for chunk in chunks])  # type: ignore[misc]
+        parts: list[Any] = [checkpoint(self._head, *chunk, entropy, use_reentrant=False) for chunk in chunks]
+        return tuple(map(torch.cat, zip(*parts, strict=True))) if entropy else torch.cat(parts)
 
-    def _logprob(self, hidden_KD: Tensor, target_K: Tensor) -> Tensor:
+    def _head(self, hidden_KD: Tensor, target_K: Tensor, entropy: bool) -> Any:
+        logits_KV = self._logits(hidden_KD)
+        logprob_K = -F.cross_entropy(logits_KV, target_K, reduction="none")
+        if not entropy:
+            return logprob_K
+        return logprob_K, logits_KV.logsumexp(-1) - (logits_KV.softmax(-1) * logits_KV).sum(-1)
+
+    def _logits(self, hidden_KD: Tensor) -> Tensor:
         inner = self.causal_lm
         config = inner.config.get_text_config()
         logits_KV = inner.get_output_embeddings()(_even(hidden_KD))[: len(hidden_KD)].float()
@@ -106,7 +115,7 @@ class Policy(nn.Module):
         cap = getattr(config, "final_logit_softcapping", None)
         if cap is not None:
             logits_KV = torch.tanh(logits_KV / cap) * cap
-        return -F.cross_entropy(logits_KV, target_K, reduction="none")
+        return logits_KV
 
     def whole(self, ids_T: Tensor) -> Tensor:
         """Log-probs [T - 1] of one stream's tokens after the first, from the model's own logits."""

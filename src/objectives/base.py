@@ -6,7 +6,7 @@ Legend: N supervised tokens of a micro-batch, U utterances of it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -16,14 +16,35 @@ from ..data.sample import Utterance
 
 
 @dataclass(frozen=True, slots=True)
-class Numbers:
-    """Per-utterance numbers of a micro-batch, as credit gave them."""
+class Columns:
+    """What stands beside the log-probs of a micro-batch: of each token [N], and of each utterance [U].
 
-    reward_U: Tensor  # float
-    weight_U: Tensor  # float; 0 for padding
-    sft_U: Tensor  # bool: kind == "sft"
-    pair_U: Tensor  # long: index of the pair within the micro-batch, -1 without one
-    side_U: Tensor  # float: +1 real or chosen, -1 generated or rejected, 0 without a pair
+    utterance_N  long: the utterance of each token
+    reward_U     float: reward or advantage; weight_U: float, 0 for padding
+    sft_U        bool: kind == "sft"
+    pair_U       long: index of the pair within the micro-batch, -1 without one
+    side_U       float: +1 real or chosen, -1 generated or rejected, 0 without a pair
+
+    and of what the objective names in `columns`, without gradient but for the entropy:
+
+    sampler_N    log-probs that the sampler recorded, NaN where it did not
+    old_N        log-probs under the policy as the round began
+    reference_N  log-probs under a fixed model
+    entropy_N    entropy in nats of the policy's distribution at the token, with gradient
+    more         a credit's own: `Utterance.numbers` [U] and `Sample.tokens` [N], by name, NaN where there is none
+    """
+
+    utterance_N: Tensor
+    reward_U: Tensor
+    weight_U: Tensor
+    sft_U: Tensor
+    pair_U: Tensor
+    side_U: Tensor
+    sampler_N: Tensor | None = None
+    old_N: Tensor | None = None
+    reference_N: Tensor | None = None
+    entropy_N: Tensor | None = None
+    more: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class Objective(Protocol):
@@ -33,22 +54,18 @@ class Objective(Protocol):
     """
 
     @property
-    def needs_reference(self) -> bool:
-        """Whether `ref_N` must be given, so that the reference pass is run."""
+    def columns(self) -> Sequence[str]:
+        """What it needs besides rewards, weights, kinds and pairs: sampler, old, reference, entropy, or a credit's
+        own."""
 
     def totals(self, utterances: Sequence[Utterance]) -> Mapping[str, float]:
         """The denominators of a global batch, from all its utterances."""
 
     def __call__(
-        self,
-        logprob_N: Tensor,
-        ref_N: Tensor | None,
-        utterance_N: Tensor,
-        numbers: Numbers,
-        totals: Mapping[str, float],
+        self, logprob_N: Tensor, columns: Columns, totals: Mapping[str, float]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """(loss, metrics). `utterance_N` (long) tells which utterance each token belongs to; metrics are sums that are
-        divided by nothing but `totals`, so that adding them over micro-batches and ranks gives the batch's figure."""
+        """(loss, metrics). Metrics are sums that are divided by nothing but `totals`, so that adding them over
+        micro-batches and ranks gives the batch's figure."""
 
 
 def per_utterance(value_N: Tensor, utterance_N: Tensor, utterances: int, mean: bool) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..data.sample import Utterance
-from .base import Numbers
+from .base import Columns
 from .reduce import Unit, over, units
 
 
@@ -38,8 +38,8 @@ class FilteredBC:
             raise ValueError(f"focal is {self.focal}, expected 0 (plain likelihood) to 10")
 
     @property
-    def needs_reference(self) -> bool:
-        return False
+    def columns(self) -> tuple[str, ...]:
+        return ()
 
     def totals(self, utterances: Sequence[Utterance]) -> Mapping[str, float]:
         """`weight`: of all units."""
@@ -48,15 +48,10 @@ class FilteredBC:
         }
 
     def __call__(
-        self,
-        logprob_N: Tensor,
-        ref_N: Tensor | None,
-        utterance_N: Tensor,
-        numbers: Numbers,
-        totals: Mapping[str, float],
+        self, logprob_N: Tensor, columns: Columns, totals: Mapping[str, float]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         def mean(values_N: Tensor) -> Tensor:
-            each = units(values_N, None, utterance_N, numbers, self.reduce)
+            each = units(values_N, None, columns, self.reduce)
             return over(-(each.weight_K * each.logprob_K).sum(), totals["weight"])
 
         if not self.focal:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ..data.sample import Utterance
-from .base import Numbers
-from .reduce import Form, Scope, Unit, count, divisor, over, reference, settle, units
+from .base import Columns
+from .reduce import Form, Scope, Unit, count, divisor, given, over, settle, units
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +54,8 @@ class OfflinePO:
         settle(self, self.form, kl_grad=("detached", "coupled"), unit=("token", "utterance"), scope=("batch", "micro"))
 
     @property
-    def needs_reference(self) -> bool:
-        return True
+    def columns(self) -> tuple[str, ...]:
+        return ("old",)
 
     def totals(self, utterances: Sequence[Utterance]) -> Mapping[str, float]:
         """`act` and `sft` units, and `utterances` that count."""
@@ -64,20 +64,15 @@ class OfflinePO:
         return {"act": count(act, unit), "sft": count(sft, unit), "utterances": count(utterances, "utterance")}
 
     def __call__(
-        self,
-        logprob_N: Tensor,
-        ref_N: Tensor | None,
-        utterance_N: Tensor,
-        numbers: Numbers,
-        totals: Mapping[str, float],
+        self, logprob_N: Tensor, columns: Columns, totals: Mapping[str, float]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        each = units(logprob_N, reference(ref_N, "OfflinePO"), utterance_N, numbers, self.unit)
+        each = units(logprob_N, given(columns.old_N, "old", "OfflinePO"), columns, self.unit)
         sft_K = each.live_K * each.sft_K
         act_K = each.live_K - sft_K
         k_K = each.logprob_K - each.ref_K
         surrogate_K, free_K = self.surrogate(k_K, each.reward_K)
         acts, sfts = (
-            divisor(totals[kind], mask_K, self.scope, numbers, totals["utterances"])
+            divisor(totals[kind], mask_K, self.scope, columns, totals["utterances"])
             for kind, mask_K in (("act", act_K), ("sft", sft_K))
         )
         policy = over((act_K * each.weight_K * surrogate_K).sum(), acts)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..data.sample import Utterance
-from .base import Numbers, per_utterance
+from .base import Columns, per_utterance
 
 Form: TypeAlias = Literal["corrected", "faithful"]
 Unit: TypeAlias = Literal["token", "utterance"]
@@ -51,26 +51,26 @@ class Units:
         return (self.weight_K != 0).to(self.weight_K.dtype)
 
 
-def units(logprob_N: Tensor, ref_N: Tensor | None, utterance_N: Tensor, numbers: Numbers, unit: Unit | None) -> Units:
+def units(logprob_N: Tensor, ref_N: Tensor | None, columns: Columns, unit: Unit | None) -> Units:
     """The micro-batch seen as tokens (K = N) or as utterances (K = U, log-probs averaged over an utterance's
     tokens)."""
     ref_N = torch.zeros_like(logprob_N) if ref_N is None else ref_N
-    values = numbers.reward_U.to(logprob_N.dtype), numbers.weight_U.to(logprob_N.dtype), numbers.sft_U
+    values = columns.reward_U.to(logprob_N.dtype), columns.weight_U.to(logprob_N.dtype), columns.sft_U
     if unit != "utterance":
-        return Units(logprob_N, ref_N, *(value_U[utterance_N] for value_U in values))
-    count = len(numbers.weight_U)
+        return Units(logprob_N, ref_N, *(value_U[columns.utterance_N] for value_U in values))
+    count = len(columns.weight_U)
     return Units(
-        per_utterance(logprob_N, utterance_N, count, mean=True),
-        per_utterance(ref_N, utterance_N, count, mean=True),
+        per_utterance(logprob_N, columns.utterance_N, count, mean=True),
+        per_utterance(ref_N, columns.utterance_N, count, mean=True),
         *values,
     )
 
 
-def reference(ref_N: Tensor | None, name: str) -> Tensor:
-    """`ref_N` without gradient; ValueError where the reference pass was left out."""
-    if ref_N is None:
-        raise ValueError(f"{name} needs the reference's log-probs: run the reference pass before learning")
-    return ref_N.detach()
+def given(column_N: Tensor | None, name: str, objective: str) -> Tensor:
+    """A column that the objective named, without gradient; ValueError where it was left out."""
+    if column_N is None:
+        raise ValueError(f"{objective} needs the column {name!r}, which was not given")
+    return column_N.detach()
 
 
 def count(utterances: Sequence[Utterance], unit: Unit | None) -> float:
@@ -84,7 +84,7 @@ def over(total: Tensor, denominator: Tensor | float) -> Tensor:
 
 
 def divisor(
-    total: float, counted_K: Tensor, scope: Scope | None, numbers: Numbers, utterances: float
+    total: float, counted_K: Tensor, scope: Scope | None, columns: Columns, utterances: float
 ) -> Tensor | float:
     """What a micro-batch's sum over the units `counted_K` (1 or 0) is divided by.
 
@@ -93,5 +93,5 @@ def divisor(
     """
     if scope != "micro":
         return total
-    share = (numbers.weight_U != 0).to(counted_K.dtype).sum() / (utterances or 1.0)
+    share = (columns.weight_U != 0).to(counted_K.dtype).sum() / (utterances or 1.0)
     return counted_K.sum().clamp(min=1.0) / share.clamp(min=1e-30)

@@ -9,8 +9,8 @@ from typing import Literal
 from torch import Tensor
 
 from ..data.sample import Utterance
-from .base import Numbers
-from .reduce import Form, Scope, Unit, count, divisor, over, reference, settle, units
+from .base import Columns
+from .reduce import Form, Scope, Unit, count, divisor, given, over, settle, units
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,24 +46,19 @@ class SFTKL:
         settle(self, self.form, kl=("square", "pseudo"), unit=("token", "utterance"), scope=("batch", "micro"))
 
     @property
-    def needs_reference(self) -> bool:
-        return True
+    def columns(self) -> tuple[str, ...]:
+        return ("old",)
 
     def totals(self, utterances: Sequence[Utterance]) -> Mapping[str, float]:
         """`units`, and `utterances` that count."""
         return {"units": count(utterances, self.unit), "utterances": count(utterances, "utterance")}
 
     def __call__(
-        self,
-        logprob_N: Tensor,
-        ref_N: Tensor | None,
-        utterance_N: Tensor,
-        numbers: Numbers,
-        totals: Mapping[str, float],
+        self, logprob_N: Tensor, columns: Columns, totals: Mapping[str, float]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        each = units(logprob_N, reference(ref_N, "SFTKL"), utterance_N, numbers, self.unit)
+        each = units(logprob_N, given(columns.old_N, "old", "SFTKL"), columns, self.unit)
         ratio_K = each.logprob_K - each.ref_K
         penalty_K = ratio_K.square() / 2 if self.kl == "square" else each.logprob_K.exp() * ratio_K
-        below = divisor(totals["units"], each.live_K, self.scope, numbers, totals["utterances"])
+        below = divisor(totals["units"], each.live_K, self.scope, columns, totals["utterances"])
         nll, kl = (over((each.weight_K * term_K).sum(), below) for term_K in (-each.logprob_K, penalty_K))
         return nll + self.kl_coef * kl, {"nll": nll.detach(), "kl": kl.detach()}

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from ..data.sample import Utterance
-from .base import Numbers
-from .reduce import Form, Scope, divisor, over, reference, settle
+from .base import Columns
+from .reduce import Form, Scope, divisor, given, over, settle
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +47,8 @@ class Spin:
             raise ValueError(f"kind is {self.kind!r}, expected sigmoid or hinge")
 
     @property
-    def needs_reference(self) -> bool:
-        return not self.reference_free
+    def columns(self) -> tuple[str, ...]:
+        return () if self.reference_free else ("old",)
 
     def totals(self, utterances: Sequence[Utterance]) -> Mapping[str, float]:
         """`pairs`, and `utterances` that count. ValueError for a pair that has only one side."""
@@ -63,21 +63,16 @@ class Spin:
         return {"pairs": float(len(sides[1])), "utterances": float(sum(each.weight != 0 for each in utterances))}
 
     def __call__(
-        self,
-        logprob_N: Tensor,
-        ref_N: Tensor | None,
-        utterance_N: Tensor,
-        numbers: Numbers,
-        totals: Mapping[str, float],
+        self, logprob_N: Tensor, columns: Columns, totals: Mapping[str, float]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        ref_N = torch.zeros_like(logprob_N) if self.reference_free else reference(ref_N, "Spin")
-        live_P, real_P, generated_P = self._sides(logprob_N, utterance_N, numbers)
-        _, ref_real_P, ref_generated_P = self._sides(ref_N, utterance_N, numbers)
+        ref_N = torch.zeros_like(logprob_N) if self.reference_free else given(columns.old_N, "old", "Spin")
+        live_P, real_P, generated_P = self._sides(logprob_N, columns)
+        _, ref_real_P, ref_generated_P = self._sides(ref_N, columns)
         real, generated = self.beta * (real_P - ref_real_P), self.beta * (generated_P - ref_generated_P)
         margin_P = real - generated
         loss_P = -logsigmoid(margin_P) if self.kind == "sigmoid" else (1 - margin_P).clamp(min=0)
         loss = over(
-            (live_P * loss_P).sum(), divisor(totals["pairs"], live_P, self.scope, numbers, totals["utterances"])
+            (live_P * loss_P).sum(), divisor(totals["pairs"], live_P, self.scope, columns, totals["utterances"])
         )
         shown = {
             "rewards/real": real,
@@ -89,15 +84,17 @@ class Spin:
         }
         return loss, {name: over((live_P * value_P).sum().detach(), totals["pairs"]) for name, value_P in shown.items()}
 
-    def _sides(self, logprob_N: Tensor, utterance_N: Tensor, numbers: Numbers) -> tuple[Tensor, Tensor, Tensor]:
+    def _sides(self, logprob_N: Tensor, columns: Columns) -> tuple[Tensor, Tensor, Tensor]:
         """(live_P, real_P, generated_P): which pairs [P <= U] stand in the micro-batch, and the summed log-probs of
         their sides."""
-        pair_U = numbers.pair_U
-        real_U, generated_U = ((numbers.side_U == side) & (numbers.weight_U != 0) & (pair_U >= 0) for side in (1, -1))
+        pair_U = columns.pair_U
+        real_U, generated_U = ((columns.side_U == side) & (columns.weight_U != 0) & (pair_U >= 0) for side in (1, -1))
         size = len(pair_U)
         live_P = logprob_N.new_zeros(size).index_fill(0, pair_U[real_U], 1.0)
         sums = []
         for side_U in (real_U, generated_U):
-            chosen_N = side_U[utterance_N]
-            sums.append(logprob_N.new_zeros(size).index_add(0, pair_U[utterance_N][chosen_N], logprob_N[chosen_N]))
+            chosen_N = side_U[columns.utterance_N]
+            sums.append(
+                logprob_N.new_zeros(size).index_add(0, pair_U[columns.utterance_N][chosen_N], logprob_N[chosen_N])
+            )
         return live_P, sums[0], sums[1]

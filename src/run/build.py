@@ -29,7 +29,7 @@ from .run import Run, cast_of
 def build(config: DictConfig, out: Path) -> Parts:
     """The parts of the experiment. Nodes are built here and nowhere else."""
     game, data = instantiate(config.game), instantiate(config.data) if config.data else None
-    given = {"hardware": config.hardware, "reference": config.reference, "ledger": out / SPENDING / "learner.jsonl"}
+    given = {"hardware": config.hardware, "old": config.old, "ledger": out / SPENDING / "learner.jsonl"}
     loss = instantiate(config.imitate.loss)
     parts = Parts(
         config=config,
@@ -37,7 +37,7 @@ def build(config: DictConfig, out: Path) -> Parts:
         model=instantiate(config.model, _convert_="all"),
         backend=_backend(config.backend, config, out / SPENDING / "backend.jsonl"),
         policies={name: _policy(own, config, given) for name, own in policies(config).items()},
-        imitator=_made(imitation_learner(config), **given | {"loss": loss, "reference": "pass"}),
+        imitator=_made(imitation_learner(config), **given | {"loss": loss, "old": "pass"}),
         data=data,
         scorer=instantiate(config.scorer) if config.scorer else None,
         opponents={str(name): _opponent(str(name), config, out) for name in config.opponents},

@@ -133,6 +133,7 @@ class Config:
     start: Annotated[str, OneOf(("previous", "base"))]
     replay: Whole
     keep: Count | None
+    old: str
     reference: str
     resume: str
     run: str | None

@@ -72,7 +72,7 @@ UNCOUNTED = ("resume", "run", "runs", "match", "logger", "hardware", "keep", "st
 """Keys that a resumed run may change: they decide where and how fast, not what. (Of hardware, precision does count.)"""
 
 
-ALIKE = {"reference": ("pass", "recorded")}
+ALIKE = {"old": ("pass", "recorded")}
 """Values of a key that give the same figures: one may follow the other in a resumed run."""
 
 

@@ -50,7 +50,15 @@ class Learned:
 class Learning:
     """What the policies learn in iteration `number`, which they begin at the snapshots `begins`: a context manager."""
 
-    def __init__(self, run: Run, number: int, begins: Mapping[str, Snapshot], recipes: Mapping[str, Recipe]) -> None:
+    def __init__(
+        self,
+        run: Run,
+        number: int,
+        begins: Mapping[str, Snapshot],
+        recipes: Mapping[str, Recipe],
+        references: Mapping[str, Snapshot | None],
+    ) -> None:
+        self.references = references
         self.run, self.begins, self.recipes, self.rounds = run, begins, recipes, int(run.config.rounds)
         self.version = f"iter_{number:03d}"
         self.name = f"{self.version}/learn"
@@ -117,8 +125,9 @@ class Learning:
                 metrics = self.sessions[policy].step(samples, self.done, partial(step, bar))
             else:
                 made, metrics = learner.learn(
-                    samples, self.begins[policy], folder, seed=self.seed, name=self.version, progress=partial(step, bar)
-                )
+                    samples, self.begins[policy], folder, seed=self.seed, name=self.version,
+                    reference=self.references[policy], progress=partial(step, bar),
+                )  # fmt: skip
                 self.learned[policy].snapshot = stored(made, self.run.out)
         return {key: value for key, value in metrics.items() if key != "curve"}
 
@@ -129,7 +138,8 @@ class Learning:
         from ..learners.checkpoint import Saving
 
         nodes = {name: each.nodes for name, each in self.recipes.items()}
-        inputs = digest([{name: each.version for name, each in self.begins.items()}, self.seed, nodes])
+        fixed = {name: each.version for name, each in self.references.items() if each is not None}
+        inputs = digest([{name: each.version for name, each in self.begins.items()}, self.seed, nodes, fixed])
         every: list[Any] = [each.learner for each in self.recipes.values()]
         saving = Saving(self.folder / POSITION, inputs, min(each.checkpoint_s for each in every))
         self.saving = self._open.enter_context(saving)
@@ -137,7 +147,7 @@ class Learning:
             learner: Any = recipe.learner
             self.sessions[name] = learner.session(
                 self.begins[name], self.folder / name, seed=self.seed, name=self.version, saving=saving,
-                rounds=self.rounds, policy=name,
+                rounds=self.rounds, policy=name, reference=self.references[name],
             )  # fmt: skip
         if saving.position is not None:
             self.done = saving.position["round"]

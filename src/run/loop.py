@@ -113,21 +113,29 @@ class Loop:
             **{name: self.config[name] for name in ("start", "replay", "rounds")},
             "scorer": plain(self.config.scorer),
         }
-        if (model := foreign(self.config.reference)) is not None:
-            inputs["reference"] = model.version
-        work = partial(self._learn, number, history, recipes, source or self.run)
+        references = {
+            name: self.start.reference(name, recipe.learner, history[-1][name]) for name, recipe in recipes.items()
+        }
+        others = {"old": foreign(self.config.old), **{f"reference/{name}": each for name, each in references.items()}}
+        inputs |= {name: each.version for name, each in others.items() if each is not None}
+        work = partial(self._learn, number, history, recipes, references, source or self.run)
         outputs = self.run.stage(f"iter_{number:03d}/learn", inputs, work)
         remove_checkpoints(self.run, number)
         return {name: restored(each["snapshot"], self.run.out) for name, each in outputs.items()}
 
     def _learn(
-        self, number: int, history: History, recipes: Mapping[str, Recipe], source: Run
+        self,
+        number: int,
+        history: History,
+        recipes: Mapping[str, Recipe],
+        references: Mapping[str, Snapshot | None],
+        source: Run,
     ) -> dict[str, dict[str, Any]]:
         """For each round: play, score, credit of each policy and a step of each; the last ones leave the snapshots."""
         if any(each.credit.mix != 0 for each in recipes.values()):
             self.start.demonstrations.play("train")
         begins = self._begins(number, history)
-        with Learning(self.run, number, begins, recipes) as learning, ExitStack() as seated:
+        with Learning(self.run, number, begins, recipes, references) as learning, ExitStack() as seated:
             sitting = seated.enter_context(self.seated(history))
             for each in self.of(number)[learning.done :]:
                 if source is self.run:

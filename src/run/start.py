@@ -13,6 +13,7 @@ from typing import Any
 from ..data.sample import Sample
 from ..learners.base import Learner, Lessons
 from ..learners.likelihood import mean_logprob
+from ..models import snapshot as snapshots
 from ..models.snapshot import Snapshot
 from ..system.seeds import derive
 from . import openings
@@ -50,6 +51,20 @@ class Start:
             return stored(create(), self.run.out)
 
         return restored(self.run.stage(name, inputs, alone=made), self.run.out)
+
+    def reference(self, policy: str, learner: Learner, previous: Snapshot) -> Snapshot | None:
+        """The fixed model that the loss of `policy` compares with in the iteration after `previous`; None where it
+        compares with none."""
+        if "reference" not in learner.loss.columns:
+            return None
+        match self.config.reference:
+            case "start":
+                return self()[policy]
+            case "base":
+                return snapshots.of(previous.base) if previous.base else self._base()
+            case "previous":
+                return previous
+        return snapshots.of(Path(self.config.reference).expanduser())
 
     def offline(self) -> dict[str, Snapshot]:
         """The first policy after it has learned from what the data node holds: its samples with rewards or pairs, or

@@ -17,7 +17,7 @@ from parley.data.sources.facts import Associations
 from parley.data.sources.spag import SpagFile
 from parley.games.deal import Deal
 from parley.games.taboo import Taboo
-from parley.objectives.base import Numbers
+from parley.objectives.base import Columns
 from parley.objectives.offline_po import OfflinePO
 from parley.system.files import InputError
 
@@ -299,8 +299,10 @@ def loss(samples: list[Sample], k_N: torch.Tensor) -> tuple[float, torch.Tensor]
     utterance_N = torch.arange(len(samples)).repeat_interleave(4)
     columns = (torch.tensor([getattr(each, name) for each in utterances]) for name in ("reward", "weight"))
     none = torch.zeros(len(samples))
-    numbers = Numbers(*columns, sft_U=none.bool(), pair_U=none.long() - 1, side_U=none)
-    value, _ = objective(ratio_N, torch.zeros_like(k_N), utterance_N, numbers, objective.totals(utterances))
+    given = Columns(
+        utterance_N, *columns, sft_U=none.bool(), pair_U=none.long() - 1, side_U=none, old_N=torch.zeros_like(k_N)
+    )
+    value, _ = objective(ratio_N, given, objective.totals(utterances))
     value.backward()
     assert ratio_N.grad is not None
     return value.item(), ratio_N.grad

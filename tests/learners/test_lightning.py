@@ -13,7 +13,7 @@ from parley.learners import training
 from parley.learners.device import budget
 from parley.learners.lightning import LightningLearner
 from parley.learners.optim import AdamW, Muon
-from parley.learners.training import Training, numbers
+from parley.learners.training import Training, columns
 from parley.models.dropout import Dropout
 from parley.models.load import load_model, load_policy
 from parley.models.policy import Policy
@@ -59,7 +59,9 @@ def gradient_of(policy, loss, samples, micros, ref_M):
     total = 0.0
     for micro in micros:
         batch = collate(samples, micro, supervised(samples))
-        value, _ = loss(policy(batch), ref_M[batch.token_N], batch.utterance_N, numbers(batch.utterances), totals)
+        value, _ = loss(
+            policy(batch), columns(batch.utterances, batch.utterance_N, {"old": ref_M[batch.token_N]}), totals
+        )
         value.backward()
         total += value.item()
     return total, torch.cat([each.grad.flatten().clone() for each in policy.parameters()])
@@ -76,7 +78,7 @@ def one_row_per_utterance(model, loss, samples, ref_M):
         logits_TV = model(input_ids=ids_T[None], use_cache=False).logits[0]
         values.append(logits_TV[:-1].log_softmax(-1).gather(1, ids_T[1:, None])[each.start - 1 :, 0])
     owner = torch.repeat_interleave(torch.arange(len(rows)), torch.tensor([len(value) for value in values]))
-    value, _ = loss(torch.cat(values), ref_M, owner, numbers(utterances), loss.totals(utterances))
+    value, _ = loss(torch.cat(values), columns(utterances, owner, {"old": ref_M}), loss.totals(utterances))
     value.backward()
     return value.item(), torch.cat([each.grad.flatten().clone() for each in model.parameters()])
 
@@ -109,9 +111,9 @@ def test_a_denominator_of_the_micro_batch_alone_shows(tmp_path):
     class PerMicroBatch(FilteredBC):
         """The fault of the published code: each micro-batch is divided by its own count."""
 
-        def __call__(self, logprob_N, ref_N, utterance_N, numbers, totals):
-            own = {"weight": numbers.weight_U[utterance_N].sum().item()}
-            return super().__call__(logprob_N, ref_N, utterance_N, numbers, own)
+        def __call__(self, logprob_N, columns, totals):
+            own = {"weight": columns.weight_U[columns.utterance_N].sum().item()}
+            return super().__call__(logprob_N, columns, own)
 
     units = [(number,) for number in range(len(samples))]
     many, whole = pack(samples, units, Budget(48, 96)), pack(samples, units, Budget(10**6, 10**6))
@@ -251,11 +253,11 @@ def test_rows_have_few_lengths_where_a_cpu_compiles_a_kernel_for_each(tmp_path, 
 class Moved(FilteredBC):
     """FilteredBC, and how far the policy has moved from its reference."""
 
-    needs_reference = True
+    columns = ("old",)
 
-    def __call__(self, logprob_N, ref_N, utterance_N, numbers, totals):
-        loss, metrics = super().__call__(logprob_N, ref_N, utterance_N, numbers, totals)
-        return loss, {**metrics, "moved": (logprob_N.detach() - ref_N).abs().sum()}
+    def __call__(self, logprob_N, columns, totals):
+        loss, metrics = super().__call__(logprob_N, columns, totals)
+        return loss, {**metrics, "moved": (logprob_N.detach() - columns.old_N).abs().sum()}
 
 
 def test_the_reference_is_the_policy_at_the_start_of_the_iteration(tmp_path):
@@ -267,7 +269,7 @@ def test_the_reference_is_the_policy_at_the_start_of_the_iteration(tmp_path):
 def test_numbers_carry_every_utterance_and_count_pairs_from_zero():
     samples = episodes(4)
     batch = collate(samples, MicroBatch(((17, 18), (2, 3), (4,)), (20, 20, 24)), supervised(samples))
-    given = numbers(batch.utterances)
+    given = columns(batch.utterances, batch.utterance_N)
     assert given.pair_U.tolist() == [0, 0, 1, 1, -1, -1]
     assert given.side_U.tolist() == [1, -1, 1, -1, 0, 0]
     assert given.sft_U.tolist() == [False, False, False, False, True, True]

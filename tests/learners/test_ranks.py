@@ -69,7 +69,7 @@ def work(folder: Path, snapshots: dict[str, Snapshot], strategy: str, names: lis
     for name in names:
         training.dealt = three_and_one if name == "lopsided" else dealt
         first = snapshots.get(name, snapshots["none"])
-        made = learner(strategy, **JOBS[name], **({"reference": snapshots["other"].path} if name == "foreign" else {}))
+        made = learner(strategy, **JOBS[name], **({"old": snapshots["other"].path} if name == "foreign" else {}))
         before = mean_logprob(episodes(), first, made.hardware) if name in ("none", "lora") else 0.0
         new, metrics = made.learn(episodes(), first, folder / strategy / name, seed=5, name="next")
         metrics |= {"before": before, "version": new.version, "path": new.path}

@@ -119,14 +119,14 @@ def test_a_record_that_cannot_be_the_references_own_is_refused(tmp_path):
     samples = played(3, run(policy, episodes(3)))
     off = (samples[5].logprobs[0] + 2e-4, *samples[5].logprobs[1:])
     wrong = {
-        "was sampled by v0, and the reference is v1": replace(samples[5], policy="v0"),
+        "was sampled by v0, and the round began at v1": replace(samples[5], policy="v0"),
         "has no recorded log-probs": replace(samples[5], logprobs=None),
         "has no recorded log-probs ": replace(samples[5], logprobs=samples[5].logprobs[1:]),
         "differ by 0.0002 from a forward pass": replace(samples[5], logprobs=off),
         "differ by nan": replace(samples[5], logprobs=(float("nan"), *off[1:])),
     }
     for told, sample in wrong.items():
-        with pytest.raises(InputError, match=f"^reference=recorded: .*{told}.*use reference=pass$"):
+        with pytest.raises(InputError, match=f"^old=recorded: .*{told}.*use old=pass$"):
             from_record(policy, [*samples[:5], sample, *samples[6:]])
     loose = from_record(policy, [*samples[:5], replace(samples[5], logprobs=off), *samples[6:]], tolerance=0.05)
     assert (loose - from_record(policy, samples)).abs().max() == pytest.approx(2e-4, rel=0.01)
@@ -138,14 +138,14 @@ def test_a_learner_that_takes_the_record_learns_the_same_without_a_pass(tmp_path
     samples = [sample for sample in samples if sample.policy]
     curves = []
     for word in ("pass", "recorded"):
-        learner = LightningLearner(OfflinePO(), hardware, AdamW(lr=1e-3), epochs=2, batch_utterances=8, reference=word)
+        learner = LightningLearner(OfflinePO(), hardware, AdamW(lr=1e-3), epochs=2, batch_utterances=8, old=word)
         curves.append(learner.learn(samples, first, tmp_path / word, seed=0, name="next")[1]["curve"])
     shown = [[(row["loss"], row["kl"], row["grad_norm"]) for row in curve] for curve in curves]
     assert len(shown[0]) == len(shown[1]) > 2 and all(
         row == pytest.approx(other, abs=1e-5) for row, other in zip(*shown, strict=True)
     )
-    stranger = LightningLearner(OfflinePO(), hardware, AdamW(lr=1e-3), reference="recorded")
-    with pytest.raises(InputError, match="use reference=pass"):
+    stranger = LightningLearner(OfflinePO(), hardware, AdamW(lr=1e-3), old="recorded")
+    with pytest.raises(InputError, match="use old=pass"):
         stranger.learn([replace(samples[0], policy="v0")], first, tmp_path / "stranger", seed=0, name="next")
     assert not (tmp_path / "stranger" / "snapshot").exists()
 
@@ -156,15 +156,15 @@ def test_a_learner_that_takes_the_record_learns_the_same_without_a_pass(tmp_path
 
 def test_another_model_gives_the_log_probs_before_the_policy_is_there(tmp_path):
     first, other, samples = start(tmp_path), start(tmp_path, "qwen2"), episodes(3)
-    learner = LightningLearner(OfflinePO(), Cpu(), AdamW(lr=1e-3), batch_utterances=10**6, reference=other.path)
+    learner = LightningLearner(OfflinePO(), Cpu(), AdamW(lr=1e-3), batch_utterances=10**6, old=other.path)
     new, metrics = learner.learn(samples, first, tmp_path / "out", seed=0, name="next")
     assert metrics["curve"][0]["kl"] > 0.01 and metrics["reference_seconds"] > 0  # not zero, as against itself
     again, same = learner.learn(samples, first, tmp_path / "out", seed=0, name="next")
     assert (again, same) == (new, metrics)
     with pytest.raises(ValueError, match="trained from other inputs"):
-        replace(learner, reference="pass").learn(samples, first, tmp_path / "out", seed=0, name="next")
-    itself = replace(learner, reference=first.path).learn(samples, first, tmp_path / "itself", seed=0, name="next")[1]
-    plain = replace(learner, reference="pass").learn(samples, first, tmp_path / "plain", seed=0, name="next")[1]
+        replace(learner, old="pass").learn(samples, first, tmp_path / "out", seed=0, name="next")
+    itself = replace(learner, old=first.path).learn(samples, first, tmp_path / "itself", seed=0, name="next")[1]
+    plain = replace(learner, old="pass").learn(samples, first, tmp_path / "plain", seed=0, name="next")[1]
     assert itself["curve"][0]["loss"] == pytest.approx(plain["curve"][0]["loss"], abs=1e-6)
 
 
@@ -176,7 +176,7 @@ def test_another_model_must_mean_the_same_tokens(tmp_path):
     vocab = words["model"]["vocab"]
     vocab["w1"], vocab["w2"] = vocab["w2"], vocab["w1"]
     (strange / "tokenizer.json").write_text(json.dumps(words))
-    learner = LightningLearner(OfflinePO(), Cpu(), AdamW(lr=1e-3), reference=str(strange))
+    learner = LightningLearner(OfflinePO(), Cpu(), AdamW(lr=1e-3), old=str(strange))
     with pytest.raises(InputError, match=r"differs from that of the policy in 2 tokens \(such as 'w1', 'w2'\)"):
         learner.learn(episodes(1), first, tmp_path / "out", seed=0, name="next")
     plain = replace(learner, loss=FilteredBC())  # which compares with nothing, so that nobody asks

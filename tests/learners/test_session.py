@@ -1,7 +1,7 @@
 """Sessions: one optimiser and one schedule over rounds, two policies at a time, killed and resumed."""
 
 import signal
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -152,6 +152,119 @@ def test_a_round_that_is_left_out_moves_nothing(tmp_path):
 
 def test_only_learners_that_read_tokens_have_sessions():
     assert LightningLearner.sessions and not HostedLearner.sessions
+
+
+# --- columns ---
+
+
+@dataclass(frozen=True)
+class Watching(FilteredBC):
+    """Cloning that shows every column: sums over the batch's tokens and utterances."""
+
+    columns = ("sampler", "old", "reference", "entropy", "advantage", "value")
+
+    def __call__(self, logprob_N, columns, totals):
+        loss, metrics = super().__call__(logprob_N, columns, totals)
+        shown = {
+            "sampler": columns.sampler_N.nan_to_num(7.0),
+            "moved": (logprob_N - columns.old_N).abs(),
+            "away": (logprob_N - columns.reference_N).abs(),
+            "entropy": columns.entropy_N,
+            "advantage": columns.more["advantage"],
+            "value": columns.more["value"].nan_to_num(3.0),
+        }
+        return loss - 0.01 * columns.entropy_N.sum(), metrics | {
+            name: each.detach().sum() for name, each in shown.items()
+        }
+
+
+def watched() -> list:
+    """Samples of which all but the last have log-probs and a column of tokens; each utterance has a number."""
+    samples = []
+    for sample in episodes(2):
+        count = sum(each.end - each.start for each in sample.utterances)
+        spans = tuple(replace(each, numbers={"advantage": 0.5}) for each in sample.utterances)
+        samples.append(replace(sample, utterances=spans, logprobs=(-1.0,) * count, tokens={"value": (2.0,) * count}))
+    return [*samples[:-1], replace(samples[-1], logprobs=None, tokens={})]
+
+
+@pytest.mark.parametrize("adapted", [False, True])
+def test_an_objective_gets_the_columns_that_it_names(adapted, tmp_path):
+    base = start(tmp_path)
+    first = LoRA(r=4).create(base, tmp_path / "adapter", 0) if adapted else base
+    reference = base if adapted else start(tmp_path, "qwen2")
+    made = learner(loss=Watching(), hardware=Cpu(head_chunk=7), batch_utterances=10**6)
+    samples, curve = watched(), []
+    tokens = [sum(each.end - each.start for each in sample.utterances) for sample in samples]
+    with Saving(tmp_path / "checkpoint", "x", 1e9) as saving:
+        session = made.session(first, tmp_path / "out", seed=0, name="v", rounds=2, saving=saving, reference=reference)
+        for number in range(2):
+            curve += session.step(samples, number)["curve"]
+    away = (forward_of(reference, samples) - forward_of(base, samples)).abs().sum().item()
+    assert [row["sampler"] for row in curve] == [-sum(tokens[:-1]) + 7 * tokens[-1]] * 2
+    assert [row["value"] for row in curve] == [2 * sum(tokens[:-1]) + 3 * tokens[-1]] * 2
+    assert [row["advantage"] for row in curve] == [0.5 * sum(len(sample.utterances) for sample in samples)] * 2
+    assert [row["moved"] for row in curve] == pytest.approx([0.0, 0.0], abs=1e-3)  # old is the policy of each round
+    assert curve[0]["away"] == pytest.approx(away, abs=1e-2) and curve[1]["away"] > curve[0]["away"] * (
+        1 if away else 0
+    )
+    assert abs(curve[1]["away"] - curve[0]["away"]) > 0.1  # while the reference stays
+    assert adapted == (not session._kept)  # the base under the adapter needs no second model
+    assert curve[0]["entropy"] == pytest.approx(entropy_of(base, samples), rel=1e-4)
+
+
+def forward_of(snapshot, samples):
+    return logprobs_of(snapshot, samples)[0]
+
+
+def entropy_of(snapshot, samples) -> float:
+    return logprobs_of(snapshot, samples)[1].sum().item()
+
+
+def logprobs_of(snapshot, samples):
+    """Log-probs and entropies of all supervised tokens, from the model's own logits, one sample at a time."""
+    model, found = load_model(snapshot.path), []
+    for sample in samples:
+        ids_T = torch.tensor(sample.token_ids)
+        with torch.no_grad():
+            logp_TV = model(input_ids=ids_T[None]).logits[0, :-1].log_softmax(-1)
+        both = torch.stack([logp_TV.gather(1, ids_T[1:, None])[:, 0], -(logp_TV.exp() * logp_TV).sum(-1)])
+        found += [both[:, each.start - 1 : each.end - 1] for each in sample.utterances]
+    return torch.cat(found, dim=1)
+
+
+def test_a_column_of_another_length_is_refused(tmp_path):
+    samples = watched()
+    samples[0] = replace(samples[0], tokens={"value": (1.0,)})
+    with pytest.raises(ValueError, match=r"sample '0.0': column 'value' has 1 values for 5 supervised tokens"):
+        learner(loss=Watching()).learn(
+            samples, first := start(tmp_path), tmp_path / "o", seed=0, name="v", reference=first
+        )
+
+
+def test_an_objective_without_its_reference_is_told(tmp_path):
+    with pytest.raises(ValueError, match="Watching needs a fixed reference, and none was given"):
+        learner(loss=Watching()).learn(watched(), start(tmp_path), tmp_path / "out", seed=0, name="v")
+
+
+def test_a_round_that_is_cut_off_keeps_what_its_steps_are_compared_with(tmp_path):
+    first, made = start(tmp_path), learner(epochs=2)
+
+    def run(folder, report=None):
+        with Saving(folder / "checkpoint", "x", 1e9) as saving:
+            session = made.session(first, folder, seed=0, name="v", rounds=2, saving=saving)
+            for number in range(2):
+                session.step(episodes(3, seed=number), number, report)
+            return session.close().version, plain(session.figures())
+
+    def stop(row):
+        if row["step"] == 4:
+            signal.raise_signal(signal.SIGTERM)
+
+    whole = run(tmp_path / "whole")
+    with pytest.raises(SystemExit):
+        run(tmp_path / "cut", stop)
+    assert run(tmp_path / "cut") == whole
 
 
 # --- killed and resumed ---

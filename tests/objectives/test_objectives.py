@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from parley.data.sample import Utterance
-from parley.objectives.base import Numbers, Objective
+from parley.objectives.base import Columns, Objective
 from parley.objectives.filtered_bc import FilteredBC
 from parley.objectives.offline_po import OfflinePO
 from parley.objectives.sft_kl import SFTKL
@@ -35,21 +35,20 @@ class Row:
         return Utterance(3, 3 + len(self.logp), self.reward, self.weight, self.kind, self.pair, self.side)
 
 
-def tensors(
-    rows: Sequence[Row], dtype: torch.dtype = torch.float64
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, Numbers]:
-    """(logprob_N, ref_N, utterance_N, numbers), pairs numbered within the micro-batch; tokens need not be in order."""
+def tensors(rows: Sequence[Row], dtype: torch.dtype = torch.float64) -> tuple[torch.Tensor, Columns]:
+    """(logprob_N, columns), pairs numbered within the micro-batch; tokens need not be in order."""
     pairs = {pair: index for index, pair in enumerate(dict.fromkeys(row.pair for row in rows if row.pair is not None))}
-    numbers = Numbers(
+    columns = Columns(
+        utterance_N=torch.tensor([index for index, row in enumerate(rows) for _ in row.logp]),
         reward_U=torch.tensor([row.reward for row in rows], dtype=dtype),
         weight_U=torch.tensor([row.weight for row in rows], dtype=dtype),
         sft_U=torch.tensor([row.kind == "sft" for row in rows]),
         pair_U=torch.tensor([-1 if row.pair is None else pairs[row.pair] for row in rows]),
         side_U=torch.tensor([float(row.side) for row in rows], dtype=dtype),
+        old_N=torch.tensor([value for row in rows for value in row.ref], dtype=dtype),
     )
     logprob_N = torch.tensor([value for row in rows for value in row.logp], dtype=dtype, requires_grad=True)
-    ref_N = torch.tensor([value for row in rows for value in row.ref], dtype=dtype)
-    return logprob_N, ref_N, torch.tensor([index for index, row in enumerate(rows) for _ in row.logp]), numbers
+    return logprob_N, columns
 
 
 def run(
@@ -59,8 +58,8 @@ def run(
     totals = objective.totals([row.utterance for row in (whole or [row for micro in micros for row in micro])])
     loss, metrics, gradients = 0.0, {}, []
     for micro in micros:
-        logprob_N, ref_N, utterance_N, numbers = tensors(micro)
-        part, figures = objective(logprob_N, ref_N if objective.needs_reference else None, utterance_N, numbers, totals)
+        logprob_N, columns = tensors(micro)
+        part, figures = objective(logprob_N, columns, totals)
         gradients += torch.autograd.grad(part, logprob_N)[0].tolist()
         loss += part.item()
         metrics = {name: metrics.get(name, 0.0) + value.item() for name, value in figures.items()}
@@ -212,9 +211,9 @@ def test_losses_and_gradients_equal_the_slow_reference(objective: Objective) -> 
 )
 def test_gradcheck(objective: Objective) -> None:
     rows = rows_of(3, isinstance(objective, Spin))
-    logprob_N, ref_N, utterance_N, numbers = tensors(rows)
+    logprob_N, columns = tensors(rows)
     totals = objective.totals([row.utterance for row in rows])
-    assert torch.autograd.gradcheck(lambda x: objective(x, ref_N, utterance_N, numbers, totals)[0], (logprob_N,))
+    assert torch.autograd.gradcheck(lambda x: objective(x, columns, totals)[0], (logprob_N,))
 
 
 @pytest.mark.parametrize("objective", CORRECTED, ids=str)
@@ -331,27 +330,20 @@ def test_a_batch_of_padding_is_zero(objective: Objective) -> None:
 
 
 @pytest.mark.parametrize("objective", [SFTKL(), OfflinePO(), Spin()], ids=str)
-def test_a_missing_reference_is_an_error(objective: Objective) -> None:
-    logprob_N, _, utterance_N, numbers = tensors(rows_of(1, True))
-    with pytest.raises(ValueError, match="run the reference pass"):
-        objective(
-            logprob_N,
-            None,
-            utterance_N,
-            numbers,
-            {"units": 1.0, "act": 1.0, "sft": 1.0, "utterances": 1.0, "pairs": 1.0},
-        )
+def test_a_missing_column_is_an_error(objective: Objective) -> None:
+    logprob_N, columns = tensors(rows_of(1, True))
+    totals = {"units": 1.0, "act": 1.0, "sft": 1.0, "utterances": 1.0, "pairs": 1.0}
+    with pytest.raises(ValueError, match="needs the column 'old', which was not given"):
+        objective(logprob_N, replace(columns, old_N=None), totals)
 
 
 def test_no_gradient_reaches_the_reference() -> None:
     for objective in (SFTKL(form="faithful"), OfflinePO(form="faithful"), Spin()):
         rows = rows_of(2, isinstance(objective, Spin))
-        logprob_N, ref_N, utterance_N, numbers = tensors(rows)
-        ref_N.requires_grad_()
-        objective(logprob_N, ref_N, utterance_N, numbers, objective.totals([row.utterance for row in rows]))[
-            0
-        ].backward()
-        assert ref_N.grad is None
+        logprob_N, columns = tensors(rows)
+        columns.old_N.requires_grad_()
+        objective(logprob_N, columns, objective.totals([row.utterance for row in rows]))[0].backward()
+        assert columns.old_N.grad is None
 
 
 def test_half_a_pair_and_wrong_words_are_errors() -> None:

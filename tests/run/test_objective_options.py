@@ -63,10 +63,10 @@ def faults(command: str) -> list[str]:
 
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_every_objective_composes_and_is_built(name: str) -> None:
-    assert faults(f"objective={name} reference=recorded") == []
+    assert faults(f"objective={name} old=recorded") == []
     node = config(f"objective={name}").objective
     loss, credit = instantiate(node.loss), instantiate(node.credit)
-    assert loss.needs_reference is OBJECTIVES[name] and credit.mix == (None if name in ("spin", "sft") else 0)
+    assert ("old" in loss.columns) is OBJECTIVES[name] and credit.mix == (None if name in ("spin", "sft") else 0)
 
 
 @pytest.mark.parametrize("name", FORMED)
@@ -80,25 +80,28 @@ def test_one_word_chooses_the_published_form(name: str) -> None:
 
 def test_a_reference_is_a_word_or_a_model_folder(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
-    assert faults(f"reference={tmp_path}") == []
-    [told] = faults("reference=recored")
-    assert told == "reference: 'recored' is no model folder; did you mean recorded?"
-    [told] = faults("+learner.reference=pass")
-    assert told.startswith("learner.reference: LightningLearner takes no such argument")
+    assert faults(f"old={tmp_path} reference={tmp_path}") == []
+    [told] = faults("old=recored")
+    assert told == "old: 'recored' is no model folder; did you mean recorded?"
+    [told] = faults("reference=strat")
+    assert told == "reference: 'strat' is no model folder; did you mean start?"
+    [told] = faults("+learner.old=pass")
+    assert told.startswith("learner.old: LightningLearner takes no such argument")
 
 
 def test_a_resumed_run_may_change_its_mind_about_the_pass_but_not_about_the_model() -> None:
     old = config("objective=offline_po")
-    assert changed_keys(old, config("objective=offline_po", "reference=recorded")) == []
-    assert changed_keys(old, config("objective=offline_po", "reference=elsewhere")) == ["reference"]
+    assert changed_keys(old, config("objective=offline_po", "old=recorded")) == []
+    assert changed_keys(old, config("objective=offline_po", "old=elsewhere")) == ["old"]
 
 
 def test_the_reference_reaches_the_learner_and_missing_demonstrations_are_told_first(tmp_path: Path) -> None:
-    built = build(config("reference=recorded", "objective=offline_po"), tmp_path)
-    assert built.policies["learner"].recipe(1).learner.reference == "recorded" and built.imitator.reference == "pass"
+    built = build(config("old=recorded", "objective=offline_po"), tmp_path)
+    assert built.policies["learner"].recipe(1).learner.old == "recorded" and built.imitator.old == "pass"
     paired = config("objective=spin", "game=tales", "data=replies", "imitate.matches=0", "eval.opponents=[]")
-    assert build(paired, tmp_path).credit.mix is None
-    assert build(config("objective=offline_po", "objective.credit.mix=9"), tmp_path).credit.mix == 9
+    assert build(paired, tmp_path).policies["learner"].recipe(1).credit.mix is None
+    mixing = build(config("objective=offline_po", "objective.credit.mix=9"), tmp_path)
+    assert mixing.policies["learner"].recipe(1).credit.mix == 9
     for words in (["objective=spin"], ["objective=offline_po", "objective.credit.mix=9"]):
         with pytest.raises(ConfigError, match="wants demonstrations, and there are none"):
             build(config(*words, "imitate.matches=0"), tmp_path)

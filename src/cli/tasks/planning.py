@@ -69,7 +69,7 @@ def _forecast(config: DictConfig, run: str | None) -> tuple[LightningLearner, Fo
         data = real(samples, f"round {number} of {run}")  # type: ignore[arg-type]
     else:
         loss = instantiate(config.objective.loss)
-        learner = instantiate(config.learner)(loss=loss, hardware=config.hardware, reference=config.reference)
+        learner = instantiate(config.learner)(loss=loss, hardware=config.hardware, old=config.old)
         data = stated(config.stated, learner.batch_utterances)
     adapter = instantiate(config.adapter, _convert_="all") if config.adapter else None
     return learner, forecast(learner, adapter, *architecture(config, snapshot), data, config.seed)
