@@ -2,14 +2,23 @@
 
 import random
 from dataclasses import replace
+from html import unescape
+from pathlib import Path
 
 import pytest
 from chat_templates import ENDS, FAMILIES, THINKING, tokenizer
+from parley.data.episode import Call, Episode, Turn
 from parley.data.sample import Demonstration
-from parley.games.base import Message
+from parley.games.base import Message, Result, Scenario
+from parley.models import snapshot as snapshots
+from parley.models.behaviour import Behaviour
 from parley.models.demonstrated import Demonstrated
+from parley.models.hub import Pretrained
+from parley.models.load import load_model, load_tokenizer
 from parley.models.renderer import Renderer
 from parley.models.thoughts import Conduct, Marks
+from parley.models.tiny import Tiny
+from parley.report.forks import Forks
 from parley.system.files import InputError
 
 THINK = Marks("<think>", "</think>")
@@ -260,3 +269,76 @@ def test_A10_a_reply_that_comes_back_under_its_special_tokens_is_no_fork():
     stream = replace(r.answered(part, "s.1", "ok", ids), end="<|end|>")
     again = r.extend(stream, [*view, Message("assistant", "ok", "s.1"), Message("user", "so?")])
     assert again.fork is None and again.token_ids[: len(stream.token_ids)] == stream.token_ids
+
+
+# --- what a template does, in words ---
+
+
+def test_A6_a_line_says_what_the_template_does():
+    said = {family: Behaviour.of(renderer(family)) for family in ("thinker", "gemma", "last_system", "endless")}
+    assert "thoughts are between <think> and </think>, dropped" in said["thinker"].text()
+    assert said["gemma"].text().startswith("all system messages stand in a user message; no thoughts")
+    assert said["last_system"].forks == "history rewritten by the template"
+    assert said["endless"].ends == "</s> (the template writes none)"
+    keeps = renderer("chatml", thought=["<think>", "</think>"])
+    assert Behaviour.of(keeps).thoughts == "between <think> and </think>, kept"
+
+
+def test_the_page_of_templates_is_true():
+    page = unescape((Path(__file__).parents[2] / "docs/templates.md").read_text())
+    for family in (*FAMILIES, "last_system", "endless", "prefixing", *THINKING):
+        does = Behaviour.of(renderer(family))
+        (row,) = [line for line in page.splitlines() if line.startswith(f"| `{family}` |")]
+        cells = " | ".join([does.folds or "none", does.thoughts or "none", does.forks or "none", does.ends])
+        assert row.endswith(f" | {cells} |")
+
+
+# --- the snapshot's identity ---
+
+
+def test_A6_how_a_template_is_used_is_part_of_the_snapshot_and_of_what_is_trained_from_it(tmp_path):
+    made = Tiny(width=32, heads=2, layers=1, mlp=64, context=64).create(tmp_path / "m", [[Message("user", "a b")]], 0)
+    before = {path.name: path.read_bytes() for path in (tmp_path / "m").iterdir()}
+    plain = Pretrained(made.path).create(tmp_path / "plain", [], 0)
+    assert plain.path == made.path and plain.version == f"m-{made.version.rpartition('-')[2]}"
+    assert not (tmp_path / "plain").exists()
+    conduct = {"thought": ["<a>", "</a>"], "template": {"enable_thinking": False}, "keep_thoughts": False}
+    used = Pretrained(made.path, **conduct).create(tmp_path / "used", [], 0)
+    assert used.path == str(tmp_path / "used") and used.version.rpartition("-")[2] != plain.version.rpartition("-")[2]
+    assert {path.name: path.read_bytes() for path in (tmp_path / "m").iterdir()} == before
+    trained = snapshots.save(load_model(used.path), load_tokenizer(used.path), tmp_path / "next", "next")
+    for snapshot in (used, trained):
+        found = Renderer.load(snapshot.path)
+        assert found.marks == Marks("<a>", "</a>") and found.conduct == Conduct(**conduct)
+    assert Pretrained(made.path, **conduct).create(tmp_path / "used", [], 0) == used  # made again where it was cut off
+
+
+# --- A10: figures ---
+
+
+def test_A10_forks_are_counted_with_their_reasons():
+    def turn(number, fork, thought="", seat="a"):
+        call = Call((1,), (2,), (0.0,), "v", fork=fork)
+        return Turn(f"{seat}.{number}", seat, "act", "x", call=call, thought=thought)
+
+    turns = (turn(1, None), turn(2, "thought", "hm"), turn(3, "thought"), turn(4, "other"), turn(1, "other", seat="b"))
+    episode = Episode(
+        "m",
+        "g",
+        1,
+        Scenario("s", {}),
+        0,
+        {"a": "me", "b": "you"},
+        {"a": "v", "b": "v"},
+        turns,
+        Result({"a": 0.0}, "end"),
+    )
+    forks = Forks(["me"])
+    assert forks.figures() == {} and forks.text() == ""
+    forks.add(episode)
+    assert forks.figures() == {"forks": 3, "fork_share": 0.75, "thought_share": 0.25}
+    assert forks.text() == "3 of 4 replies (75%) forked their token stream: thought (2), other (1)"
+    branch = replace(episode, parent=("p", 3))
+    own = Forks(["me"])
+    own.add(branch)
+    assert own.figures() == {"forks": 1, "fork_share": 1.0, "thought_share": 0.0}

@@ -102,7 +102,7 @@ class Spy(HFBackend):
 @pytest.fixture(scope="module")
 def scripted(tmp_path_factory: pytest.TempPathFactory) -> list[Episode]:
     folder = tmp_path_factory.mktemp("scripted") / "s"
-    seatings = list(self_play(GAME, GAME.scenarios("train")[:120], "fair", 0, "s"))
+    seatings = list(self_play(GAME, GAME.scenarios("train")[:80], "fair", 0, "s"))
     Seats(GAME, HFBackend, 64).play(folder, seatings, Sampling(), {}, quiet)
     return list(EpisodeStore(folder, shard=None).read(ordered=True))
 
@@ -131,7 +131,7 @@ def taught(folder: Path, family: Family, demos: Sequence[Demonstration]) -> Snap
     begin = snapshots.of(begin.path, "tiny")
     rendering = Demonstrated(Renderer.load(begin.path))
     samples = [sample for each in demos for sample in rendering.samples(each)]
-    learner = LightningLearner(FilteredBC(), Cpu(), AdamW(lr=4e-3), epochs=3, batch_utterances=32)
+    learner = LightningLearner(FilteredBC(), Cpu(), AdamW(lr=8e-3), epochs=4, batch_utterances=32)
     return learner.learn(samples, begin, folder / "learn", seed=0, name="taught")[0]
 
 
@@ -139,7 +139,7 @@ def taught(folder: Path, family: Family, demos: Sequence[Demonstration]) -> Snap
 def test_A6_no_thought_stands_in_any_view_and_all_of_it_is_trained(tmp_path, scripted, family):
     demos = [thinking(each, family.marks) for episode in scripted for each in demonstrate(GAME, episode, 0.0)]
     snapshot = taught(tmp_path, family, demos)
-    backend, sampling = Spy(), Sampling(max_tokens=24)
+    backend, sampling = Spy(), Sampling(0.5, max_tokens=24)
     seatings = list(self_play(GAME, GAME.scenarios("test")[:24], "me", 0, "p"))
     Seats(GAME, lambda: backend, 24).play(tmp_path / "p", seatings, sampling, {"me": snapshot}, quiet)
     episodes = list(EpisodeStore(tmp_path / "p", shard=None).read(ordered=True))
