@@ -102,7 +102,7 @@ class Spy(HFBackend):
 @pytest.fixture(scope="module")
 def scripted(tmp_path_factory: pytest.TempPathFactory) -> list[Episode]:
     folder = tmp_path_factory.mktemp("scripted") / "s"
-    seatings = list(self_play(GAME, GAME.scenarios("train")[:80], "fair", 0, "s"))
+    seatings = list(self_play(GAME, GAME.scenarios("train")[:120], "fair", 0, "s"))
     Seats(GAME, HFBackend, 64).play(folder, seatings, Sampling(), {}, quiet)
     return list(EpisodeStore(folder, shard=None).read(ordered=True))
 
