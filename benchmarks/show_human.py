@@ -33,6 +33,7 @@ from parley.games.base import Game
 from parley.games.deal.grammar import parse
 from parley.learners.device import Hardware
 from parley.learners.likelihood import mean_logprob
+from parley.models.demonstrated import Demonstrated
 from parley.models.renderer import Renderer
 from parley.models.snapshot import Snapshot
 from parley.play.player import Prompt, Sampling
@@ -82,8 +83,9 @@ def perplexity(
 ) -> dict[str, Any]:
     """exp of the mean negative log-prob in nats of every word and end of turn, and how many there were."""
     renderer = Renderer.load(snapshot.path)
+    rendering = Demonstrated(renderer)
     demonstrations = replace(source, partner_weight=1.0).demonstrations(game, split)
-    samples = [talk(renderer.demonstration(each), *tags(renderer)) for each in demonstrations]
+    samples = [talk(rendering.sample(each), *tags(renderer)) for each in demonstrations]
     ends = sum(len(sample.utterances) for sample in samples)
     unknown = renderer.tokenizer.unk_token_id
     spoken = [
@@ -101,13 +103,14 @@ def selections(snapshot: Snapshot, source: LewisDialogues, game: Game, split: st
     """Share of the human selections that the greedy proposal equals in all three numbers, and of proposals that are
     legal."""
     renderer = Renderer.load(snapshot.path)
+    rendering = Demonstrated(renderer)
     _, propose = tags(renderer)
     known = {}
     prompts = []
     for demo, dialogue in zip(source.demonstrations(game, split), read(source.file(split)), strict=True):
         if dialogue.shares is None:
             continue
-        sample = renderer.demonstration(demo)
+        sample = rendering.sample(demo)
         start = sample.utterances[-1].start
         if sample.token_ids[start] != propose:
             raise ValueError(f"{demo.id} does not end with the tag [propose] as one token")

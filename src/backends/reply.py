@@ -24,7 +24,7 @@ def stopped(prompt: Prompt, renderer: Renderer, ids: Sequence[int]) -> bool:
     """Whether the text of `ids` holds one of the prompt's stop strings."""
     if not prompt.options.stop:
         return False
-    text = renderer.text(ids)
+    text = renderer.said(ids, prompt.token_ids or ())[1]
     return any(stop in text for stop in prompt.options.stop)
 
 
@@ -32,13 +32,14 @@ def completed(
     prompt: Prompt, renderer: Renderer, ids: Sequence[int], logprobs: Sequence[float] | None, version: str
 ) -> Completion:
     """The completion of sampled `ids`. A sampled terminator belongs to the ids and not to the text, which a stop string
-    cuts."""
+    cuts. A thought is no part of the text."""
     ended = ids[-1] in renderer.stop_ids
-    text = renderer.text(ids[:-1] if ended else ids)
+    thought, text = renderer.said(ids[:-1] if ended else ids, prompt.token_ids or ())
     cuts = [text.index(stop) for stop in prompt.options.stop if stop in text]
     finish: Finish = "stop" if ended or cuts else "length"
     rounded = None if logprobs is None else tuple(round(value, 7) for value in logprobs)
-    return Completion(prompt.id, text[: min(cuts, default=len(text))], finish, tuple(ids), rounded, version)
+    said = text[: min(cuts, default=len(text))]
+    return Completion(prompt.id, said, finish, tuple(ids), rounded, version, thought=thought)
 
 
 def check_update(loaded: Collection[str], old: str, new: str, busy: bool) -> None:

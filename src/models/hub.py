@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ..games.base import Message
 from ..system.files import InputError
@@ -14,6 +15,7 @@ from . import snapshot
 from .gguf import converted
 from .load import checked
 from .snapshot import Snapshot
+from .thoughts import AUTO, Conduct
 
 ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
@@ -27,15 +29,20 @@ class Pretrained:
     base      what the adapter stands on, one of the first three; None: what its adapter_config.json names
     download  ask the hub for what the cache lacks or has in an older revision; False: no request is made
     revision  branch, tag or commit on the hub
+    template, thought, keep_thoughts  how its chat template is used: see `Conduct`
     """
 
     path: str
     base: str | None = None
     download: bool = False
     revision: str = "main"
+    template: dict[str, Any] = field(default_factory=dict)
+    thought: list[str] | str | None = AUTO
+    keep_thoughts: bool = True
 
     def create(self, folder: Path, conversations: Iterable[Sequence[Message]], seed: int) -> Snapshot:
-        """The snapshot at `path`, after a look at its parts; nothing is written to `folder` and nothing is drawn.
+        """The snapshot at `path`, after a look at its parts; nothing is drawn. `folder` gets links to its files where
+        the template is used in a way of its own, and else nothing.
 
         InputError or FileNotFoundError when it is absent, incomplete, pickled, or no LoRA adapter; InputError for a
         `base` of what is no adapter.
@@ -44,13 +51,18 @@ class Pretrained:
         if not (found / "adapter_config.json").is_file():
             if self.base is not None:
                 raise InputError(f"model.base is {self.base}, but {self.path} is no adapter")
-            return snapshot.of(checked(found), name)
+            return snapshot.of(self._used(checked(found), folder), name)
         named = _adapter_base(found)
         base = self.base or named
         if base is None:
             raise InputError(f"{self.path} is an adapter that names no base: say model.base=…")
         _, below = self._located(base, "main")
-        return snapshot.of(found, name, str(checked(below)))
+        return snapshot.of(found, name, str(self._used(checked(below), folder)))
+
+    def _used(self, model: Path, folder: Path) -> Path:
+        """`model`, or `folder` with its files and the conduct that is asked for."""
+        conduct = Conduct(self.template, self.thought, self.keep_thoughts)
+        return model if conduct == Conduct() else conduct.laid(model, folder)
 
     def _located(self, path: str, revision: str) -> tuple[str, Path]:
         """(name, absolute local folder) of a folder, GGUF file or hub id. A run may be resumed from elsewhere."""

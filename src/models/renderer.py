@@ -11,21 +11,18 @@ from __future__ import annotations
 
 import json
 import re
-from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from functools import lru_cache
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
 
-from ..data.sample import Demonstration, Sample, Utterance
 from ..games.base import Finish, Message, Speaker
 from ..system.files import InputError
 from .load import load_tokenizer
+from .thoughts import Conduct
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -35,6 +32,9 @@ if TYPE_CHECKING:
 TODAY = datetime(2024, 7, 26)
 """The date that templates are told (Llama 3.1's own default), so that a run does not change at midnight."""
 
+FIELDS = ("reasoning_content", "thinking")
+"""The names under which templates take the thought of a message."""
+
 
 @dataclass(frozen=True, slots=True)
 class TokenStream:
@@ -42,7 +42,8 @@ class TokenStream:
 
     `text` is the rendered chat up to the reply, `reply` the reply's text and `end` its sampled terminator's ("" after a
     length stop). `cuts` are the (character, token) offsets at which text and ids are known to meet: the ends of each
-    rendered part and of each reply before this one.
+    rendered part and of each reply before this one. `thoughts` are the whole texts, marks and special tokens included,
+    of the replies in which the model thought: by request.
     """
 
     request: str
@@ -51,6 +52,7 @@ class TokenStream:
     reply: str
     end: str
     cuts: tuple[tuple[int, int], ...]
+    thoughts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,31 +71,13 @@ class Extension:
     text: str
     cuts: tuple[tuple[int, int], ...]
     stops: Mapping[int, str]
+    thoughts: Mapping[str, str] = field(default_factory=dict)  # of earlier turns, as in the stream
 
     def reply(self, request: str, text: str, sampled_ids: Sequence[int], finish: Finish = "stop") -> TokenStream:
-        """The stream after `request` was answered with `sampled_ids`, whose text is `text`."""
+        """The stream after `request` was answered with `sampled_ids`, whose speech is `text`."""
         ids = self.token_ids + tuple(sampled_ids)
         end = self.stops.get(sampled_ids[-1], "") if sampled_ids and finish == "stop" else ""
-        return TokenStream(request, ids, self.text, text, end, self.cuts)
-
-
-@dataclass(frozen=True, slots=True)
-class _Shape:
-    """How a template renders a sequence of roles: `parts[i]` stands before message i, the last after all of them;
-    `trims[i]` says whether message i loses the white space before and after it."""
-
-    parts: tuple[str, ...]
-    trims: tuple[tuple[bool, bool], ...]
-
-    def join(self, contents: Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
-        """The text for these contents, and the [start, end) of each of them."""
-        text, spans = self.parts[0], []
-        for part, (left, right), content in zip(self.parts[1:], self.trims, contents, strict=True):
-            content = content.lstrip() if left else content
-            content = content.rstrip() if right else content
-            spans.append((len(text), len(text) + len(content)))
-            text += content + part
-        return text, spans
+        return TokenStream(request, ids, self.text, text, end, self.cuts, self.thoughts)
 
 
 class Renderer:
@@ -103,7 +87,10 @@ class Renderer:
     the template puts after an assistant's message.
 
     A template that refuses or drops a system message gets its text in front of the first user message instead (Gemma,
-    early Mistral). A special token's text inside a message is broken up with a space, so that nobody can forge a turn.
+    early Mistral), or as a user message where no user's follows. A special token's text inside a message is broken up
+    with a space, so that nobody can forge a turn. `marks` stand around the model's thoughts (None: it has none).
+
+    InputError for a template that loses a message, as one does that wants contents as lists of parts.
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, context: int | None = None, eos: Iterable[int] = ()) -> None:
@@ -111,23 +98,26 @@ class Renderer:
             raise ValueError("the tokenizer has no chat template: put one beside it as chat_template.jinja")
         self.tokenizer = tokenizer
         self.context = context
-        self._core = _core(tokenizer)
+        self.core = _core(tokenizer)
         self._special = {str(token): id for id, token in _special(tokenizer).items()}
         self._forged = (
             re.compile("|".join(map(re.escape, sorted(self._special, key=len, reverse=True))))
             if self._special
             else None
         )
-        self._shape = lru_cache(maxsize=1024)(self._learn)
         self._template = _compiled(tokenizer)
         said = {"strftime_now": TODAY.strftime, "tools": None, "documents": None}
-        self._known = {**self._template.globals, **tokenizer.special_tokens_map, **said}
-        self._folds = False
-        self._folds = self._refuses_system()
+        self.conduct = Conduct.of(tokenizer)
+        self.marks = self.conduct.marks(str(tokenizer.get_chat_template()))
+        self._known = {**self._template.globals, **tokenizer.special_tokens_map, **said, **self.conduct.template}
+        self._folds = self._folds_alone = self._fields = False
+        self._folds, self._folds_alone = self._loses("system", "user"), self._loses("system")
+        self._fields = self.marks is not None and self._takes_thoughts()
+        self._check()
         self.stop_ids = self._stop_ids(eos)
-        self._stops = {id: str(tokenizer.convert_ids_to_tokens(id) or "") for id in self.stop_ids}
-        ends = sorted((text for text in self._stops.values() if text), key=len, reverse=True)
-        self._closed = re.compile(r"\s*(?:" + "|".join(map(re.escape, ends)) + ")" if ends else r"(?!)")
+        self.stops = {id: str(tokenizer.convert_ids_to_tokens(id) or "") for id in self.stop_ids}
+        ends = sorted((text for text in self.stops.values() if text), key=len, reverse=True)
+        self.closed = re.compile(r"\s*(?:" + "|".join(map(re.escape, ends)) + ")" if ends else r"(?!)")
 
     @staticmethod
     def load(folder: str | Path) -> Renderer:
@@ -136,68 +126,90 @@ class Renderer:
 
     def prompt(self, messages: Sequence[Message]) -> str:
         """The prompt for a reply to `messages`, as text. InputError where the template refuses it."""
-        return self._render(messages, True)
+        return self.render(messages, True)
 
     def encode(self, messages: Sequence[Message]) -> tuple[int, ...]:
         """The prompt for a reply to `messages`, encoded afresh."""
-        return tuple(self._encode(self.prompt(messages)))
+        return tuple(self.encoded(self.prompt(messages)))
 
     def text(self, token_ids: Sequence[int]) -> str:
         """The text of a reply: its terminator and other special tokens are left out."""
-        return self._core.decode(list(token_ids), skip_special_tokens=True)
+        return self.core.decode(list(token_ids), skip_special_tokens=True)
 
-    def _encode(self, text: str) -> list[int]:
-        return self._core.encode(text, add_special_tokens=False).ids
+    def said(self, token_ids: Sequence[int], prompt_ids: Sequence[int] = ()) -> tuple[str, str]:
+        """(thought, speech) of a reply, which was sampled after `prompt_ids`. A thought that is not closed, as one cut
+        by the length limit, leaves no speech."""
+        if self.marks is None:
+            return "", self.text(token_ids)
+        parts = self.marks.parts(self._whole(token_ids), self.opened(prompt_ids))
+        return ("", self.text(token_ids)) if parts is None else (self._bare(parts[0]), self._bare(parts[1]))
+
+    def answered(
+        self, part: Extension, request: str, text: str, sampled_ids: Sequence[int], finish: Finish = "stop"
+    ) -> TokenStream:
+        """The stream after `request` was answered to the prompt `part`: the ids are whole, `text` is the speech."""
+        stream = part.reply(request, text, sampled_ids, finish)
+        if self.marks is None:
+            return stream
+        opened = self.opened(part.token_ids)
+        whole = self._whole(sampled_ids[:-1] if stream.end else sampled_ids)
+        if self.marks.parts(whole, opened) is None:
+            return stream
+        return replace(stream, thoughts={**part.thoughts, request: (self.marks.open if opened else "") + whole})
+
+    def _whole(self, token_ids: Sequence[int]) -> str:
+        return self.core.decode(list(token_ids), skip_special_tokens=False)
+
+    def _bare(self, text: str) -> str:
+        """`text` without special tokens."""
+        return self._forged.sub("", text) if self._forged else text
+
+    def opened(self, prompt_ids: Sequence[int]) -> bool:
+        """Whether the prompt ends with the mark that opens a thought."""
+        return self.marks is not None and self._whole(prompt_ids[-32:]).rstrip().endswith(self.marks.open)
+
+    @property
+    def end(self) -> int | None:
+        """The id that ends a reply where the template writes none; None where that cannot be known."""
+        eos = self.tokenizer.eos_token_id
+        if eos is None and len(self.stop_ids) == 1:
+            return min(self.stop_ids)
+        return None if eos is None else int(eos)
+
+    def encoded(self, text: str) -> list[int]:
+        return self.core.encode(text, add_special_tokens=False).ids
 
     def extend(self, stream: TokenStream | None, messages: Sequence[Message]) -> Extension:
         """The prompt for the next request of a seat, of which `stream` is what it saw and sampled last (None: nothing).
 
         ValueError when the template cannot render the view at all.
         """
-        text = self._render(messages, True)
+        thoughts = stream.thoughts if stream else {}
+        text = self.render(messages, True, thoughts)
         if stream is None:
-            ids = tuple(self._encode(text))
-            return Extension(ids, ids, 0, None, None, text, ((len(text), len(ids)),), self._stops)
+            ids = tuple(self.encoded(text))
+            return Extension(ids, ids, 0, None, None, text, ((len(text), len(ids)),), self.stops)
         said = [message.content for message in messages if message.request == stream.request]
         start = self._matched(stream, text) if said == [stream.reply] else None
         if start is None:
             return self._fork(stream, text, said)
-        tail = tuple(self._after(stream.end, text[start:]))
+        tail = tuple(self.after(stream.end, text[start:]))
         ids = stream.token_ids + tail
         cuts = (*stream.cuts, (start, len(stream.token_ids)), (len(text), len(ids)))
-        return Extension(ids, tail, len(stream.token_ids), stream.request, None, text, cuts, self._stops)
-
-    def demonstration(self, demo: Demonstration) -> Sample:
-        """A chat to imitate as token ids, with one utterance per message of weight above 0.
-
-        An assistant's utterance is what the model would have had to sample: everything after the generation prompt, the
-        terminator included (kind "act"). Others' are the content and, where there is one, the terminator (kind
-        "partner"). ValueError when the template rewrites a message that is to be imitated.
-        """
-        if len(demo.weights) != len(demo.messages):
-            raise ValueError(f"demonstration {demo.id}: {len(demo.weights)} weights for {len(demo.messages)} messages")
-        folded, weights = self._fold(demo.messages, demo.weights)
-        text, spans = self._spans(folded, demo.id)
-        own = [span for span, message in zip(spans, folded, strict=True) if message.role == "assistant"]
-        ids, offsets = self._pieces(text, own)
-        firsts, lasts = zip(*offsets, strict=True) if offsets else ((), ())  # both rise
-        utterances = []
-        for (start, end), weight, message in zip(spans, weights, folded, strict=True):
-            begin, beyond = bisect_right(lasts, start), bisect_left(firsts, end)
-            if weight > 0 and begin < beyond:
-                kind = "act" if message.role == "assistant" else "partner"
-                utterances.append(Utterance(begin, beyond, weight=weight, kind=kind))
-        return Sample(demo.id, tuple(ids), tuple(utterances))
+        return Extension(ids, tail, len(stream.token_ids), stream.request, None, text, cuts, self.stops, thoughts)
 
     # --- text ---
 
-    def _render(self, messages: Sequence[Message], prompt: bool) -> str:
-        chat = [{"role": message.role, "content": self._plain(message.content)} for message in self._fold(messages)[0]]
-        known = {**self._known, "messages": chat, "add_generation_prompt": prompt}
+    def render(self, messages: Sequence[Message], prompt: bool, thoughts: Mapping[str, str] | None = None) -> str:
+        """The chat as text, with a generation prompt where there is to be one; `thoughts` as in a TokenStream.
+
+        InputError where the template refuses it.
+        """
+        chat = [self._entry(message, thoughts or {}) for message in self.fold(messages)[0]]
         try:
             if not chat:
                 raise ValueError("it is empty")
-            return "".join(self._template.root_render_func(self._template.new_context(known, shared=True)))
+            return self._filled(chat, prompt)
         except (TemplateError, TypeError, ValueError, LookupError) as error:  # foreign code, run in Jinja's sandbox
             roles = ", ".join(message.role for message in messages) or "no message"
             raise InputError(
@@ -205,30 +217,90 @@ class Renderer:
                 "assistant in turns with a user message first: let the game tell the seat something before it asks"
             ) from error
 
-    def _plain(self, content: str) -> str:
+    def _filled(self, chat: Sequence[Mapping[str, str]], prompt: bool) -> str:
+        known = {**self._known, "messages": chat, "add_generation_prompt": prompt}
+        return "".join(self._template.root_render_func(self._template.new_context(known, shared=True)))
+
+    def _entry(self, message: Message, thoughts: Mapping[str, str]) -> dict[str, str]:
+        """A message as templates take it. A thought has fields of its own where the template takes them, and else
+        stands in the content."""
+        entry: dict[str, str] = {"role": message.role, "content": self.plain(message.content)}
+        if self.marks is None or message.role != "assistant":
+            return entry
+        whole = thoughts.get(message.request or "", message.content)
+        if (parts := self.marks.parts(whole)) is None:
+            return entry
+        heard = message.request in thoughts  # the content is the speech alone
+        speech = entry["content"] if heard else self.plain(self._bare(parts[1]))
+        if not self.conduct.keep_thoughts:
+            return {**entry, "content": speech}
+        if self._fields:
+            return {**entry, "content": speech, **dict.fromkeys(FIELDS, self.plain(self._bare(parts[0])))}
+        if heard and message.content.strip() not in whole:  # the game changed it
+            whole = f"{self.marks.open}{parts[0]}{self.marks.close}{message.content}"
+        return {**entry, "content": self.plain_but_marks(whole)}
+
+    def plain_but_marks(self, whole: str) -> str:
+        """A reply with its thought as a template may print it: special tokens that belong to no mark are broken up."""
+        if self.marks is None:
+            return self.plain(whole)
+        ours = re.compile(f"({re.escape(self.marks.open)}|{re.escape(self.marks.close)})")
+        return "".join(piece if at % 2 else self.plain(piece) for at, piece in enumerate(ours.split(whole)))
+
+    def plain(self, content: str) -> str:
+        """`content` with the text of special tokens broken up."""
         if self._forged is None or not self._forged.search(content):
             return content
         return self._forged.sub(lambda match: match[0][0] + " " + match[0][1:], content)
 
-    def _fold(
+    def fold(
         self, messages: Sequence[Message], weights: Sequence[float] = ()
     ) -> tuple[Sequence[Message], Sequence[float]]:
-        """`messages` for a template without a system role: its text goes in front of the first user message."""
-        if not self._folds or not messages or messages[0].role != "system":
+        """`messages` for a template without a system role: its text goes in front of the first user message, or is one
+        where no user's follows."""
+        if not messages or messages[0].role != "system":
             return messages, weights
-        if len(messages) > 1 and messages[1].role == "user":
+        follows = len(messages) > 1 and messages[1].role == "user"
+        if not (self._folds if follows else self._folds or self._folds_alone):
+            return messages, weights
+        if follows:
             return [
                 replace(messages[1], content=f"{messages[0].content}\n\n{messages[1].content}"),
                 *messages[2:],
             ], weights[1:]
         return [replace(messages[0], role="user"), *messages[1:]], weights
 
-    def _refuses_system(self) -> bool:
-        system, user = Message("system", "\x02"), Message("user", "\x03")
+    def _loses(self, *roles: Speaker) -> bool:
+        """Whether the template refuses messages of these roles, or drops what one of them says."""
+        marks = [f"\x02{at}\x03" for at in range(len(roles))]
         try:
-            return "\x02" not in self._render([system, user], True)
+            text = self.render([Message(role, mark) for role, mark in zip(roles, marks, strict=True)], True)
         except ValueError:
             return True
+        return not all(mark in text for mark in marks)
+
+    def _takes_thoughts(self) -> bool:
+        """Whether the template takes a thought as a field of its message."""
+        chat = [{"role": "user", "content": "\x02"}, {"role": "assistant", "content": "\x03"}]
+        try:
+            return "\x04" in self._filled([chat[0], {**chat[1], **dict.fromkeys(FIELDS, "\x04")}], False)
+        except (TemplateError, TypeError, ValueError, LookupError):
+            return False
+
+    def _check(self) -> None:
+        """InputError where the template loses what somebody says. One that only refuses turns is told when asked."""
+        self.render([Message("user", "\x02")], True)
+        chats: tuple[tuple[Speaker, ...], ...] = (("user",), ("user", "assistant", "user"))
+        for roles in chats:
+            try:
+                text = self.render([Message(role, f"\x02{at}\x03") for at, role in enumerate(roles)], True)
+            except ValueError:
+                continue
+            if lost := [role for at, role in enumerate(roles) if f"\x02{at}\x03" not in text]:
+                raise InputError(
+                    f"the model's chat template loses what the {lost[0]} says: it must print every message whose "
+                    "content is plain text; put another one beside the tokenizer as chat_template.jinja"
+                )
 
     def _stop_ids(self, eos: Iterable[int]) -> frozenset[int]:
         """Known ends of sequence, and the first special token after an assistant's message in the template."""
@@ -236,7 +308,7 @@ class Renderer:
         if self.tokenizer.eos_token_id is not None:
             ids.add(int(self.tokenizer.eos_token_id))
         try:
-            text = self._render([Message("user", "\x02"), Message("assistant", "\x03")], False)
+            text = self.render([Message("user", "\x02"), Message("assistant", "\x03")], False)
         except ValueError:
             text = ""
         token = self._forged.match(text.rpartition("\x03")[2].lstrip()) if self._forged and "\x03" in text else None
@@ -247,41 +319,37 @@ class Renderer:
     def _matched(self, stream: TokenStream, text: str) -> int | None:
         """The offset in `text` at which the stream's own text ends, None when `text` does not begin with it.
 
-        White space around the reply may have been trimmed or added; a sampled terminator must follow.
+        White space around the reply may have been trimmed or added; a sampled terminator must follow. Where the speech
+        does not stand there, the whole reply may, with its thought and special tokens.
         """
-        at = len(stream.text)
         if not text.startswith(stream.text):
             return None
-        reply = self._plain(stream.reply)
-        if text.startswith(reply, at):
-            at += len(reply)
-        else:
-            core = reply.strip()
-            start = at + _blank(text, at)
-            if not text.startswith(core, start):
-                return None
-            at = start + len(core)
-        if stream.end:
+        at = None if stream.request in stream.thoughts else _behind(self.plain(stream.reply), text, len(stream.text))
+        if at is None:
+            whole = self._whole(stream.token_ids[stream.cuts[-1][1] :])
+            at = _behind(whole.removesuffix(stream.end), text, len(stream.text))
+        if at is not None and stream.end:
             start = at + _blank(text, at)
             if text.startswith(stream.end, start):
                 return start + len(stream.end)
         return at
 
-    def _after(self, end: str, tail: str) -> list[int]:
+    def after(self, end: str, tail: str) -> list[int]:
         """Encodes `tail` as the continuation of a stream: behind a special token, which is then taken off again.
 
         Some tokenizers treat the beginning of a text specially (a space in front); behind a special token they do not.
         """
-        anchor = end if end in self._special else self._anchor
+        anchor = end if end in self._special else self.anchor
         if not anchor:
-            return self._encode(tail)
-        ids = self._encode(anchor + tail)
+            return self.encoded(tail)
+        ids = self.encoded(anchor + tail)
         if ids[0] != self._special[anchor]:
             raise ValueError(f"the tokenizer does not keep {anchor!r} apart from the text behind it")
         return ids[1:]
 
     @property
-    def _anchor(self) -> str:
+    def anchor(self) -> str:
+        """A special token behind which any text is encoded as in the middle of a chat; "" where there is none."""
         for token in (self.tokenizer.eos_token, self.tokenizer.bos_token):
             if token in self._special:
                 return str(token)
@@ -292,78 +360,33 @@ class Renderer:
         same = common(stream.text, text)
         cut = max(((char, token) for char, token in stream.cuts if char <= same), default=(0, 0))
         ids = stream.token_ids[: cut[1]]
-        ids += tuple(self._encode(text) if not ids else self._after(self._end_of(ids), text[cut[0] :]))
+        ids += tuple(self.encoded(text) if not ids else self.after(self.end_of(ids), text[cut[0] :]))
         shared = common(stream.token_ids, ids)
         cuts = (*(pair for pair in stream.cuts if pair[0] <= cut[0]), (len(text), len(ids)))
         if not said:
             reason = "reply left out of the view"
         elif said != [stream.reply]:
             reason = "reply changed by the game"
+        elif self._thinks(stream) and same >= len(self._unopened(stream.text)):
+            reason = "thought"
         else:
             reason = f"{'history' if same < len(stream.text) else 'reply'} rewritten by the template"
-        return Extension(ids, ids[shared:], shared, stream.request, reason, text, cuts, self._stops)
+        return Extension(ids, ids[shared:], shared, stream.request, reason, text, cuts, self.stops, stream.thoughts)
 
-    def _end_of(self, ids: Sequence[int]) -> str:
+    def _thinks(self, stream: TokenStream) -> bool:
+        return stream.request in stream.thoughts or self._unopened(stream.text) != stream.text
+
+    def _unopened(self, text: str) -> str:
+        """A prompt without the thought, open or empty, with which it ends."""
+        if self.marks is None:
+            return text
+        mark, close = re.escape(self.marks.open), re.escape(self.marks.close)
+        return re.sub(rf"{mark}(\s*{close})?\s*\Z", "", text)
+
+    def end_of(self, ids: Sequence[int]) -> str:
+        """The special token with which `ids` end; "" where they end with another."""
         token = str(self.tokenizer.convert_ids_to_tokens(int(ids[-1])))
         return token if token in self._special else ""
-
-    # --- demonstrations ---
-
-    def _learn(self, roles: tuple[Speaker, ...], prompt: bool) -> _Shape | None:
-        """The shape of these roles, found with marks in place of contents; None where the template does not keep to
-        one."""
-        marks = [f"\x02{i}\x03" for i in range(len(roles))]
-        text = self._render([Message(role, f"\t{mark}\t") for role, mark in zip(roles, marks, strict=True)], prompt)
-        pieces = re.split("|".join(f"\t?{mark}\t?" for mark in marks), text) if marks else [text]
-        if [mark for mark in re.findall("\x02[0-9]+\x03", text)] != marks:
-            return None
-        trims = tuple((f"\t{mark}" not in text, f"{mark}\t" not in text) for mark in marks)
-        return _Shape(tuple(pieces), trims)
-
-    def _spans(self, messages: Sequence[Message], name: str) -> tuple[str, list[tuple[int, int]]]:
-        """The rendered chat, and for each message the [start, end) in characters of what is supervised of it."""
-        roles = tuple(message.role for message in messages)
-        contents = [self._plain(message.content) for message in messages]
-        text = self._render(messages, False)
-        shape = self._shape(roles, False)
-        joined, spans = shape.join(contents) if shape else ("", [])
-        if joined != text:
-            raise ValueError(
-                f"demonstration {name}: the chat template rewrites what it is given, so its parts cannot be found"
-            )
-        assert shape is not None
-        found = []
-        for i, (start, end) in enumerate(spans):
-            closed = self._closed.match(text, end)
-            end = closed.end() if closed else end
-            if roles[i] == "assistant" and (lead := self._lead(roles[:i])) is not None:
-                header = len(shape.parts[i])
-                if shape.parts[i].startswith(lead):
-                    start -= header - len(lead)
-            found.append((start, end))
-        return text, found
-
-    def _lead(self, roles: tuple[Speaker, ...]) -> str | None:
-        """What the template puts between the last of `roles` and a reply that is to be sampled."""
-        shape = self._shape(roles, True)
-        return shape.parts[-1] if shape else None
-
-    def _pieces(self, text: str, own: Sequence[tuple[int, int]]) -> tuple[list[int], list[tuple[int, int]]]:
-        """The ids of `text`, encoded as at play time: own replies apart from what stands between them; and their
-        offsets."""
-        ids: list[int] = []
-        offsets: list[tuple[int, int]] = []
-        bounds = [0, *(bound for span in own for bound in span), len(text)]
-        for start, end in pairwise(bounds):
-            if start < end:
-                anchor = self._end_of(ids) or self._anchor if ids else ""
-                found = self._core.encode(anchor + text[start:end], add_special_tokens=False)
-                skip = 1 if anchor else 0
-                ids += found.ids[skip:]
-                offsets += [
-                    (first - len(anchor) + start, last - len(anchor) + start) for first, last in found.offsets[skip:]
-                ]
-        return ids, offsets
 
 
 def context_length(folder: str | Path) -> int | None:
@@ -414,6 +437,15 @@ def _compiled(tokenizer: PreTrainedTokenizerBase) -> Template:
 def _special(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
     """The tokens that the tokenizer finds in any text before it splits words: id -> text."""
     return {id: token.content for id, token in tokenizer.added_tokens_decoder.items() if token.special}
+
+
+def _behind(reply: str, text: str, at: int) -> int | None:
+    """The offset behind `reply` in `text` at `at`, but for white space around it; None where it does not stand
+    there."""
+    if text.startswith(reply, at):
+        return at + len(reply)
+    core, start = reply.strip(), at + _blank(text, at)
+    return start + len(core) if text.startswith(core, start) else None
 
 
 def _blank(text: str, at: int) -> int:

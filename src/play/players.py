@@ -232,7 +232,9 @@ class LanguagePlayer(_Modelled):
         if (call := turn.call) is not None:
             part = self.renderer.extend(stream, prompt.messages)
             if (part.parent, part.shared, part.prompt_ids) == (call.parent, call.shared, call.prompt_ids):
-                self._streams[prompt.stream] = part.reply(turn.request, turn.text, call.sampled_ids, turn.finish)
+                self._streams[prompt.stream] = self.renderer.answered(
+                    part, turn.request, turn.text, call.sampled_ids, turn.finish
+                )
         return self.version
 
     def _render(self, prompt: Prompt) -> Prompt | None:
@@ -266,7 +268,9 @@ class LanguagePlayer(_Modelled):
             return replace(done, policy=self.version)
         part, sampling = asked.extension, _plain(asked.sampling)
         if not asked.aside:
-            self._streams[asked.stream] = part.reply(asked.request, done.text, done.token_ids, done.finish)
+            self._streams[asked.stream] = self.renderer.answered(
+                part, asked.request, done.text, done.token_ids, done.finish
+            )
         call = Call(
             tuple(part.prompt_ids),
             done.token_ids,

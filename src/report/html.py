@@ -21,7 +21,7 @@ from .estimates import values
 from .progress import duration
 from .rows import Figures, Measured, Summary
 from .run import benchmarks, figure, metric_names, number, summary
-from .transcript import Views, ending, facts, notes, printable, spoken
+from .transcript import Views, ending, facts, notes, printable, spoken, thoughts
 
 SHOWN = ("sampled", "greedy")
 FIRST_CHARTS = 9
@@ -297,10 +297,10 @@ def _bar(iterations: Sequence[int]) -> str:
 
 
 def _match(iteration: int, kind: str, episode: Episode, views: Views, metric: str) -> str:
-    remarks = notes(episode)
+    remarks, silent = notes(episode), thoughts(episode)
     seats = "".join(
         f'<div class="seat"><h4>{_text(seat)} <span class="soft">{_text(facts(episode, seat))}</span></h4>'
-        f"{''.join(_said(message, remarks) for message in view)}</div>"
+        f"{''.join(_thought(message, silent) + _said(message, remarks) for message in view)}</div>"
         for seat, view in views.items()
     )
     shown = "".join(
@@ -312,6 +312,14 @@ def _match(iteration: int, kind: str, episode: Episode, views: Views, metric: st
         f"{_text(ending(episode))}</h3>"
         f'<p class="soft">match {_text(episode.id)}, scenario {_text(episode.scenario.id)}</p>'
         f'<div class="numbers">{shown}</div><div class="seats">{seats}</div></article>\n'
+    )
+
+
+def _thought(message: Message, silent: Mapping[str, str]) -> str:
+    if not (thought := silent.get(message.request or "")):
+        return ""
+    return (
+        f'<details class="said"><summary class="who">thought</summary><pre dir="auto">{_text(thought)}</pre></details>'
     )
 
 

@@ -40,6 +40,11 @@ def notes(episode: Episode) -> dict[str, str]:
     return told
 
 
+def thoughts(episode: Episode) -> dict[str, str]:
+    """Request -> what its player said to itself before the reply, which no game saw."""
+    return {turn.request: printable(turn.thought) for turn in episode.turns if turn.thought}
+
+
 def spoken(episode: Episode) -> Views:
     """The views without a replay: each seat's own replies only."""
     return {
@@ -71,7 +76,7 @@ def text(episode: Episode, views: Views, definitions: Mapping[str, str] | None =
         sides.add_column(ratio=1)
     panels = [
         Panel(
-            _view(view, remarks),
+            _view(view, remarks, thoughts(episode)),
             title=Text(printable(seat), "bold"),
             subtitle=Text(printable(facts(episode, seat)), "dim"),
         )
@@ -87,23 +92,28 @@ def text(episode: Episode, views: Views, definitions: Mapping[str, str] | None =
 
 
 def plain(episode: Episode, views: Views) -> str:
-    """The private views one after the other, as plain text."""
-    remarks = notes(episode)
+    """The private views one after the other, as plain text; thoughts stand before their replies."""
+    remarks, silent = notes(episode), thoughts(episode)
     parts = []
     for seat, view in views.items():
         lines = [f"{seat}: {facts(episode, seat)}"]
         for message in view:
             remark = remarks.get(message.request or "", "")
+            if thought := silent.get(message.request or ""):
+                lines.append(f"[thought] {thought}")
             lines.append(f"[{message.role}{f': {remark}' if remark else ''}] {message.content}")
         parts.append("\n".join(lines))
     return printable("\n\n".join(parts))
 
 
-def _view(view: Sequence[Message], remarks: Mapping[str, str]) -> RenderableType:
+def _view(view: Sequence[Message], remarks: Mapping[str, str], silent: Mapping[str, str]) -> RenderableType:
     styles = {"system": "dim", "user": "", "assistant": "cyan"}
     parts: list[Text] = []
     for message in view:
         remark = remarks.get(message.request or "", "")
+        if thought := silent.get(message.request or ""):
+            parts.append(Text("thought", "bold dim"))
+            parts.append(Text(thought + "\n", "dim italic"))
         parts.append(Text(f"{message.role}{f' [{remark}]' if remark else ''}", "bold dim"))
         parts.append(Text(printable(message.content) + "\n", styles[message.role]))
     return Group(*parts)

@@ -34,7 +34,7 @@ def build(config: DictConfig, out: Path) -> Parts:
     parts = Parts(
         config=config,
         game=game,
-        model=instantiate(config.model),
+        model=instantiate(config.model, _convert_="all"),
         backend=_backend(config.backend, config, out / SPENDING / "backend.jsonl"),
         policies={name: _policy(own, config, given) for name, own in policies(config).items()},
         imitator=_made(imitation_learner(config), **given | {"loss": loss, "old": "pass"}),

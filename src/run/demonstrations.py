@@ -11,6 +11,7 @@ from ..data.episode import Episode
 from ..data.replay import replay
 from ..data.sample import Demonstration, Sample
 from ..games.base import Game, seats
+from ..models.demonstrated import Demonstrated
 from ..models.renderer import Renderer
 from ..models.snapshot import Snapshot
 from ..play.pairing import Seating, Seatings, seated
@@ -101,12 +102,17 @@ def demonstrate(game: Game, episode: Episode, partner_weight: float) -> list[Dem
 
 
 def rendered(demos: Sequence[Demonstration], snapshot: Snapshot) -> list[Sample]:
-    """Demonstrations in the tokens of `snapshot`."""
+    """Demonstrations in the tokens of `snapshot`: their streams one after the other."""
+    return [sample for streams in rendered_each(demos, snapshot) for sample in streams]
+
+
+def rendered_each(demos: Sequence[Demonstration], snapshot: Snapshot) -> list[list[Sample]]:
+    """The streams of each demonstration in the tokens of `snapshot`."""
     if not demos:
         return []
-    renderer = Renderer.load(snapshot.base or snapshot.path)
+    rendering = Demonstrated(Renderer.load(snapshot.base or snapshot.path))
     with uncollected():
-        return [renderer.demonstration(demo) for demo in demos]
+        return [rendering.samples(demo) for demo in demos]
 
 
 @contextmanager

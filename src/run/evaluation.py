@@ -26,7 +26,7 @@ from ..report.rows import Figures, Measured
 from ..system import ranks
 from .cast import History, Snapshots, Tables, names
 from .config import judge
-from .demonstrations import Demonstrations, rendered
+from .demonstrations import Demonstrations, rendered_each
 from .harness import Benchmark, measure
 from .parts import PREVIOUS, plain
 from .run import Run, of_each
@@ -322,17 +322,21 @@ class Evaluation:
         first = self.run.outputs(name.format(0)) if number else {}
         return {policy: _with_gain(each, first.get(policy, {}).get("each", [])) for policy, each in made.items()}
 
-    def _demonstrated(self, newest: Snapshots) -> tuple[list[Demonstration], list[Sample]]:
+    def _demonstrated(self, newest: Snapshots) -> tuple[list[Demonstration], list[list[Sample]]]:
         """The held-out demonstrations, and the same in tokens, which are the same for all policies."""
         demos = self.demonstrations("validation")[: self.config.eval.validation]
-        return demos, rendered(demos, next(iter(newest.values())))
+        return demos, rendered_each(demos, next(iter(newest.values())))
 
-    def _likely(self, newest: Snapshots, held: tuple[list[Demonstration], list[Sample]]) -> dict[str, dict[str, Any]]:
-        demos, samples = held
-        if not samples:
+    def _likely(
+        self, newest: Snapshots, held: tuple[list[Demonstration], list[list[Sample]]]
+    ) -> dict[str, dict[str, Any]]:
+        demos, streams = held
+        if not (samples := [sample for each in streams for sample in each]):
             return {}
-        hardware = self.config.hardware
-        return {name: _likelihood(demos, logprobs(samples, each, hardware)) for name, each in newest.items()}
+        found = {name: iter(logprobs(samples, each, self.config.hardware)) for name, each in newest.items()}
+        return {
+            name: _likelihood(demos, [sum(islice(each, len(own))) for own in streams]) for name, each in found.items()
+        }
 
 
 def _of(policy: str, met: Met) -> dict[str, Figures]:

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 POSITION = "position"
 COUNTS = (
-    "matches", "replies", "logs", "kept", "utterances", "dead_rounds", "steps", "samples", "tokens", "reference_seconds"
+    "matches", "replies", "forks", "logs", "kept", "utterances", "dead_rounds", "steps", "samples", "tokens",
+    "reference_seconds",
 )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from ..data.sources.base import Imported, Rewarded
 from ..data.store import Matches
 from ..games.base import Game, Message
 from ..learners.base import Lessons
+from ..models.demonstrated import Demonstrated
 from ..models.renderer import Renderer
 from ..models.snapshot import Snapshot
 from ..system.files import InputError
@@ -108,7 +109,7 @@ def imported(source: Any, policy: str, recipe: Recipe, begin: Snapshot) -> tuple
         kept = {"logs": len(given.table), "kept": given.kept}
         return demos if recipe.learner.reads == "chats" else rendered(demos, begin), kept
     if isinstance(source, Rewarded) and recipe.learner.reads != "chats":
-        return source.samples(Renderer.load(begin.base or begin.path).demonstration), {}
+        return source.samples(Demonstrated(Renderer.load(begin.base or begin.path)).sample), {}
     raise InputError(
         "there is no data to learn from in this way: choose an option that has rewards, pairs or logs, as data=spag or "
         "data=conversations with data.path=…"

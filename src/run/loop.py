@@ -27,6 +27,7 @@ from ..play.pairing import Seatings, in_turn
 from ..play.player import Sampling
 from ..play.seats import Sitting
 from ..report.estimates import Language, Tally, to_json
+from ..report.forks import Forks
 from ..report.rows import Measured, Row, Summary
 from ..report.trackers import Tracker
 from ..system import ranks
@@ -179,7 +180,11 @@ class Loop:
             for name, session in learning.moved().items():
                 sitting.update(name, session.version, session.weights())
         matches = self.run.sit(sitting, each.stage, self._seatings(each))
-        return ranks.shared(partial(_told, matches, list(self.parts.policies)))
+        return ranks.shared(partial(_told, matches, list(self.parts.policies), self._forked(each.stage)))
+
+    def _forked(self, stage: str) -> Callable[[str, str], None]:
+        """Tells how often a policy's token streams forked in a stage of play."""
+        return lambda name, text: self.run.progress.note(f"{stage}: {name}: {text}")
 
     def _seatings(self, each: Round) -> Seatings:
         """A round's matches: scenarios drawn anew, at the tables of `players`."""
@@ -243,15 +248,21 @@ def _credited(credit: Callable[[], Given]) -> Given | NothingKept:
         return error
 
 
-def _told(matches: Matches, policies: Sequence[str]) -> dict[str, Any]:
+def _told(matches: Matches, policies: Sequence[str], forked: Callable[[str, str], None]) -> dict[str, Any]:
     """Counts and figures of a round, of everybody and of each policy, and how the words of each policy read."""
-    said = {name: (Language([name]), Tally([name])) for name in policies}
+    said = {name: (Language([name]), Forks([name]), Tally([name])) for name in policies}
     everybody = Tally()
     for episode in matches:
         everybody.add(episode)
         for each in (part for parts in said.values() for part in parts):
             each.add(episode)
-    policy = {name: {**words.figures(), "figures": to_json(tally.figures())} for name, (words, tally) in said.items()}
+    for name, (_, forks, _) in said.items():
+        if text := forks.text():
+            forked(name, text)
+    policy = {
+        name: {**words.figures(), **forks.figures(), "figures": to_json(tally.figures())}
+        for name, (words, forks, tally) in said.items()
+    }
     return {"matches": len(matches), "figures": to_json(everybody.figures()), "policies": policy}
 
 

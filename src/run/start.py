@@ -14,6 +14,8 @@ from ..data.sample import Sample
 from ..learners.base import Learner, Lessons
 from ..learners.likelihood import mean_logprob
 from ..models import snapshot as snapshots
+from ..models.behaviour import Behaviour
+from ..models.renderer import Renderer
 from ..models.snapshot import Snapshot
 from ..system.seeds import derive
 from . import openings
@@ -118,8 +120,11 @@ class Start:
         `again`)."""
         self.demonstrations.play("train")
         inputs = {"model": plain(self.config.model), **self.demonstrations.inputs("train")}
-        outputs = self.run.stage("iter_000/base", inputs, alone=partial(self._create, again))
-        return restored(outputs, self.run.out)
+        base = restored(self.run.stage("iter_000/base", inputs, alone=partial(self._create, again)), self.run.out)
+        if base.served is None:
+            renderer = Renderer.load(base.base or base.path)
+            self.run.progress.note(f"chat template: {Behaviour.of(renderer).text()}")
+        return base
 
     def _create(self, again: bool) -> dict[str, Any]:
         chats = (demo.messages for demo in self.demonstrations("train", again=again))

@@ -6,6 +6,7 @@ import pytest
 from chat_templates import ENDS, FAMILIES, TEMPLATES, tokenizer
 from parley.data.sample import Demonstration
 from parley.games.base import Message
+from parley.models.demonstrated import Demonstrated
 from parley.models.renderer import Renderer, TokenStream
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
@@ -41,8 +42,8 @@ def play(family, rng, turns=5, thinks=False, lengths=False):
         text = ("<think>hm</think>\n\n" if thinks else "") + words(rng)
         ended = not (lengths and rng.random() < 0.5)
         ids = sampled(family, text, ended)
-        said = r.text(ids[:-1] if ended else ids)
-        stream = extension.reply(f"s.{turn}", said, ids, "stop" if ended else "length")
+        said = r.said(ids[:-1] if ended else ids)[1]
+        stream = r.answered(extension, f"s.{turn}", said, ids, "stop" if ended else "length")
         view += [Message("assistant", said, f"s.{turn}"), Message("user", words(rng))]
 
 
@@ -119,7 +120,7 @@ def test_dropped_reasoning_forks():
     forks = [(e.fork, e.shared, s) for e, s, _ in play("qwen", random.Random(1), thinks=True)]
     assert forks[0][0] is None
     for fork, shared, stream in forks[1:]:
-        assert fork == "reply rewritten by the template"
+        assert fork == "thought"
         prompt = len(stream.token_ids) - len(stream.token_ids[stream.cuts[-1][1] :])
         assert prompt <= shared < len(stream.token_ids)  # everything up to the reply is shared, but not the reply
 
@@ -203,7 +204,7 @@ def test_the_text_is_that_of_transformers(family):
             true = tok.apply_chat_template(
                 view, tokenize=False, add_generation_prompt=prompt, strftime_now=lambda form: "26 Jul 2024"
             )
-            assert r._render([Message(**each) for each in view], prompt) == true
+            assert r.render([Message(**each) for each in view], prompt) == true
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -256,8 +257,8 @@ def test_demonstrations(family):
     for seed in range(8):
         messages = chat(random.Random(seed))
         weights = (0.0, *(0.5 if m.role == "user" else 1.0 for m in messages[1:]))
-        sample = r.demonstration(Demonstration("d", messages, weights))
-        text = r._render(messages, False)
+        sample = Demonstrated(r).sample(Demonstration("d", messages, weights))
+        text = r.render(messages, False)
         assert list(sample.token_ids) == tok(text, add_special_tokens=False)["input_ids"]
         assert [u.kind for u in sample.utterances] == ["partner", "act"] * 3 and [
             u.weight for u in sample.utterances
@@ -276,25 +277,14 @@ def test_demonstrations_are_what_play_would_have_sampled(family):
     """The utterance starts where the generation prompt ends, so imitation teaches the ids that play asks for."""
     r = renderer(family)
     messages = chat(random.Random(3))
-    sample = r.demonstration(Demonstration("d", messages, tuple(float(m.role == "assistant") for m in messages)))
+    sample = Demonstrated(r).sample(Demonstration("d", messages, tuple(float(m.role == "assistant") for m in messages)))
     for utterance, end in zip(sample.utterances, (2, 4, 6), strict=True):
         assert sample.token_ids[: utterance.start] == r.encode(messages[:end])
 
 
-def test_a_demonstration_that_the_template_rewrites_is_refused():
-    messages = (
-        Message("user", "a"),
-        Message("assistant", "<think>x</think>b"),
-        Message("user", "c"),
-        Message("assistant", "d"),
-    )
-    with pytest.raises(ValueError, match="demonstration d: the chat template rewrites"):
-        renderer("qwen").demonstration(Demonstration("d", messages, (0, 1, 0, 1)))
-
-
 def test_weights_must_fit():
     with pytest.raises(ValueError, match="2 weights for 1 messages"):
-        renderer("chatml").demonstration(Demonstration("d", (Message("user", "a"),), (0, 1)))
+        Demonstrated(renderer("chatml")).sample(Demonstration("d", (Message("user", "a"),), (0, 1)))
 
 
 def test_a_tokenizer_without_template_is_refused():

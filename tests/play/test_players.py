@@ -151,7 +151,7 @@ TEMPLATE = (
     "{% for m in messages %}<{{ m.role }}> {{ m.content }} <end>\n{% endfor %}{% if add_generation_prompt "
     "%}<assistant> {% endif %}"
 )
-FORGETFUL = TEMPLATE.replace("{{ m.content }}", "{{ 'x' if m.role == 'assistant' else m.content }}")
+FORGETFUL = TEMPLATE.replace("{{ m.content }}", "{{ 'x ' if m.role == 'assistant' else '' }}{{ m.content }}")
 ROLES = ["<system>", "<user>", "<assistant>", "<end>"]
 WORDS = [
     "<unk>",
