@@ -20,7 +20,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 from ..report.redact import secret
-from ..run.config import SCHEDULED, Config, Opponent, leaves, overlaid
+from ..run.config import OWN, SCHEDULED, Config, Opponent, leaves, overlaid
 from ..run.directory import ALIKE, SAVED, changed_keys
 from ..system.bounds import Bound, finite
 from ..system.naming import locate, nearest
@@ -68,6 +68,7 @@ def validate(config: DictConfig, choices: Mapping[str, str], out: Path | None = 
     faults += _places(plain, out)
     faults += _imitation(plain, faults)
     faults += _schedule(plain, faults)
+    faults += _policies(plain, faults)
     faults += _models(plain, {"old": ALIKE["old"], "reference": FIXED})
     faults += _processes(plain, choices)
     faults += _opponents(plain.get("opponents"))
@@ -203,6 +204,23 @@ def _schedule(plain: Mapping[str, Any], known: Sequence[Fault]) -> Iterator[Faul
                 yield from (fault for fault in _targets(held[node], f"{key}.{node}") if fault.text not in texts)
 
 
+def _policies(plain: Mapping[str, Any], known: Sequence[Fault]) -> Iterator[Fault]:
+    """Names that no policy may have, what a policy cannot have of its own, and faults that its nodes have only as it
+    changes them."""
+    named, texts = plain.get("policies"), {fault.text for fault in known}
+    for name, own in named.items() if isinstance(named, Mapping) else ():
+        key = f"policies.{name}"
+        if not re.fullmatch(r"\w[\w-]*", str(name)):
+            yield Fault(key, "is the name of folders and figures: letters, digits, _ and - only")
+        elif own is not None and (not isinstance(own, Mapping) or not own.keys() <= set(OWN)):
+            given = ", ".join(map(str, own)) if isinstance(own, Mapping) else _shown(own)
+            yield Fault(key, f"has {given}, expected some of {', '.join(OWN)}")
+        else:
+            for node, over in (own or {}).items():
+                laid = overlaid(plain.get(node), over)
+                yield from (fault for fault in _targets(laid, f"{key}.{node}") if fault.text not in texts)
+
+
 FIXED = ("start", "base", "previous")  # words for a fixed reference
 
 
@@ -324,7 +342,9 @@ def _target(node: Mapping[str, Any], key: str) -> Iterator[Fault]:
         return
     name = path.rpartition(".")[2]
     parameters, hints = dict(inspect.signature(target).parameters), _hints(target)
-    given = GIVEN.get(key.rpartition(".")[2] if key.startswith(("imitate.", "schedule.", "opponents.")) else key, ())
+    given = GIVEN.get(
+        key.rpartition(".")[2] if key.startswith(("imitate.", "schedule.", "policies.", "opponents.")) else key, ()
+    )
     free = any(part.kind is part.VAR_KEYWORD for part in parameters.values())
     named = {
         item: part for item, part in parameters.items() if part.kind in (part.POSITIONAL_OR_KEYWORD, part.KEYWORD_ONLY)
