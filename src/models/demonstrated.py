@@ -62,7 +62,7 @@ class Demonstrated:
         """
         if len(demo.weights) != len(demo.messages):
             raise ValueError(f"demonstration {demo.id}: {len(demo.weights)} weights for {len(demo.messages)} messages")
-        found = None if any(self._thinks(message) for message in demo.messages) else self._whole(demo)
+        found = self._whole(demo)
         return self._turns(demo) if found is None else [found]
 
     # --- one stream ---
@@ -161,10 +161,6 @@ class Demonstrated:
             last = at
         kept = [sample for sample in found if sample.utterances]
         return kept if len(kept) == 1 else [replace(each, id=f"{demo.id}/{n}") for n, each in enumerate(kept)]
-
-    def _thinks(self, message: Message) -> bool:
-        marks = self.renderer.marks
-        return marks is not None and message.role == "assistant" and marks.parts(message.content) is not None
 
     def _heard(self, message: Message, at: int) -> Message:
         """A message as the seat's view would show it: of an own reply the speech."""

@@ -153,11 +153,11 @@ def test_A6_a_mark_that_somebody_else_writes_opens_nothing():
 # --- A7, A8: demonstrations ---
 
 
-def chat(rng, family, turns=3):
+def chat(rng, family, turns=3, thinks=0.5):
     view = [Message("system", "You trade.")] if rng.random() < 0.5 else []
     for turn in range(turns):
         content = f"I take {rng.randint(1, 9)} hats"
-        if family in THINKING and rng.random() < 0.5:
+        if family in THINKING and rng.random() < thinks:
             mark = {"channel": CHANNEL}.get(family, THINK)
             content = f"{mark.open}he wants {turn}{mark.close}{content}"
         view += [Message("user", f"so {turn}?"), Message("assistant", content)]
@@ -169,7 +169,7 @@ def test_A7_every_demonstrated_reply_answers_the_prompt_of_play(family):
     """Held against play itself, which is given the demonstrated ids as what it sampled."""
     r = renderer(family)
     for seed in range(12):
-        messages = chat(random.Random(seed), family)
+        messages = chat(random.Random(seed), family, thinks=0.0 if seed % 3 == 0 else 0.5)
         weights = tuple({"system": 0.0, "user": 0.5, "assistant": 1.0}[each.role] for each in messages)
         samples = Demonstrated(r).samples(Demonstration("d", messages, weights))
         turns = [(sample, each) for sample in samples for each in sample.utterances if each.kind == "act"]
@@ -193,6 +193,15 @@ def test_A7_every_demonstrated_reply_answers_the_prompt_of_play(family):
         partners = [each for sample in samples for each in sample.utterances if each.kind == "partner"]
         assert len(partners) == sum(each.role == "user" for each in messages)
         assert {each.weight for each in partners} == {0.5}
+
+
+@pytest.mark.parametrize("family", THINKING)
+def test_A7_replies_without_a_thought_are_all_rendered_as_the_last_one_is(family):
+    r = renderer(family)
+    messages = chat(random.Random(1), family, thinks=0.0)[-6:]
+    samples = Demonstrated(r).samples(Demonstration("d", messages, (0.0, 1.0) * 3))
+    said = [r.tokenizer.decode(list(s.token_ids[u.start : u.end])) for s in samples for u in s.utterances]
+    assert len({text.replace(message.content, "") for text, message in zip(said, messages[1::2], strict=True)}) == 1
 
 
 def test_A7_partners_are_supervised_once_and_where_they_stand():
