@@ -109,6 +109,7 @@ def test_its_matches_replay_and_its_report_defines_its_metrics(run):
         "-m",
         "parley",
         "hydra.searchpath=[file://conf]",
+        "experiment=safecracker",
         "task=replay",
         f"run={run}",
         f"match={match}",

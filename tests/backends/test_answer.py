@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from parley.backends.spending import SpendingLimit
+from parley.system.spending import SpendingLimit
 from test_openai import answers, key, lines, prompt, talking  # noqa: F401  # `key` is a fixture
 
 from openai_server import KEY, REAL, Server, completion

@@ -15,7 +15,8 @@ from parley.data.store import EpisodeStore
 from parley.report.progress import Progress
 from parley.run.build import build
 from parley.run.config import ConfigError
-from parley.run.loop import Loop, chats
+from parley.run.lessons import chats
+from parley.run.loop import Loop
 from parley.system.files import write_json
 from rich.console import Console
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.utils import get_class, instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from ...learners.lightning import LightningLearner
@@ -57,7 +57,7 @@ def _forecast(config: DictConfig, run: str | None) -> tuple[LightningLearner, Fo
         taken = ("game", "backend", "model", "data", "imitate")
         nodes = stored(Path(run), config, *taken)
         for node in taken:
-            config[node] = nodes.get(node)
+            OmegaConf.update(config, node, nodes.get(node), merge=node == "imitate")
         config.seed = saved(Path(run)).seed
         number = max(history(Path(run), "play"), default=0)
         if not number:
