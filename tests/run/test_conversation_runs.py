@@ -11,14 +11,11 @@ import pytest
 from hydra import compose, initialize_config_module
 from parley.cli.tasks import exporting, training
 from parley.data.formats import conversations, messages, openai_chat
-from parley.data.store import EpisodeStore
-from parley.report.progress import Progress
+from parley.data.store import EpisodeStore, Matches
 from parley.run.build import build
 from parley.run.config import ConfigError
 from parley.run.lessons import chats
-from parley.run.loop import Loop
 from parley.system.files import write_json
-from rich.console import Console
 
 from openai_server import KEY, Server
 
@@ -72,7 +69,7 @@ def test_spins_rows_are_pairs_for_offline_learning(tmp_path):
     ]
     with pytest.warns(UserWarning, match="1 of 3 rows are left out"):
         training.offline(config(*words), tmp_path / "out")
-    learned = stage(tmp_path / "out", "iter_001/learn")["learn"]
+    learned = stage(tmp_path / "out", "iter_001/learn")["learner"]["learn"]
     assert learned["utterances"] == 4 and "rewards/margins" in learned
 
 
@@ -95,10 +92,10 @@ def test_a_folder_of_lm_selfplay_goes_through_keep_into_learning(tmp_path):
     folder = lm_selfplay(tmp_path / "logs", PAYOFFS)
     words = ["data=conversations", f"data.path={folder}", "objective=filtered_bc", "objective.credit.keep=above_avg"]
     training.learn(config(*words), tmp_path / "out", None)
-    done = stage(tmp_path / "out", "iter_001/learn")
+    done = stage(tmp_path / "out", "iter_001/learn")["learner"]
     assert done["credit"] == {"logs": 8, "kept": 5} and done["learn"]["utterances"] == 5  # above 39 / 8
     training.learn(config(*words, "objective.credit.keep=all"), tmp_path / "all", None)
-    assert stage(tmp_path / "all", "iter_001/learn")["credit"] == {"logs": 8, "kept": 8}
+    assert stage(tmp_path / "all", "iter_001/learn")["learner"]["credit"] == {"logs": 8, "kept": 8}
 
 
 def test_kept_logs_are_sent_to_a_service_and_others_are_not(tmp_path, monkeypatch):
@@ -154,19 +151,18 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
 def test_A16_export_writes_what_credit_keeps_and_a_hosted_learner_sends(played, tmp_path):
     run, made = played
     exporting.export(made, tmp_path, str(run), "kept")
-    loop = Loop(build(made, run), run, Progress(Console(quiet=True)))
-    matches = loop.matches(1)
-    table = loop.parts.credit(matches, "learner").table
+    parts, matches = build(made, run), Matches(run / "iter_001/play")
+    table = parts.policies["learner"].recipe(1).credit(matches, "learner").table
     sent = [
         openai_chat.line(messages.Log(demo.messages, rejected=tuple(
             at for at, each in enumerate(demo.messages) if each.role == "assistant" and not demo.weights[at]
         )))
-        for demo in chats(loop.game, matches, table)
+        for demo in chats(parts.game, matches, table)
     ]  # fmt: skip
     lines = [json.loads(line) for line in (tmp_path / "openai.jsonl").read_text().splitlines()]
     assert lines == sent and 0 < len(lines) == sum(verdict.kept for verdict in table) < 48
     again = [log.demonstration().weights for _, log in conversations.read(tmp_path / "messages.jsonl")]
-    assert again == [demo.weights for demo in chats(loop.game, matches, table)]
+    assert again == [demo.weights for demo in chats(parts.game, matches, table)]
 
 
 def test_A16_all_logs_are_those_of_the_learner_never_of_an_opponent(played, tmp_path):
