@@ -161,7 +161,7 @@ def apart(episodes: list[Episode], made: Snapshot, precision: str) -> float:
     """The largest difference between recorded log-probs and those of the learner's policy module."""
     profile = hardware(precision)
     policy, worst, seen = load(made, profile), 0.0, 0
-    for sample in everything_said(episodes):
+    for sample in everything_said(episodes, "learner"):
         for micro in once([sample], budget(policy, profile)):
             with torch.no_grad():
                 found_N = policy(collate([sample], micro, supervised([sample])))
@@ -448,7 +448,7 @@ def test_two_full_models_play_each_other(backend, models):
     Arena(game, players, 16).play(seatings, episodes.append)
     assert len(episodes) == 16 and len(backend._engines) == 2
     for name, made in (("learner", models[0]), ("start", models[1])):
-        for sample in (sample for sample in everything_said(episodes) if sample.policy == made.version):
+        for sample in everything_said(episodes, name):
             (span, *_) = sample.utterances
             prompt = replace(prompts(name)[0], token_ids=sample.token_ids[: span.start])
             true = truth(made, prompt, sample.token_ids[span.start : span.end])
