@@ -151,3 +151,9 @@ def test_starting_up_and_the_record_load_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_no_two_test_files_share_a_name():
+    """pytest imports test files by their bare name, and so do test files their helpers."""
+    names = [file.stem for file in Path(__file__).parent.rglob("*.py")]
+    assert sorted(name for name in set(names) if names.count(name) > 1) == ["conftest"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -31,9 +30,6 @@ from parley.run.scoring import Scoring
 from parley.run.stages import StageChanged
 from parley.system.files import InputError
 from rich.console import Console
-
-sys.path += [str(Path(__file__).parents[1] / folder) for folder in (".", "play", "credit")]
-
 from tables import Bids
 
 from openai_server import Server, completion

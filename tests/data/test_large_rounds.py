@@ -4,7 +4,6 @@ list."""
 from __future__ import annotations
 
 import random
-import sys
 import tracemalloc
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -19,9 +18,6 @@ from parley.data.sample import Sample, Utterance
 from parley.data.scorer import RuleScorer, ScoredMatches, write_scores
 from parley.data.store import EpisodeStore, Matches
 from parley.report.estimates import summarise
-
-sys.path.append(str(Path(__file__).parents[1] / "credit"))
-
 from test_credit import ME, episode
 
 REAL = [Sample(f"s{number}", (900, 7, 8 + number), (Utterance(1, 3),)) for number in range(3)]
