@@ -111,7 +111,8 @@ class _Hand:
 
     def _round(self, size: int) -> Generator[Request, Reply, str]:
         """A round of betting; gives back the seat that folded, or ""."""
-        self.moves.append(moves := [])
+        moves: list[str] = []
+        self.moves.append(moves)
         while len(moves) < 2 or moves[-1] != "call":
             seat = ROLES[len(moves) % 2]
             behind = self.paid[other(seat)] > self.paid[seat]
