@@ -491,6 +491,9 @@ def enumerable(game: Game, matches: int = 20, seed: int = 0) -> None:
         for request in play.requests():
             legal = list((request.observation or {})["legal"])
             _need("enumerable", request.kind != "retry", f"{request.id!r} refuses a reply that was listed as legal")
+            _need(
+                "enumerable", request.kind != "probe", f"{request.id!r} is a probe, whose reply its seat would forget"
+            )
             _need("enumerable", len(set(legal)) == len(legal), f"{request.id!r} lists a reply twice: {legal}")
             known = choices.setdefault((request.seat, request.messages), legal)
             _need(
