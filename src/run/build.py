@@ -25,6 +25,9 @@ from .directory import SAVED, SPENDING, begun, kept_of, on_disk
 from .parts import PREVIOUS, Parts, Policy, Recipe, plain
 from .run import Run, cast_of
 
+MEASURING = ("exploit", "tournament")
+"""Tasks that make no start: nobody demonstrates."""
+
 
 def build(config: DictConfig, out: Path) -> Parts:
     """The parts of the experiment. Nodes are built here and nowhere else."""
@@ -113,7 +116,7 @@ def _strangers(parts: Parts) -> Iterator[str]:
         yield f"metric: nobody meets anybody in {game.name}, a game for one: say metric=sampled.…"
     if task in ("selfplay", "tournament"):
         asked += [("eval.opponents", name, {PREVIOUS, *parts.opponents}) for name in config.eval.opponents]
-    if config.imitate.matches:
+    if config.imitate.matches and task not in MEASURING:
         asked += [("imitate.players", name, set()) for name in config.imitate.players]
     if isinstance(parts.scorer, Judge):
         judges = {*parts.scorer.game([]).scripts(), *parts.opponents}
