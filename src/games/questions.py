@@ -20,11 +20,12 @@ class Questions:
     `scripts` are the other game's.
     """
 
-    name, version = "questions", 1
+    name = "questions"
+    version: int | str = 1
 
     def __init__(self, requests: Sequence[Request], scripts: Mapping[str, Script]) -> None:
         self.requests, self._scripts = tuple(map(_alone, requests)), scripts
-        self.roles = (requests[0].seat,)
+        self.roles: tuple[str, ...] = (requests[0].seat,)
         self.facts = Facts(0, 0, 1, 0, history=True, metrics=METRICS, held_out=False)
 
     def scenarios(self, split: str) -> Sequence[Scenario]:

@@ -73,7 +73,7 @@ class Cast:
     def meeting(self, one: str, other: str) -> Tables:
         """The tables of a tournament's pair: `one` in each role that it can play in turn, `other` in all the others;
         none where `other` cannot play them."""
-        able = {name: set(self.roles(name.partition("@")[0]) or self.game.roles) for name in (one, other)}
+        able = {name: set(self.roles(_policy(name)) or self.game.roles) for name in (one, other)}
         first, second = (self._meeting(*pair, able) for pair in ((one, other), (other, one)))
         return first or second
 
@@ -98,6 +98,11 @@ class Cast:
             policy, frozen, number = name.partition("@")
             if frozen and number.isdecimal():
                 yield policy, int(number)
+
+
+def _policy(name: str) -> str:
+    """The policy of a tournament's member: learner of learner@3, and of RUN:learner@3."""
+    return name.rpartition(":")[2].partition("@")[0]
 
 
 def names(tables: Tables) -> list[str]:
