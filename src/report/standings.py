@@ -6,9 +6,11 @@ import csv
 import io
 from collections.abc import Sequence
 from html import escape
+from pathlib import Path
 
 from rich.table import Table
 
+from ..system.files import write_json, write_text
 from .compare import latex
 from .ratings import CYCLIC, Ratings
 
@@ -21,6 +23,14 @@ td.name { text-align: left; }
 td.none { background: #f5f5f5; }
 .note { background: #fff4d6; border-left: 4px solid #d9a300; padding: .5rem 1rem; }
 """
+
+
+def write(folder: Path, rated: Ratings) -> None:
+    """Writes `ratings.json`, `ratings.csv`, `ratings.tex` and the page `tournament.html`."""
+    write_json(folder / "ratings.json", rated.to_json())
+    write_text(folder / "ratings.csv", as_csv(rated))
+    write_text(folder / "ratings.tex", as_latex(rated))
+    write_text(folder / "tournament.html", page(rated))
 
 
 def ordered(rated: Ratings) -> list[str]:

@@ -25,6 +25,7 @@ class Cast:
     players: Mapping[str, str]
     policies: tuple[str, ...]
     start: str  # what the start is called
+    league: bool = False  # every policy plays all roles, and whom it meets is the league's to say
 
     @property
     def table(self) -> dict[str, str]:
@@ -35,6 +36,11 @@ class Cast:
             return self.all(first)
         default = self.players.get("default", first)
         return {role: self.players.get(role, default) for role in self.game.roles} | self.serving
+
+    @property
+    def tables(self) -> Tables:
+        """The tables of an evaluation without opponents: the one table, in a league one for each policy by itself."""
+        return [("", self.all(policy)) for policy in self.policies] if self.league else [("", self.table)]
 
     @property
     def serving(self) -> dict[str, str]:
@@ -54,6 +60,8 @@ class Cast:
 
     def roles(self, policy: str) -> tuple[str, ...]:
         """The roles that a policy plays."""
+        if self.league and policy in self.policies:
+            return self.game.roles
         return tuple(role for role in self.game.roles if self.table[role] == policy)
 
     def against(self, policy: str, other: str) -> Tables:

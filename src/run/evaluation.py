@@ -231,8 +231,7 @@ class Evaluation:
         self, number: int, what: str, scenarios: Sequence[Scenario], sampling: Sampling, history: History, k: int = 1
     ) -> dict[str, Any]:
         """Everybody as `players` says."""
-        tables = [("", self.cast.table)]
-        return self._played(number, what, tables, scenarios, sampling, history, k)
+        return self._played(number, what, self.cast.tables, scenarios, sampling, history, k)
 
     def _both(self, number: int, other: str, history: History, k: int = 1) -> dict[str, Met]:
         """`other` met on the test split: sampled `k` times, and greedily."""

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from omegaconf import DictConfig
 from rich.console import Console
 
 from ...models.snapshot import Snapshot
 from ...report import standings
-from ...report.ratings import Ratings, rate
+from ...report.ratings import rate
 from ...report.table import tournament_table
 from ...run.build import running
 from ...run.config import ConfigError, metric_name
@@ -19,7 +19,7 @@ from ...run.directory import all_snapshots, kept
 from ...run.evaluation import Evaluation
 from ...system import ranks
 from ...system.bounds import Positive, Whole
-from ...system.files import write_json, write_text
+from ...system.files import write_json
 from ..stored import stored
 
 
@@ -52,7 +52,7 @@ def tournament(
         if anchor is not None and anchor not in names:
             raise ConfigError(f"task.anchor: {anchor} does not play here, only {', '.join(dict.fromkeys(names))}")
         rated = rate(found, anchor or names[0], at_work.game.roles, at_work.seed, resamples, alpha)
-        ranks.shared(lambda: _written(out, rated))
+        ranks.shared(lambda: standings.write(out, rated))
     Console().print(standings.as_table(rated))
     Console().print(f"page: {out / 'tournament.html'}", soft_wrap=True)
     return None
@@ -93,11 +93,3 @@ def _members(sources: Mapping[str, Path], which: str) -> dict[str, Snapshot]:
             if which == "all" or them == chosen:
                 found |= {f"{name}:{policy}@{number}".lstrip(":"): each for policy, each in them.items()}
     return found
-
-
-def _written(out: Path, rated: Ratings) -> None:
-    data: dict[str, Any] = rated.to_json()
-    write_json(out / "ratings.json", data)
-    write_text(out / "ratings.csv", standings.as_csv(rated))
-    write_text(out / "ratings.tex", standings.as_latex(rated))
-    write_text(out / "tournament.html", standings.page(rated))
