@@ -21,13 +21,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.singleton import Singleton
-from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
 from ..run.config import ConfigError, leaves, use_threads
+from ..run.directory import TOLD
 from ..system import ranks
 from ..system.naming import nearest
 from . import launch
@@ -45,7 +46,7 @@ def run(config: DictConfig) -> float | None:
         use_threads(config)
         _raise(validate(config, job.runtime.choices, out))
         return launch.run(config, out)
-    except (ConfigError, InstantiationException) as error:
+    except TOLD as error:
         if job.mode is RunMode.MULTIRUN:
             raise
         sys.exit(_say(error))
@@ -63,7 +64,7 @@ def main() -> None:
     except ranks.Elsewhere as gone:  # the rank that failed says why
         _say(gone)
         sys.exit(launch.GONE)
-    except ConfigError as error:
+    except TOLD as error:
         sys.exit(_say(error))
     except KeyboardInterrupt:
         print("\nparley: stopped; the same command with resume=auto goes on from here", file=sys.stderr)

@@ -20,8 +20,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 from ..report.redact import secret
-from ..run.config import OWN, SCHEDULED, Config, Opponent, leaves, overlaid
-from ..run.directory import ALIKE, SAVED, changed_keys
+from ..run.config import OWN, SCHEDULED, Config, ConfigError, Opponent, leaves, overlaid
+from ..run.directory import ALIKE, SAVED, changed_keys, saved
 from ..system.bounds import Bound, finite
 from ..system.naming import locate, nearest
 
@@ -286,10 +286,12 @@ def _resumes(config: DictConfig, out: Path | None) -> Iterator[str]:
     if not config.resume:
         yield "resume: is empty; say none, auto, or the directory of a run"
         return
-    saved = out / SAVED
-    if saved.exists():
-        old = OmegaConf.load(saved)
-        assert isinstance(old, DictConfig)
+    if (out / SAVED).exists():
+        try:
+            old = saved(out)
+        except ConfigError as error:
+            yield f"resume: {error}"
+            return
         for key in changed_keys(old, config):
             before, after = (OmegaConf.select(side, key, default="absent") for side in (old, config))
             yield (

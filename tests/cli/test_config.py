@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import shlex
 import subprocess
 import sys
@@ -198,12 +199,14 @@ def test_a_strangers_game_is_checked_against_its_own_signature(tmp_path, monkeyp
 def stored(folder: Path, done: bool = False, *overrides: str) -> Path:
     folder.mkdir(parents=True)
     OmegaConf.save(config(*overrides), folder / "config.yaml")
+    (folder / "iter_001/play").mkdir(parents=True)
+    (folder / "iter_001/play/0.jsonl").touch()
     if done:
         (folder / "summary.json").write_text("{}")
     return folder
 
 
-def test_run_directories_are_new_or_the_newest_unfinished(tmp_path, monkeypatch):
+def test_B_run_directories_are_new_or_the_newest_unfinished_that_can_go_on(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     task = "parley.cli.tasks.training.selfplay"
     assert len({run_directory("x") for _ in range(20)}) == 20
@@ -214,6 +217,10 @@ def test_run_directories_are_new_or_the_newest_unfinished(tmp_path, monkeypatch)
     stored(Path("outputs/x/2026-01-04"), False, "task=play")
     assert run_directory("x", "auto", task) == "outputs/x/2026-01-02"
     assert run_directory("x", "outputs/x/2026-01-01", task) == "outputs/x/2026-01-01"
+    (Path("outputs/x/2026-01-02/config.yaml")).write_text("a: [")
+    assert run_directory("x", "auto", task) == "outputs/x/2026-01-01"
+    shutil.rmtree("outputs/x/2026-01-01/iter_001/play")  # B: it failed while it loaded its model
+    assert not Path(run_directory("x", "auto", task)).exists()
     assert not Path(run_directory("y", "auto", task)).exists()
     stored(Path("multirun/x/2026-01-01/0"), True)
     stored(Path("multirun/x/2026-01-01/1"))
@@ -244,7 +251,7 @@ def test_resuming_with_another_config_names_the_keys_before_anything_is_written(
         assert faults(f"resume={resume} hardware.threads=2") == []
         [told] = faults(f"resume={resume} play.group=8")
         assert all(part in told for part in ("play.group", "was 4", "is 8", old.name)), told
-    assert [path.name for path in old.iterdir()] == ["config.yaml"]
+    assert sorted(path.name for path in old.iterdir()) == ["config.yaml", "iter_001"]
 
 
 # --- the pieces ------------------------------------------------------------------------------------------------------
