@@ -17,7 +17,6 @@ import yaml
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from rich.console import Console
 from yaml import YAMLError
 
 from ..credit import NothingKept
@@ -29,7 +28,7 @@ from ..models import snapshot as snapshots
 from ..models.snapshot import Snapshot
 from ..play.arena import TooManyFailures
 from ..report import manifest
-from ..report.progress import Progress
+from ..report.progress import Progress, terminal
 from ..report.run import summary
 from ..system import preempt, ranks
 from ..system.files import REFUSED, InputError, Locked, lock, read_text, reason, write_json, write_text
@@ -160,7 +159,7 @@ def begun(config: DictConfig, out: Path) -> Iterator[Progress]:
     try:
         with ExitStack() as held, preempt.listening():
             ranks.shared(lambda: _begin(config, out, held))
-            with Progress(Console(stderr=True, quiet=ranks.rank() > 0)) as progress:
+            with Progress(terminal(stderr=True, quiet=ranks.rank() > 0)) as progress:
                 yield progress
     except EXPECTED as error:
         raise ConfigError(str(error)) from error

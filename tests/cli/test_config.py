@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -309,13 +310,13 @@ def test_a_target_whose_library_is_missing_says_which(tmp_path, monkeypatch):
 # --- as a person meets it --------------------------------------------------------------------------------------------
 
 
-def parley(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+def parley(*arguments: str, cwd: Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "parley", *arguments],
         cwd=cwd,
         capture_output=True,
         text=True,
-        env=os.environ,
+        env={**os.environ, **(env or {})},
     )
 
 
@@ -369,6 +370,11 @@ STRANGE = {  # words of a command line -> a part of what is said of them
     "backend.max_batch=0": "backend.max_batch: must be at least 1, got 0",
     "play.sampling.temperature=nan": "must be a finite number, got nan",
     "imitate.partner_weight=inf": "must be a finite number, got inf",
+    "name=a=b": "its value holds `=`, .* 'name=\"a=b\"'",
+    "run=my run, the second (good)": "its value holds `\\(` `\\)` `,`, .*'run=\"my run, the second \\(good\\)\"'",
+    "runs=[a,b": "lists as key=\\[a,b\\]",
+    "+learner.extra.api_key=secret-words": "learner.extra.api_key: looks like a key",
+    "+model.url=https://me:pass@host/v1": "model.url: holds a login",
 }
 
 
@@ -376,6 +382,20 @@ STRANGE = {  # words of a command line -> a part of what is said of them
 def test_strange_words_are_told_in_one_message(word):
     with pytest.raises(ConfigError, match=f"(?s)nothing was run.*{STRANGE[word]}"):
         check([word])
+
+
+@pytest.mark.parametrize("word", ["play.sampling.temperature", "experiment"])
+def test_B_secrets_of_the_environment_are_in_no_message(word, tmp_path):
+    done = parley(f"{word}=${{oc.env:MY_KEY}}", cwd=tmp_path, env={"MY_KEY": "hush-hush/123"})
+    assert done.returncode == 2 and "hush-hush" not in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr and word in done.stderr
+
+
+def test_B_secrets_that_come_from_the_environment_may_be_named(monkeypatch):
+    monkeypatch.setenv("MY_URL", "https://me:pass@host/v1")
+    hosted = "experiment=deal_hosted backend.max_cost=20 backend.price_prompt=1 backend.price_completion=1"
+    assert faults(f"{hosted} 'backend.url=${{oc.env:MY_URL}}'") == []
+    assert len(faults(f"{hosted} backend.url=https://me:pass@host/v1")) == 1
 
 
 def test_a_runs_directory_that_is_a_file_is_told(tmp_path):

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,11 +19,14 @@ from parley.data.scorer import ScoredMatches, write_scores
 from parley.data.seal import MANIFEST, sealed
 from parley.data.store import EpisodeStore, Matches
 from parley.report import html
+from parley.report.progress import terminal
 from parley.report.trackers import Jsonl, tracking
+from parley.run.build import build
 from parley.run.config import ConfigError
-from parley.run.directory import TOLD, all_snapshots
+from parley.run.directory import LAUNCH, TOLD, all_snapshots, begun
 from parley.run.stages import finished, stage
 from parley.system.files import InputError
+from rich.table import Table
 
 OLD = Path(__file__).parents[1] / "fixtures/run_0_1_0"
 PLAY, SAMPLED = "iter_001/play", "iter_001/eval/sampled"
@@ -202,3 +208,66 @@ def test_B_a_replay_that_differs_is_one_line_in_show_and_export(run: Path) -> No
     ):
         with pytest.raises(TOLD, match=f"match {match} ends with outcome"):
             use()
+
+
+def test_B_a_kill_between_the_first_two_files_leaves_a_directory_that_starts(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    for left in ("manifest.json", ".config.yaml.12.tmp"):
+        (run / left).write_text("{}")
+    (run / f"{LAUNCH}abc").mkdir()
+    (run / f"{LAUNCH}abc/job.json").write_text("{}")
+    with begun(config(), run):
+        assert not list(run.glob(f"{LAUNCH}*")) and (run / "config.yaml").exists()
+    (run / "manifest.json").unlink()
+    with begun(config(f"resume={run}"), run):
+        assert json.loads((run / "manifest.json").read_text())["seed"] == 0
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/x"),
+        RuntimeError("I/O error: No space left on device (os error 28)"),
+        sqlite3.OperationalError("database or disk is full"),
+    ],
+)
+def test_B_a_full_disk_is_one_line_whoever_says_so(error: Exception, tmp_path: Path) -> None:
+    with (
+        pytest.raises(ConfigError, match=r"the disk is full\. .* make room, then resume="),
+        begun(config(), tmp_path / "x"),
+    ):
+        try:
+            raise error
+        except Exception as first:
+            raise ValueError("could not be saved") from first
+    with pytest.raises(ValueError, match="another"), begun(config(), tmp_path / "y"):
+        raise ValueError("another")
+
+
+def test_B_markup_in_names_and_paths_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    table = Table(title="[red]")
+    table.add_row("[/b] [a] [link=x]")
+    terminal(width=100).print("report: /runs/[a]/[/b]/index.html", table)
+    shown = capsys.readouterr().out
+    assert "report: /runs/[a]/[/b]/index.html" in shown and "[red]" in shown and "[/b] [a] [link=x]" in shown
+
+
+@pytest.mark.parametrize(
+    "metric, told",
+    [
+        ("sampled.joint_scor", "has no metric joint_scor; did you mean joint_score"),
+        ("versus.start.scroe", "has no metric scroe; did you mean score"),
+        ("sampeld.score", "is taken from no evaluation; say one of validation"),
+        ("score", "is taken from no evaluation"),
+        ("learner.sampled.pareto", "has no metric pareto; did you mean pareto_rate"),
+    ],
+)
+def test_B_metric_names_are_known_before_anything_is_built(metric: str, told: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=told):
+        build(config(f"metric={metric}"), tmp_path)
+
+
+@pytest.mark.parametrize("experiment", ["deal_tiny", "deal_tiny_self", "spag_tiny", "spin_tiny"])
+def test_B_the_metric_of_an_experiment_is_one_of_its_game(experiment: str, tmp_path: Path) -> None:
+    assert build(config(f"experiment={experiment}"), tmp_path).game.facts.metrics
