@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Literal
 
 from omegaconf import DictConfig
-from rich.console import Console
 
 from ...models.snapshot import Snapshot
 from ...report import standings
+from ...report.progress import terminal
 from ...report.ratings import rate
 from ...report.table import tournament_table
 from ...run.build import running
@@ -45,7 +45,7 @@ def tournament(
     with running(config, out) as at_work:
         table, found = Evaluation(at_work).tournament(_members(sources, which))
         ranks.shared(lambda: write_json(out / "tournament.json", table))
-        Console().print(tournament_table(table, metric_name(config)))
+        terminal().print(tournament_table(table, metric_name(config)))
         if not found:
             return None
         names = [name for each in found for name in (each.one, each.other)]
@@ -53,8 +53,8 @@ def tournament(
             raise ConfigError(f"task.anchor: {anchor} does not play here, only {', '.join(dict.fromkeys(names))}")
         rated = rate(found, anchor or names[0], at_work.game.roles, at_work.seed, resamples, alpha)
         ranks.shared(lambda: standings.write(out, rated))
-    Console().print(standings.as_table(rated))
-    Console().print(f"page: {out / 'tournament.html'}", soft_wrap=True)
+    terminal().print(standings.as_table(rated))
+    terminal().print(f"page: {out / 'tournament.html'}", soft_wrap=True)
     return None
 
 
