@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..games.base import Scenario
-from ..games.verdict import Ratings, Rubric, Scale, VerdictGame, case, rated
+from ..games.verdict import Ratings, Rubric, VerdictGame, case, rated
 from .episode import Episode
 from .scorer import Scores
 
@@ -19,6 +19,7 @@ class RubricJudge:
     player     who judges: a name of `opponents`, or a script of the game `verdict` (dice)
     task       what the judge is told to do (the system message)
     scales     name -> {low, high, says}
+    overall    whether the mean of all scales is a score, too
     scenario   whether the judge is shown the scenario's data, as JSON, before the words that were said
     repeats    verdicts on each match, of which the mean is taken; retries: further attempts at one verdict
     sampling   of the judge's replies
@@ -29,13 +30,14 @@ class RubricJudge:
         player: str,
         task: str,
         scales: Mapping[str, Mapping[str, Any]],
+        overall: bool = False,
         scenario: bool = False,
         repeats: int = 1,
         retries: int = 1,
         sampling: Mapping[str, Any] | None = None,
     ) -> None:
         self.player, self.scenario, self.repeats, self.retries = player, scenario, repeats, retries
-        self.rubric = Rubric(task, {str(name): Scale(**each) for name, each in scales.items()})
+        self.rubric = Rubric.of(task, scales, overall)
         self.sampling = dict(sampling or {})
 
     def game(self, matches: Iterable[Episode]) -> VerdictGame:
