@@ -7,8 +7,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
-from hydra import compose, initialize_config_module
-from hydra.utils import instantiate
+import yaml
 from parley.games import conformance
 from parley.games.base import Illegal, Reply
 from parley.games.social import KINDS, NONE, Action, Person, Social, Task, parse
@@ -16,13 +15,14 @@ from parley.games.social.actions import LEAVE, heard
 from parley.games.social.ending import cap, over
 from parley.games.social.people import seen
 from parley.games.social.prompts import FORMS, plain
-from parley.games.verdict import dice
+from parley.games.verdict import Rubric, dice
 from parley.system.files import InputError
 
 from social_records import RUBRIC, environment, play, say, write
 
 DATA = Path(os.environ.get("PARLEY_DATA", "nowhere")) / "sotopia"
-NOTHING, GO = NONE.written(), LEAVE.written()
+CONF = Path(__file__).parents[2] / "conf"
+GO = LEAVE.written()
 
 
 @pytest.fixture
@@ -67,9 +67,8 @@ def test_the_published_message_conforms_but_for_its_views(folder):
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="PARLEY_DATA has no sotopia/")
 def test_the_real_records_conform_on_every_pair():
-    with initialize_config_module("parley.conf", version_base="1.3"):
-        node = compose("config", ["game=social", f"game.path={DATA}", "game.test=hard"]).game
-    game = instantiate(node)
+    node = yaml.safe_load((CONF / "game/social.yaml").read_text())
+    game = Social(str(DATA), named=node["named"], test="hard")
     pairs = [each for split in ("train", "validation", "test") for each in game.scenarios(split)]
     assert len(pairs) == 450 and len({each.cluster for each in pairs}) == 90
     assert len(game.scenarios("test")) == 70  # 14 environments
@@ -356,11 +355,7 @@ def test_what_is_not_there_is_named(folder, tmp_path):
 
 
 def test_overall_keeps_its_bounds():
-    import yaml
-    from parley.games.verdict import Rubric
-
-    path = Path(__file__).parents[2] / "conf/rubric/sotopia.yaml"
-    rubric = Rubric.of(**yaml.safe_load(path.read_text()))
+    rubric = Rubric.of(**yaml.safe_load((CONF / "rubric/sotopia.yaml").read_text()))
     ends = [
         rubric.rated({name: {"a": end(scale.low, scale.high)} for name, scale in rubric.scales.items()})["overall"]["a"]
         for end in (min, max)

@@ -43,7 +43,8 @@ class Social:
     order       round_robin (one after the other) or simultaneous
     turns       turns of an episode; idle: it ends after more actions in a row that are none
     retries     retry requests that an illegal reply is given
-    judge       a rubric, {task, scales, overall}, by which the service `judge` rates each episode at its end; {} for none
+    judge       a rubric, {task, scales, overall}, by which the service `judge` rates each episode at its end; {}: no
+                judge
     split_seed  decides which environments are held out, where shares say so
     """
 
