@@ -116,8 +116,8 @@ class Task:
         person, goal = self.people[viewer], seen(self.goals[viewer], f"agent_{viewer + 1}")
         level = min(self.relationship, 3)
         own = [goal, person.secret, *([person.personality] * (level < 3)), *([person.public] * (level < 2))]
-        others = (each for seat, each in enumerate(self.goals) if seat != viewer)
-        shared = "\n".join([self.situation, *others]).casefold()
+        others = [(f"agent_{seat + 1}", goal) for seat, goal in enumerate(self.goals) if seat != viewer]
+        shared = "\n".join(seen(f"{self.situation}\n{theirs}", seer) for seer, theirs in others).casefold()
         return [text for text in own if text and text.casefold() not in shared]
 
 

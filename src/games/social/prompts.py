@@ -112,8 +112,8 @@ FORMS: Mapping[str, Callable[[str, Task, int, Form], SeatView]] = {"chat": Chat,
 STARTS = "The conversation starts."
 PART = """\
 You play {name} in a social situation. Speak and act as {name} would, from {name}'s background, and do what you can \
-to reach {name}'s goal. The goal, and the secret if there is one, are known to you alone: what you reveal is up to you. \
-Stay in character, be natural, and do not repeat what has been said."""
+to reach {name}'s goal. The goal, and the secret if there is one, are known to you alone: what you reveal is up to \
+you. Stay in character, be natural, and do not repeat what has been said."""
 ANSWER = f"""\
 In each turn you do one thing: speak, a gesture or look (non-verbal communication), an action, none (do nothing), or \
 leave. You may leave once your goal is reached, or when you feel uncomfortable or lose interest. Answer with one JSON \
