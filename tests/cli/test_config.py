@@ -18,7 +18,7 @@ from parley.system.naming import locate
 
 CONF = Path(__file__).parents[2] / "conf"
 GROUPS = sorted(
-    folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name not in ("hydra", "__pycache__")
+    folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name not in ("hydra", "rubric", "__pycache__")
 )
 OPTIONS = [f"{group}={file.stem}" for group in GROUPS for file in sorted((CONF / group).glob("*.yaml"))]
 LOOKS = {
@@ -134,6 +134,11 @@ def test_every_option_of_every_group_can_be_run(option):
     needed = [line.split(": needs a value: ")[0] for line in faults(command)]  # ??? in the option's own file
     assert group == "experiment" or all(key.startswith(f"{group}.") for key in needed)
     assert faults(" ".join([command, *(f"{key}=x" for key in needed)])) == []
+
+
+@pytest.mark.parametrize("rubric", sorted(file.stem for file in (CONF / "rubric").glob("*.yaml")))
+def test_every_rubric_can_be_a_game_s_judge(rubric):
+    assert faults(f"game=social game.path=x rubric@game.judge={rubric}") == []
 
 
 def test_the_default_and_free_player_roles():
