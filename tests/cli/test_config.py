@@ -17,9 +17,8 @@ from parley.run.directory import changed_keys, run_directory, sweep_directory
 from parley.system.naming import locate
 
 CONF = Path(__file__).parents[2] / "conf"
-GROUPS = sorted(
-    folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name not in ("hydra", "rubric", "__pycache__")
-)
+PARTS = ("hydra", "rubric", "__pycache__")  # rubrics are parts of other nodes
+GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name not in PARTS)
 OPTIONS = [f"{group}={file.stem}" for group in GROUPS for file in sorted((CONF / group).glob("*.yaml"))]
 LOOKS = {
     "show": "run=a match=b",
