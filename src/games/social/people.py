@@ -53,7 +53,8 @@ class Person:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A social task: `goals` has one for each of `people`; `relationship` is a place in RELATIONSHIPS."""
+    """A social task: `goals` has one for each of `people`; `relationship` is a place in RELATIONSHIPS. `ends` is the
+    number of turns that a recorded episode had, after which it is over; None where the rules decide."""
 
     situation: str
     relationship: int
@@ -61,6 +62,7 @@ class Task:
     people: tuple[Person, ...]
     environment: str = ""
     codename: str = ""
+    ends: int | None = None
 
     def to_json(self) -> dict[str, Json]:
         """The data of a scenario."""

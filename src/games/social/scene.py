@@ -88,7 +88,7 @@ class Scene:
 
     def _play(self) -> Generator[list[Request], list[Reply], str]:
         actor = -1
-        for turn in range(cap(self.rules.turns, self.rules.form)):
+        for turn in range(cap(self.rules.turns, self.rules.form) if self.task.ends is None else self.task.ends):
             there = [place for place in range(len(self.seats)) if place not in gone(self.log)]
             if self.rules.order == "round_robin":  # the next who is still there
                 actor = min(there, key=lambda place: (place - actor - 1) % len(self.seats))
