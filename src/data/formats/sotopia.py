@@ -24,6 +24,9 @@ from ...games.social.people import Person, Task
 from ...games.social.prompts import STARTS
 from ...system.files import read_jsonl
 from ..episode import Episode, Turn
+from ..scorer import Scored, Scores, scored
+from ..store import Matches
+from .messages import write_lines
 
 ENVIRONMENT = "Environment"
 DIMENSIONS = (
@@ -155,6 +158,15 @@ def match(record: Record, game: Game, stage: str) -> Episode:
     )  # fmt: skip
 
 
+def scores(record: Record) -> Scores:
+    """The judge's scores that the record has: dimension -> {seat: score}."""
+    found: dict[str, dict[str, float]] = {}
+    for place, given in enumerate(record.rewards):
+        for name, score in (given or {}).items():
+            found.setdefault("overall" if name == "overall_score" else name, {})[f"agent_{place + 1}"] = score
+    return found
+
+
 def _filled(record: Record) -> list[Line]:
     """The lines with one for each turn: a seat that was passed over did nothing."""
     found: list[Line] = []
@@ -165,7 +177,7 @@ def _filled(record: Record) -> list[Line]:
     return found
 
 
-def row(episode: Episode, scores: Mapping[str, Mapping[str, float]] = {}, tag: str = "") -> dict[str, Json]:
+def row(episode: Episode, scores: Scores, tag: str = "") -> dict[str, Json]:
     """An episode of game=social as a record: in the layout in which it was read, else as an EpisodeLog. A seat without
     all seven `scores` (dimension -> {seat: score}) has the reward 0.0, which stands for no verdict there."""
     own = dict(episode.extra.get(OURS, {}))
@@ -218,6 +230,21 @@ def _messages(task: Task, log: Sequence[Line]) -> list[Json]:
     return [*turns, [[ENVIRONMENT, name, text] for name, text in zip(task.names, seen, strict=True)]]
 
 
-def _rewarded(seat: str, scores: Mapping[str, Mapping[str, float]]) -> Json:
+def _rewarded(seat: str, scores: Scores) -> Json:
     given = {name: scores[name][seat] for name in DIMENSIONS if seat in scores.get(name, {})}
     return [sum(given.values()) / len(given), given] if len(given) == len(DIMENSIONS) else 0.0
+
+
+def export(out: Path, game: Game, rounds: Iterable[Matches], tag: str) -> list[Path]:
+    """Writes matches of game=social as its records (`sotopia.jsonl`); of any other game nothing."""
+    if game.name != "social":
+        return []
+    both = ((each.episode, _scores(each)) for matches in rounds for each in scored(matches))
+    write_lines(out / "sotopia.jsonl", (row(episode, scores, tag) for episode, scores in both))
+    return [out / "sotopia.jsonl"]
+
+
+def _scores(each: Scored) -> Scores:
+    """What a scorer says of a match, and what a judge in the match said, which comes first."""
+    metrics = each.episode.result.metrics
+    return {**each.scores, **{name: value for name, value in metrics.items() if isinstance(value, Mapping)}}

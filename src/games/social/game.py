@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 from ...system.bounds import Count, PartShare, Whole
 from ...system.files import InputError
-from ..base import Facts, GeneratorMatch, Match, Request, Scenario, Script, Tool
+from ..base import GeneratorMatch, Match, Request, Scenario, Script, Tool
 from ..splits import SPLITS, belongs, chosen, fine, shuffled
 from ..verdict import JUDGE, Rubric, dice
 from . import records
@@ -49,7 +49,7 @@ class Social:
     """
 
     name = "social"
-    version = 1
+    version: int | str = 1
 
     def __init__(
         self,
@@ -81,19 +81,11 @@ class Social:
         self.rules = Rules(form, order, turns, idle, retries, prompt, Rubric.of(**judge) if judge else None)
         self.split_seed = split_seed
         self.services: Mapping[str, Script | Tool] = {JUDGE: Tool(_nobody)} if judge else {}
-        if Path(path).is_dir():
-            self._splits  # noqa: B018  (a bad file is reported now, not in the middle of a run)
-
-    @cached_property
-    def facts(self) -> Facts:
-        """What is promised of every match; the payoffs are 0."""
-        return facts(self.rules, len(self.roles))
-
-    @cached_property
-    def roles(self) -> tuple[str, ...]:
-        """agent_1, agent_2, and as many more as an environment has goals."""
-        most = max((len(each.data["people"]) for split in self._splits.values() for each in split), default=2)
-        return tuple(f"agent_{place + 1}" for place in range(most))
+        # What is no folder is said when its scenarios are asked for; a bad file now, not in the middle of a run.
+        found = [each for pool in self._splits.values() for each in pool] if Path(path).is_dir() else []
+        most = max((len(each.data["people"]) for each in found), default=2)
+        self.roles = tuple(f"agent_{place + 1}" for place in range(most))
+        self.facts = facts(self.rules, most)
 
     def seats(self, scenario: Scenario) -> tuple[str, ...]:
         """A seat for each character of the scenario."""
@@ -102,6 +94,11 @@ class Social:
     def scenarios(self, split: str) -> Sequence[Scenario]:
         """The pairs of a split's environments, shuffled by the split seed."""
         return chosen(self._splits, split, "give more environments, another list or other shares")
+
+    @property
+    def everything(self) -> list[Scenario]:
+        """Every pair of `path`, in whichever split it is, or in none."""
+        return self._pools[0][1]
 
     def match(self, scenario: Scenario, seed: int) -> Match:
         """A new match. The rules need no chance, so `seed` changes nothing."""
@@ -120,11 +117,16 @@ class Social:
         return dice(self.rules.judge, request, own) if self.rules.judge and request.seat == JUDGE else ""
 
     @cached_property
+    def _pools(self) -> list[tuple[str, list[Scenario]]]:
+        """The scenarios of each folder of records."""
+        path = self.files["path"]
+        return [(each, records.scenarios(each, path)) for each in (path, self.files.get("generated")) if each]
+
+    @cached_property
     def _splits(self) -> Mapping[str, tuple[Scenario, ...]]:
         path, generated = self.files["path"], self.files.get("generated")
-        pools = [(each, records.scenarios(each, path)) for each in (path, generated) if each]
         found: dict[str, dict[str, Scenario]] = {split: {} for split in SPLITS}
-        for folder, pool in pools:
+        for folder, pool in self._pools:
             for each in pool:
                 split = self._place(each.cluster, held=generated is not None and folder == path)
                 if split is not None:
