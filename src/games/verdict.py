@@ -20,6 +20,7 @@ from .base import (
     Json,
     Marks,
     Match,
+    Options,
     Out,
     Reply,
     Request,
@@ -51,12 +52,17 @@ class Scale:
 
 @dataclass(frozen=True, slots=True)
 class Rubric:
-    """What a judge is told to do, and the scales on which it rates, by name. With `overall` the mean of all scales, as
-    they are, is a rating, too."""
+    """What a judge is told to do, and the scales on which it rates, by name.
+
+    overall     whether the mean of all scales, as they are, is a rating, too
+    schematic   whether replies are asked for under a JSON schema, where the backend can hold them to one; what cannot
+                be read is asked for again anyhow. False for servers that know no response_format
+    """
 
     task: str
     scales: Mapping[str, Scale]
     overall: bool = False
+    schematic: bool = True
 
     def __post_init__(self) -> None:
         if not self.scales:
@@ -67,9 +73,9 @@ class Rubric:
             )
 
     @staticmethod
-    def of(task: str, scales: Mapping[str, Mapping[str, Any]], overall: bool = False) -> Rubric:
+    def of(task: str, scales: Mapping[str, Mapping[str, Any]], overall: bool = False, schematic: bool = True) -> Rubric:
         """A rubric from plain data. ValueError or TypeError names what is wrong with it."""
-        return Rubric(task, {str(name): Scale(**each) for name, each in scales.items()}, overall)
+        return Rubric(task, {str(name): Scale(**each) for name, each in scales.items()}, overall, schematic)
 
     def rated(self, given: Ratings) -> Ratings:
         """The ratings, and their mean where the rubric wants it."""
@@ -78,6 +84,19 @@ class Rubric:
         subjects = next(iter(given.values()))
         mean = {each: sum(given[scale][each] for scale in self.scales) / len(self.scales) for each in subjects}
         return {**given, "overall": mean}
+
+    def schema(self, subjects: Sequence[str]) -> Json:
+        """The JSON schema of a verdict, for backends that can hold a reply to it. Scales with whole ends are rated in
+        whole numbers there, which have an end."""
+        rates = {
+            name: {
+                "type": "integer" if each.low == int(each.low) and each.high == int(each.high) else "number",
+                "minimum": each.low,
+                "maximum": each.high,
+            }
+            for name, each in self.scales.items()
+        }
+        return _object({subject: _object(rates) for subject in subjects})
 
     def ask(self, subjects: Sequence[str]) -> str:
         """What is asked after the text was read."""
@@ -90,6 +109,10 @@ class Rubric:
                 f"Answer with one JSON object, each … a number: {json.dumps(form, ensure_ascii=False)}",
             ]
         )
+
+
+def _object(properties: Mapping[str, Json]) -> Json:
+    return {"type": "object", "properties": properties, "required": [*properties], "additionalProperties": False}
 
 
 def case(name: str, text: str, subjects: Sequence[str], cluster: str = "", **more: Json) -> Scenario:
@@ -164,7 +187,8 @@ def verdict(
             marks[reply.id] = {"scores": found}
         return found
 
-    return legal(view, read, retries, marks, {"subjects": list(subjects)})
+    options = Options(schema=rubric.schema(subjects) if rubric.schematic else None)
+    return legal(view, read, retries, marks, {"subjects": list(subjects)}, options)
 
 
 def ratings(text: str, subjects: Sequence[str], scales: Mapping[str, Scale]) -> Ratings | Illegal:

@@ -21,6 +21,8 @@ PARTS = ("hydra", "rubric", "__pycache__")  # rubrics are parts of other nodes
 GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name not in PARTS)
 OPTIONS = [f"{group}={file.stem}" for group in GROUPS for file in sorted((CONF / group).glob("*.yaml"))]
 LOOKS = {
+    "judge": "run=a scorer=judge players.judge=dice",
+    "import": "game=social",
     "show": "run=a match=b",
     "replay": "run=a match=b",
     "learn": "run=a",
@@ -81,7 +83,7 @@ WRONG = {
     "imitate.learner.epoch=3": [
         "imitate.learner.epoch: LightningLearner takes no such argument | did you mean epochs?"
     ],
-    "objective.credit.keep=best": ["objective.credit.keep: must be one of above_avg, nonzero, all, above_group"],
+    "objective.credit.keep=bets": ["objective.credit.keep: must be one of above_avg, nonzero, all, above_group, best"],
     "+task.speed=3": ["task.speed: selfplay takes no such argument"],
     "start=prevoius": ["start: must be one of previous, base, got 'prevoius'"],
     "play.group=0 play.sampling.top_p=-1": [
