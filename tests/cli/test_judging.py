@@ -49,12 +49,18 @@ def verdict(text: str) -> str:
     return ("I cannot judge this.", good, f"So: {good}", good)[lot[0] % 4]
 
 
-def talk(body: dict[str, Any]) -> dict[str, Any]:
-    return completion(body, verdict(body["messages"][1]["content"]))
+@pytest.fixture
+def bodies() -> list[dict[str, Any]]:
+    """What the judge was asked."""
+    return []
 
 
 @pytest.fixture
-def server() -> Iterator[Server]:
+def server(bodies: list[dict[str, Any]]) -> Iterator[Server]:
+    def talk(body: dict[str, Any]) -> dict[str, Any]:
+        bodies.append(body)
+        return completion(body, verdict(body["messages"][1]["content"]))
+
     found = Server(talk)
     yield found
     found.close()
@@ -84,7 +90,7 @@ def judged(run: Path, out: Path, *words: str) -> Any:
 
 
 def test_a_served_judge_s_ratings_are_stored_by_the_ids_of_the_people_s(
-    run: Path, tmp_path: Path, server: Server
+    run: Path, tmp_path: Path, server: Server, bodies: list[dict[str, Any]]
 ) -> None:
     words = [
         "players.judge=critic", "opponents.critic.model=some-model", "+backend@opponents.critic.backend=openai",
@@ -92,17 +98,17 @@ def test_a_served_judge_s_ratings_are_stored_by_the_ids_of_the_people_s(
     ]  # fmt: skip
     judged(run, tmp_path / "out", *words)
     rows = [json.loads(line) for line in (tmp_path / "out/ratings.jsonl").read_text().splitlines()]
-    asked = {body["messages"][1]["content"] for body in server.bodies()}
-    assert {body["response_format"]["type"] for body in server.bodies()} == {"json_schema"}
+    asked = {body["messages"][1]["content"] for body in bodies}
+    assert {body["response_format"]["type"] for body in bodies} == {"json_schema"}
     rated = {text for text in asked if "cannot" not in verdict(text)}
     assert len(asked) == 12 and 0 < len(rated) < 12 and len(rows) == 2 * len(rated)
     assert {row["annotator"] for row in rows} == {"critic"} and {row["model"] for row in rows} == {"BC"}
     assert {row["scores"]["goal"] for row in rows if row["agent"] == 2} == {3.0}
     assert all("Secret: z" in text and "Ann Ash's goal: win" in text for text in asked)
     assert len(read([tmp_path / "out/ratings.jsonl"])) == len(rows)
-    server_count = len(server.bodies())
+    count = len(bodies)
     judged(run, tmp_path / "out", *words, f"resume={tmp_path / 'out'}")
-    assert len(server.bodies()) == server_count  # nothing is asked twice
+    assert len(bodies) == count  # nothing is asked twice
     assert not (run / STAGE / "score").exists()  # the run's own scores stay as they are
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Literal
 
 from omegaconf import DictConfig
-from rich.console import Console
 
 from ...data.formats import lm_selfplay
 from ...report import agreement as agreeing
 from ...report import selfplay
+from ...report.progress import terminal
 from ...run.config import ConfigError
 from ...system.files import InputError, write_text
 
@@ -26,7 +26,7 @@ def statistics(
     except InputError as error:
         raise ConfigError(f"runs: {error}") from error
     write_text(out / "statistics.csv", selfplay.as_csv(rows))
-    Console().print(selfplay.as_table(rows))
+    terminal().print(selfplay.as_table(rows))
     return None
 
 
