@@ -48,18 +48,12 @@ def export(config: DictConfig, out: Path, run: str, logs: Literal["kept", "all"]
     rounds = {stage: _round(mine, folder, stage) for stage in rounds_of(folder)}
     if not rounds:
         raise ConfigError(f"{run} has no finished round of self-play to export")
-<<<<<<< HEAD
     found = list(_kept(mine, rounds) if logs == "kept" else _every(rounds.values(), set(policies(mine))))
     told = [_log(game, each) for each in found]
     count = messages.write(out / "messages.jsonl", told), openai_chat.write(out / "openai.jsonl", told)
-    Console().print(f"{count[0]} logs in {out}/messages.jsonl, {count[1]} in {out}/openai.jsonl", soft_wrap=True)
-    for path in [*_alpaca(out, game, found), *sotopia.export(out, game, rounds.values(), folder.name)]:
-        Console().print(f"also {path}", soft_wrap=True)
-=======
-    found = list(_kept(mine, game, rounds) if logs == "kept" else _every(game, rounds.values(), set(policies(mine))))
-    count = messages.write(out / "messages.jsonl", found), openai_chat.write(out / "openai.jsonl", found)
     terminal().print(f"{count[0]} logs in {out}/messages.jsonl, {count[1]} in {out}/openai.jsonl", soft_wrap=True)
->>>>>>> main
+    for path in [*_alpaca(out, game, found), *sotopia.export(out, game, rounds.values(), folder.name)]:
+        terminal().print(f"also {path}", soft_wrap=True)
     for policy in policies(mine):
         played = [each for matches in rounds.values() for each in matches if policy in each.players.values()]
         place = out if len(policies(mine)) == 1 else out / policy

@@ -9,11 +9,11 @@ from typing import Any
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from rich.console import Console
 
 from ...data.formats import sotopia
 from ...data.store import EpisodeStore
 from ...games.social import Social
+from ...report.progress import terminal
 from ...run.config import ConfigError
 from ...run.directory import begun
 from ...run.stages import stage
@@ -35,7 +35,7 @@ def bring(config: DictConfig, out: Path, path: str) -> float | None:
             raise ConfigError("task=import reads Sotopia's episodes: say game=social game.path=…")
         inputs = {"file": digest(Path(path)), "records": digest(Path(game.files["path"]))}
         done = ranks.shared(lambda: stage(out / STAGE, inputs, lambda: _store(game, out, Path(path))).outputs)
-    Console().print(f"{done['matches']} matches in {out / STAGE}, {done['judged']} with scores", soft_wrap=True)
+    terminal().print(f"{done['matches']} matches in {out / STAGE}, {done['judged']} with scores", soft_wrap=True)
     return None
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
-from rich.console import Console
 
 from ...data.scorer import Scored, ScoredMatches
+from ...report.progress import terminal
 from ...report.table import figures_table
 from ...run.build import running
 from ...run.config import ConfigError
@@ -50,8 +50,8 @@ def judge(config: DictConfig, out: Path, run: str, stages: list[str]) -> float |
     for name, found in told.items():
         for policy, figures in found.items():
             if figures:
-                Console().print(figures_table(f"{name}, {policy}", figures))
-    Console().print(f"{rows} ratings in {out / RATINGS}", soft_wrap=True)
+                terminal().print(figures_table(f"{name}, {policy}", figures))
+    terminal().print(f"{rows} ratings in {out / RATINGS}", soft_wrap=True)
     return None
 
 

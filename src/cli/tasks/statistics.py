@@ -44,8 +44,8 @@ def agreement(config: DictConfig, out: Path, ratings: list[str], judges: list[st
         raise ConfigError(f"task.judges: nobody of {', '.join(raters)} is {strangers[0]}")
     people, against = agreeing.people(found, judges, config.seed), agreeing.against(found, judges)
     write_text(out / "agreement.csv", agreeing.as_csv(people))
-    Console().print(agreeing.as_table("people", people))
+    terminal().print(agreeing.as_table("people", people))
     if judges:
         write_text(out / "judges.csv", agreeing.as_csv(against))
-        Console().print(agreeing.as_table("judges, against the people", against))
+        terminal().print(agreeing.as_table("judges, against the people", against))
     return None
