@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from random import Random
 
 from ..base import Request
+from ..scripts import uniform
 
 HEADING = re.compile(r"(?:available|valid|legal|possible) (?:moves|actions)(?: are)?:([^\n]*)", re.IGNORECASE)
 BRACKETED = re.compile(r"\[[^\[\]\n]+\]")
@@ -25,8 +26,8 @@ def listed(lines: Sequence[str]) -> list[str]:
 
 def random(request: Request, own: Random, persona: Random) -> str:
     """One of the listed moves; where none are listed a short text in brackets, as the view has some, or numbers."""
-    if legal := (request.observation or {}).get("legal"):
-        return str(own.choice(legal))
+    if (request.observation or {}).get("legal"):
+        return uniform(request, own, persona)
     told = [message.content for message in request.messages if message.role != "assistant"]
     forms = [form for text in {told[0]: 0, told[-1]: 0} for form in BRACKETED.findall(text) if len(form) <= SHORT]
     drawn = f"[{own.randrange(10)}]" if own.random() < 0.5 else f"[{own.randrange(8)} {own.randrange(8)}]"
