@@ -21,6 +21,7 @@ from typing import Any
 from ..credit import NothingKept
 from ..data.store import Matches
 from ..games.base import Scenario
+from ..learners.curve import pooled
 from ..learners.reference import foreign
 from ..models.snapshot import Snapshot
 from ..play.pairing import Seatings, in_turn
@@ -36,7 +37,7 @@ from .cast import History, Snapshots, names
 from .config import judge, metric_name
 from .directory import prune, restored
 from .evaluation import Evaluation
-from .learning import Learning, pooled, remove_checkpoints
+from .learning import Learning, remove_checkpoints
 from .lessons import Crediting, Given, Round
 from .parts import Recipe, plain
 from .run import Run
