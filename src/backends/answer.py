@@ -52,8 +52,9 @@ def kept(found: Any, prompt: Prompt, request: str) -> Completion | None:
     if found is None or (isinstance(found, dict) and found.get("request") != request):
         return None
     try:
-        fields = {name: tuple(each) if isinstance(each, list) else each for name, each in found.items()}
-        done = Completion(prompt.id, policy=prompt.policy, **{name: fields[name] for name in fields.keys() & set(KEPT)})
+        told = {name: found[name] for name in KEPT if name in found}
+        fields: dict[str, Any] = {name: tuple(each) if isinstance(each, list) else each for name, each in told.items()}
+        done = Completion(prompt.id, policy=prompt.policy, **fields)
     except REFUSED as error:
         raise InputError(f"the ledger's answer to {prompt.id} cannot be read: {reason_of(error)}") from error
     if (what := wrong(done)) is not None:
