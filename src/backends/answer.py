@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..games.base import Finish
 
 FINISH: Mapping[str, Finish] = {"length": "length", "content_filter": "refusal"}  # every other reason is "stop"
-KEPT = ("text", "finish", "token_ids", "logprobs", "prompt_ids")
+KEPT = ("text", "finish", "thought", "token_ids", "logprobs", "prompt_ids")
 T = TypeVar("T")
 ABOVE_ZERO = 1e-5  # a log-prob's rounding error
 
@@ -36,8 +36,14 @@ def completion(prompt: Prompt, answer: Any, token_ids: bool) -> Completion:
     if message is None or not isinstance(text, str | None) or not isinstance(refusal, str | None):
         raise Unreadable(f"the server's answer is no chat completion: {short(answer)}")
     finish = "refusal" if refusal else FINISH.get(reason(answer), "stop")
-    done = Completion(prompt.id, _plain(text or refusal or ""), finish, policy=prompt.policy)
+    done = Completion(prompt.id, _plain(text or refusal or ""), finish, policy=prompt.policy, thought=_thought(message))
     return _with_ids(done, answer, choice) if token_ids else done
+
+
+def _thought(message: Any) -> str:
+    """What a server says that the model thought, in the field that vLLM and others give it; "" where it says none."""
+    told = [getattr(message, name, None) for name in ("reasoning_content", "reasoning")]
+    return _plain(next((text for text in told if isinstance(text, str) and text), ""))
 
 
 def keeping(done: Completion, request: str) -> dict[str, Any]:

@@ -272,8 +272,9 @@ class OpenAIBackend:
             async with asyncio.timeout(self.timeout_s):
                 answer = await self._client.chat.completions.create(**request)
             done = completion(prompt, answer, self.token_ids)
-            done = replace(done, text=self.server.without_key(done.text))
             cost, facts = self._bill(ticket, answer)
+            text, thought = map(self.server.without_key, (done.text, done.thought))
+            done = replace(done, text=text, thought=thought)
             given = keeping(done, digest(request))
             return done
         except APIStatusError as error:

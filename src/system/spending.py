@@ -7,8 +7,9 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -61,7 +62,7 @@ class Ledger:
         self._held: dict[str, tuple[str, float]] = {}  # ticket -> (request, the most it can cost), until it is settled
         self._answers: dict[str, int] = {}  # request -> where the line with its answer begins
         self._mine: set[str] = set()
-        self._name, self._read = token_hex(4), 0
+        self._name, self._read, self._lines = token_hex(4), 0, 0
         with self._locked():
             pass
 
@@ -117,22 +118,38 @@ class Ledger:
         return ""
 
     def _take(self, line: Mapping[str, Any]) -> None:
-        """Counts the line that begins where the file was read up to."""
+        """Counts the line that begins where the file was read up to. ValueError for what no ledger holds, as a cost
+        that is not finite."""
+        ticket, amount = (line["book"], line["most"]) if "book" in line else (line["settle"], line["cost"])
+        if not isinstance(ticket, str) or type(amount) not in (int, float) or not 0 <= amount < inf:
+            raise ValueError(f"the request {ticket!r} costs {amount!r}, expected a number from 0 on")
         if "book" in line:
             self.requests += 1
-            self._held[line["book"]] = line["for"], line["most"]
+            self._held[ticket] = str(line["for"]), amount
             return
-        what, _ = self._held.pop(line["settle"], ("", 0.0))
-        self.spent += line["cost"]
+        what, _ = self._held.pop(ticket, ("", 0.0))
+        self.spent += amount
         if "answer" in line:
             self._answers[what] = self._read
 
     def _write(self, handle: int | None, line: Mapping[str, Any]) -> None:
+        """Appends a line, whole or not at all, and counts it. InputError where the disk takes none."""
+        text = json.dumps(line).encode() + b"\n"
+        if handle is not None:
+            try:
+                written = 0
+                while written < len(text):
+                    written += os.write(handle, text[written:])
+            except OSError as error:
+                with suppress(OSError):  # whoever opens the ledger next cuts a torn line off
+                    os.ftruncate(handle, self._read)
+                raise InputError(
+                    f"{self.path}: a request cannot be booked ({error.strerror}): make room, then resume"
+                ) from error
         self._take(line)
         if handle is not None:
-            text = json.dumps(line).encode() + b"\n"
-            os.write(handle, text)
             self._read += len(text)
+            self._lines += 1
 
     @contextmanager
     def _locked(self) -> Iterator[int | None]:
@@ -144,13 +161,16 @@ class Ledger:
         handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
-            new = os.pread(handle, os.fstat(handle).st_size - self._read, self._read)
+            if (size := os.fstat(handle).st_size) < self._read:
+                raise InputError(f"{self.path} was cut while this run used it: put it back, then resume")
+            new = os.pread(handle, size - self._read, self._read)
             whole = new[: new.rfind(b"\n") + 1]
             if len(whole) < len(new):
                 os.ftruncate(handle, self._read + len(whole))
-            for number, line in enumerate(whole.splitlines(keepends=True), 1):
-                parse_line(line, self.path, number, self._take)
-                self._read += len(line)
+            for line in whole.split(b"\n")[:-1]:
+                self._lines += 1
+                parse_line(line, self.path, self._lines, self._take)
+                self._read += len(line) + 1
             yield handle
         finally:
             os.close(handle)
