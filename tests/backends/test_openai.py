@@ -308,7 +308,7 @@ def test_what_was_answered_before_a_kill_is_given_again_and_only_to_the_same_req
         backend.submit([prompt(0), prompt(1), replace(prompt(2), seed=99)])
         assert answers(backend, 3) == first and first[0].logprobs == (-0.5,) and first[0].finish == "length"
         assert [body["seed"] for body in server.asked] == [99]
-    ledger.write_text(ledger.read_text().replace('"finish": "length", "token_ids"', '"finish": "lost", "token_ids"'))
+    ledger.write_text(ledger.read_text().replace('"finish": "length", "thought"', '"finish": "lost", "thought"'))
     with talking(Server(ids), ledger=ledger, token_ids=True) as (_, backend):
         backend.submit([prompt(0)])
         with pytest.raises(InputError, match=r"the ledger's answer to m0/a\.1 cannot be read: finish is 'lost'"):
