@@ -28,6 +28,7 @@ from ..play.player import Sampling
 from ..play.seats import Sitting
 from ..report.estimates import Language, Tally, to_json
 from ..report.forks import Forks
+from ..report.line import line
 from ..report.rows import Measured, Row, Summary
 from ..report.trackers import Tracker
 from ..system import ranks
@@ -60,6 +61,7 @@ def iterations(run: Run, logs: Sequence[Tracker]) -> Summary:
             measured = evaluation.benchmark(number, history, measured, bench)
         rows.append(loop.row(number, measured))
         log(logs, rows[-1])
+        run.progress.note(line(rows, config.iterations, *judge(config), metric_name(config)))
         best = max(range(len(rows)), key=lambda at: _judged(run, rows[at]))
         if config.keep is not None:
             ranks.shared(partial(prune, run.out, {best, *range(len(rows))[-config.keep :]}, set(run.cast.frozen())))
