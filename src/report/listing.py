@@ -10,7 +10,6 @@ import yaml
 from rich.table import Table
 
 from ..system.files import held
-from .progress import duration
 from .rows import Figure
 from .run import figure, summary
 from .table import _row, _table
@@ -51,13 +50,25 @@ def runs(folders: Sequence[str | Path]) -> list[Listed]:
 
 
 def runs_table(found: Sequence[Listed], now: float) -> Table:
-    """A row for each run; `now` in seconds since the epoch."""
-    table = _table("runs", ["run", "seed", "state", "iterations", "metric", "kept", "gain", "age", "MB"])
+    """A row for each run; `now` in seconds since the epoch. It fits 80 columns: the run's path alone is folded."""
+    table = _table("runs", ["run", "seed", "state", "done", "kept", "gain", "age", "MB"])
+    table.box, table.padding = None, (0, 1)
+    for column in table.columns[1:]:
+        column.no_wrap = True
     for run in found:
-        cells = [str(run.path), run.seed, run.state, run.iterations, run.metric, figure(run.kept), run.gain]
-        cells += [duration(max(now - run.changed, 0)), f"{run.size / 1e6:,.1f}"]
+        kept = f"{run.metric}\n{figure(run.kept)}" if run.kept else "–"
+        cells = [str(run.path), run.seed, run.state, run.iterations, kept, run.gain]
+        cells += [_age(now - run.changed), f"{run.size / 1e6:,.1f}"]
         _row(table, [printable(cell) for cell in cells])
     return table
+
+
+def _age(seconds: float) -> str:
+    """Seconds in the largest unit: 12 s, 5 min, 3 h, 2 d."""
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds // size:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"
 
 
 def _listed(run: Path) -> Listed:

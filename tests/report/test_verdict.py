@@ -86,6 +86,7 @@ def test_runs_are_listed_with_their_state_the_newest_first(tmp_path):
         (finished, "finished"), (stopped, "stopped"), (job, "running"), (torn, "unreadable"),
     ]  # fmt: skip
     assert (found[0].iterations, found[0].gain, found[1].iterations) == ("1/2", "+4.00", "0/2")
-    with (console := Console(width=200)).capture() as shown:
+    with (console := Console(width=80)).capture() as shown:
         console.print(runs_table(found, 1e9 + 63))
-    assert "1 min 00 s" in shown.get() and "finished" in shown.get()
+    for words in ("1 min", "finished", "unreadable", "5.00 ±0.50", "score"):
+        assert words in shown.get()
