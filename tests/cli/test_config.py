@@ -29,6 +29,7 @@ LOOKS = {
     "tournament": "run=a",
     "export": "run=a",
     "merge": "run=a",
+    "report": "run=a",
 }
 
 BESIDE = {
