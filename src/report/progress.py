@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from traceback import format_exception
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Task, TaskID, TimeRemainingColumn
@@ -21,8 +22,14 @@ from rich.progress import ProgressColumn as Column
 from rich.text import Text
 
 from ..system.files import append_lines
+from .redact import masked
 
 Fact = int | float | str
+
+
+def terminal(**options: Any) -> Console:
+    """A console that shows names, paths and words of models as they are: none of them is read as markup."""
+    return Console(markup=False, **options)
 
 
 class Progress:
@@ -34,7 +41,7 @@ class Progress:
     def __init__(
         self, console: Console | None = None, clock: Callable[[], float] = time.monotonic, log: Path | None = None
     ) -> None:
-        self.console, self.log = console or Console(stderr=True), log
+        self.console, self.log = console or terminal(stderr=True), log
         self._clock = clock
         self._bars = _bars(self.console) if self.console.is_terminal else None
 
@@ -67,7 +74,9 @@ class Progress:
 
     def _append(self, text: str) -> None:
         assert self.log is not None
-        append_lines(self.log, [f"{datetime.now():%Y-%m-%d %H:%M:%S}  {line}" for line in text.splitlines()])
+        now = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
+        with suppress(OSError):  # a full disk is told by what must be written
+            append_lines(self.log, [f"{now}  {line}" for line in masked(text).splitlines()])
 
 
 class Stage:

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 
 from ...data.episode import Episode
 from ...data.replay import replay as replayed
 from ...models.snapshot import Snapshot
 from ...report import choice, html, transcript
+from ...report.progress import terminal
 from ...report.rows import Summary
 from ...report.table import benchmark_table, figures_table, run_table, yardstick_table
 from ...report.trackers import Tracker, tracking
@@ -66,7 +66,7 @@ def _transcripts(run: Run, best: int) -> tuple[Sequence[str], Sequence[Sequence[
 
 
 def _closing(out: Path, summary: Summary) -> None:
-    console = Console()
+    console = terminal()
     for policy in summary.policies:
         console.print(run_table(summary, policy=policy))
         if (against := yardstick_table(summary, policy)) is not None:
@@ -75,9 +75,9 @@ def _closing(out: Path, summary: Summary) -> None:
         if any(rows.values()):
             console.print(benchmark_table("benchmark", rows))
     for verdict in verdicts(summary):
-        console.print(verdict.text, style=VERDICT[verdict.word], markup=False, highlight=False)
-    console.print(f"report: {out / 'report' / 'index.html'}", markup=False, soft_wrap=True)
-    console.print(f"its matches: parley task=show run={out} match=ID", markup=False, soft_wrap=True)
+        console.print(verdict.text, style=VERDICT[verdict.word], highlight=False)
+    console.print(f"report: {out / 'report' / 'index.html'}", soft_wrap=True)
+    console.print(f"its matches: parley task=show run={out} match=ID", soft_wrap=True)
 
 
 @ranks.collective
@@ -99,7 +99,7 @@ def play(config: DictConfig, out: Path, run: str | None) -> float | None:
             told = loop.self_play(loop.of(1)[0], history, sitting)
     policy, _ = judge(config)
     found = told["policies"][policy]["figures"] or told["figures"]
-    Console().print(figures_table("self-play", found))
+    terminal().print(figures_table("self-play", found))
     return float(found[metric_name(config)]["mean"]) if metric_name(config) in found else None
 
 
@@ -133,4 +133,4 @@ def offline(config: DictConfig, out: Path) -> float | None:
 
 def _told(made: Mapping[str, Snapshot]) -> None:
     for policy, snapshot in made.items():
-        Console().print(f"snapshot {snapshot.version} of {policy}: {snapshot.path}", soft_wrap=True)
+        terminal().print(f"snapshot {snapshot.version} of {policy}: {snapshot.path}", soft_wrap=True)
