@@ -55,7 +55,7 @@ def prompt(number: int = 0, words: str = "hello there", **more: Any) -> Prompt:
     return Prompt(f"m{number}/a.1", f"m{number}/a", (Message("user", words),), number, **settings)
 
 
-def answers(backend: OpenAIBackend, count: int, seconds: float = 60.0) -> list[Completion]:
+def answers(backend: OpenAIBackend, count: int, seconds: float = 900.0) -> list[Completion]:
     found: list[Completion] = []
     until = time.monotonic() + seconds
     while len(found) < count and time.monotonic() < until:
