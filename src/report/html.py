@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from html import escape
 from importlib.resources import files
@@ -14,7 +13,7 @@ from typing import Any
 
 from ..data.episode import Episode
 from ..games.base import Message
-from ..system.files import write_text
+from ..system.files import InputError, read_json, write_text
 from .choice import choose, worth
 from .curves import Curve, chart
 from .estimates import values
@@ -22,6 +21,7 @@ from .progress import duration
 from .rows import Figures, Measured, Summary
 from .run import benchmarks, figure, metric_names, number, summary
 from .transcript import Views, ending, facts, notes, printable, spoken, thoughts
+from .verdict import verdicts
 
 SHOWN = ("sampled", "greedy")
 FIRST_CHARTS = 9
@@ -45,6 +45,7 @@ def write(
     filled = Template(page).substitute(
         title=_text(f"{data.experiment}, seed {data.seed}"),
         subtitle=_subtitle(data),
+        verdict=_verdict(data),
         tiles=_tiles(data),
         legend=_legend(data),
         curves=_each(data, lambda policy: _curves(data, policy, told)),
@@ -83,6 +84,10 @@ def _each(data: Summary, draw: Callable[[str], str]) -> str:
     """What is drawn of each policy, under its name where there are several."""
     heads = {name: f"<h3>{_text(name)}</h3>" if len(data.policies) > 1 else "" for name in data.policies}
     return "".join(head + draw(name) for name, head in heads.items())
+
+
+def _verdict(data: Summary) -> str:
+    return "".join(f'<p class="verdict {each.word}">{_text(each.text)}</p>' for each in verdicts(data))
 
 
 def _subtitle(data: Summary) -> str:
@@ -248,7 +253,9 @@ def _table(
 def _facts(run: Path, data: Summary) -> str:
     """The manifest in words, and where the time went."""
     path = run / "manifest.json"
-    manifest = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    manifest = read_json(path) if path.exists() else {}
+    if not isinstance(manifest, dict):
+        raise InputError(f"{path} is no manifest of a run: remove it, and resume={run} writes a new one")
     lines = {"experiment": data.experiment, "seed": data.seed, **manifest}
     body = "".join(
         f'<tr><td>{_text(key)}</td><td class="words">{_text(_words(value))}</td></tr>' for key, value in lines.items()

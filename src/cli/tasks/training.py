@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 
 from ...data.episode import Episode
 from ...data.replay import replay as replayed
 from ...models.snapshot import Snapshot
 from ...report import choice, html, transcript
+from ...report.progress import terminal
 from ...report.rows import Summary
-from ...report.run import figure
 from ...report.table import benchmark_table, figures_table, run_table, yardstick_table
 from ...report.trackers import Tracker, tracking
+from ...report.verdict import verdicts
 from ...run.build import running, trackers
 from ...run.config import ConfigError, judge, metric_name
 from ...run.directory import (
@@ -30,6 +30,8 @@ from ...run.loop import Loop, iterations
 from ...run.run import Run
 from ...system import ranks
 from ...system.files import write_json
+
+VERDICT = {"better": "bold green", "worse": "bold red", "unclear": "bold"}
 
 
 @ranks.collective
@@ -64,7 +66,7 @@ def _transcripts(run: Run, best: int) -> tuple[Sequence[str], Sequence[Sequence[
 
 
 def _closing(out: Path, summary: Summary) -> None:
-    console = Console()
+    console = terminal()
     for policy in summary.policies:
         console.print(run_table(summary, policy=policy))
         if (against := yardstick_table(summary, policy)) is not None:
@@ -72,13 +74,10 @@ def _closing(out: Path, summary: Summary) -> None:
         rows = {f"iteration {row.iteration}": row.policies[policy].benchmark for row in summary.iterations}
         if any(rows.values()):
             console.print(benchmark_table("benchmark", rows))
-    if summary.best:
-        for policy, gain in summary.improvement_greedy.items():
-            console.print(
-                f"{policy}: greedy {summary.metric}, kept less start, paired over {gain['n']} held-out scenarios: "
-                f"{figure(gain)}"
-            )
+    for verdict in verdicts(summary):
+        console.print(verdict.text, style=VERDICT[verdict.word], highlight=False)
     console.print(f"report: {out / 'report' / 'index.html'}", soft_wrap=True)
+    console.print(f"its matches: parley task=show run={out} match=ID", soft_wrap=True)
 
 
 @ranks.collective
@@ -100,7 +99,7 @@ def play(config: DictConfig, out: Path, run: str | None) -> float | None:
             told = loop.self_play(loop.of(1)[0], history, sitting)
     policy, _ = judge(config)
     found = told["policies"][policy]["figures"] or told["figures"]
-    Console().print(figures_table("self-play", found))
+    terminal().print(figures_table("self-play", found))
     return float(found[metric_name(config)]["mean"]) if metric_name(config) in found else None
 
 
@@ -134,4 +133,4 @@ def offline(config: DictConfig, out: Path) -> float | None:
 
 def _told(made: Mapping[str, Snapshot]) -> None:
     for policy, snapshot in made.items():
-        Console().print(f"snapshot {snapshot.version} of {policy}: {snapshot.path}", soft_wrap=True)
+        terminal().print(f"snapshot {snapshot.version} of {policy}: {snapshot.path}", soft_wrap=True)
