@@ -31,8 +31,8 @@ from ..episode import Episode
 from .messages import Log
 
 Layout: TypeAlias = Literal["instances", "episodes", "epochs"]
-"""Where a match's files go: instance_<id> (one match of an instance), episode_<n> (as they were played), or, for several
-matches of each instance, epoch_<n>/…/instance_<id>."""
+"""Where a match's files go: instance_<id> (one match of an instance), episode_<n> (in the order of play), or, for
+several matches of each instance, epoch_<n>/…/instance_<id>."""
 NEVER = "1970-01-01T00:00:00"  # when a stored turn was, which parley does not record
 
 
@@ -149,7 +149,9 @@ def write_table(root: Path, models: str, figures: Mapping[str, float]) -> None:
         "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in line)
         for tag, line in (("th", ["", *figures]), ("td", [models, *cells]))
     )
-    write_text(root / "results.html", f'<table border="1" class="dataframe">\n<tr>{head}</tr>\n<tr>{row}</tr>\n</table>\n')
+    write_text(
+        root / "results.html", f'<table border="1" class="dataframe">\n<tr>{head}</tr>\n<tr>{row}</tr>\n</table>\n'
+    )
 
 
 # Rows
@@ -158,8 +160,9 @@ def write_table(root: Path, models: str, figures: Mapping[str, float]) -> None:
 def read(path: str | Path) -> Iterator[tuple[str, Log]]:
     """(id, log) of each seat that a model had, in each match of a results folder: also of runs that others made public.
 
-    A log is the seat's chat, without side questions that it forgets. Its meta has game, experiment, task_id, player_name,
-    game_role, model and outcome. InputError names a file that is not clembench's, and a folder without any.
+    A log is the seat's chat, without side questions that it forgets; where the match was aborted, the reply that ended
+    it is rejected. Its meta has game, experiment, task_id, player_name, game_role, model and outcome. InputError names
+    a file that is not clembench's, and a folder without any.
     """
     root, count = Path(path), 0
     for file in sorted(root.rglob("interactions.json")):
@@ -176,6 +179,7 @@ def read(path: str | Path) -> Iterator[tuple[str, Log]]:
 def _logs(root: Path, file: Path, data: Mapping[str, Any]) -> Iterator[tuple[str, Log]]:
     meta, outcome = data["meta"], _outcome(file.with_name("scores.json"))
     events = [event for turn in data["turns"] for event in turn]
+    last = next((event["from"] for event in reversed(events) if event["to"] == "GM" != event["from"]), "")
     for player, said in data["players"].items():
         if player == "GM" or said["model_name"] in ("programmatic", "mock"):
             continue
@@ -186,7 +190,9 @@ def _logs(root: Path, file: Path, data: Mapping[str, Any]) -> Iterator[tuple[str
             "game": meta["game_name"], "experiment": meta["experiment_name"], "task_id": meta["game_id"],
             "player_name": player, "game_role": said["game_role"], "model": said["model_name"], "outcome": outcome,
         }  # fmt: skip
-        yield f"{file.parent.relative_to(root)}/{player}", Log(tuple(messages), facts)
+        broke = outcome == "aborted" and player == last and messages[-1].role == "assistant"
+        rejected = (len(messages) - 1,) if broke else ()
+        yield f"{file.parent.relative_to(root)}/{player}", Log(tuple(messages), facts, rejected)
 
 
 def _chat(player: str, events: Sequence[Mapping[str, Any]]) -> list[Message]:
@@ -194,7 +200,7 @@ def _chat(player: str, events: Sequence[Mapping[str, Any]]) -> list[Message]:
     messages: list[Message] = []
     for event in events:
         action = event["action"]
-        if action.get("label") == "forget" or not {event["from"], event["to"]} == {"GM", player}:
+        if action.get("label") == "forget" or {event["from"], event["to"]} != {"GM", player}:
             continue
         role: Literal["user", "assistant"] = "user" if event["to"] == player else "assistant"
         if messages and messages[-1].role == role:

@@ -40,6 +40,8 @@ class Clembench:
     InputError for a game, file or experiment that there is not, and names what the game needs and is not there.
     """
 
+    version: int | str
+
     def __init__(
         self,
         name: str,

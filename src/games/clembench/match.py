@@ -131,7 +131,7 @@ class Table:
 
     def _recorded(self, clem: Any, master: Any, players: Sequence[Any]) -> Records:
         game, experiment, number = self.rules.game, self.experiment["name"], self.instance["game_id"]
-        recorder = clem.Interactions(game, experiment, number, "parley", [])
+        self.recorder = recorder = clem.Interactions(game, experiment, number, "parley", [])
         for player in players:
             recorder.log_player(player.name, player.game_role, player.model.name)
         master.register(recorder)
@@ -168,8 +168,8 @@ class Table:
         beginning = REFUSED.get(self.rules.game)
         events = [event for turn in self.records.interactions["turns"] for event in turn]
         notes = [str(event["action"].get("content")) for event in events if event["from"] == event["to"] == "GM"]
-        violated = self.records.interactions.get("Violated Request Count")
-        return sum(violated or ()), sum(note.startswith(beginning) for note in notes if beginning)
+        violated = self.recorder.violated_requests_counts
+        return sum(violated), sum(note.startswith(beginning) for note in notes if beginning)
 
     def _retried(self, reply: str, asked: Any, noted: tuple[int, int]) -> bool:
         """Whether the reply was refused, and the same seat is asked again."""
