@@ -1,4 +1,4 @@
-"""Tasks for the games of TextArena and clembench: play a benchmark, bring its results in, list games."""
+"""Tasks for the games of TextArena and clembench: play a benchmark, list games."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from rich.table import Table
 
 from ...data.episode import Episode
 from ...data.formats import clembench as files
-from ...data.formats import messages
 from ...data.store import Matches
 from ...games.base import Game
 from ...games.clembench import Clembench
@@ -105,17 +104,6 @@ def _written(root: Path, name: str, game: Game, matches: Matches, layout: files.
     table = files.table(files.write(root, name, inner(game, matches), layout))
     files.write_table(root, name, table)
     return table
-
-
-def bring(config: DictConfig, out: Path, path: str) -> float | None:
-    """Reads a results folder of clembench into `rows.jsonl`, a chat for each seat that a model had, for
-    data=conversations."""
-    try:
-        count = messages.write(out / "rows.jsonl", (log for _, log in files.read(path)))
-    except InputError as error:
-        raise ConfigError(f"task.path: {error}") from error
-    terminal().print(f"{count} chats: {out / 'rows.jsonl'}", soft_wrap=True)
-    return None
 
 
 def games(config: DictConfig, out: Path, path: str | None) -> float | None:
