@@ -272,7 +272,7 @@ def test_forms_set_every_switch() -> None:
 @pytest.mark.parametrize("unit", ["token", "utterance"])
 def test_the_metrics_of_offline_po_are_what_its_page_says(seed, unit):
     objective = OfflinePO(unit=unit)
-    rows = rows_of(seed, pairs=False)
+    rows = drawn(seed)
     metrics = run(objective, cut(rows, seed))[1]
     seen = []
     for row in [row for row in rows if row.kind != "sft"]:
