@@ -25,7 +25,7 @@ class GroupAdvantages:
     def __call__(
         self, episodes: Collection[Episode], player: str, demonstrations: Sequence[Sample] = (), state: Any = None
     ) -> Credited:
-        groups = defaultdict[tuple[str, str], list[float]](list)
+        groups: dict[tuple[str, str], list[float]] = defaultdict(list)
         for log in logs(episodes, player):  # numbers are kept, not matches: a round may be larger than memory
             groups[log.episode.scenario.id, log.seat].append(self._score(log))
         samples, table = list[Sample](), []
