@@ -26,6 +26,9 @@ from .directory import SPENDING, begun, load_snapshot
 from .parts import PREVIOUS, Parts, Policy, Recipe, plain
 from .run import Run, cast_of
 
+MEASURING = ("exploit", "tournament")
+"""Tasks that make no start: nobody demonstrates."""
+
 
 def build(config: DictConfig, out: Path) -> Parts:
     """The parts of the experiment. Nodes are built here and nowhere else."""
@@ -43,9 +46,10 @@ def build(config: DictConfig, out: Path) -> Parts:
         scorer=instantiate(config.scorer) if config.scorer else None,
         opponents={str(name): _opponent(str(name), config, out) for name in config.opponents},
         benchmark=instantiate(config.benchmark, _convert_="all") if config.benchmark else None,
+        league=instantiate(config.league, _convert_="all") if config.get("league") else None,
     )
     _check_mixes(parts)
-    if faults := [*_strangers(parts), *_misplaced(parts), *_several(parts)]:
+    if faults := [*_strangers(parts), *_misplaced(parts), *_several(parts), *_league(parts)]:
         raise ConfigError("\n  - ".join(["the parts do not go together", *faults]))
     return parts
 
@@ -109,12 +113,12 @@ def _strangers(parts: Parts) -> Iterator[str]:
         yield f"metric: nobody meets anybody in {game.name}, a game for one: say metric=sampled.…"
     if task in ("selfplay", "tournament"):
         asked += [("eval.opponents", name, {PREVIOUS, *parts.opponents}) for name in config.eval.opponents]
-    if config.imitate.matches:
+    if config.imitate.matches and task not in MEASURING:
         asked += [("imitate.players", name, set()) for name in config.imitate.players]
     if isinstance(parts.scorer, Judge):
         judges = {*parts.scorer.game([]).scripts(), *parts.opponents}
         if (name := parts.scorer.player) not in judges:
-            yield f"scorer.player: there is no judge {name}{nearest(name, judges)}"
+            yield f"scorer.player: there is no judge {name} (opponents.{name}.model=…){nearest(name, judges)}"
     for key, name, others in asked:
         if name not in (named := {*game.scripts(), *others}):
             yield f"{key}: there is no player {name}{nearest(name, named)}"
@@ -179,6 +183,20 @@ def _several(parts: Parts) -> Iterator[str]:
     learners = {name: recipe.learner for name, each in parts.policies.items() for recipe in each.recipes.values()}
     for name in sorted(name for name, learner in learners.items() if not learner.sessions):
         yield f"learner: that of {name} makes a whole model at a time, so it cannot learn in rounds; say rounds=1"
+
+
+def _league(parts: Parts) -> Iterator[str]:
+    """What a league does not go together with."""
+    if (league := parts.league) is None:
+        return
+    config, start = parts.config, str(parts.config.eval.start_name)
+    if _task(config) in ("play", "learn"):
+        yield f"league: its rounds follow from the iterations before, so task={_task(config)} has none; say league=none"
+    if config.players:
+        yield f"players: who meets whom is the league's to say; leave out {', '.join(config.players)}"
+    if PREVIOUS in config.eval.opponents:
+        yield "eval.opponents: in a league the members meet, so previous is none of them"
+    yield from league.faults(list(parts.policies), [start, *parts.game.scripts(), *parts.opponents], parts.game)
 
 
 def _task(config: DictConfig) -> str:

@@ -139,6 +139,7 @@ class Config:
     run: str | None
     match: str | None
     runs: list[str]
+    ratings: list[str]
     metric: str
     task: Any
     game: Any
@@ -162,6 +163,7 @@ class Config:
     scorer: Any = None
     logger: Any = None
     benchmark: Any = None
+    league: Any = None
 
 
 def register() -> None:

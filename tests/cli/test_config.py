@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
+from parley import __version__
 from parley.cli.main import check
 from parley.cli.validation import fits
 from parley.run.config import ConfigError, imitation_learner, overlaid
@@ -19,17 +20,19 @@ from parley.run.directory import changed_keys, run_directory, sweep_directory
 from parley.system.naming import locate
 
 CONF = Path(__file__).parents[2] / "conf"
-GROUPS = sorted(
-    folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name not in ("hydra", "__pycache__")
-)
+PARTS = ("hydra", "rubric", "__pycache__")  # rubrics are parts of other nodes
+GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name not in PARTS)
 OPTIONS = [f"{group}={file.stem}" for group in GROUPS for file in sorted((CONF / group).glob("*.yaml"))]
 LOOKS = {
+    "judge": "run=a scorer=judge players.judge=dice",
+    "import": "game=social",
     "show": "run=a match=b",
     "replay": "run=a match=b",
     "learn": "run=a",
     "tournament": "run=a",
     "export": "run=a",
     "merge": "run=a",
+    "report": "run=a",
 }
 
 BESIDE = {
@@ -84,7 +87,7 @@ WRONG = {
     "imitate.learner.epoch=3": [
         "imitate.learner.epoch: LightningLearner takes no such argument | did you mean epochs?"
     ],
-    "objective.credit.keep=best": ["objective.credit.keep: must be one of above_avg, nonzero, all, above_group"],
+    "objective.credit.keep=bets": ["objective.credit.keep: must be one of above_avg, nonzero, all, above_group, best"],
     "+task.speed=3": ["task.speed: selfplay takes no such argument"],
     "start=prevoius": ["start: must be one of previous, base, got 'prevoius'"],
     "play.group=0 play.sampling.top_p=-1": [
@@ -136,6 +139,11 @@ def test_every_option_of_every_group_can_be_run(option):
     needed = [line.split(": needs a value: ")[0] for line in faults(command)]  # ??? in the option's own file
     assert group == "experiment" or all(key.startswith(f"{group}.") for key in needed)
     assert faults(" ".join([command, *(f"{key}=x" for key in needed)])) == []
+
+
+@pytest.mark.parametrize("rubric", sorted(file.stem for file in (CONF / "rubric").glob("*.yaml")))
+def test_every_rubric_can_be_a_game_s_judge(rubric):
+    assert faults(f"game=social game.path=x rubric@game.judge={rubric}") == []
 
 
 def test_the_default_and_free_player_roles():
@@ -329,6 +337,10 @@ def test_faults_exit_with_2_and_without_a_traceback(tmp_path):
 def test_cfg_shows_the_composed_config_from_any_directory(tmp_path):
     done = parley("--cfg", "job", "experiment=deal_tiny_self", "seed=7", cwd=tmp_path)
     assert done.returncode == 0 and OmegaConf.create(done.stdout) == config("experiment=deal_tiny_self", "seed=7")
+
+
+def test_the_version_is_that_of_parley(tmp_path):
+    assert parley("--version", cwd=tmp_path).stdout == f"parley {__version__}\n"
 
 
 def test_help_lists_groups_options_and_examples_that_work(tmp_path):
