@@ -1,7 +1,8 @@
 """SmolLM2-135M-Instruct on Deal or No Deal, on a CPU: untrained, after imitation, after a round of self-play.
 
     make smollm
-    python benchmarks/show_smollm.py FOLDER   # runs lie in FOLDER; stopped, the same command goes on from there
+    python benchmarks/show_smollm.py FOLDER          # runs lie in FOLDER; stopped, the same command goes on from there
+    python benchmarks/show_smollm.py FOLDER so-far   # runs nothing, and writes what the runs hold so far
 
 The model imitates all its weights and then trains a LoRA adapter by self-play. Every snapshot plays the same held-out
 scenarios with the same seeds. The last adapter, opened by peft alone, and the merged snapshot, opened by transformers
@@ -11,9 +12,11 @@ alone, are asked to continue the prompts of stored greedy replies. Exits with 1 
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +43,7 @@ RUNS = {
     ],
 }  # fmt: skip
 STATES = {"untrained": ("untrained", 0), "imitated": ("trained", 0), "self-play": ("trained", 1)}  # run, iteration
+PARTS = ("sampled", "greedy")
 METRICS = ("joint_score", "score", "agreement_rate", "invalid_rate", "actions")
 ASKED = 3  # greedy replies that peft and transformers are asked for
 
@@ -83,7 +87,7 @@ def gains(folder: Path, before: str, after: str) -> dict[str, Any]:
             name: paired(matches(folder, before, part).read(), matches(folder, after, part).read(), name).to_json()
             for name in METRICS
         }
-        for part in ("sampled", "greedy")
+        for part in PARTS
     }
 
 
@@ -143,28 +147,44 @@ def speed(run: Path) -> dict[str, float]:
     }
 
 
-def main() -> None:
-    folder = Path(sys.argv[1]).resolve()
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, words in RUNS.items():
-        go_on(folder / name, words)
-    found = {
-        "states": {state: {part: figures(folder, state, part) for part in ("sampled", "greedy")} for state in STATES},
-        "gain": {
-            "imitated over untrained": gains(folder, "untrained", "imitated"),
-            "self-play over imitated": gains(folder, "imitated", "self-play"),
+def whole(folder: Path, state: str) -> bool:
+    """Whether both evaluations of a state are finished."""
+    return all((matches(folder, state, part).folder / "stage.json").exists() for part in PARTS)
+
+
+def measured(folder: Path) -> dict[str, Any]:
+    """The figures of the states that there are, and of the steps between them."""
+    there = [state for state in STATES if whole(folder, state)]
+    return {
+        "states": {state: {part: figures(folder, state, part) for part in PARTS} for state in there},
+        "gain": {f"{after} over {before}": gains(folder, before, after) for before, after in pairwise(there)},
+        "cpu_seconds": {
+            name: summary(folder / name).cpu_seconds for name in RUNS if (folder / name / "summary.json").exists()
         },
-        "against_imitated": summary(folder / "trained").iterations[1].to_json()["policies"]["learner"]["versus"],
-        "same_greedy_replies": same_words(folder),
-        "cpu_seconds": {name: summary(folder / name).cpu_seconds for name in RUNS},
-        "speed": speed(folder / "trained"),
+        "run_at": {
+            name: json.loads((folder / name / "manifest.json").read_text())["git"]["revision"]
+            for name in RUNS
+            if (folder / name / "manifest.json").exists()
+        },
     }
+
+
+def main() -> None:
+    folder, asked = Path(sys.argv[1]).resolve(), sys.argv[2:]
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, words in RUNS.items() if not asked else ():
+        go_on(folder / name, words)
+    found: dict[str, Any] = {"overrides": RUNS, **measured(folder)}
     for state, parts in found["states"].items():
         for part, each in parts.items():
             print(state, part, {name: (each[name] or {}).get("mean") for name in ("legal", *METRICS)})
-    del sys.argv[1:]  # results name no folder of this machine
-    record("smollm_deal", {"overrides": RUNS, **found})
-    same = found["same_greedy_replies"]
+    if not asked:
+        row = summary(folder / "trained").iterations[1].to_json()["policies"]["learner"]
+        found |= {"against_imitated": row["versus"], "speed": speed(folder / "trained")}
+        found["same_greedy_replies"] = same_words(folder)
+    del sys.argv[1]  # results name no folder of this machine
+    record("smollm_deal", found)
+    same = found.get("same_greedy_replies", {"merged": 0, "adapter": 0, "asked": 0})
     sys.exit(0 if same["merged"] == same["adapter"] == same["asked"] else 1)
 
 

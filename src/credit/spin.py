@@ -1,4 +1,4 @@
-"""SPIN's credit: pairs of a demonstration and what the policy says in its place."""
+"""SPIN's credit: preference pairs of a demonstration (chosen) and the policy's own reply (rejected)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class SpinPairs:
 
 
 def _unpaired(real: Sample | None, generated: Sequence[Sample]) -> str | None:
-    """Why these are no pair, or None."""
+    """Why the two do not form a pair; None if they do."""
     if real is None or not real.utterances:
         return "no demonstration of this scenario"
     if not generated:
