@@ -13,7 +13,7 @@ from rich.console import Console
 
 from ...credit import NothingKept
 from ...data.episode import Episode
-from ...data.formats import messages, openai_chat, spag, spin_rows
+from ...data.formats import messages, openai_chat, spag, spin_rows, trajectories
 from ...data.formats.messages import Log
 from ...data.replay import replay as replayed
 from ...data.scorer import ScoredMatches
@@ -26,8 +26,8 @@ from ..stored import stored
 
 def export(config: DictConfig, out: Path, run: str, logs: Literal["kept", "all"]) -> float | None:
     """Writes the self-play of the policies of `run` as chats: `messages.jsonl` (with meta) and `openai.jsonl` (for a
-    fine-tuning service); matches of Taboo as SPAG's files, too, and replies whose real counterpart is known as SPIN's
-    (`spin.jsonl`).
+    fine-tuning service); matches of Taboo as SPAG's files, too, those of question answering as FireAct's, and replies
+    whose real counterpart is known as SPIN's (`spin.jsonl`).
 
     kept: the logs and replies that credit chose, which a hosted learner sends; all: every log, without illegal replies.
     Seats of others are never written as logs.
@@ -47,6 +47,8 @@ def export(config: DictConfig, out: Path, run: str, logs: Literal["kept", "all"]
         place = out if len(policies(mine)) == 1 else out / policy
         for path in spag.export(place, game, played, policy, config.seed):
             Console().print(f"as SPAG's code reads it: {path}", soft_wrap=True)
+        for path in trajectories.export(place, played):
+            Console().print(f"as FireAct's code reads it: {path}", soft_wrap=True)
         if pairs := list(spin_rows.rows(played)):
             Console().print(
                 f"{spin_rows.write(place / 'spin.jsonl', pairs)} pairs in {place}/spin.jsonl", soft_wrap=True
