@@ -17,13 +17,17 @@ from ..data.scorer import Judge
 from ..games.base import Game, services
 from ..play.player import Backend
 from ..play.seats import HUMAN, Opponent
+from ..report.rows import MODES
 from ..report.trackers import Jsonl, Tracker
 from ..system import ranks
 from ..system.naming import locate, nearest
-from .config import SCHEDULED, ConfigError, imitation_learner, judge, overlaid, policies, scheduled
+from .config import SCHEDULED, ConfigError, imitation_learner, judge, metric_name, overlaid, policies, scheduled
 from .directory import SAVED, SPENDING, begun, kept_of, on_disk
 from .parts import PREVIOUS, Parts, Policy, Recipe, plain
 from .run import Run, cast_of
+
+MEASURING = ("exploit", "tournament")
+"""Tasks that make no start: nobody demonstrates."""
 
 
 def build(config: DictConfig, out: Path) -> Parts:
@@ -42,9 +46,10 @@ def build(config: DictConfig, out: Path) -> Parts:
         scorer=instantiate(config.scorer) if config.scorer else None,
         opponents={str(name): _opponent(str(name), config, out) for name in config.opponents},
         benchmark=instantiate(config.benchmark, _convert_="all") if config.benchmark else None,
+        league=instantiate(config.league, _convert_="all") if config.get("league") else None,
     )
     _check_mixes(parts)
-    if faults := [*_strangers(parts), *_misplaced(parts), *_several(parts)]:
+    if faults := [*_strangers(parts), *_misplaced(parts), *_several(parts), *_league(parts)]:
         raise ConfigError("\n  - ".join(["the parts do not go together", *faults]))
     return parts
 
@@ -109,11 +114,12 @@ def _strangers(parts: Parts) -> Iterator[str]:
     asked = [
         (f"players.{seat}", name, models | ({seat} if seat in serving else set())) for seat, name in players.items()
     ]
+    yield from _unknown_metric(parts)
     if len(game.roles) == 1 and judge(config)[1].startswith("versus."):
         yield f"metric: nobody meets anybody in {game.name}, a game for one: say metric=sampled.…"
     if task in ("selfplay", "tournament"):
         asked += [("eval.opponents", name, {PREVIOUS, *parts.opponents}) for name in config.eval.opponents]
-    if config.imitate.matches:
+    if config.imitate.matches and task not in MEASURING:
         asked += [("imitate.players", name, set()) for name in config.imitate.players]
     if isinstance(parts.scorer, Judge):
         judges = {*parts.scorer.game([]).scripts(), *parts.opponents}
@@ -122,6 +128,18 @@ def _strangers(parts: Parts) -> Iterator[str]:
     for key, name, others in asked:
         if name not in (named := {*game.scripts(), *others}):
             yield f"{key}: there is no player {name}{nearest(name, named)}"
+
+
+def _unknown_metric(parts: Parts) -> Iterator[str]:
+    """A metric that no evaluation gives: the game's facts name all, but for those of a scorer."""
+    path, known = judge(parts.config)[1], parts.game.facts.metrics
+    part, name = path.partition(".")[0], metric_name(parts.config)
+    if _task(parts.config) not in ("selfplay", "tournament"):
+        return
+    if part not in MODES:
+        yield f"metric: {path} is taken from no evaluation; say one of {', '.join(f'{each}.…' for each in MODES)}"
+    elif known and parts.scorer is None and name not in known:
+        yield f"metric: {parts.game.name} has no metric {name or path}{nearest(name, known)}"
 
 
 def _copies(name: str, parts: Parts) -> bool:
@@ -171,6 +189,20 @@ def _several(parts: Parts) -> Iterator[str]:
     learners = {name: recipe.learner for name, each in parts.policies.items() for recipe in each.recipes.values()}
     for name in sorted(name for name, learner in learners.items() if not learner.sessions):
         yield f"learner: that of {name} makes a whole model at a time, so it cannot learn in rounds; say rounds=1"
+
+
+def _league(parts: Parts) -> Iterator[str]:
+    """What a league does not go together with."""
+    if (league := parts.league) is None:
+        return
+    config, start = parts.config, str(parts.config.eval.start_name)
+    if _task(config) in ("play", "learn"):
+        yield f"league: its rounds follow from the iterations before, so task={_task(config)} has none; say league=none"
+    if config.players:
+        yield f"players: who meets whom is the league's to say; leave out {', '.join(config.players)}"
+    if PREVIOUS in config.eval.opponents:
+        yield "eval.opponents: in a league the members meet, so previous is none of them"
+    yield from league.faults(list(parts.policies), [start, *parts.game.scripts(), *parts.opponents], parts.game)
 
 
 def _task(config: DictConfig) -> str:

@@ -162,6 +162,7 @@ class Config:
     scorer: Any = None
     logger: Any = None
     benchmark: Any = None
+    league: Any = None
 
 
 def register() -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -23,7 +23,7 @@ from ..data.store import Matches
 from ..games.base import Scenario
 from ..learners.reference import foreign
 from ..models.snapshot import Snapshot
-from ..play.pairing import Seatings, in_turn
+from ..play.pairing import Seatings, at_own, in_turn
 from ..play.player import Sampling
 from ..play.seats import Sitting
 from ..report.estimates import Language, Tally, to_json
@@ -36,8 +36,10 @@ from .cast import History, Snapshots, names
 from .config import judge, metric_name
 from .directory import prune, restored
 from .evaluation import Evaluation
+from .league import Standings
 from .learning import Learning, pooled, remove_checkpoints
 from .lessons import Crediting, Given, Round
+from .matchmaking import Plan
 from .parts import Recipe, plain
 from .run import Run
 from .start import Start
@@ -59,10 +61,16 @@ def iterations(run: Run, logs: Sequence[Tracker]) -> Summary:
         if bench is not None:
             measured = evaluation.benchmark(number, history, measured, bench)
         rows.append(loop.row(number, measured))
+        stay = set(run.cast.frozen())
+        if loop.standings is not None:
+            loop.standings.measure(number, history)
+            stay |= loop.standings.frozen(number)
         log(logs, rows[-1])
         best = max(range(len(rows)), key=lambda at: _judged(run, rows[at]))
         if config.keep is not None:
-            ranks.shared(partial(prune, run.out, {best, *range(len(rows))[-config.keep :]}, set(run.cast.frozen())))
+            ahead = range(len(rows), config.iterations + 1)  # a resumed run has some of these already
+            kept = {best, *range(len(rows))[-config.keep :], *ahead}
+            ranks.shared(partial(prune, run.out, kept, stay))
     if best:
         measured = evaluation.against_scripts(best, history[: best + 1], rows[best].policies)
         rows[best] = replace(rows[best], policies=measured)
@@ -100,12 +108,15 @@ class Loop:
         self.start = Start(run)
         self.crediting = Crediting(run, self.start.demonstrations)
         self.scoring, self.rounds = self.crediting.scoring, int(run.config.rounds)
+        self.standings = Standings(run, self.parts.league) if self.parts.league is not None else None
 
     def iteration(self, number: int, history: History, source: Run | None = None) -> dict[str, Snapshot]:
         """The snapshots after iteration `number`, whose rounds are played here, or were played in the run `source`."""
         recipes = {name: each.recipe(number) for name, each in self.parts.policies.items()}
+        history = self._anew(number, history)
         inputs = {
-            "players": self.run.versions(names(self.run.cast.round), self._who(history)),
+            "players": self.run.versions(self._names(number), self._who(number, history)),
+            **self._league(number),
             "seed": self.seed,
             "recipes": {name: each.nodes for name, each in recipes.items()},
             "play": None if source else self._play(),
@@ -135,7 +146,7 @@ class Loop:
             self.start.demonstrations.play("train")
         begins = self._begins(number, history)
         with Learning(self.run, number, begins, recipes, references) as learning, ExitStack() as seated:
-            sitting = seated.enter_context(self.seated(history))
+            sitting = seated.enter_context(self.seated(history, number))
             for each in self.of(number)[learning.done :]:
                 if source is self.run:
                     with learning.kept():
@@ -160,18 +171,19 @@ class Loop:
             return [Round(number, stage)]
         return [Round(before + each, f"{stage}/r{each:03d}") for each in range(1, self.rounds + 1)]
 
-    def seated(self, history: History) -> AbstractContextManager[Sitting]:
-        """Those who play the rounds of an iteration, at their newest snapshots."""
-        return self.run.seated(Sampling(**plain(self.config.play.sampling)), self._who(history))
+    def seated(self, history: History, number: int = 1) -> AbstractContextManager[Sitting]:
+        """Those who play the rounds of iteration `number`, policies at their newest snapshots."""
+        return self.run.seated(Sampling(**plain(self.config.play.sampling)), self._who(number, history))
 
     def self_play(
         self, each: Round, history: History, sitting: Sitting, learning: Learning | None = None
     ) -> dict[str, Any]:
         """The matches of a round (rollout batch); returns their figures. What the policies have learned in this
         iteration goes into the backend before."""
-        versions = self.run.versions(names(self.run.cast.round), self._who(history))
+        at = self._iteration(each)
+        versions = self.run.versions(self._names(at), self._who(at, history))
         live = {name: session.version for name, session in learning.moved().items()} if learning is not None else {}
-        inputs = {"players": {**versions, **live, **self.run.served()}, **self._play()}
+        inputs = {"players": {**versions, **live, **self.run.served()}, **self._league(at), **self._play()}
         outputs: dict[str, Any] = self.run.stage(each.stage, inputs, partial(self._played, each, sitting, learning))
         return outputs
 
@@ -187,15 +199,45 @@ class Loop:
         return lambda name, text: self.run.progress.note(f"{stage}: {name}: {text}")
 
     def _seatings(self, each: Round) -> Seatings:
-        """A round's matches: scenarios drawn anew, at the tables of `players`."""
-        play = self.config.play
-        every, drawn = self.run.game.scenarios("train"), rng(self.seed, "scenarios", each.number)
-        count = int(play.scenarios)
-        scenarios: list[Scenario] = drawn.sample(every, count) if count <= len(every) else drawn.choices(every, k=count)
-        return in_turn(self.run.game, scenarios, self.run.cast.round, self.seed, each.stage, play.group)
+        """A round's matches: scenarios drawn anew, at the tables of `players`; in a league those of each policy, at the
+        tables that its shares give."""
+        game, group = self.run.game, self.config.play.group
+        if (plan := self._plan(self._iteration(each))) is None:
+            return in_turn(game, self._drawn(each.number), self.run.cast.round, self.seed, each.stage, group)
+        own = {policy: self._drawn(each.number, policy) for policy in plan.shares}
+        tables = {policy: plan.tables(self.run.cast, policy, len(drawn)) for policy, drawn in own.items()}
+        pairs = [pair for policy in own for pair in zip(own[policy], tables[policy], strict=True)]
+        return at_own(game, pairs, self.seed, each.stage, group)
 
-    def _who(self, history: History) -> dict[str, Snapshot]:
-        return self.run.cast.snapshots(names(self.run.cast.round), history)
+    def _drawn(self, *names: int | str) -> list[Scenario]:
+        """Scenarios of a round."""
+        every, drawn = self.run.game.scenarios("train"), rng(self.seed, "scenarios", *names)
+        count = int(self.config.play.scenarios)
+        return drawn.sample(every, count) if count <= len(every) else drawn.choices(every, k=count)
+
+    def _iteration(self, each: Round) -> int:
+        return (each.number - 1) // self.rounds + 1
+
+    def _plan(self, number: int) -> Plan | None:
+        """Whom the policies meet in iteration `number`, where there is a league."""
+        return None if self.standings is None else self.standings.plan(number - 1)
+
+    def _league(self, number: int) -> dict[str, Any]:
+        """That, as an input of stages."""
+        return {} if (plan := self._plan(number)) is None else {"league": asdict(plan)}
+
+    def _anew(self, number: int, history: History) -> History:
+        """The history, with one more entry where exploiters begin iteration `number` anew from their start."""
+        if (plan := self._plan(number)) is None or not plan.anew:
+            return history
+        return [*history, {**history[-1], **{name: history[0][name] for name in plan.anew}}]
+
+    def _names(self, number: int) -> list[str]:
+        """Everybody who plays in iteration `number`."""
+        return names(self.run.cast.round) if (plan := self._plan(number)) is None else plan.names
+
+    def _who(self, number: int, history: History) -> dict[str, Snapshot]:
+        return self.run.cast.snapshots(self._names(number), history)
 
     def _play(self) -> dict[str, Any]:
         """What a round of play depends on besides its players."""

@@ -12,6 +12,7 @@ from ..games.base import Game
 from ..learners.base import Learner
 from ..play.seats import Opponent
 from .harness import Benchmark
+from .matchmaking import League
 
 PREVIOUS = "previous"  # the opponent that is the snapshot of the iteration before
 
@@ -54,6 +55,7 @@ class Parts:
     scorer: Scorer | Judge | None = None  # what it says of matches is told to credit, and stands among the figures
     opponents: Mapping[str, Opponent] = field(default_factory=dict)  # who else may be seated, by name
     benchmark: Benchmark | None = None
+    league: League | None = None  # whom the policies meet; None: as `players` says
 
 
 def plain(node: Any) -> Any:
