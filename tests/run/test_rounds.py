@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_module
 from parley.cli.tasks import training
+from parley.cli.tasks.planning import plan
 from parley.credit import Credited, FilteredBC
 from parley.data.episode import Episode
 from parley.data.replay import replay
@@ -96,6 +97,16 @@ def test_the_sampler_and_the_trainer_agree_in_every_round(three: tuple[Path, dic
             replay(build(config(), tmp_path).game, episode)
     summary = ran(tmp_path / "run", "rounds=2", "objective=offline_po", "old=recorded")
     assert summary["iterations"][1]["policies"]["learner"]["learn"]["reference_seconds"] >= 0
+
+
+def test_a_plan_counts_the_newest_round(
+    three: tuple[Path, dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, summary = three
+    plan(config(f"run={run}", "rounds=4", "old=recorded", "objective=offline_po"), tmp_path, str(run))
+    said = " ".join(capsys.readouterr().out.split())
+    logs = summary["iterations"][1]["policies"]["learner"]["play"]["logs"] // 3
+    assert f"Data of a round: {logs} samples" in said and "(round 3 of" in said and "an iteration has 4" in said
 
 
 @pytest.mark.parametrize("moment", ["play of round 2", "learning of round 2"])
