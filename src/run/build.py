@@ -26,7 +26,7 @@ from .directory import SPENDING, begun, load_snapshot
 from .parts import PREVIOUS, Parts, Policy, Recipe, plain
 from .run import Run, cast_of
 
-MEASURING = ("exploit", "tournament")
+MEASURING = ("exploit", "exploiter", "tournament")
 """Tasks that make no start: nobody demonstrates."""
 
 
