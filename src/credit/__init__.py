@@ -1,6 +1,7 @@
 """Credit: finished matches in, samples out: who is trained on what, with which reward and weight. No torch here."""
 
 from ..data.sample import decayed
+from .advantage import Advantage
 from .base import Credit, Credited, Log, NothingKept, logs
 from .demonstrated import Demonstrated
 from .filtered_bc import FilteredBC
@@ -9,7 +10,7 @@ from .spin import SpinPairs
 from .verdicts import Verdict, Verdicts
 
 __all__ = [
-    "Credit", "Credited", "Demonstrated", "FilteredBC", "Log", "NothingKept", "SpagCredit", "SpinPairs", "Verdict",
-    "Verdicts", "decayed",
+    "Advantage", "Credit", "Credited", "Demonstrated", "FilteredBC", "Log", "NothingKept", "SpagCredit", "SpinPairs",
+    "Verdict", "Verdicts", "decayed",
     "logs",
 ]  # fmt: skip

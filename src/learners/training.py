@@ -105,7 +105,7 @@ class Training:
                     logprob_N = self.module(batch, entropy) if entropy else self.module(batch)
                     if entropy:
                         logprob_N, tokens["entropy"] = logprob_N
-                    given = columns(batch.utterances, batch.utterance_N, tokens, loss.columns)
+                    given = columns(batch.utterances, batch.utterance_N, tokens, loss.columns, batch.streams)
                     value, metrics = loss(logprob_N, given, totals)
                 self.fabric.backward(value * (world * counts))  # ranks' gradients are averaged; the loss is a sum
             for name, figure in {"loss": value, **metrics}.items():
@@ -190,10 +190,11 @@ OF_TOKENS = ("sampler", "old", "reference", "entropy")
 
 def columns(
     utterances: Sequence[Utterance], utterance_N: Tensor, tokens: Mapping[str, Tensor] = MappingProxyType({}),
-    wanted: Sequence[str] = (),
+    wanted: Sequence[str] = (), streams: Sequence[int] = (),
 ) -> Columns:  # fmt: skip
     """The columns of a micro-batch: the numbers of its utterances as tensors [U], its pairs counted from 0, and what an
-    objective wants besides, from `tokens` [N] or else from the utterances' own numbers."""
+    objective wants besides, from `tokens` [N] or else from the utterances' own numbers. `streams` [U] numbers the
+    stream of each utterance."""
     device, pairs = utterance_N.device, dict[int, int]()
 
     def floats(values: Iterable[float]) -> Tensor:
@@ -209,6 +210,7 @@ def columns(
         sft_U=torch.tensor([each.kind == "sft" for each in utterances], dtype=torch.bool, device=device),
         pair_U=torch.tensor(pair_U, dtype=torch.long, device=device),
         side_U=floats(each.side for each in utterances),
+        stream_U=torch.tensor(streams, dtype=torch.long, device=device) if streams else None,
         **{f"{name}_N": tokens[name] for name in OF_TOKENS if name in tokens},
         more={name: tokens.get(name, numbers[name]) for name in own},
     )

@@ -24,6 +24,7 @@ class Columns:
     sft_U        bool: kind == "sft"
     pair_U       long: index of the pair within the micro-batch, -1 without one
     side_U       float: +1 real or chosen, -1 generated or rejected, 0 without a pair
+    stream_U     long: the stream of each utterance, counted within the micro-batch
 
     and of what the objective names in `columns`, without gradient but for the entropy:
 
@@ -40,6 +41,7 @@ class Columns:
     sft_U: Tensor
     pair_U: Tensor
     side_U: Tensor
+    stream_U: Tensor | None = None
     sampler_N: Tensor | None = None
     old_N: Tensor | None = None
     reference_N: Tensor | None = None
