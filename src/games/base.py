@@ -65,7 +65,8 @@ class Request:
 
     `id` is unique in the match and the same in every replay. `kind` is act, retry, tool, judge…; a probe is a question
     aside, which stands in no later view of the seat, nor does its reply. `observation` is the same view as plain data,
-    for scripted players and people; it holds nothing that `messages` do not tell.
+    for scripted players and people; it holds nothing that `messages` do not tell. A game that can list the legal
+    replies gives them as `observation["legal"]`, a list of different strings.
     """
 
     id: str
@@ -119,6 +120,9 @@ class Facts:
     )
     metrics: Mapping[str, str] = field(default_factory=dict)  # name of a metric -> what it says, for reports
     held_out: bool = True  # False: all splits are one list, as in a game that has only a few scenarios
+    # All chance is the draw of a scenario, each equally likely, and every request lists its legal replies: the whole
+    # game can be walked (`games.tree`) and a policy measured exactly.
+    enumerable: bool = False
 
 
 class Match(Protocol):

@@ -468,6 +468,49 @@ def _outgrown(place: int, answer: Answer) -> Answer:
     return lambda request, turn: Reply(request.id, "", "context") if turn == place else answer(request, turn)
 
 
+def enumerable(game: Game, matches: int = 20, seed: int = 0) -> None:
+    """A game that declares `facts.enumerable` has one list of scenarios and no other chance, and lists the legal
+    replies of every request: none of them is refused, and whoever is shown the same has the same choice."""
+    if not game.facts.enumerable:
+        return
+    _need("enumerable", not game.facts.held_out, "the splits differ: an enumerable game declares held_out=False")
+    pool, choices = list(game.scenarios(SPLITS[0])), dict[object, list[str]]()
+    for number in range(matches):
+        name = derive(seed, "enumerable", number)
+        scenario = pool[derive(name, "scenario") % len(pool)]
+        play = _play(game, scenario, name, _listed(name))
+        _need("enumerable", not play.script_crash, f"a request lists no legal replies: {play.script_crash}")
+        again = _play(game, scenario, name + 1, _recorded(play))
+        same = again.result == play.result and [*again.requests()] == [*play.requests()]
+        _need("enumerable", same, f"{scenario.id!r}: another seed changes what the same replies lead to")
+        _need(
+            "enumerable",
+            play.result is not None and not play.result.blame,
+            f"{scenario.id!r}: a listed reply put a seat out",
+        )
+        for request in play.requests():
+            legal = list((request.observation or {})["legal"])
+            _need("enumerable", request.kind != "retry", f"{request.id!r} refuses a reply that was listed as legal")
+            _need(
+                "enumerable", request.kind != "probe", f"{request.id!r} is a probe, whose reply its seat would forget"
+            )
+            _need("enumerable", len(set(legal)) == len(legal), f"{request.id!r} lists a reply twice: {legal}")
+            known = choices.setdefault((request.seat, request.messages), legal)
+            _need(
+                "enumerable", known == legal, f"{request.id!r} lists {legal}, and {known} where the seat saw the same"
+            )
+
+
+def _listed(seed: int) -> Answer:
+    """Replies drawn from those that each request lists."""
+
+    def answer(request: Request, turn: int) -> Reply:
+        legal = (request.observation or {})["legal"]
+        return Reply(request.id, legal[derive(seed, "reply", turn) % len(legal)])
+
+    return answer
+
+
 def secrets(game: Game, matches: int = 20, seed: int = 0) -> None:
     """No role is shown what only another seat may know (the module's docstring says how that is found out)."""
     pool = [each for split in SPLITS for each in game.scenarios(split) if len(seats(game, each)) > 1]
@@ -576,5 +619,6 @@ CHECKS: Mapping[str, Callable[..., None]] = {
     "global_random": global_random,
     "views": views,
     "context": context,
+    "enumerable": enumerable,
     "secrets": secrets,
 }

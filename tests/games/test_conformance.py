@@ -311,6 +311,10 @@ class SeatsAStranger(Sums):
         return self.roles if scenario.id != "1+21" else ("left", "middle")
 
 
+class ListsNothing(Sums):
+    facts = Facts(min_return=0.0, max_return=1.0, max_requests=6, max_retries=1, enumerable=True)
+
+
 BROKEN = {
     Raises: "junk",
     RetriesForEver: "retries",
@@ -340,6 +344,7 @@ BROKEN = {
     SeatsAStranger: "seats",
     ScriptFails: "scripts",
     ScriptSaysNothing: "scripts",
+    ListsNothing: "enumerable",
 }
 
 

@@ -1,0 +1,7 @@
+"""Games small enough to be measured exactly: Kuhn poker, Leduc poker, matrix games."""
+
+from .kuhn import Kuhn
+from .leduc import Leduc
+from .matrix import Matrix
+
+__all__ = ["Kuhn", "Leduc", "Matrix"]

@@ -1,0 +1,112 @@
+"""The agent's tools: what a game tells of them, and who serves them. `Search` is one; any object of this shape is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Literal, Protocol, TypeAlias
+
+from ...system.files import InputError
+from ..base import Request, Script, Tool
+from . import remote
+from .search import Index, documents, read_memo
+
+Engine: TypeAlias = Literal["documents", "corpus", "memo", "serpapi", "http"]
+ENGINES: tuple[Engine, ...] = ("documents", "corpus", "memo", "serpapi", "http")
+NEEDS: Mapping[str, str] = {"corpus": "corpus", "memo": "memo", "http": "url"}
+
+
+class AgentTool(Protocol):
+    """A tool. `says` tells the agent in a sentence what it does; `service` answers a request whose `observation` has
+    the `argument` that the agent wrote, a line of untrusted text. One that reads files names them in `files` (name ->
+    path)."""
+
+    @property
+    def says(self) -> str:
+        """What it does, as in "works out a sum."."""
+
+    @property
+    def service(self) -> Script | Tool:
+        """Who answers."""
+
+
+class Search:
+    """A search engine.
+
+    engine    documents (those of the scenario), corpus (a file), memo (a file), serpapi (Google; key in
+              SERPAPI_API_KEY), http (a server of yours; key, if it wants one, in PARLEY_SEARCH_KEY)
+    corpus    JSONL of {"title", "text"}
+    memo      JSONL of {"query", "observation"}: looked into before any engine is asked; never written by a run
+    url       of the server (for serpapi: in place of Google's)
+    count     documents of an answer
+    limits    `parallel`, `timeout_s`, `retries`, `max_requests` of `games.base.Tool`, for serpapi and http
+
+    ValueError for an engine without what it needs, FileNotFoundError for a missing file.
+    """
+
+    says = "looks it up and gives what was found."
+
+    def __init__(
+        self,
+        engine: Engine,
+        corpus: str | None = None,
+        memo: str | None = None,
+        url: str | None = None,
+        count: int = 1,
+        limits: Mapping[str, float | None] | None = None,
+    ) -> None:
+        given = {"corpus": corpus, "memo": memo, "url": url}
+        if engine not in ENGINES:
+            raise ValueError(f"search={engine!r}, expected one of {', '.join(ENGINES)}")
+        if (need := NEEDS.get(engine)) and given[need] is None:
+            raise ValueError(f"search={engine} needs {need}: say game.{need}=…")
+        self.files = {name: path for name, path in (("corpus", corpus), ("memo", memo)) if path is not None}
+        if missing := [path for path in self.files.values() if not Path(path).is_file()]:
+            raise FileNotFoundError(f"search: there is no file {missing[0]}")
+        makers: Mapping[str, Callable[[], Callable[[Request], str]]] = {
+            "documents": lambda: partial(_own, count), "corpus": partial(_corpus, corpus or "", count),
+            "memo": lambda: lambda request: "", "serpapi": partial(remote.serpapi, url),
+            "http": partial(remote.http, url or "", count),
+        }  # fmt: skip
+        self._make = makers[engine]
+        self._memo = memo
+        bounds = dict(limits or {}) if engine in ("serpapi", "http") else {}
+        self.service: Script | Tool = (
+            _scripted(self._build()) if engine == "documents" and memo is None else Tool(self._build, **bounds)  # type: ignore[arg-type]
+        )
+
+    def _build(self) -> Callable[[Request], str]:
+        """The engine, behind the memo where there is one."""
+        engine, memo = self._make(), {} if self._memo is None else read_memo(self._memo)
+
+        def answer(request: Request) -> str:
+            known = memo.get(argument(request))
+            return engine(request) if known is None else known
+
+        return answer if memo else engine
+
+
+def argument(request: Request) -> str:
+    """What the agent asks a tool for."""
+    asked = (request.observation or {}).get("argument")
+    if not isinstance(asked, str):
+        raise InputError(f"request {request.id!r} to {request.seat!r} has no argument in its observation")
+    return asked
+
+
+def _own(count: int, request: Request) -> str:
+    return " ".join(Index.of(documents(request)).search(argument(request), count))
+
+
+def _corpus(path: str, count: int) -> Callable[[Request], str]:
+    index = Index.beside(path)
+    return lambda request: " ".join(index.search(argument(request), count))
+
+
+def _scripted(answer: Callable[[Request], str]) -> Script:
+    def script(request: Request, own: Random, persona: Random) -> str:
+        return answer(request)
+
+    return script

@@ -1,0 +1,69 @@
+"""An expert's trajectory as FireAct's fine-tuning rows have it (Alpaca layout): {"instruction": question, "input": "",
+"output": steps}.
+
+A step is a thought, an action and an observation, each behind its label at the start of a line. The last observation is
+the line with the reward, which no agent is shown. Of MMLU's rows the options stand at the head of `output`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..base import Json
+
+_STEP = re.compile(r"\nObservation: ?")
+_NEXT = re.compile(r"\n(?=(?:Thought|Action):)")
+_OPTIONS = re.compile(r"(?:A\. .*?\n)(?=Thought:|Action:)", re.DOTALL)
+_FINISH = re.compile(r"Action: *finish\[(.*)\]\s*", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Trajectory:
+    """A question, what the agent wrote at each step, and what it was told after each."""
+
+    question: str
+    replies: tuple[str, ...]
+    observations: tuple[str, ...]
+
+    @property
+    def answer(self) -> str:
+        """The argument of the last reply, which is its answer. ValueError where it gave none."""
+        found = _FINISH.search(self.replies[-1]) if self.replies else None
+        if found is None:
+            raise ValueError("the trajectory has no answer: its last action is not finish[…]")
+        return found[1].strip()
+
+    @property
+    def task(self) -> str:
+        """The published task, which the layout tells."""
+        if self.question.startswith("Question:"):
+            return "mmlu"
+        return (
+            "hotpotqa"
+            if self.observations[-1:] and re.search("= (True|False)", self.observations[-1])
+            else "strategyqa"
+        )
+
+
+def from_row(row: Mapping[str, Json]) -> Trajectory:
+    """Reads a row. ValueError, KeyError or TypeError for what is none."""
+    question, output = row["instruction"], row["output"]
+    if not (isinstance(question, str) and isinstance(output, str)):
+        raise ValueError('expected text as "instruction" and "output"')
+    if options := _OPTIONS.match(output):
+        question, output = f"{question}\n{options[0].rstrip()}", output[options.end() :]
+    return from_text(question, output)
+
+
+def from_text(question: str, text: str) -> Trajectory:
+    """Reads the steps of `text`."""
+    first, *rest = _STEP.split(text.rstrip("\n"))
+    replies, observations = [first], []
+    for part in rest:
+        following = _NEXT.search(part)
+        observations.append(part[: following.start()] if following else part)
+        if following:
+            replies.append(part[following.end() :])
+    return Trajectory(question, tuple(replies), tuple(observations))
