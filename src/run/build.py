@@ -162,6 +162,11 @@ def _several(parts: Parts) -> Iterator[str]:
     for name in parts.policies:
         if not cast.roles(name):
             yield f"policies.{name}: it plays no role, so that it cannot learn; say players.ROLE={name}"
+    carries = [
+        getattr(recipe.learner, "carry", False) for each in parts.policies.values() for recipe in each.recipes.values()
+    ]
+    if any(carries) and config.start != "previous":
+        yield "learner.carry: iterations begin at the base again, with no optimiser to go on with; say start=previous"
     if config.rounds == 1:
         return
     if config.replay:

@@ -135,6 +135,7 @@ class Config:
     keep: Count | None
     old: str
     reference: str
+    magnet: Count
     resume: str
     run: str | None
     match: str | None

@@ -40,7 +40,7 @@ from .learning import Learning, pooled, remove_checkpoints
 from .lessons import Crediting, Given, Round
 from .parts import Recipe, plain
 from .run import Run
-from .start import Start
+from .start import Start, magnet
 
 
 def iterations(run: Run, logs: Sequence[Tracker]) -> Summary:
@@ -62,7 +62,8 @@ def iterations(run: Run, logs: Sequence[Tracker]) -> Summary:
         log(logs, rows[-1])
         best = max(range(len(rows)), key=lambda at: _judged(run, rows[at]))
         if config.keep is not None:
-            ranks.shared(partial(prune, run.out, {best, *range(len(rows))[-config.keep :]}, set(run.cast.frozen())))
+            stay = {best, magnet(len(rows), config.magnet), *range(len(rows))[-config.keep :]}
+            ranks.shared(partial(prune, run.out, stay, set(run.cast.frozen())))
     if best:
         measured = evaluation.against_scripts(best, history[: best + 1], rows[best].policies)
         rows[best] = replace(rows[best], policies=measured)
@@ -112,9 +113,7 @@ class Loop:
             **{name: self.config[name] for name in ("start", "replay", "rounds")},
             "scorer": plain(self.config.scorer),
         }
-        references = {
-            name: self.start.reference(name, recipe.learner, history[-1][name]) for name, recipe in recipes.items()
-        }
+        references = {name: self.start.reference(name, recipe.learner, history) for name, recipe in recipes.items()}
         others = {"old": foreign(self.config.old), **{f"reference/{name}": each for name, each in references.items()}}
         inputs |= {name: each.version for name, each in others.items() if each is not None}
         work = partial(self._learn, number, history, recipes, references, source or self.run)
