@@ -42,6 +42,7 @@ def build(config: DictConfig, out: Path) -> Parts:
         scorer=instantiate(config.scorer) if config.scorer else None,
         opponents={str(name): _opponent(str(name), config, out) for name in config.opponents},
         benchmark=instantiate(config.benchmark, _convert_="all") if config.benchmark else None,
+        guards=instantiate(config.guards, _convert_="all") if config.guards else None,
     )
     _check_mixes(parts)
     if faults := [*_strangers(parts), *_misplaced(parts), *_several(parts), *_off_policy(parts)]:

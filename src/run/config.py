@@ -163,6 +163,7 @@ class Config:
     scorer: Any = None
     logger: Any = None
     benchmark: Any = None
+    guards: Any = None
 
 
 def register() -> None:

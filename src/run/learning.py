@@ -58,6 +58,7 @@ class Learning:
         begins: Mapping[str, Snapshot],
         recipes: Mapping[str, Recipe],
         references: Mapping[str, Snapshot | None],
+        fresh: bool = False,
     ) -> None:
         self.references = references
         self.run, self.begins, self.recipes, self.rounds = run, begins, recipes, int(run.config.rounds)
@@ -66,7 +67,7 @@ class Learning:
         self.folder, self.seed = run.out / self.name, derive(run.seed, "learn", self.name)
         before = run.recall(f"iter_{number - 1:03d}/learn") or {}
         self.learned = {policy: Learned(state=before.get(policy, {}).get("state")) for policy in begins}
-        self.number, self.done = number, 0  # done: rounds of this iteration
+        self.number, self.fresh, self.done = number, fresh, 0  # fresh: no optimiser goes on; done: rounds so far
         self.lasting = self.rounds > 1 or any(_carries(each) for each in recipes.values())  # in sessions
         self.sessions: dict[str, Session] = {}
         self._open = ExitStack()
@@ -118,6 +119,7 @@ class Learning:
                 "learn": pooled(each.learn, "steps"),
                 "credit": pooled(each.credit, "utterances"),
                 "state": each.state,
+                "rounds": _by_round(each),
             }
             for name, each in self.learned.items()
         }
@@ -167,7 +169,7 @@ class Learning:
             return None
         before = self.run.out / f"iter_{self.number - 1:03d}/learn" / policy / CARRIED
         iterations = int(self.run.config.iterations)
-        return Span((self.number - 1) * self.rounds, iterations * self.rounds, before if self.number > 1 else None)
+        return Span((self.number - 1) * self.rounds, iterations * self.rounds, None if self.fresh else before)
 
     def _note(self) -> None:
         """Says in every checkpoint from now on what was known when the round at hand began."""
@@ -200,6 +202,12 @@ def remove_checkpoints(run: Run, number: int) -> None:
         shutil.rmtree(run.out / f"iter_{number:03d}/learn" / POSITION, ignore_errors=True)
         for before in (run.out / f"iter_{number - 1:03d}/learn").glob("*/carried"):
             shutil.rmtree(before, ignore_errors=True)
+
+
+def _by_round(learned: Learned) -> list[dict[str, float]]:
+    """What credit kept of each round, and the learner's figures of those in which it learned."""
+    learns = iter(learned.learn)
+    return [{**credit, **({} if credit["dead_rounds"] else next(learns))} for credit in learned.credit]
 
 
 def _carries(recipe: Recipe) -> bool:
