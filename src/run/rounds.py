@@ -21,7 +21,8 @@ def rows(run: Run, iteration: int, rounds: Sequence[Round], policy: str) -> list
         told = run.recall(each.stage) or {}
         words = {name: value for name, value in told["policies"][policy].items() if name != "figures"}
         place = {"round": each.number, "iteration": iteration, "policy": policy, "matches": told["matches"]}
-        found.append({**place, "returns": told.get("returns", {}), **words, **_spread(words), **after, **_dead(after)})
+        taught = {name: value for name, value in after.items() if name not in place}  # a loss may tell a term `policy`
+        found.append({**place, "returns": told.get("returns", {}), **words, **_spread(words), **taught, **_dead(after)})
     return found
 
 
