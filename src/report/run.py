@@ -15,6 +15,8 @@ from ..data.episode import Episode
 from ..data.store import EpisodeStore
 from .rows import Figure, Figures, Summary
 
+ROUNDS = "rounds.jsonl"  # a line for each policy and round of self-play
+
 
 def summary(run: Path) -> Summary:
     """`summary.json` of a run. FileNotFoundError or ValueError says what is missing and what to do."""
@@ -33,6 +35,15 @@ def summary(run: Path) -> Summary:
         return Summary.from_json(data)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path} is no summary ({error}); resume={run} writes it anew") from None
+
+
+def rounds(run: Path) -> dict[str, list[dict[str, Any]]]:
+    """The rows of `rounds.jsonl` by policy; none where the run has no such file."""
+    path, found = run / ROUNDS, dict[str, list[dict[str, Any]]]()
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        row = json.loads(line)
+        found.setdefault(str(row["policy"]), []).append(row)
+    return found
 
 
 def overrides(run: Path) -> tuple[str, ...]:

@@ -42,6 +42,7 @@ def build(config: DictConfig, out: Path) -> Parts:
         scorer=instantiate(config.scorer) if config.scorer else None,
         opponents={str(name): _opponent(str(name), config, out) for name in config.opponents},
         benchmark=instantiate(config.benchmark, _convert_="all") if config.benchmark else None,
+        guards=instantiate(config.guards, _convert_="all") if config.guards else None,
     )
     _check_mixes(parts)
     if faults := [*_strangers(parts), *_misplaced(parts), *_several(parts), *_off_policy(parts)]:
@@ -162,6 +163,11 @@ def _several(parts: Parts) -> Iterator[str]:
     for name in parts.policies:
         if not cast.roles(name):
             yield f"policies.{name}: it plays no role, so that it cannot learn; say players.ROLE={name}"
+    carries = [
+        getattr(recipe.learner, "carry", False) for each in parts.policies.values() for recipe in each.recipes.values()
+    ]
+    if any(carries) and config.start != "previous":
+        yield "learner.carry: iterations begin at the base again, with no optimiser to go on with; say start=previous"
     if config.rounds == 1:
         return
     if config.replay:

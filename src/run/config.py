@@ -135,6 +135,7 @@ class Config:
     keep: Count | None
     old: str
     reference: str
+    magnet: Count
     resume: str
     run: str | None
     match: str | None
@@ -162,6 +163,7 @@ class Config:
     scorer: Any = None
     logger: Any = None
     benchmark: Any = None
+    guards: Any = None
 
 
 def register() -> None:

@@ -12,10 +12,13 @@ Where there is a scorer, a stage of play and each of eval holds a stage score/.
 
 from __future__ import annotations
 
+from array import array
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from functools import partial
+from statistics import fmean as mean
 from typing import Any
 
 from ..credit import NothingKept
@@ -32,6 +35,7 @@ from ..report.rows import Measured, Row, Summary
 from ..report.trackers import Tracker
 from ..system import ranks
 from ..system.seeds import rng
+from . import rounds
 from .cast import History, Snapshots, names
 from .config import judge, metric_name
 from .directory import prune, restored
@@ -40,7 +44,7 @@ from .learning import Learning, pooled, remove_checkpoints
 from .lessons import Crediting, Given, Round
 from .parts import Recipe, plain
 from .run import Run
-from .start import Start
+from .start import Start, magnet
 
 
 def iterations(run: Run, logs: Sequence[Tracker]) -> Summary:
@@ -59,10 +63,14 @@ def iterations(run: Run, logs: Sequence[Tracker]) -> Summary:
         if bench is not None:
             measured = evaluation.benchmark(number, history, measured, bench)
         rows.append(loop.row(number, measured))
-        log(logs, rows[-1])
         best = max(range(len(rows)), key=lambda at: _judged(run, rows[at]))
+        rows[-1] = replace(rows[-1], alarms=loop.alarms(rows))
+        log(logs, rows[-1])
         if config.keep is not None:
-            ranks.shared(partial(prune, run.out, {best, *range(len(rows))[-config.keep :]}, set(run.cast.frozen())))
+            stay = {best, magnet(len(rows), config.magnet), *range(len(rows))[-config.keep :]}
+            ranks.shared(partial(prune, run.out, stay, set(run.cast.frozen())))
+        if rows[-1].alarms and number < config.iterations and not loop.acted(number, history, best):
+            break
     if best:
         measured = evaluation.against_scripts(best, history[: best + 1], rows[best].policies)
         rows[best] = replace(rows[best], policies=measured)
@@ -100,10 +108,12 @@ class Loop:
         self.start = Start(run)
         self.crediting = Crediting(run, self.start.demonstrations)
         self.scoring, self.rounds = self.crediting.scoring, int(run.config.rounds)
+        self.rolled: list[int] = []  # iterations that begin at an earlier snapshot, each at half the rate before
 
     def iteration(self, number: int, history: History, source: Run | None = None) -> dict[str, Snapshot]:
         """The snapshots after iteration `number`, whose rounds are played here, or were played in the run `source`."""
-        recipes = {name: each.recipe(number) for name, each in self.parts.policies.items()}
+        slower = 0.5 ** sum(each <= number for each in self.rolled)
+        recipes = {name: each.recipe(number).slowed(slower) for name, each in self.parts.policies.items()}
         inputs = {
             "players": self.run.versions(names(self.run.cast.round), self._who(history)),
             "seed": self.seed,
@@ -112,9 +122,7 @@ class Loop:
             **{name: self.config[name] for name in ("start", "replay", "rounds")},
             "scorer": plain(self.config.scorer),
         }
-        references = {
-            name: self.start.reference(name, recipe.learner, history[-1][name]) for name, recipe in recipes.items()
-        }
+        references = {name: self.start.reference(name, recipe.learner, history) for name, recipe in recipes.items()}
         others = {"old": foreign(self.config.old), **{f"reference/{name}": each for name, each in references.items()}}
         inputs |= {name: each.version for name, each in others.items() if each is not None}
         work = partial(self._learn, number, history, recipes, references, source or self.run)
@@ -134,7 +142,8 @@ class Loop:
         if any(each.credit.mix != 0 for each in recipes.values()):
             self.start.demonstrations.play("train")
         begins = self._begins(number, history)
-        with Learning(self.run, number, begins, recipes, references) as learning, ExitStack() as seated:
+        fresh = number == 1 or number in self.rolled
+        with Learning(self.run, number, begins, recipes, references, fresh) as learning, ExitStack() as seated:
             sitting = seated.enter_context(self.seated(history))
             for each in self.of(number)[learning.done :]:
                 if source is self.run:
@@ -223,17 +232,49 @@ class Loop:
         told = {name: replace(each, **self._training(number, name)) for name, each in measured.items()}
         return Row(number, number * self.rounds, told, self.run.seconds(folder))
 
+    def alarms(self, rows: Sequence[Row]) -> tuple[str, ...]:
+        """What guards say of each policy after the last of `rows`. Writes what is known of all rounds so far."""
+        iterations = range(1, len(rows))
+        known = {
+            name: [rounds.rows(self.run, each, self.of(each), name) for each in iterations]
+            for name in self.parts.policies
+        }
+        ranks.shared(
+            partial(rounds.write, self.run, [row for every in known.values() for each in every for row in each])
+        )
+        if (guards := self.parts.guards) is None:
+            return ()
+        zero_sum, metric, start = self.run.game.facts.zero_sum, metric_name(self.config), self.config.eval.start_name
+        found = []
+        for name, each in known.items():
+            scores = [row.policies[name].versus.get(start, {}).get(metric) for row in rows]
+            found += [f"{name}: {text}" for text in guards.alarms(each, scores, zero_sum)]
+        for text in found:
+            self.run.progress.note(f"guard ({guards.action}), iteration {len(rows) - 1}: {text}")
+        return tuple(found)
+
+    def acted(self, number: int, history: list[dict[str, Snapshot]], best: int) -> bool:
+        """Does what the guards are for after alarms in iteration `number`; whether the run goes on."""
+        action = self.parts.guards.action if self.parts.guards else "warn"
+        if action == "rollback":
+            history[number] = history[best]
+            self.rolled.append(number + 1)
+            self.run.progress.note(
+                f"iteration {number + 1} begins at that of iteration {best}, at half the learning rate"
+            )
+        return action != "stop"
+
     def _training(self, number: int, policy: str) -> dict[str, Any]:
         """What is known of how a policy's snapshot came about."""
         if not number:
             imitated = self.run.recall("iter_000/start")
             return {"learn": imitated["learn"]} if imitated else {}
         learned = self.run.outputs(f"iter_{number:03d}/learn")[policy]
-        rounds = self.of(number)
-        told = [self.run.recall(each.stage) for each in rounds]
+        played_in = self.of(number)
+        told = [self.run.recall(each.stage) for each in played_in]
         words = [_without(each["policies"][policy], "figures") for each in told]
         played = {"matches": sum(each["matches"] for each in told), **pooled(words, "replies")}
-        scores = self.run.recall(f"{rounds[-1].stage}/score") or {}
+        scores = self.run.recall(f"{played_in[-1].stage}/score") or {}
         return {"learn": learned["learn"], "play": played | learned["credit"], "scores": scores.get(policy, {})}
 
 
@@ -252,8 +293,11 @@ def _told(matches: Matches, policies: Sequence[str], forked: Callable[[str, str]
     """Counts and figures of a round, of everybody and of each policy, and how the words of each policy read."""
     said = {name: (Language([name]), Forks([name]), Tally([name])) for name in policies}
     everybody = Tally()
+    payoffs: dict[str, array[float]] = defaultdict(lambda: array("d"))
     for episode in matches:
         everybody.add(episode)
+        for seat, payoff in episode.result.returns.items():
+            payoffs[seat].append(payoff)
         for each in (part for parts in said.values() for part in parts):
             each.add(episode)
     for name, (_, forks, _) in said.items():
@@ -263,7 +307,8 @@ def _told(matches: Matches, policies: Sequence[str], forked: Callable[[str, str]
         name: {**words.figures(), **forks.figures(), "figures": to_json(tally.figures())}
         for name, (words, forks, tally) in said.items()
     }
-    return {"matches": len(matches), "figures": to_json(everybody.figures()), "policies": policy}
+    paid = {seat: mean(values) for seat, values in payoffs.items()}
+    return {"matches": len(matches), "figures": to_json(everybody.figures()), "returns": paid, "policies": policy}
 
 
 def log(logs: Sequence[Tracker], row: Row) -> None:

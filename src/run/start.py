@@ -19,6 +19,7 @@ from ..models.renderer import Renderer
 from ..models.snapshot import Snapshot
 from ..system.seeds import derive
 from . import openings
+from .cast import History
 from .demonstrations import Demonstrations, rendered
 from .directory import restored, stored
 from .lessons import imported
@@ -54,9 +55,10 @@ class Start:
 
         return restored(self.run.stage(name, inputs, alone=made), self.run.out)
 
-    def reference(self, policy: str, learner: Learner, previous: Snapshot) -> Snapshot | None:
-        """The fixed model that the loss of `policy` compares with in the iteration after `previous`; None where it
+    def reference(self, policy: str, learner: Learner, history: History) -> Snapshot | None:
+        """The fixed model that the loss of `policy` compares with in the iteration after `history`; None where it
         compares with none."""
+        previous = history[-1][policy]
         if "reference" not in learner.loss.columns:
             return None
         match self.config.reference:
@@ -65,7 +67,7 @@ class Start:
             case "base":
                 return snapshots.of(previous.base) if previous.base else self._base()
             case "previous":
-                return previous
+                return history[magnet(len(history), self.config.magnet)][policy]
         return snapshots.of(Path(self.config.reference).expanduser())
 
     def offline(self) -> dict[str, Snapshot]:
@@ -138,6 +140,12 @@ class Start:
     ) -> dict[str, Any]:
         made, metrics = taught(self.run, learner, samples, begin, folder, name, version)
         return {"snapshot": stored(made, self.run.out), "learn": metrics}
+
+
+def magnet(iteration: int, every: int) -> int:
+    """The iteration whose snapshot `reference=previous` names in `iteration`: one that moves only each `every` th
+    time."""
+    return (iteration - 1) // every * every
 
 
 def taught(
