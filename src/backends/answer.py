@@ -32,8 +32,14 @@ def completion(prompt: Prompt, answer: Any, token_ids: bool) -> Completion:
     if message is None or not isinstance(text, str | None) or not isinstance(refusal, str | None):
         raise Unreadable(f"the server's answer is no chat completion: {short(answer)}")
     finish = "refusal" if refusal else FINISH.get(reason(answer), "stop")
-    done = Completion(prompt.id, _plain(text or refusal or ""), finish, policy=prompt.policy)
+    done = Completion(prompt.id, _plain(text or refusal or ""), finish, policy=prompt.policy, thought=_thought(message))
     return _with_ids(done, answer, choice) if token_ids else done
+
+
+def _thought(message: Any) -> str:
+    """What a server says that the model thought, in the field that vLLM and others give it; "" where it says none."""
+    told = [getattr(message, name, None) for name in ("reasoning_content", "reasoning")]
+    return _plain(next((text for text in told if isinstance(text, str) and text), ""))
 
 
 def reason(answer: Any) -> str:

@@ -269,7 +269,8 @@ class OpenAIBackend:
                 answer = await self._client.chat.completions.create(**request)
             done = completion(prompt, answer, self.token_ids)
             cost, facts = self._bill(ticket, answer)
-            return replace(done, text=self.server.without_key(done.text))
+            text, thought = map(self.server.without_key, (done.text, done.thought))
+            return replace(done, text=text, thought=thought)
         except APIStatusError as error:
             cost, facts = 0.0, {"status": error.status_code}
             raise

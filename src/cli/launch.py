@@ -36,12 +36,11 @@ from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any, NoReturn
 
-from hydra.errors import InstantiationException
 from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 
 from ..run.config import ConfigError, use_threads
-from ..run.directory import LAUNCH
+from ..run.directory import LAUNCH, LAUNCHED, TOLD
 from ..system import ranks
 from ..system.files import write_text
 from .validation import RESERVED
@@ -260,6 +259,7 @@ def _processes(folder: Path, devices: int) -> Iterator[list[subprocess.Popen[byt
         "127.0.0.1", 0, is_master=True, wait_for_workers=False
     )  # where they meet, on a port that the system gives
     shared = {
+        LAUNCHED: folder.name,
         "WORLD_SIZE": str(devices),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(store.port),
@@ -388,7 +388,7 @@ def _work(folder: Path) -> int:
     except ranks.Elsewhere as gone:
         write_text(error, str(gone))
         return GONE
-    except (ConfigError, InstantiationException) as fault:
+    except TOLD as fault:
         write_text(error, str(fault))
         return 2
     except (

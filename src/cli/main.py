@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import re
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,13 +22,15 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.singleton import Singleton
-from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
+from ..report.redact import hidden
 from ..run.config import ConfigError, leaves, use_threads
+from ..run.directory import TOLD
 from ..system import ranks
 from ..system.naming import nearest
 from . import launch
@@ -45,7 +48,7 @@ def run(config: DictConfig) -> float | None:
         use_threads(config)
         _raise(validate(config, job.runtime.choices, out))
         return launch.run(config, out)
-    except (ConfigError, InstantiationException) as error:
+    except TOLD as error:
         if job.mode is RunMode.MULTIRUN:
             raise
         sys.exit(_say(error))
@@ -63,7 +66,7 @@ def main() -> None:
     except ranks.Elsewhere as gone:  # the rank that failed says why
         _say(gone)
         sys.exit(launch.GONE)
-    except ConfigError as error:
+    except TOLD as error:
         sys.exit(_say(error))
     except KeyboardInterrupt:
         print("\nparley: stopped; the same command with resume=auto goes on from here", file=sys.stderr)
@@ -71,7 +74,7 @@ def main() -> None:
 
 
 def _say(error: Exception) -> int:
-    print(f"parley: {error}", file=sys.stderr)
+    print(f"parley: {hidden(str(error), ' '.join(sys.argv))}", file=sys.stderr)
     return 2
 
 
@@ -146,6 +149,7 @@ def _composer(config_dir: str | None) -> Iterator[None]:
 
 # --- what is wrong with a command line that does not compose ---------------------------------------------------------
 
+SYNTAX = frozenset(",=:{}[]()'\"\\$")
 WRONG = (HydraException, OmegaConfBaseException, YAMLError)
 GLOBAL = ("experiment", "debug", "local")  # groups whose files set keys of the root
 
@@ -198,10 +202,7 @@ def _explain(override: str, error: Exception, base: DictConfig, groups: set[str]
         options = GlobalHydra.instance().config_loader().get_group_options(key)
         return f"{_short(override)}: a group takes the name of an option: {', '.join(options)}"
     if isinstance(error, OverrideParseException):
-        return (
-            f"{override}: cannot be read; write key=value, lists as key=[a,b], and quote text that holds commas or "
-            f"brackets"
-        )
+        return _unreadable(override)
     if isinstance(error, MissingConfigException):
         group, _, option = (error.missing_cfg_file or override.replace("=", "/")).rpartition("/")
         asks = override if group == key else f"{override} asks for {group}={option}"
@@ -209,6 +210,25 @@ def _explain(override: str, error: Exception, base: DictConfig, groups: set[str]
     if isinstance(cause, (ConfigAttributeError, ConfigKeyError)):
         return f"{override}: there is no key {key}{_nearest_key(key, base, groups)}"
     return f"{override}: {_told(error)}"
+
+
+def _unreadable(override: str) -> str:
+    """Why an override cannot be parsed, and how it is quoted, where that helps."""
+    key, equals, value = override.partition("=")
+    found = sorted(set(value) & SYNTAX)
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    quoted = f'{key}="{escaped}"'
+    try:
+        OverridesParser.create().parse_override(quoted)
+    except WRONG:
+        found = []
+    if not equals or not found or value[0] in "[{":
+        return f"{_short(override)}: cannot be read; write key=value, lists as key=[a,b], mappings as key={{a: 1}}"
+    held = " ".join(f"`{mark}`" for mark in found)
+    return (
+        f"{_short(override)}: its value holds {held}, which Hydra reads as syntax: quote it for Hydra and for the "
+        f"shell, {_short(shlex.quote(quoted))}"
+    )
 
 
 def _short(text: str) -> str:

@@ -19,9 +19,9 @@ from typing import Annotated, Any, Literal, Union
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
-from ..report.redact import secret
-from ..run.config import OWN, SCHEDULED, Config, Opponent, leaves, overlaid
-from ..run.directory import ALIKE, SAVED, changed_keys
+from ..report.redact import hidden, login, secret
+from ..run.config import OWN, SCHEDULED, Config, ConfigError, Opponent, leaves, overlaid
+from ..run.directory import ALIKE, SAVED, changed_keys, saved
 from ..system.bounds import Bound, finite
 from ..system.naming import locate, nearest
 
@@ -43,6 +43,9 @@ class _Unknown:
 
 UNKNOWN = _Unknown()
 SECRET = "looks like a key, and keys come from the environment only: name the variable that holds it (key_env)"
+LOGIN = "holds a login, which the run's files would show: take the address from the environment, ${oc.env:NAME}"
+OUTSIDE = ("backend", "learner", "model", "logger", "data", "opponents", "policies")
+"""Nodes that may speak to others, in which a key's name is enough to be taken for one."""
 UNBUILT = dict.fromkeys(
     ("parley.cli.tasks.planning.plan", "parley.cli.tasks.measuring.benchmark"), ("game", "model", "data")
 )
@@ -72,9 +75,21 @@ def validate(config: DictConfig, choices: Mapping[str, str], out: Path | None = 
     faults += _models(plain, {"old": ALIKE["old"], "reference": FIXED})
     faults += _processes(plain, choices)
     faults += _opponents(plain.get("opponents"))
-    faults += [Fault(key, SECRET) for key, value in leaves(plain) if isinstance(value, str) and secret("", value)]
+    faults += _secrets(_raw(config))
     lines = [f"{_source(fault.key, config)}: {fault.text}{_where(fault.key, choices)}" for fault in faults]
-    return list(dict.fromkeys([*lines, *_resumes(config, out)]))
+    written = OmegaConf.to_yaml(config)
+    return [hidden(line, written) for line in dict.fromkeys([*lines, *_resumes(config, out)])]
+
+
+def _secrets(raw: Mapping[str, Any]) -> Iterator[Fault]:
+    """Keys and logins that would stand in the run's files. What is taken from the environment does not."""
+    for key, value in leaves(raw):
+        node, _, name = key.partition(".")
+        if isinstance(value, str) and value and "${" not in value:
+            if secret(name if node in OUTSIDE and not name.endswith("_env") else "", value):
+                yield Fault(key, SECRET)
+            elif login(value):
+                yield Fault(key, LOGIN)
 
 
 def _where(key: str, choices: Mapping[str, str]) -> str:
@@ -286,10 +301,12 @@ def _resumes(config: DictConfig, out: Path | None) -> Iterator[str]:
     if not config.resume:
         yield "resume: is empty; say none, auto, or the directory of a run"
         return
-    saved = out / SAVED
-    if saved.exists():
-        old = OmegaConf.load(saved)
-        assert isinstance(old, DictConfig)
+    if (out / SAVED).exists():
+        try:
+            old = saved(out)
+        except ConfigError as error:
+            yield f"resume: {error}"
+            return
         for key in changed_keys(old, config):
             before, after = (OmegaConf.select(side, key, default="absent") for side in (old, config))
             yield (

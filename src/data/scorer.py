@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeAlias, runtime_checkable
 from ..games.base import Game
 from ..system.files import InputError, read_jsonl, replacing
 from .episode import Episode
+from .seal import verify
 from .store import Matches
 
 Scores: TypeAlias = Mapping[str, Mapping[str, float]]
@@ -90,6 +91,7 @@ class ScoredMatches(Matches):
 
     def scored(self) -> Iterator[Scored]:
         """Every match with its scores, as `read_scored` gives them."""
+        verify(Path(self.scores).parent)
         return read_scored(self.scores, self)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from ..system.files import parse_line, sync_folder
 from .episode import SCHEMA, Episode, written
 from .index import Index, Line, Place
+from .seal import verify
 
 SYNC_S = 5.0  # at most this many seconds of play are lost with the machine's power; with the process, nothing is
 _HEAD = re.compile(rb'\{"schema":[1-%d],"id":("(?:[^"\\]|\\.)*"),"game":.*\}\n\Z' % SCHEMA)
@@ -24,8 +25,9 @@ class EpisodeStore:
     """The episodes of one stage. A writer owns one shard; whoever reads, reads them all.
 
     Opening with a `shard` repairs it: a last line that was torn by a kill is cut off (`torn` counts it), so its match
-    is owed again. With `shard=None` the store is read only. Readers skip the torn tail of a shard that they do not own,
-    and a second line with the same match id (a shard that was copied, say): the first stands, `duplicates` counts.
+    is owed again. With `shard=None` the store is read only; InputError names a shard of a finished stage that is no
+    longer what it was. Readers skip the torn tail of a shard that they do not own, and a second line with the same
+    match id (a shard that was copied, say): the first stands, `duplicates` counts.
     """
 
     def __init__(self, folder: str | Path, shard: int | None = 0) -> None:
@@ -33,7 +35,9 @@ class EpisodeStore:
         self.torn = 0
         self.duplicates = 0
         self._file: FileIO | None = None
-        if shard is not None:
+        if shard is None:
+            verify(self.folder)
+        else:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._path = self.folder / f"{shard}.jsonl"
             self.torn = repair(self._path)

@@ -597,7 +597,9 @@ def _compare(game: Game, play: Play, seat: str, others: Iterator[Play]) -> int:
                     _need(
                         "secrets",
                         _same(here, there),
-                        f"{here.id!r} tells {pair} apart, though they begin alike and all said the same",
+                        f"{here.id!r} tells {pair} apart, though they begin alike and all said the same. Where that is "
+                        "no secret but chance that all may see, as a card that is turned up, give the game a method "
+                        "secrets(scenario) -> {seat: [texts]} that lists what is private",
                     )
                     compared += 1
     return compared

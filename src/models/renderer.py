@@ -23,6 +23,7 @@ from ..games.base import Finish, Message, Speaker
 from ..system.files import InputError
 from .load import load_tokenizer
 from .thoughts import Conduct
+from .trial import tried
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -105,10 +106,12 @@ class Renderer:
             if self._special
             else None
         )
-        self._template = _compiled(tokenizer)
         said = {"strftime_now": TODAY.strftime, "tools": None, "documents": None}
         self.conduct = Conduct.of(tokenizer)
         self.marks = self.conduct.marks(str(tokenizer.get_chat_template()))
+        told = {**tokenizer.special_tokens_map, **self.conduct.template, "tools": None, "documents": None}
+        tried(str(tokenizer.get_chat_template()), told)
+        self._template = _compiled(tokenizer)
         self._known = {**self._template.globals, **tokenizer.special_tokens_map, **said, **self.conduct.template}
         self._folds = self._folds_alone = self._fields = False
         self._folds, self._folds_alone = self._loses("system", "user"), self._loses("system")

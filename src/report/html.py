@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from html import escape
 from importlib.resources import files
@@ -14,7 +13,7 @@ from typing import Any
 
 from ..data.episode import Episode
 from ..games.base import Message
-from ..system.files import write_text
+from ..system.files import InputError, read_json, write_text
 from .choice import choose, worth
 from .curves import Curve, chart
 from .estimates import values
@@ -279,7 +278,9 @@ def _table(
 def _facts(run: Path, data: Summary) -> str:
     """The manifest in words, and where the time went."""
     path = run / "manifest.json"
-    manifest = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    manifest = read_json(path) if path.exists() else {}
+    if not isinstance(manifest, dict):
+        raise InputError(f"{path} is no manifest of a run: remove it, and resume={run} writes a new one")
     lines = {"experiment": data.experiment, "seed": data.seed, **manifest}
     body = "".join(
         f'<tr><td>{_text(key)}</td><td class="words">{_text(_words(value))}</td></tr>' for key, value in lines.items()

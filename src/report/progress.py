@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Task, TaskID, TimeRemainingColumn
@@ -20,11 +20,16 @@ from rich.text import Text
 Fact = int | float | str
 
 
+def terminal(**options: Any) -> Console:
+    """A console that shows names, paths and words of models as they are: none of them is read as markup."""
+    return Console(markup=False, **options)
+
+
 class Progress:
     """Shows the running stages. Use it as a context manager; `console` defaults to standard error."""
 
     def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        self.console = console or Console(stderr=True)
+        self.console = console or terminal(stderr=True)
         self._clock = clock
         self._bars = _bars(self.console) if self.console.is_terminal else None
 

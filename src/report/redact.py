@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,6 +11,9 @@ _WORDS = "(api|access|private|secret)[_-]?key|auth|authorization|token|secret|pa
 _NAME = re.compile(rf"(?:^|[_\-.])(?:{_WORDS})$", re.I)
 _VALUE = re.compile(r"^(sk-|hf_|gh[opsu]_|github_pat_|xox[abp]-|AKIA)\w[\w\-]{10,}$|^Bearer\s")
 _LOGIN = re.compile(r"(\w+://)[^/\s@]+@")
+
+
+SHORTEST = 6  # characters of a value that may be a secret
 
 
 def secret(name: str, value: object = None) -> bool:
@@ -24,6 +28,19 @@ def public(value: Any) -> Any:
     if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
         return [public(entry) for entry in value if not secret("", entry)]
     return _LOGIN.sub(r"\1", value) if isinstance(value, str) else value
+
+
+def login(value: object) -> bool:
+    """Whether a text holds an address with a name or a password in it."""
+    return isinstance(value, str) and bool(_LOGIN.search(value))
+
+
+def hidden(text: str, source: str) -> str:
+    """`text` without the values that `source`, a config or a command line, takes from the environment."""
+    for name in re.findall(r"\$\{oc\.env:\s*['\"]?(\w+)", source):
+        if len(value := os.environ.get(name, "")) >= SHORTEST:
+            text = text.replace(value, f"${{oc.env:{name}}}")
+    return text
 
 
 def command(words: Sequence[str]) -> list[str]:

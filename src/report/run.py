@@ -3,7 +3,6 @@ written."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,28 +12,29 @@ import yaml
 
 from ..data.episode import Episode
 from ..data.store import EpisodeStore
+from ..system.files import REFUSED, InputError, read_json, read_text, reason
 from .rows import Figure, Figures, Summary
 
 ROUNDS = "rounds.jsonl"  # a line for each policy and round of self-play
 
 
 def summary(run: Path) -> Summary:
-    """`summary.json` of a run. FileNotFoundError or ValueError says what is missing and what to do."""
+    """`summary.json` of a run. FileNotFoundError or InputError says what is missing and what to do."""
     path = run / "summary.json"
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_json(path)
     except FileNotFoundError:
         raise FileNotFoundError(
             f"{run} has no summary.json: it is no run directory, or its run is not finished (resume={run})"
         ) from None
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON ({error}); resume={run} writes it anew") from None
+    except InputError as error:
+        raise InputError(f"{error}; resume={run} writes it anew") from None
     if not isinstance(data, dict) or not isinstance(data.get("iterations"), list) or not data["iterations"]:
-        raise ValueError(f"{path} lists no iterations; resume={run} writes it anew")
+        raise InputError(f"{path} lists no iterations; resume={run} writes it anew")
     try:
         return Summary.from_json(data)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(f"{path} is no summary ({error}); resume={run} writes it anew") from None
+    except REFUSED as error:
+        raise InputError(f"{path} is no summary ({reason(error)}); resume={run} writes it anew") from None
 
 
 def rounds(run: Path) -> dict[str, list[dict[str, Any]]]:
@@ -49,8 +49,11 @@ def rounds(run: Path) -> dict[str, list[dict[str, Any]]]:
 def overrides(run: Path) -> tuple[str, ...]:
     """The `key=value` words that Hydra composed the run from; none where it kept no record."""
     path = run / ".hydra" / "overrides.yaml"
-    words = yaml.safe_load(path.read_text(encoding="utf-8")) if path.exists() else None
-    return tuple(str(word) for word in words or ())
+    try:
+        words = yaml.safe_load(read_text(path)) if path.exists() else None
+    except (InputError, yaml.YAMLError):
+        return ()
+    return tuple(map(str, words)) if isinstance(words, list) else ()
 
 
 def episodes(run: Path, iteration: int, what: str) -> Iterator[Episode]:

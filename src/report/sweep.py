@@ -14,9 +14,9 @@ class SweepTable(Callback):
     """Prints the sweep's table, and writes it beside the jobs, where any of them has a summary."""
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        from rich.console import Console
 
         from ..system.files import write_text
+        from .progress import terminal
         from .table import sweep_table
 
         folder = Path(config.hydra.sweep.dir)
@@ -24,8 +24,8 @@ class SweepTable(Callback):
         if not any((job / "summary.json").exists() for job in jobs):
             return
         table = sweep_table(jobs)
-        Console().print(table)
-        paper = Console(file=StringIO(), width=120)
+        terminal().print(table)
+        paper = terminal(file=StringIO(), width=120)
         paper.print(table)
         write_text(folder / "table.txt", paper.file.getvalue())  # type: ignore[attr-defined]
-        Console().print(f"sweep: {folder}", soft_wrap=True)
+        terminal().print(f"sweep: {folder}", soft_wrap=True)

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from ..system.files import append_lines, write_text
+from ..system.files import REFUSED, append_lines, write_text
 from . import redact
 
 
@@ -53,8 +53,8 @@ def tracking(trackers: Sequence[Tracker], run: Path, iteration: int = 0) -> Iter
 class Jsonl:
     """`metrics.jsonl` in the run directory, one row per iteration.
 
-    A row is appended whole; a kill tears at most the last line, and that is dropped when the run is resumed. Configs
-    and tables are in the run's own files already (`config.yaml`, the episodes) and are not repeated here.
+    A row is appended whole; a line that is no row, as a kill leaves the last one, is dropped when the run is resumed.
+    Configs and tables are in the run's own files already (`config.yaml`, the episodes) and are not repeated here.
     """
 
     def __init__(self) -> None:
@@ -89,7 +89,10 @@ class Jsonl:
 def _before(line: bytes, iteration: int) -> bool:
     if not line.endswith(b"\n"):
         return False
-    return bool(json.loads(line)["iteration"] < iteration)
+    try:
+        return bool(json.loads(line.decode())["iteration"] < iteration)
+    except REFUSED:
+        return False
 
 
 def _finite(value: Any) -> Any:

@@ -17,10 +17,11 @@ from ..data.scorer import Judge
 from ..games.base import Game, services
 from ..play.player import Backend
 from ..play.seats import HUMAN, Opponent
+from ..report.rows import MODES
 from ..report.trackers import Jsonl, Tracker
 from ..system import ranks
 from ..system.naming import locate, nearest
-from .config import SCHEDULED, ConfigError, imitation_learner, judge, overlaid, policies, scheduled
+from .config import SCHEDULED, ConfigError, imitation_learner, judge, metric_name, overlaid, policies, scheduled
 from .directory import SAVED, SPENDING, begun, kept_of, on_disk
 from .parts import PREVIOUS, Parts, Policy, Recipe, plain
 from .run import Run, cast_of
@@ -110,6 +111,7 @@ def _strangers(parts: Parts) -> Iterator[str]:
     asked = [
         (f"players.{seat}", name, models | ({seat} if seat in serving else set())) for seat, name in players.items()
     ]
+    yield from _unknown_metric(parts)
     if len(game.roles) == 1 and judge(config)[1].startswith("versus."):
         yield f"metric: nobody meets anybody in {game.name}, a game for one: say metric=sampled.…"
     if task in ("selfplay", "tournament"):
@@ -123,6 +125,18 @@ def _strangers(parts: Parts) -> Iterator[str]:
     for key, name, others in asked:
         if name not in (named := {*game.scripts(), *others}):
             yield f"{key}: there is no player {name}{nearest(name, named)}"
+
+
+def _unknown_metric(parts: Parts) -> Iterator[str]:
+    """A metric that no evaluation gives: the game's facts name all, but for those of a scorer."""
+    path, known = judge(parts.config)[1], parts.game.facts.metrics
+    part, name = path.partition(".")[0], metric_name(parts.config)
+    if _task(parts.config) not in ("selfplay", "tournament"):
+        return
+    if part not in MODES:
+        yield f"metric: {path} is taken from no evaluation; say one of {', '.join(f'{each}.…' for each in MODES)}"
+    elif known and parts.scorer is None and name not in known:
+        yield f"metric: {parts.game.name} has no metric {name or path}{nearest(name, known)}"
 
 
 def _copies(name: str, parts: Parts) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import errno
+import os
 import secrets
 import sys
 from collections.abc import Container, Iterator, Mapping
@@ -12,38 +13,46 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
+import yaml
+from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from ..credit import NothingKept
 from ..data.episode import Episode
+from ..data.replay import ReplayError
+from ..data.seal import MANIFEST
 from ..data.store import EpisodeStore
 from ..models import snapshot as snapshots
 from ..models.snapshot import Snapshot
 from ..play.arena import TooManyFailures
 from ..report import manifest
-from ..report.progress import Progress
+from ..report.progress import Progress, terminal
+from ..report.run import summary
 from ..system import preempt, ranks
-from ..system.files import InputError, Locked, lock, write_json, write_text
+from ..system.files import REFUSED, InputError, Locked, lock, read_text, reason, write_json, write_text
 from .config import ONLY, ConfigError, leaves, policies
-from .stages import MANIFEST, StageChanged
+from .stages import StageChanged, finished
 
 SAVED, SUMMARY = "config.yaml", "summary.json"  # what the loop writes first and last
 SPENDING = "spending"  # folder of the ledgers
 
 
 LAUNCH = ".launch-"  # begins the names of folders in which the processes of a running job find it
+LAUNCHED = "PARLEY_LAUNCH"  # the variable that tells these processes its name
 
 
 def run_directory(name: str, resume: str = "none", task: str | None = None, root: str = "outputs") -> str:
     """Where a single run lives: a new directory, or with `resume` the old one.
 
-    auto takes the newest unfinished run of this experiment and task, and a new directory where there is none.
+    auto takes the newest unfinished run of this experiment and task that has something to go on with, and a new
+    directory where there is none. A run whose config cannot be read is not taken.
     """
     if resume not in ("none", "auto"):
         return resume
     runs = sorted(Path(root, name).glob(f"*/{SAVED}"), reverse=True) if resume == "auto" else []
-    mine = (run.parent for run in runs if not (run.parent / SUMMARY).exists() and _task_of(run) == task)
+    mine = (run.parent for run in runs if _worth(run.parent) and _task_of(run.parent) == task)
     return str(next(mine, Path(root, name, _stamp())))
 
 
@@ -64,8 +73,18 @@ def _stamp() -> str:
     return f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{secrets.token_hex(3)}"
 
 
-def _task_of(saved: Path) -> str | None:
-    target: str | None = OmegaConf.select(OmegaConf.load(saved), "task._target_")
+def _worth(run: Path) -> bool:
+    """Whether an unfinished run has matches or training to go on with: not one whose model could not be loaded, say."""
+    stages = (stage for stage in run.glob("iter_*/*") if stage.name not in ("base", "adapter"))
+    files = (path for stage in stages for path in stage.rglob("*") if not path.name.startswith("."))
+    return not (run / SUMMARY).exists() and any(path.is_file() for path in files)
+
+
+def _task_of(run: Path) -> str | None:
+    try:
+        target: str | None = OmegaConf.select(saved(run), "task._target_")
+    except ConfigError:
+        return None
     return target
 
 
@@ -111,9 +130,13 @@ def stored(snapshot: Snapshot, run: Path) -> dict[str, Any]:
 
 
 def restored(data: Mapping[str, Any], run: Path) -> Snapshot:
-    """What `stored` wrote. InputError for a snapshot whose files were changed since."""
-    path, base = (str(run / data[each]) if data[each] else data[each] for each in ("path", "base"))
-    return snapshots.verify(Snapshot(data["version"], path, base, data.get("served")))
+    """What `stored` wrote. InputError for a snapshot whose files were changed since, or what is none."""
+    try:
+        path, base = (str(run / data[each]) if data[each] else data[each] for each in ("path", "base"))
+        snapshot = Snapshot(data["version"], path, base, data.get("served"))
+    except REFUSED as error:
+        raise InputError(f"{run}: a stage's outputs hold no snapshot ({reason(error)})") from None
+    return snapshots.verify(snapshot)
 
 
 EXPECTED = (
@@ -123,7 +146,10 @@ EXPECTED = (
     StageChanged,
     NothingKept,
     TooManyFailures,
-)  # told without a traceback
+    ReplayError,
+)
+TOLD = (*EXPECTED, ConfigError, InstantiationException)
+"""Errors that are told in one line, without a traceback: the boundary of the command line."""
 
 
 @contextmanager
@@ -133,35 +159,54 @@ def begun(config: DictConfig, out: Path) -> Iterator[Progress]:
     try:
         with ExitStack() as held, preempt.listening():
             ranks.shared(lambda: _begin(config, out, held))
-            with Progress(Console(stderr=True, quiet=ranks.rank() > 0)) as progress:
+            with Progress(terminal(stderr=True, quiet=ranks.rank() > 0)) as progress:
                 yield progress
     except EXPECTED as error:
         raise ConfigError(str(error)) from error
+    except Exception as error:
+        if not _full(error):
+            raise
+        raise ConfigError(
+            f"{out}: the disk is full. What was finished is stored: make room, then resume={out}"
+        ) from error
+
+
+def _full(error: BaseException | None) -> bool:
+    """Whether a full disk (or a quota) is at the root of an error; libraries wrap it in errors of their own."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if os.strerror(errno.ENOSPC) in str(error) or "disk is full" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _begin(config: DictConfig, out: Path, held: ExitStack) -> None:
     held.enter_context(lock(out))
+    for left in out.glob(f"{LAUNCH}*"):  # by a launcher that was killed
+        if left.name != os.environ.get(LAUNCHED):
+            rmtree(left, ignore_errors=True)
     _claim(config, out)
+    if not (record := out / "manifest.json").exists():
+        write_json(record, manifest.manifest(sys.argv, config.seed, dict(config.hardware)))
 
 
 def _claim(config: DictConfig, out: Path) -> None:
-    """Writes config and manifest into a new run directory, or checks that this config may continue the run in it."""
-    saved = out / SAVED
-    if saved.exists():
+    """Writes the config into a new run directory, or checks that this config may continue the run in it."""
+    if (out / SAVED).exists():
         if config.resume == "none":
             raise ConfigError(
                 f"{out} already holds a run: resume={out} goes on with it; or name another directory (hydra.run.dir=…)"
             )
-        changed = changed_keys(OmegaConf.load(saved), config)  # type: ignore[arg-type]
-        if changed:
+        if changed := changed_keys(saved(out), config):
             raise ConfigError(
                 f"{out} was begun with other values of {', '.join(changed)}: give the old ones, or begin a new run"
             )
         return
     if foreign := sorted(path.name for path in out.iterdir() if not _ours(path.name)):
         raise ConfigError(f"{out} is not empty (it holds {', '.join(foreign[:3])}): choose another directory")
-    write_json(out / "manifest.json", manifest.manifest(sys.argv, config.seed, dict(config.hardware)))
-    write_text(saved, OmegaConf.to_yaml(config))  # unresolved: what comes from the environment stays there
+    write_text(out / SAVED, OmegaConf.to_yaml(config))  # unresolved: what comes from the environment stays there
 
 
 def on_disk(folder: Path, base: str | None, key: str) -> Snapshot:
@@ -174,14 +219,27 @@ def on_disk(folder: Path, base: str | None, key: str) -> Snapshot:
 
 def _ours(name: str) -> bool:
     """Whether a new run may find a file of this name in its directory."""
-    return name in (".hydra", ".lock", "parley.log") or name.startswith(LAUNCH)
+    draft = name.startswith(".") and name.endswith(".tmp")  # of a file that a kill kept from being written
+    return name in (".hydra", ".lock", "parley.log", "manifest.json") or name.startswith(LAUNCH) or draft
 
 
 def saved(run: Path) -> DictConfig:
-    """The config that a run was begun with."""
+    """The config that a run was begun with. ConfigError where there is none, or where it cannot be read."""
     if not (run / SAVED).exists():
         raise ConfigError(f"{run} is no run directory: it has no {SAVED}")
-    return OmegaConf.load(run / SAVED)  # type: ignore[return-value]
+    try:
+        config = OmegaConf.create(_data(read_text(run / SAVED)))
+        assert isinstance(config, DictConfig) and config
+    except (YAMLError, OmegaConfBaseException, AssertionError, *REFUSED):
+        raise ConfigError(f"{run / SAVED} is torn, or no config of parley: nothing of this run can be used") from None
+    return config
+
+
+def _data(text: str) -> str:
+    """`text`, unless it is YAML with aliases, which parley never writes: a few lines of them can fill the memory."""
+    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+        raise InputError("holds aliases")
+    return text
 
 
 def history(run: Path, what: str) -> list[int]:
@@ -215,18 +273,21 @@ def named(number: int) -> str:
 def _start(run: Path, policy: str) -> Snapshot | None:
     """A policy's start: the last of these stages that was made. (An adapter's folder had no policy in 0.1.0.)"""
     for what in (f"adapter/{policy}", "adapter", "start", "base"):
-        if (path := run / "iter_000" / what / MANIFEST).exists():
-            outputs = json.loads(path.read_text())["outputs"]
-            made = restored(outputs.get("snapshot", outputs), run)
+        if (done := finished(run / "iter_000" / what)) is not None:
+            found = done.outputs.get("snapshot", done.outputs) if isinstance(done.outputs, dict) else done.outputs
+            made = restored(found, run)
             return made if _there(made, run) else None
     return None
 
 
 def _learned(folder: Path, run: Path) -> dict[str, Snapshot]:
     """The snapshots that a stage learn made, by policy."""
-    outputs = json.loads((folder / MANIFEST).read_text())["outputs"]
-    by_policy = {ONLY: outputs} if "snapshot" in outputs else outputs  # as 0.1.0 wrote it
-    return {name: restored(each["snapshot"], run) for name, each in by_policy.items()}
+    outputs = done.outputs if (done := finished(folder)) is not None else {}
+    try:
+        by_policy = {ONLY: outputs} if "snapshot" in outputs else outputs  # as 0.1.0 wrote it
+        return {name: restored(each["snapshot"], run) for name, each in by_policy.items()}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{folder}: the stage's outputs hold no snapshot ({reason(error)})") from None
 
 
 def _there(snapshot: Snapshot, run: Path) -> bool:
@@ -250,7 +311,8 @@ def kept(run: Path) -> dict[str, Snapshot]:
         raise ConfigError(f"{run} has no snapshot yet")
     if not (run / SUMMARY).exists():
         return list(found.values())[-1]
-    best: int = json.loads((run / SUMMARY).read_text())["best"]
+    if (best := summary(run).best) not in found:
+        raise InputError(f"{run}: the snapshot of {named(best)}, which the run kept, is not there")
     return found[best]
 
 
@@ -299,7 +361,8 @@ def find_match(run: Path, match: str) -> tuple[Episode, bool]:
     saved(run)
     found: dict[str, tuple[Episode, bool]] = {}
     seen: list[str] = []
-    for folder in sorted({path.parent for path in run.rglob("*.jsonl") if path.stem.isdecimal()}):
+    stages = [*run.rglob(MANIFEST), *(path for path in run.rglob("*.jsonl") if path.stem.isdecimal())]
+    for folder in sorted({path.parent for path in stages}):
         iteration = folder.relative_to(run).parts[0]
         for episode in EpisodeStore(folder, shard=None).read():
             whole = episode.id if episode.id.startswith(f"{iteration}/") else f"{iteration}/{episode.id}"

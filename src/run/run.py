@@ -14,8 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from ..data.episode import Episode
 from ..data.store import Matches
 from ..games.base import Game
@@ -24,7 +22,7 @@ from ..play.pairing import Seating
 from ..play.player import Sampling
 from ..play.seats import Seats, Sitting, Watch, Who
 from ..report.estimates import Tally, summarise, to_json
-from ..report.progress import Progress
+from ..report.progress import Progress, terminal
 from ..system import ranks
 from ..system.files import digest
 from .cast import Cast
@@ -119,7 +117,7 @@ class Run:
 
         @contextmanager
         def watch(matches: int, person: bool) -> Iterator[Callable[[Report], None]]:
-            progress = Progress(Console(quiet=True)) if person else self.progress
+            progress = Progress(terminal(quiet=True)) if person else self.progress
             with progress.stage(name, matches, "games") as bar:
                 yield _advance(bar)
 

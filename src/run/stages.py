@@ -12,14 +12,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
 
+from ..data.seal import MANIFEST, manifest, sealed
 from ..system import ranks
-from ..system.files import digest, write_json
+from ..system.files import InputError, digest, read_json, write_json
 
-MANIFEST = "stage.json"
 SPENT = ".spent-"  # begins the names of files that say what a process has spent on a stage: rank, then when it began
 TICK_S = 5.0  # between two notes of that
 
@@ -64,46 +65,41 @@ def stage(folder: Path, inputs: Any, work: Callable[[], Any]) -> Done:
     off spent is counted, to within `TICK_S` where it was killed; time that an inner stage takes is the inner stage's
     alone. StageChanged when the folder was finished with other inputs.
     """
-    path, wanted = folder / MANIFEST, digest(inputs)
-    if (manifest := ranks.shared(lambda: _finished(path, wanted))) is not None:
-        spent = manifest["seconds"], manifest["cpu_seconds"]
-        return Done(manifest["outputs"], *spent, True, spent)
+    wanted = digest(inputs)
+    if (found := ranks.shared(lambda: _finished(folder, wanted))) is not None:
+        return found
     folder.mkdir(parents=True, exist_ok=True)
     earlier = ranks.shared(lambda: _spent(folder))
     with _metered(folder) as meter:
         outputs = work()
         wall, cpu = meter.read()
     seconds, cpu_seconds = earlier[0] + wall, earlier[1] + sum(ranks.gathered(cpu))
-    manifest = {
+    told = {
         "inputs": wanted,
         "outputs": outputs,
         "seconds": round(seconds, 3),
         "cpu_seconds": round(cpu_seconds, 3),
     }
-    outputs = ranks.shared(lambda: _written(path, manifest))
+    outputs = ranks.shared(lambda: _written(folder, told))
     return Done(outputs, seconds, cpu_seconds, False, earlier)
 
 
 def finished(folder: Path) -> Done | None:
     """A stage that was finished before, whatever its inputs were; None of one that is still to do. For rank 0."""
-    path = folder / MANIFEST
-    if not path.exists():
+    if (found := manifest(folder)) is None:
         return None
-    manifest = json.loads(path.read_text())
-    spent = manifest["seconds"], manifest["cpu_seconds"]
-    return Done(manifest["outputs"], *spent, True, spent)
+    spent = found["seconds"], found["cpu_seconds"]
+    return Done(found["outputs"], *spent, True, spent)
 
 
-def _finished(path: Path, wanted: str) -> dict[str, Any] | None:
-    """The manifest of a finished stage; None of one that is still to do."""
-    if not path.exists():
-        return None
-    manifest: dict[str, Any] = json.loads(path.read_text())
-    if manifest["inputs"] != wanted:
+def _finished(folder: Path, wanted: str) -> Done | None:
+    """The same; StageChanged where it was finished with other inputs."""
+    found = manifest(folder)
+    if found is not None and found["inputs"] != wanted:
         raise StageChanged(
-            f"{path.parent} was made from other inputs; start a new run, or remove that folder to make it again"
+            f"{folder} was made from other inputs; start a new run, or remove that folder to make it again"
         )
-    return manifest
+    return finished(folder)
 
 
 class _Meter:
@@ -165,15 +161,23 @@ def _metered(folder: Path) -> Iterator[_Meter]:
 
 def _spent(folder: Path) -> tuple[float, float]:
     """The (wall, CPU) seconds that processes which were cut off spent on the stage: of all ranks, the wall seconds of
-    rank 0."""
-    found = {path: json.loads(path.read_text()) for path in folder.glob(f"{SPENT}*") if path.suffix != ".tmp"}
+    rank 0. A note that was torn with the machine's power counts nothing."""
+    found = {path: _note(path) for path in folder.glob(f"{SPENT}*") if path.suffix != ".tmp"}
     return sum(each[0] for path, each in found.items() if path.name.startswith(f"{SPENT}0-")), sum(
         each[1] for each in found.values()
     )
 
 
-def _written(path: Path, manifest: dict[str, Any]) -> Any:
-    write_json(path, manifest)
-    for spent in path.parent.glob(f"{SPENT}*"):
+def _note(path: Path) -> tuple[float, float]:
+    try:
+        wall, cpu = map(float, read_json(path))
+    except (InputError, TypeError, ValueError):
+        return 0.0, 0.0
+    return (wall, cpu) if isfinite(wall) and isfinite(cpu) else (0.0, 0.0)
+
+
+def _written(folder: Path, told: dict[str, Any]) -> Any:
+    write_json(folder / MANIFEST, told | {"records": sealed(folder)})
+    for spent in folder.glob(f"{SPENT}*"):
         spent.unlink()
-    return json.loads(json.dumps(manifest["outputs"]))
+    return json.loads(json.dumps(told["outputs"]))

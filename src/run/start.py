@@ -133,6 +133,8 @@ class Start:
         folder: Path = self.run.out / "iter_000/base/model"
         made = self.parts.model.create(folder, chats, derive(self.seed, "model"))
         openings.check(self.run.game, made)
+        for name, each in self.parts.opponents.items():
+            openings.check(self.run.game, each.snapshot, f"opponents.{name}: ")
         return stored(made, self.run.out)
 
     def _taught(

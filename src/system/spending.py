@@ -7,8 +7,9 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -58,7 +59,7 @@ class Ledger:
         self.requests, self.spent = 0, 0.0
         self._held: dict[str, float] = {}  # ticket -> the most it can cost, while it is not settled
         self._mine: set[str] = set()
-        self._name, self._read = token_hex(4), 0
+        self._name, self._read, self._lines = token_hex(4), 0, 0
         with self._locked():
             pass
 
@@ -104,19 +105,34 @@ class Ledger:
         return ""
 
     def _take(self, line: Mapping[str, Any]) -> None:
+        """Counts a line. ValueError for what no ledger holds, as a cost that is not finite."""
+        ticket, amount = (line["book"], line["most"]) if "book" in line else (line["settle"], line["cost"])
+        if not isinstance(ticket, str) or type(amount) not in (int, float) or not 0 <= amount < inf:
+            raise ValueError(f"the request {ticket!r} costs {amount!r}, expected a number from 0 on")
         if "book" in line:
             self.requests += 1
-            self._held[line["book"]] = line["most"]
+            self._held[ticket] = amount
         else:
-            self._held.pop(line["settle"], None)
-            self.spent += line["cost"]
+            self._held.pop(ticket, None)
+            self.spent += amount
 
     def _write(self, handle: int | None, line: Mapping[str, Any]) -> None:
-        self._take(line)
+        """Appends a line, whole or not at all, and counts it. InputError where the disk takes none."""
+        text = json.dumps(line).encode() + b"\n"
         if handle is not None:
-            text = json.dumps(line).encode() + b"\n"
-            os.write(handle, text)
+            try:
+                written = 0
+                while written < len(text):
+                    written += os.write(handle, text[written:])
+            except OSError as error:
+                with suppress(OSError):  # whoever opens the ledger next cuts a torn line off
+                    os.ftruncate(handle, self._read)
+                raise InputError(
+                    f"{self.path}: a request cannot be booked ({error.strerror}): make room, then resume"
+                ) from error
             self._read += len(text)
+            self._lines += 1
+        self._take(line)
 
     @contextmanager
     def _locked(self) -> Iterator[int | None]:
@@ -128,12 +144,15 @@ class Ledger:
         handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
-            new = os.pread(handle, os.fstat(handle).st_size - self._read, self._read)
+            if (size := os.fstat(handle).st_size) < self._read:
+                raise InputError(f"{self.path} was cut while this run used it: put it back, then resume")
+            new = os.pread(handle, size - self._read, self._read)
             whole = new[: new.rfind(b"\n") + 1]
             if len(whole) < len(new):
                 os.ftruncate(handle, self._read + len(whole))
-            for number, line in enumerate(whole.splitlines(), 1):
-                parse_line(line, self.path, number, self._take)
+            for line in whole.split(b"\n")[:-1]:
+                self._lines += 1
+                parse_line(line, self.path, self._lines, self._take)
             self._read += len(whole)
             yield handle
         finally:

@@ -6,9 +6,12 @@ import gzip
 import json
 import random
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from parley.backends.answer import completion as read
+from parley.play.player import Prompt
 from parley.system.spending import SpendingLimit
 from test_openai import answers, key, lines, prompt, talking  # noqa: F401  # `key` is a fixture
 
@@ -179,3 +182,12 @@ def test_a_server_that_repeats_the_key_or_half_a_letter_gets_neither_into_the_re
         [done] = answers(backend, 1)
     assert done.text == "it is *** ? so"
     assert KEY not in (tmp_path / "l.jsonl").read_text()
+
+
+@pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
+@pytest.mark.parametrize("told", ["so be it", None, 3, ["a"], "", "\ud800"])
+def test_B_what_a_server_calls_reasoning_is_the_thought(field: str, told: Any) -> None:
+    message = SimpleNamespace(content="aloud", refusal=None, **{field: told})
+    answer = SimpleNamespace(choices=[SimpleNamespace(message=message, finish_reason="stop")])
+    done = read(Prompt("m/a.1", "m/a", (), 0), answer, False)
+    assert (done.text, done.thought) == ("aloud", told.encode(errors="replace").decode() if type(told) is str else "")

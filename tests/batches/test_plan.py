@@ -4,7 +4,7 @@ import random
 
 import pytest
 from parley.batches.packing import Budget
-from parley.batches.plan import efficiency, once, plan
+from parley.batches.plan import _cut, dealt, efficiency, once, plan
 from parley.data.sample import Sample, Utterance
 
 BUDGET = Budget(row_tokens=64, micro_tokens=128)
@@ -64,8 +64,8 @@ def test_groups_stay_in_one_micro_batch_and_ranks_share_a_step_out():
         for group in {each.group for each in samples} - {None}:
             homes = {home[number] for number, each in enumerate(samples) if each.group == group and number in home}
             assert len(homes) <= 1
-        dealt = [micro for rank in range(3) for micro in step.micro(rank, 3)]
-        assert sorted(dealt, key=repr) == sorted(step.micros, key=repr)
+        shares = [micro for rank in range(3) for micro in step.micro(rank, 3)]
+        assert sorted(shares, key=repr) == sorted(step.micros, key=repr)
 
 
 def test_samples_without_utterances_are_left_out_and_all_of_them_is_an_error():
@@ -95,3 +95,35 @@ def test_efficiency_counts_by_hand():
     assert packed.tokens_per_sample == 9 + 5
     assert packed.tokens_packed == packed.tokens_padded == 9 + 1
     assert packed.padding == 0 and packed.micro_batches == 1 and packed.utterances == 3
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_batch_ends_at_the_unit_border_that_is_nearest(seed):
+    """A reference for the cut: each border lies within half a unit of an equal share."""
+    draw = random.Random(seed)
+    sizes = [draw.randint(1, 9) for _ in range(draw.randint(2, 40))]
+    want = draw.randint(9, 30)
+    batches = _cut([(at,) for at in range(len(sizes))], sizes, want)
+    total, count, done, at = sum(sizes), -(-sum(sizes) // want), 0, 0
+    ends = [0]
+    for batch in batches:
+        assert batch == tuple((number,) for number in range(at, at + len(batch)))
+        at += len(batch)
+        done += sum(sizes[number] for (number,) in batch)
+        ends.append(done)
+    shares = [total * border / count for border in range(count + 1)]
+    for end in ends:
+        assert min(abs(end - share) for share in shares) <= max(sizes) / 2
+    assert at == len(sizes)
+
+
+@pytest.mark.parametrize("equal", [True, False])
+@pytest.mark.parametrize("world", [1, 2, 3, 5])
+def test_shares_are_filled_up_with_the_smallest_which_counts_for_nothing(world, equal):
+    for count in range(8):
+        micros = [f"micro {number}" for number in range(count)]  # the largest first
+        shares = [dealt(micros, rank, world, equal) for rank in range(world)]
+        assert sorted(micro for share in shares for micro, counts in share if counts) == micros
+        assert {micro for share in shares for micro, counts in share if not counts} <= set(micros[-1:])
+        lengths, own = [len(share) for share in shares], [len(micros[rank::world]) for rank in range(world)]
+        assert lengths == ([max(own)] * world if equal else [max(each, 1) if count else 0 for each in own])

@@ -3,8 +3,10 @@
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -198,12 +200,14 @@ def test_a_strangers_game_is_checked_against_its_own_signature(tmp_path, monkeyp
 def stored(folder: Path, done: bool = False, *overrides: str) -> Path:
     folder.mkdir(parents=True)
     OmegaConf.save(config(*overrides), folder / "config.yaml")
+    (folder / "iter_001/play").mkdir(parents=True)
+    (folder / "iter_001/play/0.jsonl").touch()
     if done:
         (folder / "summary.json").write_text("{}")
     return folder
 
 
-def test_run_directories_are_new_or_the_newest_unfinished(tmp_path, monkeypatch):
+def test_B_run_directories_are_new_or_the_newest_unfinished_that_can_go_on(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     task = "parley.cli.tasks.training.selfplay"
     assert len({run_directory("x") for _ in range(20)}) == 20
@@ -214,6 +218,10 @@ def test_run_directories_are_new_or_the_newest_unfinished(tmp_path, monkeypatch)
     stored(Path("outputs/x/2026-01-04"), False, "task=play")
     assert run_directory("x", "auto", task) == "outputs/x/2026-01-02"
     assert run_directory("x", "outputs/x/2026-01-01", task) == "outputs/x/2026-01-01"
+    (Path("outputs/x/2026-01-02/config.yaml")).write_text("a: [")
+    assert run_directory("x", "auto", task) == "outputs/x/2026-01-01"
+    shutil.rmtree("outputs/x/2026-01-01/iter_001/play")  # B: it failed while it loaded its model
+    assert not Path(run_directory("x", "auto", task)).exists()
     assert not Path(run_directory("y", "auto", task)).exists()
     stored(Path("multirun/x/2026-01-01/0"), True)
     stored(Path("multirun/x/2026-01-01/1"))
@@ -244,7 +252,7 @@ def test_resuming_with_another_config_names_the_keys_before_anything_is_written(
         assert faults(f"resume={resume} hardware.threads=2") == []
         [told] = faults(f"resume={resume} play.group=8")
         assert all(part in told for part in ("play.group", "was 4", "is 8", old.name)), told
-    assert [path.name for path in old.iterdir()] == ["config.yaml"]
+    assert sorted(path.name for path in old.iterdir()) == ["config.yaml", "iter_001"]
 
 
 # --- the pieces ------------------------------------------------------------------------------------------------------
@@ -302,13 +310,13 @@ def test_a_target_whose_library_is_missing_says_which(tmp_path, monkeypatch):
 # --- as a person meets it --------------------------------------------------------------------------------------------
 
 
-def parley(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+def parley(*arguments: str, cwd: Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "parley", *arguments],
         cwd=cwd,
         capture_output=True,
         text=True,
-        env=os.environ,
+        env={**os.environ, **(env or {})},
     )
 
 
@@ -362,6 +370,11 @@ STRANGE = {  # words of a command line -> a part of what is said of them
     "backend.max_batch=0": "backend.max_batch: must be at least 1, got 0",
     "play.sampling.temperature=nan": "must be a finite number, got nan",
     "imitate.partner_weight=inf": "must be a finite number, got inf",
+    "name=a=b": "its value holds `=`, .* 'name=\"a=b\"'",
+    "run=my run, the second (good)": "its value holds `\\(` `\\)` `,`, .*'run=\"my run, the second \\(good\\)\"'",
+    "runs=[a,b": "lists as key=\\[a,b\\]",
+    "+learner.extra.api_key=secret-words": "learner.extra.api_key: looks like a key",
+    "+model.url=https://me:pass@host/v1": "model.url: holds a login",
 }
 
 
@@ -369,6 +382,20 @@ STRANGE = {  # words of a command line -> a part of what is said of them
 def test_strange_words_are_told_in_one_message(word):
     with pytest.raises(ConfigError, match=f"(?s)nothing was run.*{STRANGE[word]}"):
         check([word])
+
+
+@pytest.mark.parametrize("word", ["play.sampling.temperature", "experiment"])
+def test_B_secrets_of_the_environment_are_in_no_message(word, tmp_path):
+    done = parley(f"{word}=${{oc.env:MY_KEY}}", cwd=tmp_path, env={"MY_KEY": "hush-hush/123"})
+    assert done.returncode == 2 and "hush-hush" not in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr and word in done.stderr
+
+
+def test_B_secrets_that_come_from_the_environment_may_be_named(monkeypatch):
+    monkeypatch.setenv("MY_URL", "https://me:pass@host/v1")
+    hosted = "experiment=deal_hosted backend.max_cost=20 backend.price_prompt=1 backend.price_completion=1"
+    assert faults(f"{hosted} 'backend.url=${{oc.env:MY_URL}}'") == []
+    assert len(faults(f"{hosted} backend.url=https://me:pass@host/v1")) == 1
 
 
 def test_a_runs_directory_that_is_a_file_is_told(tmp_path):

@@ -193,6 +193,13 @@ def folder(tmp_path: Path) -> Path:
     for name, result in {
         "000": RESULT,
         "001": {**RESULT, "p1_allocation": None, "p0_score": 0, "p1_score": 0, "is_valid_deal": False},
+        "003": {
+            **RESULT,
+            "p1_allocation": RESULT["p0_allocation"],
+            "p0_score": 0,
+            "p1_score": 0,
+            "is_valid_deal": False,
+        },
         "002": {
             **RESULT,
             "p0_allocation": None,
@@ -212,11 +219,12 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_lm_selfplay_logs_become_records(folder):
-    first, second, third = lm_selfplay.read(folder)
+    first, second, third, fourth = lm_selfplay.read(folder)
     assert (first.name, first.counts, first.values) == ("000", (1, 3, 1), ((4, 1, 3), (1, 3, 0)))
     assert (first.allocations, first.scores, first.token_count) == (((1, 0, 1), (0, 3, 0)), (7, 9), 61)
     assert first.chats[0][1] == Message("assistant", "[message] I want the book")
-    assert [record.outcome for record in (first, second, third)] == ["deal", "mismatch", "abort"]
+    outcomes = [record.outcome for record in (first, second, third, fourth)]
+    assert outcomes == ["deal", "unfinished", "abort", "mismatch"]  # B: the second was capped after one proposal
     assert second.allocations == ((1, 0, 1), None)
     log = first.log(1)
     assert log.meta == {

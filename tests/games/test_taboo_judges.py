@@ -38,6 +38,9 @@ TABLE = [
     ("apple", D, 'I know the word! It is the word "apple"', D, A),
     ("apple", D, 'I know the word! It is certainly "apple"', D, A),
     ("apple", D, "I know the word! It is an old apple", D, A),
+    # three words are a guess, four are a sentence
+    ("apple", D, "I know the word! big red apple", D, A),
+    ("apple", D, "I know the word! very big red apple", A, A),
     ("apple", D, "I know the word!\nIt is apple", D, A),
     ("apple", D, "I know the word! It\nis apple", D, A),
     ("apple", D, "I know the word. It is apple", D, A),

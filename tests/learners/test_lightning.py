@@ -344,3 +344,16 @@ def test_an_average_that_cannot_be_kept_is_refused():
         learner(average=1.0)
     with pytest.raises(InputError, match="less than bfloat16 can tell"):
         learner(average=0.9, hardware=Cpu(precision="bf16-true"))
+
+
+def test_the_gradient_of_a_step_is_no_longer_than_the_clip(tmp_path):
+    """An optimiser whose updates are the gradient itself, so that a step is as long as what was clipped."""
+    first, moved = start(tmp_path), {}
+    for clip in (0.0, 0.01):
+        made = learner(optimizer=AdamW(lr=1.0, eps=1e3, weight_decay=0.0), clip=clip, epochs=1, batch_utterances=10**6)
+        after, metrics = made.learn(episodes(3), first, tmp_path / f"clip {clip}", seed=0, name="v")
+        old, new = (load_policy(each).state_dict() for each in (first, after))
+        moved[clip] = 1e3 * torch.cat([(new[key] - old[key]).flatten().double() for key in old]).norm().item()
+        norm = metrics["curve"][0]["grad_norm"]
+    assert norm > 0.1  # told before it is clipped
+    assert moved[0.0] == pytest.approx(norm, rel=0.2) and moved[0.01] == pytest.approx(0.01, rel=0.2)

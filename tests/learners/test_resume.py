@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from parley.learners import checkpoint
 from parley.learners.lightning import LightningLearner
 from parley.learners.optim import AdamW, Muon, RMSProp
@@ -118,3 +119,14 @@ def _inputs(folder: Path) -> str:
     import json
 
     return json.loads((next((folder / "checkpoint").glob("*/state.json"))).read_text())["inputs"]
+
+
+def test_random_numbers_go_on_where_the_checkpoint_left_them(tmp_path):
+    module = torch.nn.Linear(2, 2)
+    torch.manual_seed(5)
+    torch.rand(3)
+    checkpoint.write(tmp_path, module, [], {})
+    wanted = torch.rand(4)
+    torch.manual_seed(6)
+    checkpoint.restore(checkpoint.Part(tmp_path, 1, {}), module, [])
+    assert torch.equal(torch.rand(4), wanted)

@@ -1,5 +1,6 @@
 """The renderer on ten chat templates: what was sampled stands untouched, what is new is all that is encoded."""
 
+import itertools
 import random
 
 import pytest
@@ -8,6 +9,8 @@ from parley.data.sample import Demonstration
 from parley.games.base import Message
 from parley.models.demonstrated import Demonstrated
 from parley.models.renderer import Renderer, TokenStream
+from parley.models.trial import fault, tried
+from parley.system.files import InputError
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -298,3 +301,33 @@ def test_streams_are_plain_data():
     assert stream == TokenStream("s.1", stream.token_ids, stream.text, "ok", "", stream.cuts) and stream.token_ids[
         -2:
     ] == (20, 21)
+
+
+# --- a template's trial ---
+
+LOOPS = "{% for a in range(99999) %}" * 3 + "x" + "{% endfor %}" * 3
+GROWS = "{% set ns = namespace(x='ab') %}{% for a in range(60) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}{{ ns.x }}"
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        (LOOPS, "takes more than 3 s, or more than 1024 MiB"),
+        (GROWS, "takes more than 3 s, or more than 1024 MiB"),
+        ("{% for m in messages %}{{ [m.content, 'b'] | random }}{% endfor %}", "draws at random .random."),
+        ("{{ lipsum(1) }}", "draws at random .lipsum."),
+        ("{% for m in messages %}", "is no template of Jinja"),
+    ],
+    ids=["loops", "memory", "random", "lipsum", "syntax"],
+)
+def test_B_a_template_that_hangs_grows_or_draws_is_refused(source, told):
+    with pytest.raises(InputError, match=f"the model's chat template {told}.*chat_template.jinja"):
+        tried(source, {})
+
+
+def test_B_templates_that_refuse_or_mark_what_is_generated_pass_their_trial():
+    tried("{% generation %}{{ messages[0].content }}{% endgeneration %}{{ strftime_now('%d') }}{{ bos_token }}", {})
+    tried("{{ raise_exception('never') }}", {})
+    assert fault("{{ tick() }}", {"tick": itertools.count().__next__}) == "renders the same chat differently each time"
+    for source in TEMPLATES.values():
+        assert fault(source, {"bos_token": "<s>", "eos_token": "</s>"}) == ""

@@ -364,3 +364,22 @@ def test_forms_set_every_switch() -> None:
     faithful = OfflinePO(form="faithful")
     assert (faithful.kl_grad, faithful.unit, faithful.scope) == ("coupled", "utterance", "micro")
     assert (SFTKL(form="faithful").kl, Spin(form="faithful").scope) == ("pseudo", "micro")
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("unit", ["token", "utterance"])
+def test_the_metrics_of_offline_po_are_what_its_page_says(seed, unit):
+    objective = OfflinePO(unit=unit)
+    rows = rows_of(seed, pairs=False)
+    metrics = run(objective, cut(rows, seed))[1]
+    seen = []
+    for row in [row for row in rows if row.kind != "sft"]:
+        k = np.array(row.logp) - np.array(row.ref)
+        for each in k if unit == "token" else [k.mean()]:
+            ratio = math.exp(each)
+            plain = (row.reward - objective.kl_coef * each) * ratio
+            held = (row.reward - objective.kl_coef * each) * min(max(ratio, 0.8), 1.2)
+            seen.append((ratio - 1 - each, ratio, float(held < plain), row.reward))
+    for at, name in enumerate(("kl", "ratio", "clipped", "reward")):
+        assert metrics[name] == pytest.approx(np.mean([values[at] for values in seen]) if seen else 0.0)
+    assert metrics["kl"] >= 0

@@ -495,3 +495,20 @@ def test_ten_thousand_scripted_turns_per_cpu_second_with_episodes_written(tmp_pa
             report = arena.play(self_play(game, game.scenarios(), "says", shard, f"p{shard}"), store.append)
             rates.append(report.turns / (time.process_time() - start))
     assert max(rates) > 10_000, f"{max(rates):.0f} turns per CPU-second"
+
+
+def test_every_request_has_a_seed_of_its_own_and_the_same_one_each_time():
+    class Seeds(ScriptedPlayer):
+        def __init__(self):
+            super().__init__(GAME.scripts()["random"], "random", 0)
+            self.seen = {}
+
+        def submit(self, prompts):
+            self.seen |= {prompt.id: prompt.seed for prompt in prompts}
+            super().submit(prompts)
+
+    first, second = Seeds(), Seeds()
+    for player in (first, second):
+        play({"x": player}, plan())
+    assert first.seen == second.seen and len(first.seen) > 40
+    assert len(set(first.seen.values())) == len(first.seen)

@@ -167,11 +167,11 @@ def test_latex_escapes_everything_that_it_would_obey():
 def test_a_broken_summary_is_named(make_run):
     run = make_run()
     (run / "summary.json").write_text("{")
-    with pytest.raises(ValueError, match=r"summary\.json is not JSON"):
+    with pytest.raises(ValueError, match=r"summary\.json: not JSON"):
         summary(run)
     (run / "summary.json").write_text(json.dumps({"iterations": []}))
     with pytest.raises(ValueError, match="lists no iterations"):
         summary(run)
     (run / "summary.json").write_text(json.dumps({"iterations": [{"iteration": 0}]}))
-    with pytest.raises(ValueError, match=r"is no summary \('snapshot'\); resume="):
+    with pytest.raises(ValueError, match=r"is no summary \(lacks the key 'snapshot'\); resume="):
         summary(run)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -123,6 +124,26 @@ def test_killed_at_three_moments_and_resumed_it_ends_the_same(whole: Path) -> No
     shard.write_bytes(torn)
     finish(run)
     assert shard.read_bytes().startswith(torn[: torn.rfind(b"\n") + 1])
+    assert figures(json.loads((run / "summary.json").read_text())) == figures(
+        json.loads((whole / "summary.json").read_text())
+    )
+
+
+def test_A5_a_changed_match_is_not_trained_on_and_its_round_is_played_again(whole: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    shard = run / "iter_001/play/0.jsonl"
+    shard.write_text(
+        re.sub(r'"text":"(\w)', lambda word: '"text":"' + chr(ord(word[1]) ^ 1), shard.read_text(), count=1)
+    )
+    (run / "iter_001/learn/stage.json").unlink()
+    process = begin(run)
+    told = process.communicate()[0]
+    assert process.returncode == 2 and f"{shard} was changed since" in told and "Traceback" not in told
+    for name in ("play", "learn"):  # as the message says
+        shutil.rmtree(run / "iter_001" / name)
+    finish(run)
+    assert shard.read_bytes() == (whole / "iter_001/play/0.jsonl").read_bytes()
     assert figures(json.loads((run / "summary.json").read_text())) == figures(
         json.loads((whole / "summary.json").read_text())
     )

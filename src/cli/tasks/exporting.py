@@ -9,7 +9,6 @@ from typing import Literal
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from rich.console import Console
 
 from ...credit import NothingKept
 from ...data.episode import Episode
@@ -19,6 +18,7 @@ from ...data.replay import replay as replayed
 from ...data.scorer import ScoredMatches
 from ...data.store import Matches
 from ...games.base import Game
+from ...report.progress import terminal
 from ...run.config import ConfigError, overlaid, policies, scheduled
 from ...run.directory import rounds_of, saved
 from ..stored import stored
@@ -41,14 +41,14 @@ def export(config: DictConfig, out: Path, run: str, logs: Literal["kept", "all"]
         raise ConfigError(f"{run} has no finished round of self-play to export")
     found = list(_kept(mine, game, rounds) if logs == "kept" else _every(game, rounds.values(), set(policies(mine))))
     count = messages.write(out / "messages.jsonl", found), openai_chat.write(out / "openai.jsonl", found)
-    Console().print(f"{count[0]} logs in {out}/messages.jsonl, {count[1]} in {out}/openai.jsonl", soft_wrap=True)
+    terminal().print(f"{count[0]} logs in {out}/messages.jsonl, {count[1]} in {out}/openai.jsonl", soft_wrap=True)
     for policy in policies(mine):
         played = [each for matches in rounds.values() for each in matches if policy in each.players.values()]
         place = out if len(policies(mine)) == 1 else out / policy
         for path in spag.export(place, game, played, policy, config.seed):
-            Console().print(f"as SPAG's code reads it: {path}", soft_wrap=True)
+            terminal().print(f"as SPAG's code reads it: {path}", soft_wrap=True)
         if pairs := list(spin_rows.rows(played)):
-            Console().print(
+            terminal().print(
                 f"{spin_rows.write(place / 'spin.jsonl', pairs)} pairs in {place}/spin.jsonl", soft_wrap=True
             )
     return None

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from rich.console import Console
 
 from ...data.episode import Episode
 from ...data.replay import replay as replayed
 from ...games.base import Game
 from ...models.adapter import merge as merged
 from ...report import transcript
+from ...report.progress import terminal
 from ...run.directory import find_match, kept_of
 from ..stored import stored
 
@@ -20,7 +20,7 @@ from ..stored import stored
 def show(config: DictConfig, out: Path, run: str, match: str) -> float | None:
     """Prints one match of a run: all private views, retries, the result."""
     game, episode = _played(config, Path(run), match)
-    Console().print(transcript.text(episode, replayed(game, episode).views, game.facts.metrics))
+    terminal().print(transcript.text(episode, replayed(game, episode).views, game.facts.metrics))
     return None
 
 
@@ -28,7 +28,7 @@ def replay(config: DictConfig, out: Path, run: str, match: str) -> float | None:
     """Plays the stored replies of a match again and checks that the result is the same."""
     game, episode = _played(config, Path(run), match)
     replayed(game, episode)
-    Console().print(
+    terminal().print(
         f"{match}: {len(episode.turns)} turns replayed, the same requests and the same result "
         f"({episode.result.outcome})"
     )
@@ -48,5 +48,5 @@ def merge(config: DictConfig, out: Path, run: str, policy: str | None = None) ->
     merged into its base."""
     source = kept_of(Path(run), policy)
     made = merged(source, out / "model", source.version.rpartition("-")[0])
-    Console().print(f"snapshot {source.version} as a model of its own: {made.path}", soft_wrap=True)
+    terminal().print(f"snapshot {source.version} as a model of its own: {made.path}", soft_wrap=True)
     return None

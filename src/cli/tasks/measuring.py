@@ -7,9 +7,9 @@ from typing import Literal
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
-from rich.console import Console
 
 from ...report import compare as comparison
+from ...report.progress import terminal
 from ...report.table import benchmark_table, tournament_table
 from ...report.trackers import tracking
 from ...run.build import running, trackers
@@ -38,7 +38,7 @@ def tournament(config: DictConfig, out: Path, run: str) -> float | None:
     with running(config, out) as at_work:
         table = Evaluation(at_work).tournament(all_snapshots(Path(run)))
         ranks.shared(lambda: write_json(out / "tournament.json", table))
-    Console().print(tournament_table(table, metric_name(config)))
+    terminal().print(tournament_table(table, metric_name(config)))
     return None
 
 
@@ -64,7 +64,7 @@ def benchmark(
                 tracker.log(dict(flattened({"benchmark": rows[name]})), number)
         versions = {name: snapshot.version for name, snapshot in snapshots.items()}
         ranks.shared(lambda: write_json(out / "benchmark.json", {"snapshots": versions, "figures": rows}))
-    Console().print(benchmark_table("benchmark", rows))
+    terminal().print(benchmark_table("benchmark", rows))
     return None
 
 
@@ -76,5 +76,5 @@ def compare(config: DictConfig, out: Path, runs: list[str]) -> float | None:
         raise ConfigError(f"runs: {error}") from error
     write_text(out / "comparison.csv", comparison.as_csv(rows))
     write_text(out / "comparison.tex", comparison.as_latex(rows))
-    Console().print(comparison.as_table(rows))
+    terminal().print(comparison.as_table(rows))
     return None

@@ -7,10 +7,9 @@ from typing import Any
 
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 
 from ...learners.lightning import LightningLearner
-from ...report.progress import Progress
+from ...report.progress import Progress, terminal
 from ...run.build import build
 from ...run.config import ConfigError
 from ...run.directory import (
@@ -36,7 +35,7 @@ def plan(config: DictConfig, out: Path, run: str | None) -> float | None:
         learner, forecast = _forecast(config, run)
     except EXPECTED as error:
         raise ConfigError(str(error)) from error
-    console = Console()
+    console = terminal()
     for paragraph in words(forecast, learner, config):
         console.print(paragraph, highlight=False)
     console.print(memory_table(forecast, learner))
@@ -62,7 +61,7 @@ def _forecast(config: DictConfig, run: str | None) -> tuple[LightningLearner, Fo
         number = max(history(Path(run), "play"), default=0)
         if not number:
             raise ConfigError(f"{run} has no finished round of self-play to plan with")
-        loop = Loop(Run(build(config, Path(run)), Path(run), Progress(Console(quiet=True))))
+        loop = Loop(Run(build(config, Path(run)), Path(run), Progress(terminal(quiet=True))))
         policy, recipe = next((name, each.recipe(number)) for name, each in loop.parts.policies.items())
         snapshot, learner = played_by(Path(run), number)[policy], recipe.learner
         samples = loop.crediting(loop.window(number), policy, recipe, snapshot, loop.run).lessons

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Literal
 
 from omegaconf import DictConfig
-from rich.console import Console
 
 from ...data.formats import lm_selfplay
 from ...report import selfplay
+from ...report.progress import terminal
 from ...run.config import ConfigError
 from ...system.files import InputError, write_text
 
@@ -25,5 +25,5 @@ def statistics(
     except InputError as error:
         raise ConfigError(f"runs: {error}") from error
     write_text(out / "statistics.csv", selfplay.as_csv(rows))
-    Console().print(selfplay.as_table(rows))
+    terminal().print(selfplay.as_table(rows))
     return None

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 
 from ...data.episode import Episode
 from ...data.replay import replay as replayed
 from ...models.snapshot import Snapshot
 from ...report import choice, html, transcript
+from ...report.progress import terminal
 from ...report.rows import Summary
 from ...report.run import figure
 from ...report.table import benchmark_table, figures_table, run_table, yardstick_table
@@ -64,7 +64,7 @@ def _transcripts(run: Run, best: int) -> tuple[Sequence[str], Sequence[Sequence[
 
 
 def _closing(out: Path, summary: Summary) -> None:
-    console = Console()
+    console = terminal()
     for policy in summary.policies:
         console.print(run_table(summary, policy=policy))
         if (against := yardstick_table(summary, policy)) is not None:
@@ -100,7 +100,7 @@ def play(config: DictConfig, out: Path, run: str | None) -> float | None:
             told = loop.self_play(loop.of(1)[0], history, sitting)
     policy, _ = judge(config)
     found = told["policies"][policy]["figures"] or told["figures"]
-    Console().print(figures_table("self-play", found))
+    terminal().print(figures_table("self-play", found))
     return float(found[metric_name(config)]["mean"]) if metric_name(config) in found else None
 
 
@@ -134,4 +134,4 @@ def offline(config: DictConfig, out: Path) -> float | None:
 
 def _told(made: Mapping[str, Snapshot]) -> None:
     for policy, snapshot in made.items():
-        Console().print(f"snapshot {snapshot.version} of {policy}: {snapshot.path}", soft_wrap=True)
+        terminal().print(f"snapshot {snapshot.version} of {policy}: {snapshot.path}", soft_wrap=True)

@@ -40,12 +40,13 @@ class Record:
 
     @property
     def outcome(self) -> str:
-        """deal, mismatch, abort (a fifth illegal try) or unfinished (the cap on actions)."""
+        """deal, mismatch (two proposals that do not go together), abort (a fifth illegal try) or unfinished (the cap
+        on actions, before both had proposed)."""
         if self.is_valid_deal:
             return "deal"
         if any(ABORT in message.content for chat in self.chats for message in chat if message.role == "assistant"):
             return "abort"
-        return "unfinished" if self.allocations == (None, None) else "mismatch"
+        return "unfinished" if None in self.allocations else "mismatch"
 
     def log(self, player: int) -> Log:
         """The chat of player 0 or 1. An `[ABORT]`, which their trainer could take for speech, is marked as rejected."""
