@@ -17,7 +17,7 @@ from ..system.files import InputError
 from .base import Credited, Log, Logs, credited, logs
 from .verdicts import Verdict, Verdicts
 
-Part: TypeAlias = Literal["scenario", "seat", "opponents", "turn"]
+Part: TypeAlias = Literal["scenario", "seat", "opponents", "turn", "prefix"]
 Key: TypeAlias = str  # the parts that a return is compared within, joined
 EVEN = "no advantage: as good as what it is compared with"
 
@@ -47,7 +47,8 @@ class Advantage:
                 begins at 0, goes through the logs by match id, is read before it moves, and is kept over rounds; none:
                 0. A return that is alone has A = 0 under mean and leave_one_out.
     by          parts of the key: scenario, seat, opponents (the players' names in all other seats), turn (the number of
-                the reply). With of=match and no turn a log counts once.
+                the reply), prefix (the replies from where a match branched on, with those of all its branches). With
+                of=match a log counts once under each key.
     discount    with of=match A of reply j is multiplied by discount^(n-j)
     scale       none; group: divided by the standard deviation of the returns with the same key (n - 1 below); batch: of
                 all returns of the round; tokens: whitened, so that over the tokens of all replies A has mean 0 and
@@ -87,7 +88,7 @@ class Advantage:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "by", tuple(self.by))
-        if self.baseline == "ema" and not {"scenario", "turn"}.isdisjoint(self.by):
+        if self.baseline == "ema" and not {"scenario", "turn", "prefix"}.isdisjoint(self.by):
             raise ValueError(f"by={list(self.by)}: a running mean is kept over rounds by seat and opponents alone")
         if self.discount == 0:
             raise ValueError("discount is 0, expected up to 1: no reply but the last would have an advantage")
@@ -97,7 +98,8 @@ class Advantage:
     ) -> Credited:
         found = logs(episodes, player)
         self._check(found)
-        returns = [self._returns(log) for log in found]
+        branched = dict(log.episode.parent for log in found if log.episode.parent)
+        returns = [self._returns(log, branched) for log in found]
         running = dict(state or {})
         advantages = self._scaled(returns, self._compared(returns, running))
         samples: list[Sample] = []
@@ -124,8 +126,9 @@ class Advantage:
 
     # --- returns ---
 
-    def _returns(self, log: Log) -> Returns | None:
-        """What the replies of `log` earned; None where it has no score, or no reply."""
+    def _returns(self, log: Log, branched: Mapping[str, int]) -> Returns | None:
+        """What the replies of `log` earned; None where it has no score, or no reply. `branched` says after how many
+        turns a match did."""
         score = log.score if self.score is None else log.metric(self.score)
         requests = log.replies(refused=True)
         if score is None or isnan(score) or not requests:
@@ -137,7 +140,7 @@ class Advantage:
         return Returns(
             tuple(requests),
             tuple(self._to_go(earned)) if self.of == "reply" else (sum(earned),) * len(earned),
-            tuple(_key(log, self.by, turn) for turn in range(len(earned))),
+            tuple(_keys(log, self.by, requests, branched)),
             tokens,
             tuple(name in refused for name in requests),
         )
@@ -238,16 +241,16 @@ def _weighted(values: Sequence[float], tokens: Sequence[int]) -> tuple[float, fl
     return centre, sqrt(squares / max(count - 1, 1))
 
 
-def _key(log: Log, by: Sequence[Part], turn: int) -> Key:
+def _keys(log: Log, by: Sequence[Part], requests: Sequence[str], branched: Mapping[str, int]) -> Iterator[Key]:
+    """What each reply of `log` is compared within."""
     episode = log.episode
+    root, turns = episode.parent or (episode.id, branched.get(episode.id, len(episode.turns)))
+    place = {turn.request: at for at, turn in enumerate(episode.turns)}
     others = [f"{seat}={name}" for seat, name in sorted(episode.players.items()) if seat != log.seat]
-    parts = {
-        "scenario": episode.scenario.id,
-        "seat": log.seat,
-        "opponents": ",".join(others),
-        "turn": str(turn),
-    }
-    return " ".join(parts[each] for each in by)
+    parts = {"scenario": episode.scenario.id, "seat": log.seat, "opponents": ",".join(others)}
+    for number, request in enumerate(requests):
+        late = {"turn": str(number), "prefix": f"{root}@{turns}" if place[request] >= turns else ""}
+        yield " ".join((parts | late)[each] for each in by)
 
 
 def _tokens(log: Log, requests: Sequence[str]) -> tuple[int, ...]:

@@ -35,6 +35,7 @@ class Sampling:
 class Play:
     scenarios: Count  # drawn anew for each iteration
     group: Count  # matches of one scenario
+    branches: Whole  # continuations of each match from one of its turns
     in_flight: Count  # matches at a time, in evaluation too
     sampling: Sampling
 

@@ -26,7 +26,7 @@ from ..data.store import Matches
 from ..games.base import Scenario
 from ..learners.reference import foreign
 from ..models.snapshot import Snapshot
-from ..play.pairing import Seatings, in_turn
+from ..play.pairing import Seating, Seatings, branches, in_turn
 from ..play.player import Sampling
 from ..play.seats import Sitting
 from ..report.estimates import Language, Tally, to_json
@@ -189,6 +189,8 @@ class Loop:
             for name, session in learning.moved().items():
                 sitting.update(name, session.version, session.weights())
         matches = self.run.sit(sitting, each.stage, self._seatings(each))
+        if self.config.play.branches:
+            matches = self.run.sit(sitting, each.stage, self._branches(each, matches))
         return ranks.shared(partial(_told, matches, list(self.parts.policies), self._forked(each.stage)))
 
     def _forked(self, stage: str) -> Callable[[str, str], None]:
@@ -202,6 +204,20 @@ class Loop:
         count = int(play.scenarios)
         scenarios: list[Scenario] = drawn.sample(every, count) if count <= len(every) else drawn.choices(every, k=count)
         return in_turn(self.run.game, scenarios, self.run.cast.round, self.seed, each.stage, play.group)
+
+    def _branches(self, each: Round, matches: Matches) -> Seatings:
+        """Continuations of the round's matches, each from one turn of a policy, drawn at random: that turn's reply and
+        all that follows is played anew."""
+
+        def make() -> Iterator[Seating]:
+            for episode in (episode for episode in matches if episode.parent is None):
+                own = [at for at, turn in enumerate(episode.turns) if episode.players[turn.seat] in self.parts.policies]
+                if own:
+                    turns = rng(self.seed, "branch", episode.id).choice(own)
+                    k = self.config.play.branches
+                    yield from branches(episode, turns, episode.players, self.seed, each.stage, k)
+
+        return Seatings(make)
 
     def _who(self, history: History) -> dict[str, Snapshot]:
         return self.run.cast.snapshots(names(self.run.cast.round), history)
@@ -295,9 +311,10 @@ def _told(matches: Matches, policies: Sequence[str], forked: Callable[[str, str]
     everybody = Tally()
     payoffs: dict[str, array[float]] = defaultdict(lambda: array("d"))
     for episode in matches:
-        everybody.add(episode)
-        for seat, payoff in episode.result.returns.items():
-            payoffs[seat].append(payoff)
+        if episode.parent is None:
+            everybody.add(episode)
+            for seat, payoff in episode.result.returns.items():
+                payoffs[seat].append(payoff)
         for each in (part for parts in said.values() for part in parts):
             each.add(episode)
     for name, (_, forks, _) in said.items():

@@ -235,6 +235,26 @@ def test_where_every_match_is_forfeited_something_still_pushes_back() -> None:
         Advantage(illegal=None)(played, ME)
 
 
+# --- branches ---
+
+
+def test_a_branched_turn_is_compared_with_its_continuations() -> None:
+    """The root pays a 6; from its second turn of a on, three branches pay 0, 3 and 9: what follows is compared with
+    4.5, what came before with the other root, which paid 2."""
+    turns = [("a", 2), ("b", 1), ("a", 1), ("b", 1)]
+    root, other = match("m1", {"a": 6.0, "b": 1.0}, turns), match("m2", {"a": 2.0, "b": 1.0}, turns)
+    branches = [
+        replace(match(f"x{at}", {"a": score, "b": 1.0}, turns), parent=("m1", 2))
+        for at, score in enumerate([0.0, 3.0, 9.0])
+    ]
+    credit = Advantage(by=["scenario", "seat", "opponents", "prefix"])
+    found, _ = of(credit, [root, other, *branches])
+    assert found == {
+        ("m1", "a"): [2.0, 1.5], ("m2", "a"): [-2.0, -2.0], ("x0", "a"): [-4.5], ("x1", "a"): [-1.5], ("x2", "a"): [4.5]
+    }  # fmt: skip
+    assert of(credit, [root, other])[0] == of(Advantage(), [root, other])[0]
+
+
 # --- what is left out, and what is refused ---
 
 
