@@ -35,19 +35,16 @@ class Node:
 class Tree:
     """A whole game.
 
+    seats     who plays, in the order of the game's roles
     roots     (probability, first node) of each deal
     requests  one request of each information set
     nodes     how many there are, ends included
     """
 
+    seats: tuple[str, ...]
     roots: tuple[tuple[float, Node], ...]
     requests: Mapping[Info, Request]
     nodes: int
-
-    @property
-    def seats(self) -> tuple[str, ...]:
-        """The seats that decide, in order of first appearance."""
-        return tuple(dict.fromkeys(seat for seat, _ in self.requests))
 
     def replies(self, info: Info) -> tuple[str, ...]:
         """The legal replies of an information set."""
@@ -73,7 +70,7 @@ def grown(game: Game, at_most: int) -> Tree:
     grower = _Grower(game, at_most)
     total = deals.total()
     roots = [(count / total, grower.node(Scenario("deal", json.loads(data)), [])) for data, count in deals.items()]
-    return Tree(tuple(roots), grower.requests, grower.nodes)
+    return Tree(game.roles, tuple(roots), grower.requests, grower.nodes)
 
 
 class _Grower:
@@ -107,11 +104,11 @@ class _Grower:
 
 def values(tree: Tree, policy: Policy) -> dict[str, float]:
     """Expected return of each seat when all play `policy`."""
-    total: dict[str, float] = defaultdict(float)
+    total = dict.fromkeys(tree.seats, 0.0)
     for reach, node in _reached(tree, policy):
         for seat, each in node.returns.items():
             total[seat] += reach * each
-    return dict(total)
+    return total
 
 
 def reaches(tree: Tree, policy: Policy) -> dict[Info, float]:
@@ -190,6 +187,11 @@ def averaged(tree: Tree, policies: Sequence[Policy]) -> Policy:
             for said in sums[info]:
                 sums[info][said] += reach * policy[info].get(said, 0.0)
     return {info: _normal(found) or _mean(policies, info) for info, found in sums.items()}
+
+
+def uniform(tree: Tree) -> Policy:
+    """The policy that plays all legal replies alike."""
+    return {info: dict.fromkeys(replies := tree.replies(info), 1 / len(replies)) for info in tree.requests}
 
 
 def _own_reaches(tree: Tree, policy: Policy) -> dict[Info, float]:

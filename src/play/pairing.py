@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeAlias
 
 from ..data.episode import Episode, Turn
 from ..games.base import Game, Scenario, seats, services
 from ..system.seeds import derive
+
+Tables: TypeAlias = Sequence[tuple[str, Mapping[str, str]]]
+"""Tables of a scenario: a role without which there is no such table, or "", and the player of each seat."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,9 @@ def fixed(
     if not {*game.roles} <= players.keys() <= {*game.roles, *services(game)}:
         also = f" and the services {list(services(game))}" if services(game) else ""
         raise ValueError(f"{game.name} has the roles {list(game.roles)}{also}, got players for {list(players)}")
-    return Seatings(partial(_seated, scenarios, lambda each: [seated(game, each, players)], seed, stage, k))
+    return Seatings(
+        partial(_seated, lambda: ((each, [seated(game, each, players)]) for each in scenarios), seed, stage, k)
+    )
 
 
 def self_play(
@@ -109,24 +115,26 @@ def both_seatings(
     return in_turn(game, scenarios, [(role, {**others, role: a}) for role in game.roles], seed, stage, k)
 
 
-def in_turn(
-    game: Game,
-    scenarios: Sequence[Scenario],
-    tables: Sequence[tuple[str, Mapping[str, str]]],
-    seed: int,
-    stage: str,
-    k: int = 1,
-) -> Seatings:
+def in_turn(game: Game, scenarios: Sequence[Scenario], tables: Tables, seed: int, stage: str, k: int = 1) -> Seatings:
     """Every scenario at each of `tables` (a role, and the players), `k` times.
 
     A table is passed over where the scenario does not seat its role (any scenario will do for "").
     """
+    return Seatings(
+        partial(_seated, lambda: ((each, _there(game, each, tables)) for each in scenarios), seed, stage, k)
+    )
 
-    def seating(scenario: Scenario) -> list[dict[str, str]]:
-        there = seats(game, scenario)
-        return [seated(game, scenario, players) for role, players in tables if role in ("", *there)]
 
-    return Seatings(partial(_seated, scenarios, seating, seed, stage, k))
+def at_own(game: Game, plan: Sequence[tuple[Scenario, Tables]], seed: int, stage: str, k: int = 1) -> Seatings:
+    """As `in_turn`, each scenario at tables of its own."""
+    return Seatings(
+        partial(_seated, lambda: ((each, _there(game, each, tables)) for each, tables in plan), seed, stage, k)
+    )
+
+
+def _there(game: Game, scenario: Scenario, tables: Tables) -> list[dict[str, str]]:
+    there = seats(game, scenario)
+    return [seated(game, scenario, players) for role, players in tables if role in ("", *there)]
 
 
 def branches(episode: Episode, turns: int, players: Mapping[str, str], seed: int, stage: str, k: int = 1) -> Seatings:
@@ -149,16 +157,12 @@ def branches(episode: Episode, turns: int, players: Mapping[str, str], seed: int
 
 
 def _seated(
-    scenarios: Sequence[Scenario],
-    tables: Callable[[Scenario], Sequence[Mapping[str, str]]],
-    seed: int,
-    stage: str,
-    k: int,
+    plan: Callable[[], Iterable[tuple[Scenario, Sequence[Mapping[str, str]]]]], seed: int, stage: str, k: int
 ) -> Iterator[Seating]:
-    """Seats every scenario at all its `tables`, `k` times. One that is drawn again goes on with its numbers."""
+    """Seats every scenario at all its tables, `k` times. One that is drawn again goes on with its numbers."""
     played: Counter[str] = Counter()
-    for scenario in scenarios:
-        for players in [*tables(scenario)] * k:
+    for scenario, tables in plan():
+        for players in [*tables] * k:
             match = f"{stage}/{scenario.id}/{played[scenario.id]}"
             played[scenario.id] += 1
             yield Seating(match, scenario, derive(seed, "match", unnumbered(match)), players)

@@ -244,7 +244,7 @@ def _by_round(run: Path) -> str:
     """Curves over rounds of what guards watch, of each policy that played several."""
     parts = []
     for policy, rows in rounds(run).items():
-        shown = {name: {row["round"]: _point(row[name]) for row in rows if name in row} for name in WATCHED}
+        shown = {name: {int(row["round"]): _point(row[name]) for row in rows if name in row} for name in WATCHED}
         drawn = [
             f"<figure><figcaption><b>{name}</b></figcaption>{chart(name, [Curve('sampled', name, points)])}</figure>"
             for name, points in shown.items()

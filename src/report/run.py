@@ -12,7 +12,7 @@ import yaml
 
 from ..data.episode import Episode
 from ..data.store import EpisodeStore
-from ..system.files import REFUSED, InputError, read_json, read_text, reason
+from ..system.files import REFUSED, InputError, read_json, read_jsonl, read_text, reason
 from .rows import Figure, Figures, Summary
 
 ROUNDS = "rounds.jsonl"  # a line for each policy and round of self-play
@@ -37,13 +37,18 @@ def summary(run: Path) -> Summary:
         raise InputError(f"{path} is no summary ({reason(error)}); resume={run} writes it anew") from None
 
 
-def rounds(run: Path) -> dict[str, list[dict[str, Any]]]:
-    """The rows of `rounds.jsonl` by policy; none where the run has no such file."""
-    path, found = run / ROUNDS, dict[str, list[dict[str, Any]]]()
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        row = json.loads(line)
-        found.setdefault(str(row["policy"]), []).append(row)
+def rounds(run: Path) -> dict[str, list[dict[str, float]]]:
+    """The numbers in the rows of `rounds.jsonl` by policy; none where the run has no such file. InputError names a bad
+    line."""
+    path, found = run / ROUNDS, dict[str, list[dict[str, float]]]()
+    for policy, numbers in read_jsonl(path, _numbers) if path.exists() else ():
+        found.setdefault(policy, []).append(numbers)
     return found
+
+
+def _numbers(row: Any) -> tuple[str, dict[str, float]]:
+    finite = {name: value for name, value in row.items() if isinstance(value, (int, float)) and math.isfinite(value)}
+    return str(row["policy"]), {**finite, "round": int(row["round"])}
 
 
 def overrides(run: Path) -> tuple[str, ...]:

@@ -26,6 +26,9 @@ from .directory import SAVED, SPENDING, begun, kept_of, on_disk
 from .parts import PREVIOUS, Parts, Policy, Recipe, plain
 from .run import Run, cast_of
 
+MEASURING = ("exploit", "tournament")
+"""Tasks that make no start: nobody demonstrates."""
+
 
 def build(config: DictConfig, out: Path) -> Parts:
     """The parts of the experiment. Nodes are built here and nowhere else."""
@@ -44,9 +47,11 @@ def build(config: DictConfig, out: Path) -> Parts:
         opponents={str(name): _opponent(str(name), config, out) for name in config.opponents},
         benchmark=instantiate(config.benchmark, _convert_="all") if config.benchmark else None,
         guards=instantiate(config.guards, _convert_="all") if config.guards else None,
+        league=instantiate(config.league, _convert_="all") if config.get("league") else None,
     )
     _check_mixes(parts)
-    if faults := [*_strangers(parts), *_misplaced(parts), *_several(parts), *_off_policy(parts)]:
+    faults = [*_strangers(parts), *_misplaced(parts), *_several(parts), *_league(parts), *_off_policy(parts)]
+    if faults:
         raise ConfigError("\n  - ".join(["the parts do not go together", *faults]))
     return parts
 
@@ -116,7 +121,7 @@ def _strangers(parts: Parts) -> Iterator[str]:
         yield f"metric: nobody meets anybody in {game.name}, a game for one: say metric=sampled.…"
     if task in ("selfplay", "tournament"):
         asked += [("eval.opponents", name, {PREVIOUS, *parts.opponents}) for name in config.eval.opponents]
-    if config.imitate.matches:
+    if config.imitate.matches and task not in MEASURING:
         asked += [("imitate.players", name, set()) for name in config.imitate.players]
     if isinstance(parts.scorer, Judge):
         judges = {*parts.scorer.game([]).scripts(), *parts.opponents}
@@ -214,6 +219,20 @@ def _off_policy(parts: Parts) -> Iterator[str]:
             "objective.credit.zeros: the loss has a penalty (kl_coef or entropy_coef), which replies without an "
             "advantage are needed for; say objective.credit.zeros=true"
         )
+
+
+def _league(parts: Parts) -> Iterator[str]:
+    """What a league does not go together with."""
+    if (league := parts.league) is None:
+        return
+    config, start = parts.config, str(parts.config.eval.start_name)
+    if _task(config) in ("play", "learn"):
+        yield f"league: its rounds follow from the iterations before, so task={_task(config)} has none; say league=none"
+    if config.players:
+        yield f"players: who meets whom is the league's to say; leave out {', '.join(config.players)}"
+    if PREVIOUS in config.eval.opponents:
+        yield "eval.opponents: in a league the members meet, so previous is none of them"
+    yield from league.faults(list(parts.policies), [start, *parts.game.scripts(), *parts.opponents], parts.game)
 
 
 def _task(config: DictConfig) -> str:

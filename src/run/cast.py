@@ -25,6 +25,7 @@ class Cast:
     players: Mapping[str, str]
     policies: tuple[str, ...]
     start: str  # what the start is called
+    league: bool = False  # every policy plays all roles, and whom it meets is the league's to say
 
     @property
     def table(self) -> dict[str, str]:
@@ -35,6 +36,11 @@ class Cast:
             return self.all(first)
         default = self.players.get("default", first)
         return {role: self.players.get(role, default) for role in self.game.roles} | self.serving
+
+    @property
+    def tables(self) -> Tables:
+        """The tables of an evaluation without opponents: the one table, in a league one for each policy by itself."""
+        return [("", self.all(policy)) for policy in self.policies] if self.league else [("", self.table)]
 
     @property
     def serving(self) -> dict[str, str]:
@@ -54,6 +60,8 @@ class Cast:
 
     def roles(self, policy: str) -> tuple[str, ...]:
         """The roles that a policy plays."""
+        if self.league and policy in self.policies:
+            return self.game.roles
         return tuple(role for role in self.game.roles if self.table[role] == policy)
 
     def against(self, policy: str, other: str) -> Tables:
@@ -73,7 +81,7 @@ class Cast:
     def meeting(self, one: str, other: str) -> Tables:
         """The tables of a tournament's pair: `one` in each role that it can play in turn, `other` in all the others;
         none where `other` cannot play them."""
-        able = {name: set(self.roles(name.partition("@")[0]) or self.game.roles) for name in (one, other)}
+        able = {name: set(self.roles(_policy(name)) or self.game.roles) for name in (one, other)}
         first, second = (self._meeting(*pair, able) for pair in ((one, other), (other, one)))
         return first or second
 
@@ -98,6 +106,11 @@ class Cast:
             policy, frozen, number = name.partition("@")
             if frozen and number.isdecimal():
                 yield policy, int(number)
+
+
+def _policy(name: str) -> str:
+    """The policy of a tournament's member: learner of learner@3, and of RUN:learner@3."""
+    return name.rpartition(":")[2].partition("@")[0]
 
 
 def names(tables: Tables) -> list[str]:

@@ -165,6 +165,7 @@ class Config:
     logger: Any = None
     benchmark: Any = None
     guards: Any = None
+    league: Any = None
 
 
 def register() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
-from itertools import combinations, islice, product
+from itertools import combinations, islice
 from typing import Any, TypeAlias
 
 from ..credit.base import logs
@@ -22,6 +22,7 @@ from ..learners.likelihood import logprobs, mean_logprob
 from ..play.pairing import in_turn
 from ..play.player import Sampling
 from ..report.estimates import estimate, language, paired, summarise
+from ..report.ratings import Meeting, meetings
 from ..report.rows import Figures, Measured
 from ..system import ranks
 from .cast import History, Snapshots, Tables, names
@@ -151,23 +152,29 @@ class Evaluation:
             found[name] = {each: paired(before, after, each, [name]).to_json() for each in sorted(both)}
         return found
 
-    def tournament(self, history: Mapping[int, Snapshots]) -> dict[str, dict[str, Any]]:
-        """Every snapshot (policy@iteration, the start's is @0) against every other that can play the other roles, and
-        the game's scripts: [player][opponent] -> figures.
+    def tournament(self, snapshots: Snapshots) -> tuple[dict[str, dict[str, Any]], list[Meeting]]:
+        """Every one of `snapshots` (by name, as policy@iteration), of the opponents and of the game's scripts against
+        every other that can play the other roles: the table [player][opponent] -> figures, and the meetings to rate.
 
         Where a scenario seats one role alone, [player]["alone"] are the figures of each in that role.
         """
-        snapshots = {f"{name}@{at}": each for at, them in history.items() for name, each in them.items()}
-        table: dict[str, dict[str, Any]] = {name: {} for name in (*snapshots, *self._scripts())}
+        members = [*snapshots, *self._scripts()]
+        table: dict[str, dict[str, Any]] = {name: {} for name in members}
         met, single = self._met(self._test), self._single(self._test)
-        for one, other in [*combinations(snapshots, 2), *product(snapshots, self._scripts())] if met else []:
+        found: list[Meeting] = []
+        for one, other in combinations(members, 2) if met else []:
             if tables := self.cast.meeting(one, other):
-                found = self._entered(f"tournament/{one}/{other}", tables, met, snapshots, (one, other))
-                table[one][other], table[other][one] = found[one], found[other]
+                name = f"tournament/{one}/{other}"
+                both = self._entered(name, tables, met, snapshots, (one, other))
+                table[one][other], table[other][one] = both[one], both[other]
+                found += ranks.shared(partial(self._meetings, name, one, other))
         for name in table if single else []:
             tables = [(role, self.cast.all(name)) for role in self.game.roles]
             table[name][ALONE] = self._entered(f"tournament/{name}/{ALONE}", tables, single, snapshots, (name,))[name]
-        return table
+        return table, found
+
+    def _meetings(self, name: str, one: str, other: str) -> list[Meeting]:
+        return meetings(one, other, self.run.episodes(name))
 
     def _entered(
         self,
@@ -224,8 +231,7 @@ class Evaluation:
         self, number: int, what: str, scenarios: Sequence[Scenario], sampling: Sampling, history: History, k: int = 1
     ) -> dict[str, Any]:
         """Everybody as `players` says."""
-        tables = [("", self.cast.table)]
-        return self._played(number, what, tables, scenarios, sampling, history, k)
+        return self._played(number, what, self.cast.tables, scenarios, sampling, history, k)
 
     def _both(self, number: int, other: str, history: History, k: int = 1) -> dict[str, Met]:
         """`other` met on the test split: sampled `k` times, and greedily."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -58,7 +58,7 @@ class Learning:
         begins: Mapping[str, Snapshot],
         recipes: Mapping[str, Recipe],
         references: Mapping[str, Snapshot | None],
-        fresh: bool = False,
+        fresh: Collection[str] = (),
     ) -> None:
         self.references = references
         self.run, self.begins, self.recipes, self.rounds = run, begins, recipes, int(run.config.rounds)
@@ -67,7 +67,11 @@ class Learning:
         self.folder, self.seed = run.out / self.name, derive(run.seed, "learn", self.name)
         before = run.recall(f"iter_{number - 1:03d}/learn") or {}
         self.learned = {policy: Learned(state=before.get(policy, {}).get("state")) for policy in begins}
-        self.number, self.fresh, self.done = number, fresh, 0  # fresh: no optimiser goes on; done: rounds so far
+        self.number, self.fresh, self.done = (
+            number,
+            fresh,
+            0,
+        )  # fresh: policies whose optimiser is new; done: rounds so far
         self.lasting = self.rounds > 1 or any(_carries(each) for each in recipes.values())  # in sessions
         self.sessions: dict[str, Session] = {}
         self._open = ExitStack()
@@ -169,7 +173,7 @@ class Learning:
             return None
         before = self.run.out / f"iter_{self.number - 1:03d}/learn" / policy / CARRIED
         iterations = int(self.run.config.iterations)
-        return Span((self.number - 1) * self.rounds, iterations * self.rounds, None if self.fresh else before)
+        return Span((self.number - 1) * self.rounds, iterations * self.rounds, None if policy in self.fresh else before)
 
     def _note(self) -> None:
         """Says in every checkpoint from now on what was known when the round at hand began."""

@@ -16,7 +16,7 @@ from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from statistics import fmean as mean
 from typing import Any
@@ -26,7 +26,7 @@ from ..data.store import Matches
 from ..games.base import Scenario
 from ..learners.reference import foreign
 from ..models.snapshot import Snapshot
-from ..play.pairing import Seating, Seatings, branches, in_turn
+from ..play.pairing import Seating, Seatings, at_own, branches, in_turn
 from ..play.player import Sampling
 from ..play.seats import Sitting
 from ..report.estimates import Language, Tally, to_json
@@ -40,8 +40,10 @@ from .cast import History, Snapshots, names
 from .config import judge, metric_name
 from .directory import prune, restored
 from .evaluation import Evaluation
+from .league import Standings
 from .learning import Learning, pooled, remove_checkpoints
 from .lessons import Crediting, Given, Round
+from .matchmaking import Plan
 from .parts import Recipe, plain
 from .run import Run
 from .start import Start, magnet
@@ -63,12 +65,17 @@ def iterations(run: Run, logs: Sequence[Tracker]) -> Summary:
         if bench is not None:
             measured = evaluation.benchmark(number, history, measured, bench)
         rows.append(loop.row(number, measured))
+        stay = set(run.cast.frozen())
+        if loop.standings is not None:
+            loop.standings.measure(number, history)
+            stay |= loop.standings.frozen(number)
         best = max(range(len(rows)), key=lambda at: _judged(run, rows[at]))
         rows[-1] = replace(rows[-1], alarms=loop.alarms(rows))
         log(logs, rows[-1])
         if config.keep is not None:
-            stay = {best, magnet(len(rows), config.magnet), *range(len(rows))[-config.keep :]}
-            ranks.shared(partial(prune, run.out, stay, set(run.cast.frozen())))
+            ahead = range(len(rows), config.iterations + 1)  # a resumed run has some of these already
+            kept = {best, magnet(len(rows), config.magnet), *range(len(rows))[-config.keep :], *ahead}
+            ranks.shared(partial(prune, run.out, kept, stay))
         if rows[-1].alarms and number < config.iterations and not loop.acted(number, history, best):
             break
     if best:
@@ -108,21 +115,26 @@ class Loop:
         self.start = Start(run)
         self.crediting = Crediting(run, self.start.demonstrations)
         self.scoring, self.rounds = self.crediting.scoring, int(run.config.rounds)
+        self.standings = Standings(run, self.parts.league) if self.parts.league is not None else None
         self.rolled: list[int] = []  # iterations that begin at an earlier snapshot, each at half the rate before
 
     def iteration(self, number: int, history: History, source: Run | None = None) -> dict[str, Snapshot]:
         """The snapshots after iteration `number`, whose rounds are played here, or were played in the run `source`."""
         slower = 0.5 ** sum(each <= number for each in self.rolled)
         recipes = {name: each.recipe(number).slowed(slower) for name, each in self.parts.policies.items()}
+        history = self._anew(number, history)
         inputs = {
-            "players": self.run.versions(names(self.run.cast.round), self._who(history)),
+            "players": self.run.versions(self._names(number), self._who(number, history)),
+            **self._league(number),
             "seed": self.seed,
             "recipes": {name: each.nodes for name, each in recipes.items()},
             "play": None if source else self._play(),
             **{name: self.config[name] for name in ("start", "replay", "rounds")},
             "scorer": plain(self.config.scorer),
         }
-        references = {name: self.start.reference(name, recipe.learner, history) for name, recipe in recipes.items()}
+        references = {
+            name: self.start.reference(name, recipe.learner, number, history) for name, recipe in recipes.items()
+        }
         others = {"old": foreign(self.config.old), **{f"reference/{name}": each for name, each in references.items()}}
         inputs |= {name: each.version for name, each in others.items() if each is not None}
         work = partial(self._learn, number, history, recipes, references, source or self.run)
@@ -142,9 +154,11 @@ class Loop:
         if any(each.credit.mix != 0 for each in recipes.values()):
             self.start.demonstrations.play("train")
         begins = self._begins(number, history)
-        fresh = number == 1 or number in self.rolled
-        with Learning(self.run, number, begins, recipes, references, fresh) as learning, ExitStack() as seated:
-            sitting = seated.enter_context(self.seated(history))
+        with (
+            Learning(self.run, number, begins, recipes, references, self._fresh(number)) as learning,
+            ExitStack() as seated,
+        ):
+            sitting = seated.enter_context(self.seated(history, number))
             for each in self.of(number)[learning.done :]:
                 if source is self.run:
                     with learning.kept():
@@ -169,18 +183,19 @@ class Loop:
             return [Round(number, stage)]
         return [Round(before + each, f"{stage}/r{each:03d}") for each in range(1, self.rounds + 1)]
 
-    def seated(self, history: History) -> AbstractContextManager[Sitting]:
-        """Those who play the rounds of an iteration, at their newest snapshots."""
-        return self.run.seated(Sampling(**plain(self.config.play.sampling)), self._who(history))
+    def seated(self, history: History, number: int = 1) -> AbstractContextManager[Sitting]:
+        """Those who play the rounds of iteration `number`, policies at their newest snapshots."""
+        return self.run.seated(Sampling(**plain(self.config.play.sampling)), self._who(number, history))
 
     def self_play(
         self, each: Round, history: History, sitting: Sitting, learning: Learning | None = None
     ) -> dict[str, Any]:
         """The matches of a round (rollout batch); returns their figures. What the policies have learned in this
         iteration goes into the backend before."""
-        versions = self.run.versions(names(self.run.cast.round), self._who(history))
+        at = self._iteration(each)
+        versions = self.run.versions(self._names(at), self._who(at, history))
         live = {name: session.version for name, session in learning.moved().items()} if learning is not None else {}
-        inputs = {"players": {**versions, **live, **self.run.served()}, **self._play()}
+        inputs = {"players": {**versions, **live, **self.run.served()}, **self._league(at), **self._play()}
         outputs: dict[str, Any] = self.run.stage(each.stage, inputs, partial(self._played, each, sitting, learning))
         return outputs
 
@@ -198,12 +213,15 @@ class Loop:
         return lambda name, text: self.run.progress.note(f"{stage}: {name}: {text}")
 
     def _seatings(self, each: Round) -> Seatings:
-        """A round's matches: scenarios drawn anew, at the tables of `players`."""
-        play = self.config.play
-        every, drawn = self.run.game.scenarios("train"), rng(self.seed, "scenarios", each.number)
-        count = int(play.scenarios)
-        scenarios: list[Scenario] = drawn.sample(every, count) if count <= len(every) else drawn.choices(every, k=count)
-        return in_turn(self.run.game, scenarios, self.run.cast.round, self.seed, each.stage, play.group)
+        """A round's matches: scenarios drawn anew, at the tables of `players`; in a league those of each policy, at the
+        tables that its shares give."""
+        game, group = self.run.game, self.config.play.group
+        if (plan := self._plan(self._iteration(each))) is None:
+            return in_turn(game, self._drawn(each.number), self.run.cast.round, self.seed, each.stage, group)
+        own = {policy: self._drawn(each.number, policy) for policy in plan.shares}
+        tables = {policy: plan.tables(self.run.cast, policy, len(drawn)) for policy, drawn in own.items()}
+        pairs = [pair for policy in own for pair in zip(own[policy], tables[policy], strict=True)]
+        return at_own(game, pairs, self.seed, each.stage, group)
 
     def _branches(self, each: Round, matches: Matches) -> Seatings:
         """Continuations of the round's matches, each from one turn of a policy, drawn at random: that turn's reply and
@@ -219,8 +237,40 @@ class Loop:
 
         return Seatings(make)
 
-    def _who(self, history: History) -> dict[str, Snapshot]:
-        return self.run.cast.snapshots(names(self.run.cast.round), history)
+    def _drawn(self, *names: int | str) -> list[Scenario]:
+        """Scenarios of a round."""
+        every, drawn = self.run.game.scenarios("train"), rng(self.seed, "scenarios", *names)
+        count = int(self.config.play.scenarios)
+        return drawn.sample(every, count) if count <= len(every) else drawn.choices(every, k=count)
+
+    def _iteration(self, each: Round) -> int:
+        return (each.number - 1) // self.rounds + 1
+
+    def _plan(self, number: int) -> Plan | None:
+        """Whom the policies meet in iteration `number`, where there is a league."""
+        return None if self.standings is None else self.standings.plan(number - 1)
+
+    def _league(self, number: int) -> dict[str, Any]:
+        """That, as an input of stages."""
+        return {} if (plan := self._plan(number)) is None else {"league": asdict(plan)}
+
+    def _anew(self, number: int, history: History) -> History:
+        """The history, with one more entry where exploiters begin iteration `number` anew from their start."""
+        if (plan := self._plan(number)) is None or not plan.anew:
+            return history
+        return [*history, {**history[-1], **{name: history[0][name] for name in plan.anew}}]
+
+    def _fresh(self, number: int) -> set[str]:
+        """The policies that begin iteration `number` elsewhere than at the end of the one before."""
+        plan = self._plan(number)
+        return set(self.parts.policies if number == 1 or number in self.rolled else plan.anew if plan else ())
+
+    def _names(self, number: int) -> list[str]:
+        """Everybody who plays in iteration `number`."""
+        return names(self.run.cast.round) if (plan := self._plan(number)) is None else plan.names
+
+    def _who(self, number: int, history: History) -> dict[str, Snapshot]:
+        return self.run.cast.snapshots(self._names(number), history)
 
     def _play(self) -> dict[str, Any]:
         """What a round of play depends on besides its players."""

@@ -13,6 +13,7 @@ from ..learners.base import Learner
 from ..play.seats import Opponent
 from .guards import Guards
 from .harness import Benchmark
+from .matchmaking import League
 
 PREVIOUS = "previous"  # the opponent that is the snapshot of the iteration before
 
@@ -68,6 +69,7 @@ class Parts:
     opponents: Mapping[str, Opponent] = field(default_factory=dict)  # who else may be seated, by name
     benchmark: Benchmark | None = None
     guards: Guards | None = None
+    league: League | None = None  # whom the policies meet; None: as `players` says
 
 
 def plain(node: Any) -> Any:

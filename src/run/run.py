@@ -169,7 +169,9 @@ _ROUND = re.compile(r"/r\d+")
 def cast_of(parts: Parts) -> Cast:
     """Who sits where, as the config of `parts` says."""
     players = {str(role): str(name) for role, name in plain(parts.config.players).items()}
-    return Cast(parts.game, players, tuple(parts.policies), str(parts.config.eval.start_name))
+    return Cast(
+        parts.game, players, tuple(parts.policies), str(parts.config.eval.start_name), league=parts.league is not None
+    )
 
 
 def figures(episodes: Iterable[Episode], players: Iterable[str] | None = None) -> dict[str, Any]:

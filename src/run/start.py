@@ -55,9 +55,9 @@ class Start:
 
         return restored(self.run.stage(name, inputs, alone=made), self.run.out)
 
-    def reference(self, policy: str, learner: Learner, history: History) -> Snapshot | None:
-        """The fixed model that the loss of `policy` compares with in the iteration after `history`; None where it
-        compares with none."""
+    def reference(self, policy: str, learner: Learner, number: int, history: History) -> Snapshot | None:
+        """The fixed model that the loss of `policy` compares with in iteration `number`, before which `history` was;
+        None where it compares with none."""
         previous = history[-1][policy]
         if "reference" not in learner.loss.columns:
             return None
@@ -67,7 +67,7 @@ class Start:
             case "base":
                 return snapshots.of(previous.base) if previous.base else self._base()
             case "previous":
-                return history[magnet(len(history), self.config.magnet)][policy]
+                return history[min(magnet(number, self.config.magnet), len(history) - 1)][policy]
         return snapshots.of(Path(self.config.reference).expanduser())
 
     def offline(self) -> dict[str, Snapshot]:

@@ -1,4 +1,4 @@
-"""Tasks that measure: tournaments, benchmarks, comparisons of runs."""
+"""Tasks that measure: benchmarks, comparisons of runs."""
 
 from __future__ import annotations
 
@@ -10,36 +10,18 @@ from omegaconf import DictConfig
 
 from ...report import compare as comparison
 from ...report.progress import terminal
-from ...report.table import benchmark_table, tournament_table
+from ...report.table import benchmark_table
 from ...report.trackers import tracking
-from ...run.build import running, trackers
-from ...run.config import ConfigError, metric_name
+from ...run.build import trackers
+from ...run.config import ConfigError
 from ...run.directory import (
-    all_snapshots,
     begun,
     measured,
 )
-from ...run.evaluation import Evaluation
 from ...run.harness import measure
 from ...run.loop import flattened
 from ...system import ranks
 from ...system.files import write_json, write_text
-from ..stored import stored
-
-
-@ranks.collective
-def tournament(config: DictConfig, out: Path, run: str) -> float | None:
-    """A tournament between all snapshots of `run` and the game's scripts, on the test split, in the game, with the
-    policies and with the services of that run. `players` and `opponents` of this config go before the run's."""
-    nodes = stored(Path(run), config, "game", "backend", "model", "policies", "players", "opponents")
-    for node, value in nodes.items():
-        config[node] = {**value, **config[node]} if node in ("players", "opponents") else value
-    config.players.pop("opponent", None)  # here each plays each role in turn anyhow
-    with running(config, out) as at_work:
-        table = Evaluation(at_work).tournament(all_snapshots(Path(run)))
-        ranks.shared(lambda: write_json(out / "tournament.json", table))
-    terminal().print(tournament_table(table, metric_name(config)))
-    return None
 
 
 @ranks.collective

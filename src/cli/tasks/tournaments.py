@@ -1,0 +1,95 @@
+"""The task that lets snapshots, opponents and scripts meet, and rates them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from omegaconf import DictConfig
+
+from ...models.snapshot import Snapshot
+from ...report import standings
+from ...report.progress import terminal
+from ...report.ratings import rate
+from ...report.table import tournament_table
+from ...run.build import running
+from ...run.config import ConfigError, metric_name
+from ...run.directory import all_snapshots, kept
+from ...run.evaluation import Evaluation
+from ...system import ranks
+from ...system.bounds import Positive, Whole
+from ...system.files import write_json
+from ..stored import stored
+
+
+@ranks.collective
+def tournament(
+    config: DictConfig,
+    out: Path,
+    run: str | None,
+    runs: list[str],
+    which: Literal["all", "kept"],
+    anchor: str | None,
+    resamples: Whole,
+    alpha: Positive,
+) -> float | None:
+    """A tournament between the snapshots of `run` (or of several `runs`, all or those that they kept), the opponents
+    and scripts of `eval.opponents`, on the test split, in the game, with the policies and with the services of the
+    first run. `players` and `opponents` of this config go before the run's.
+
+    Writes `tournament.json` (figures), `ratings.json`, `ratings.csv`, `ratings.tex` and a page, `tournament.html`.
+    """
+    sources = _sources(run, runs)
+    _seat(config, sources)
+    with running(config, out) as at_work:
+        table, found = Evaluation(at_work).tournament(_members(sources, which))
+        ranks.shared(lambda: write_json(out / "tournament.json", table))
+        terminal().print(tournament_table(table, metric_name(config)))
+        if not found:
+            return None
+        names = [name for each in found for name in (each.one, each.other)]
+        if anchor is not None and anchor not in names:
+            raise ConfigError(f"task.anchor: {anchor} does not play here, only {', '.join(dict.fromkeys(names))}")
+        rated = rate(found, anchor or names[0], at_work.game.roles, at_work.seed, resamples, alpha)
+        ranks.shared(lambda: standings.write(out, rated))
+    terminal().print(standings.as_table(rated))
+    terminal().print(f"page: {out / 'tournament.html'}", soft_wrap=True)
+    return None
+
+
+def _sources(run: str | None, runs: list[str]) -> dict[str, Path]:
+    """The runs by name: that of the folder, or "" where there is one run."""
+    if run is None and not runs:
+        raise ConfigError("task=tournament needs snapshots: name a run with run=…, or several with runs=[…,…]")
+    if run is not None and runs:
+        raise ConfigError("run and runs: say one of them")
+    if run is not None:
+        return {"": Path(run)}
+    found = {Path(each).resolve().name: Path(each) for each in runs}
+    if len(found) < len(runs):
+        raise ConfigError(f"runs: two folders have the same name, by which members are called: {', '.join(runs)}")
+    return found
+
+
+def _seat(config: DictConfig, sources: Mapping[str, Path]) -> None:
+    """Lays what the first run was begun with over `config`; ConfigError where another run played another game."""
+    first, *others = sources.values()
+    nodes = stored(first, config, "game", "backend", "model", "policies", "players", "opponents")
+    for other in others:
+        if stored(other, config, "game")["game"] != nodes["game"]:
+            raise ConfigError(f"runs: {other} played another game than {first} (see `game` in both config.yaml)")
+    for node, value in nodes.items():
+        config[node] = {**value, **config[node]} if node in ("players", "opponents") else value
+    config.players.pop("opponent", None)  # here each plays each role in turn anyhow
+
+
+def _members(sources: Mapping[str, Path], which: str) -> dict[str, Snapshot]:
+    """The snapshots by name: policy@iteration (the start's is @0), behind RUN: where there are several runs."""
+    found: dict[str, Snapshot] = {}
+    for name, folder in sources.items():
+        chosen = kept(folder)
+        for number, them in all_snapshots(folder).items():
+            if which == "all" or them == chosen:
+                found |= {f"{name}:{policy}@{number}".lstrip(":"): each for policy, each in them.items()}
+    return found
