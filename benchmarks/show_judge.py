@@ -4,9 +4,8 @@
 
 300 scripted matches of Deal are rated by a model behind an OpenAI-style server on loopback, 32 requests in flight. It
 takes 0.2 to 0.6 s, now and then answers 500 or 429, and some of its verdicts cannot be read: at first, or ever. The run
-beside it is left alone. Shown are: the same scores byte for byte; missing ones counted; no request whose reply was
-recorded is ever sent again. What was in flight at a kill is; `paid_twice` counts those of them whose answer the ledger
-had settled in the last moment before. Exits with 1 where one of these fails.
+beside it is left alone. Shown are: the same scores byte for byte; missing ones counted; no request whose answer was
+settled or recorded is ever sent again, only what was in flight at a kill is. Exits with 1 where one of these fails.
 """
 
 from __future__ import annotations
@@ -137,7 +136,7 @@ def main() -> None:
     print(json.dumps(figures, indent=2))
     record("judge", figures)
     fine = figures["same_scores"] and not figures["recorded_and_asked_again"] and not left and codes == (0, 0)
-    bounded = figures["paid_twice"] <= sum(in_flight) and max(in_flight) <= IN_FLIGHT >= calm.most_flying
+    bounded = figures["paid_twice"] == 0 and max(in_flight) <= IN_FLIGHT >= calm.most_flying
     sys.exit(0 if fine and bounded and 0 < figures["missing"] < len(rows) == MATCHES else 1)
 
 

@@ -23,7 +23,10 @@ BOTH = [
     "+players.defender=defender", "adapter=lora", "metric=attacker.versus.imitation.win_rate", "iterations=2",
     "eval.opponents=[]", "eval.final=8", "seed=1", "learner.checkpoint_s=1",
 ]  # fmt: skip
-ONE = ["experiment=deal_tiny", "iterations=1", "imitate.matches=1500", "eval.opponents=[]", "seed=1"]
+ONE = [
+    "experiment=deal_tiny", "iterations=1", "imitate.matches=2400", "imitate.learner.batch_utterances=80",
+    "eval.opponents=[]", "seed=1",
+]  # fmt: skip
 MATCHES = 500  # of each policy against the start, at least
 
 

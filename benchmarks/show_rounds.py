@@ -17,8 +17,9 @@ from show_kill import figures, kill, playing, start
 from show_policies import ran
 
 SMALL = [
-    "experiment=deal_tiny", "play.scenarios=32", "imitate.matches=2000", "eval.opponents=[]", "eval.scenarios=64",
-    "eval.greedy=64", "eval.validation=32", "learner.checkpoint_s=1", "seed=1",
+    "experiment=deal_tiny", "play.scenarios=32", "imitate.matches=2400", "imitate.learner.batch_utterances=80",
+    "eval.opponents=[]", "eval.scenarios=64", "eval.greedy=64", "eval.validation=32", "learner.checkpoint_s=1",
+    "seed=1",
 ]  # fmt: skip
 ROUNDS = [*SMALL, "iterations=2", "rounds=20"]
 CUT = [*SMALL, "eval.scenarios=1", "eval.greedy=1", "eval.validation=1"]

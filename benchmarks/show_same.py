@@ -20,16 +20,21 @@ from typing import Any
 
 from results import record
 
-EVALUATED = ["eval.scenarios=24", "eval.greedy=24", "eval.validation=16", "eval.transcripts=1", "seed=1"]
-DEAL = [*EVALUATED, "iterations=2", "play.scenarios=32", "imitate.matches=1500", "imitate.validation=20"]
+EVALUATED = [
+    "eval.scenarios=16", "eval.greedy=16", "eval.validation=12", "eval.transcripts=1", "seed=1", "iterations=2",
+]  # fmt: skip
+DEAL = [
+    *EVALUATED, "play.scenarios=24", "imitate.matches=800", "imitate.validation=20", "imitate.learner.epochs=1",
+    "objective.credit.keep=all",
+]  # fmt: skip
 RUNS = {
     "deal_tiny": DEAL,
     "deal_tiny_self": DEAL,
     "spag_tiny": [
-        *EVALUATED, "iterations=2", "play.scenarios=40", "play.group=4", "objective.credit.mix=1000", "eval.group=1",
-        "eval.final=2", "eval.validation_group=2", "imitate.matches=1000", "imitate.validation=20",
+        *EVALUATED, "play.scenarios=40", "play.group=4", "objective.credit.mix=400", "eval.group=1", "eval.final=2",
+        "eval.validation_group=2", "imitate.matches=600", "imitate.validation=20",
     ],
-    "spin_tiny": [*EVALUATED, "iterations=2", "play.scenarios=200"],
+    "spin_tiny": [*EVALUATED, "play.scenarios=120"],
 }  # fmt: skip
 TIMES = {"seconds", "cpu_seconds", "tokens_per_second", "reference_seconds"}
 NEW = {"round", "policy", "dead_rounds"}  # what the older layout has not

@@ -6,7 +6,10 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ..data.typed import wrong
 from ..play.player import Completion, Prompt
+from ..system.files import REFUSED, InputError
+from ..system.files import reason as reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
     from ..games.base import Finish
 
 FINISH: Mapping[str, Finish] = {"length": "length", "content_filter": "refusal"}  # every other reason is "stop"
+KEPT = ("text", "finish", "thought", "token_ids", "logprobs", "prompt_ids")
 T = TypeVar("T")
 ABOVE_ZERO = 1e-5  # a log-prob's rounding error
 
@@ -40,6 +44,28 @@ def _thought(message: Any) -> str:
     """What a server says that the model thought, in the field that vLLM and others give it; "" where it says none."""
     told = [getattr(message, name, None) for name in ("reasoning_content", "reasoning")]
     return _plain(next((text for text in told if isinstance(text, str) and text), ""))
+
+
+def keeping(done: Completion, request: str) -> dict[str, Any]:
+    """What a ledger keeps of a completion, as plain JSON; `request` is the digest of what was sent."""
+    fields = {name: getattr(done, name) for name in KEPT}
+    return {"request": request} | {name: value for name, value in fields.items() if value is not None}
+
+
+def kept(found: Any, prompt: Prompt, request: str) -> Completion | None:
+    """The completion of which `keeping` made `found`; None where that is nothing, or answers another request.
+    InputError for anything else."""
+    if found is None or (isinstance(found, dict) and found.get("request") != request):
+        return None
+    try:
+        told = {name: found[name] for name in KEPT if name in found}
+        fields: dict[str, Any] = {name: tuple(each) if isinstance(each, list) else each for name, each in told.items()}
+        done = Completion(prompt.id, policy=prompt.policy, **fields)
+    except REFUSED as error:
+        raise InputError(f"the ledger's answer to {prompt.id} cannot be read: {reason_of(error)}") from error
+    if (what := wrong(done)) is not None:
+        raise InputError(f"the ledger's answer to {prompt.id} cannot be read: {what}")
+    return done
 
 
 def reason(answer: Any) -> str:

@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Any, Literal
 from ..games.base import Finish
 from ..models.snapshot import Snapshot
 from ..play.player import Completion, Prompt
-from ..system.files import InputError
+from ..system.files import InputError, digest
 from ..system.spending import Ledger, Prices, Ticket
-from .answer import Unreadable, completion, model, reason, short, usage
+from .answer import Unreadable, completion, keeping, kept, model, reason, short, usage
 
 if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI, OpenAI
@@ -230,9 +230,12 @@ class OpenAIBackend:
         await self._client.close()
 
     async def _answer(self, prompt: Prompt) -> Completion:
-        """The prompt's completion, after as many attempts as it takes; finish "error" when they are used up."""
+        """The prompt's completion, after as many attempts as it takes; finish "error" when they are used up. What was
+        answered before the run was cut off is not asked again."""
         from openai import APIConnectionError, APIStatusError
 
+        if (before := kept(self.ledger.answer(prompt.id), prompt, digest(self._request(prompt)))) is not None:
+            return before
         for attempt in range(self.retries + 1):
             try:
                 async with self._slots:
@@ -264,13 +267,16 @@ class OpenAIBackend:
         ticket = await self._booked(prompt, request)
         cost = ticket.most
         facts: dict[str, Any] = {}
+        given = None
         try:
             async with asyncio.timeout(self.timeout_s):
                 answer = await self._client.chat.completions.create(**request)
             done = completion(prompt, answer, self.token_ids)
             cost, facts = self._bill(ticket, answer)
             text, thought = map(self.server.without_key, (done.text, done.thought))
-            return replace(done, text=text, thought=thought)
+            done = replace(done, text=text, thought=thought)
+            given = keeping(done, digest(request))
+            return done
         except APIStatusError as error:
             cost, facts = 0.0, {"status": error.status_code}
             raise
@@ -278,7 +284,7 @@ class OpenAIBackend:
             cost = 0.0 if type(error.__cause__).__name__ in UNSENT else cost
             raise
         finally:
-            self.ledger.settle(ticket, cost, facts)
+            self.ledger.settle(ticket, cost, facts, given)
 
     async def _booked(self, prompt: Prompt, request: Mapping[str, Any]) -> Ticket:
         """A ticket, as soon as the server wants requests and the ledger has room."""

@@ -28,6 +28,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 from yaml import YAMLError
 
+from .. import __version__
 from ..report.redact import hidden
 from ..run.config import ConfigError, leaves, use_threads
 from ..run.directory import TOLD
@@ -56,6 +57,9 @@ def run(config: DictConfig) -> float | None:
 
 def main() -> None:
     """The console script `parley`."""
+    if sys.argv[1:] == ["--version"]:
+        print(f"parley {__version__}")
+        return
     try:
         if launch.follows():
             launch.follow()

@@ -86,7 +86,7 @@ class VerdictGame:
     def __init__(self, cases: Sequence[Scenario], rubric: Rubric, retries: int = 1) -> None:
         self.cases, self.rubric, self.retries = cases, rubric, retries
         self.facts = Facts(
-            min_return=0, max_return=0, max_requests=1 + retries, max_retries=retries,
+            min_return=0, max_return=0, max_requests=1 + retries, max_retries=retries, held_out=False,
             metrics={"judged_rate": "1 if the judge gave a verdict", "asked": "how often the judge was asked"},
         )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""Figures of learning: of a round from its optimiser steps, and of a session from its rounds."""
+"""Figures of learning: of a round from its optimiser steps, and of several rounds from each."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from ..batches.packing import MicroBatch
 from ..batches.plan import Plan, efficiency
 
 Rows = Sequence[Mapping[str, float]]
-COUNTS = ("steps", "samples", "utterances", "tokens", "reference_seconds")
+COUNTS = (
+    "matches", "replies", "forks", "logs", "kept", "utterances", "dead_rounds", "steps", "samples", "tokens",
+    "reference_seconds",
+)  # fmt: skip
 OF_A_STEP = ("step", "steps", "lr", "tokens", "tokens_per_second")
 
 
@@ -33,16 +36,26 @@ def of_round(curve: Rows, epochs: int, plan: Plan, seen: Sequence[MicroBatch]) -
 
 
 def of_session(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The figures of all `rounds` together: counts are added, curves joined, everything else is the rounds' mean."""
+    """The figures of all `rounds` together, their curves joined."""
+    curve = [row for each in rounds for row in each["curve"]]
+    numbers = [{name: value for name, value in each.items() if name != "curve"} for each in rounds]
+    return {**pooled(numbers, "steps"), "curve": curve}
+
+
+def pooled(rounds: Sequence[Mapping[str, float]], weight: str) -> dict[str, float]:
+    """The figures of several rounds as one: counts are added, speeds follow from the time that they stand for, and all
+    others are means weighted by the count `weight`. A single round's are as they are."""
     if len(rounds) == 1:
         return dict(rounds[0])
-    counts = {name: sum(each[name] for each in rounds) for name in COUNTS}
-    curve = [row for each in rounds for row in each["curve"]]
-    names = [name for name in (rounds[0] if rounds else {}) if name not in (*COUNTS, "tokens_per_second", "curve")]
-    seconds = sum(row["tokens"] / row["tokens_per_second"] for row in curve)
-    return {
-        **{name: sum(each[name] for each in rounds) / len(rounds) for name in names},
-        **counts,
-        "tokens_per_second": counts["tokens"] / seconds if seconds else 0.0,
-        "curve": curve,
-    }
+    names = dict.fromkeys(name for each in rounds for name in each)
+    return {name: _pooled(name, [each for each in rounds if name in each], weight) for name in names}
+
+
+def _pooled(name: str, rounds: Sequence[Mapping[str, float]], weight: str) -> float:
+    values = [each[name] for each in rounds]
+    if name in COUNTS:
+        return sum(values)
+    if name == "tokens_per_second":
+        return sum(each["tokens"] for each in rounds) / sum(each["tokens"] / each[name] for each in rounds)
+    weights = [each.get(weight, 0.0) for each in rounds]
+    return sum(w * value for w, value in zip(weights, values, strict=True)) / (sum(weights) or 1.0)

@@ -37,7 +37,8 @@ from .device import Hardware, budget
 from .optim import OptimizerConfig
 
 GIB = 2**30
-PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "exchange")
+REHEARSED = ("weights", "gradients", "optimizer", "activations", "logits")
+PARTS = (*REHEARSED, "exchange", "beside")
 CONTEXT_GIB, SLACK = (
     1.0,
     1.05,
@@ -55,6 +56,7 @@ class Memory:
     activations  all that the forward keeps for the backward, and what either needs for a moment
     logits       tensors with the vocabulary as their last dimension
     exchange     what ranks pass to each other: gathered blocks, buckets of gradients
+    beside       what stays there while the policy learns: other policies, fixed models, a backend's own copy
     most_logits  that are alive at any moment of the step, which is often another one
     """
 
@@ -65,6 +67,7 @@ class Memory:
     activations: float
     logits: float
     exchange: float = 0.0
+    beside: float = 0.0
     most_logits: float = 0.0
 
     @property
@@ -109,6 +112,11 @@ class Model:
         """(all, trained) parameters."""
         every = list(self._model(torch.float32).parameters())
         return sum(each.numel() for each in every), sum(each.numel() for each in every if each.requires_grad)
+
+    def stored(self, hardware: Hardware) -> float:
+        """Bytes of its weights, as a rank of the profile holds them."""
+        world = hardware.devices * hardware.nodes
+        return _share(self, hardware, world) * sum(map(stored_bytes, self.policy(hardware).parameters()))
 
     def _model(self, dtype: torch.dtype) -> Any:
         with torch.device("meta"):
@@ -357,7 +365,7 @@ class _Ledger(TorchDispatchMode):
     def peak_since(self) -> dict[str, float]:
         """The parts at the peak since this was last asked."""
         peak, self.peak = self.peak, dict(self.live)
-        return {part: float(peak.get(part, 0.0)) for part in PARTS if part != "exchange"}
+        return {part: float(peak.get(part, 0.0)) for part in REHEARSED}
 
     @contextmanager
     def sharing(self) -> Iterator[None]:

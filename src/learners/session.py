@@ -36,7 +36,7 @@ from .checkpoint import Part, Saving
 from .device import autocast, load, working
 from .optim import factor
 from .reference import RECORDED, Fixed, foreign, forward, given, recorded
-from .training import Settings, Training
+from .training import Settings, Training, share
 
 RECORD, MADE, CARRIED = "learn.json", "snapshot", "carried"  # what `close` leaves in the folder
 
@@ -55,7 +55,8 @@ class Session:
     """Trains the policy of `snapshot` round by round, and writes the next snapshot to `folder` at the end.
 
     The policy is loaded when it is first needed. `saving` holds the checkpoints, which are one for all the sessions
-    that share it; `policy` is this one's name there. Sessions of adapters on one base hold that base once.
+    that share it; `policy` is this one's name there. Sessions of adapters on one base hold that base once, with the
+    references that are adapters on it.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class Session:
         self.learner, self.snapshot, self.folder = learner, snapshot, folder
         self.seed, self.name, self.rounds, self.saving = seed, name, rounds, saving
         self.span, self.carries = span or Span(0, rounds), span is not None
-        self.reference, self._kept = reference, dict[str, Fixed]()
+        self.policy, self.reference, self._kept = policy, reference, dict[str, Fixed]()
         self.past: dict[int, dict[str, Any]] = {}  # figures of the rounds that are done
         self.round, self.curve = 0, list[dict[str, float]]()  # the round at work, and its steps that are done
         self.columns: dict[str, Tensor] = {}  # [M] log-probs that the round's steps are compared with
@@ -148,8 +149,12 @@ class Session:
     @property
     def version(self) -> str:
         """Names the weights as they are between two rounds: the snapshot's version, with +r<round> from the first step
-        on, where round is the next one. Samples that are taken as recorded say it."""
-        return f"{self.snapshot.version}+r{max(self.past) + 1}" if self.past else self.snapshot.version
+        on, where round is the next one; +<policy>.r<round> among several policies, which may begin at one snapshot.
+        Samples that are taken as recorded say it."""
+        if not self.past:
+            return self.snapshot.version
+        who = f"{self.policy}." if len(self.saving.sessions) > 1 else ""
+        return f"{self.snapshot.version}+{who}r{max(self.past) + 1}"
 
     @property
     def done(self) -> int:
@@ -161,22 +166,26 @@ class Session:
         """The policy and its optimisers, as the checkpoint has them where there is one."""
         training = Training(self.learner, load(self.snapshot, self.learner.hardware))
         others = (each for each in self.saving.sessions.values() if isinstance(each, Session))
-        if twin := next(filter(self._same_base, others), None):
-            training.share(twin.training)
+        if twin := next(filter(self._twin, others), None):
+            share(training.policy, twin.training.policy)
         carried = checkpoint.carried(self.span.carried) if self.span.carried else None
         if (begun := self._begun or carried) is not None:
             checkpoint.restore(begun, training.policy, training.optimizers)
         return training
 
-    def _same_base(self, other: Session) -> bool:
-        mine, theirs = self.snapshot, other.snapshot
+    def _twin(self, other: Session) -> bool:
+        """Whether the base of `other` is loaded, and the same."""
+        alike = self.learner.hardware == other.learner.hardware and self._same_base(other.snapshot)
+        return "training" in vars(other) and alike
+
+    def _same_base(self, other: Snapshot) -> bool:
+        """Whether `other` is an adapter, too, on the base of this policy, stored alike. Shards are not shared."""
+        mine = self.snapshot
         return (
-            "training" in vars(other)
-            and mine.base is not None
-            and mine.base == theirs.base
-            and self.learner.hardware == other.learner.hardware
+            mine.base is not None
+            and mine.base == other.base
             and self.learner.hardware.strategy != "fsdp"
-            and FourBit.read(mine.path) == FourBit.read(theirs.path)
+            and FourBit.read(mine.path) == FourBit.read(other.path)
         )
 
     # --- a step ---
@@ -230,12 +239,15 @@ class Session:
             self.seconds += time.perf_counter() - started
 
     def _fixed(self, model: Snapshot) -> Fixed:
-        """A model that does not move, loaded once for all rounds."""
-        if self.rounds == 1:
-            return Fixed(model, self.snapshot, self.learner.hardware)
-        if model.version not in self._kept:
-            self._kept[model.version] = Fixed(model, self.snapshot, self.learner.hardware)
-        return self._kept[model.version]
+        """A model that does not move, loaded once for all rounds; an adapter on the policy's base shares that base."""
+        if model.version in self._kept:
+            return self._kept[model.version]
+        fixed = Fixed(model, self.snapshot, self.learner.hardware)
+        if self.rounds > 1:
+            self._kept[model.version] = fixed
+            if self._same_base(model):
+                share(fixed.policy, self.training.policy)
+        return fixed
 
     @property
     def _own_base(self) -> bool:

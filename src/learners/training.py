@@ -151,13 +151,6 @@ class Training:
             if not each.requires_grad and not isinstance(each, DTensor):
                 yield name.replace(".base_layer.", "."), each.detach()
 
-    def share(self, other: Training) -> None:
-        """Takes the frozen parameters of `other`, which are the same: one base in memory for several adapters."""
-        theirs = dict(other.policy.model.named_parameters())
-        for key, parameter in self.policy.model.named_parameters():
-            if not parameter.requires_grad:
-                parameter.data = theirs[key].data
-
     def _unsynced(self, more: bool) -> AbstractContextManager[Any]:
         """While more micro-batches of this step follow, replicas need not add up their gradients."""
         return self.module.no_sync() if more and isinstance(self.module, DistributedDataParallel) else nullcontext()
@@ -178,6 +171,19 @@ class Training:
         if self.learner.average:
             for optimizer in self.optimizers:
                 yield from optimizer.state.items()
+
+
+def share(policy: Policy, other: Policy) -> None:
+    """Gives `policy` the frozen parameters of `other`, which are the same: one base in memory for several adapters."""
+    theirs = _frozen(other)
+    for name, parameter in _frozen(policy).items():
+        parameter.data = theirs[name].data
+
+
+def _frozen(policy: Policy) -> dict[str, Tensor]:
+    """The parameters that take no gradients, named alike whichever layers are adapted."""
+    named = policy.model.named_parameters()
+    return {name.replace(".base_layer.", "."): each for name, each in named if not each.requires_grad}
 
 
 def _whole(parameter: Tensor) -> Tensor:

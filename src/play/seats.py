@@ -124,7 +124,7 @@ class Sitting:
         backend.update(old.version, version, weights)
         self._models[name] = replace(self._models[name], snapshot=replace(old, version=version))
         for other in self._players.keys() & self._models.keys():
-            if self._models[other].snapshot == old and self._board(other)[0] is backend:
+            if self._models[other].snapshot.version == old.version and self._board(other)[0] is backend:
                 backend.load(old)
         self._players.pop(name).close()
         self._seat([name])

@@ -21,6 +21,7 @@ from .progress import duration
 from .rows import Figure, Figures, Measured, Summary
 from .run import benchmarks, figure, metric_names, number, rounds, summary
 from .transcript import Views, ending, facts, notes, printable, spoken, thoughts
+from .verdict import verdicts
 
 SHOWN = ("sampled", "greedy")
 FIRST_CHARTS = 9
@@ -48,6 +49,7 @@ def write(
     filled = Template(page).substitute(
         title=_text(f"{data.experiment}, seed {data.seed}"),
         subtitle=_subtitle(data),
+        verdict=_verdict(data),
         tiles=_tiles(data),
         legend=_legend(data),
         curves=_each(data, lambda policy: _curves(data, policy, told)),
@@ -86,6 +88,10 @@ def _each(data: Summary, draw: Callable[[str], str]) -> str:
     """What is drawn of each policy, under its name where there are several."""
     heads = {name: f"<h3>{_text(name)}</h3>" if len(data.policies) > 1 else "" for name in data.policies}
     return "".join(head + draw(name) for name, head in heads.items())
+
+
+def _verdict(data: Summary) -> str:
+    return "".join(f'<p class="verdict {each.word}">{_text(each.text)}</p>' for each in verdicts(data))
 
 
 def _subtitle(data: Summary) -> str:

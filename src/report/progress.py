@@ -1,13 +1,17 @@
 """Live progress: bars on a terminal, plain lines at a sane rate elsewhere (a log file, a scheduler's output).
 
-A finished stage leaves one line behind, the same on both. `Progress` is silent on a quiet console, which is what the
-ranks that are not rank 0 are given.
+A finished stage leaves one line behind, the same on both, and in the run's log file with the time of day. `Progress` is
+silent on a quiet console, which is what the ranks that are not rank 0 are given.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from traceback import format_exception
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,6 +20,9 @@ from rich.progress import BarColumn, Task, TaskID, TimeRemainingColumn
 from rich.progress import Progress as Bars
 from rich.progress import ProgressColumn as Column
 from rich.text import Text
+
+from ..system.files import append_lines
+from .redact import masked
 
 Fact = int | float | str
 
@@ -26,10 +33,15 @@ def terminal(**options: Any) -> Console:
 
 
 class Progress:
-    """Shows the running stages. Use it as a context manager; `console` defaults to standard error."""
+    """Shows the running stages. Use it as a context manager; `console` defaults to standard error.
 
-    def __init__(self, console: Console | None = None, clock: Callable[[], float] = time.monotonic) -> None:
-        self.console = console or terminal(stderr=True)
+    Lines that stay are also appended to the file `log`, where one is given; so is how it ended, if that was an error.
+    """
+
+    def __init__(
+        self, console: Console | None = None, clock: Callable[[], float] = time.monotonic, log: Path | None = None
+    ) -> None:
+        self.console, self.log = console or terminal(stderr=True), log
         self._clock = clock
         self._bars = _bars(self.console) if self.console.is_terminal else None
 
@@ -43,14 +55,28 @@ class Progress:
     ) -> None:
         if self._bars is not None:
             self._bars.stop()
+        if kind is not None and self.log is not None:
+            self._append("".join(format_exception(kind, error, trace)))
 
     def stage(self, name: str, total: int | None, unit: str = "steps") -> Stage:
         """A stage of `total` units (None: unknown), to be entered with `with`."""
         return Stage(self, name, total, unit, self._clock, self._bars)
 
     def note(self, text: str) -> None:
-        """A line that stays, above the bars."""
+        """A line that stays, above the bars and in the log."""
+        self.say(text)
+        if self.log is not None:
+            self._append(text)
+
+    def say(self, text: str) -> None:
+        """A line for the terminal alone."""
         self.console.print(Text(text), soft_wrap=True)
+
+    def _append(self, text: str) -> None:
+        assert self.log is not None
+        now = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
+        with suppress(OSError):  # a full disk is told by what must be written
+            append_lines(self.log, [f"{now}  {line}" for line in masked(text).splitlines()])
 
 
 class Stage:
@@ -94,7 +120,7 @@ class Stage:
             self._bars.update(self._task, completed=self.done, total=self.total, facts=self._facts())
         elif self._due():
             self._said, self._tenth = self._clock(), self._tenths()
-            self._progress.note(f"{self.name}: {self._count()} {self.unit}{self._tail(self._facts(), self._left())}")
+            self._progress.say(f"{self.name}: {self._count()} {self.unit}{self._tail(self._facts(), self._left())}")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -43,6 +43,14 @@ def hidden(text: str, source: str) -> str:
     return text
 
 
+def masked(text: str) -> str:
+    """`text` without the values of environment variables whose names say that they are secret, and without logins."""
+    for name, value in os.environ.items():
+        if secret(name) and len(value) >= SHORTEST:
+            text = text.replace(value, f"${name}")
+    return _LOGIN.sub(r"\1", text)
+
+
 def command(words: Sequence[str]) -> list[str]:
     """A command line with the values of secret-looking options replaced by `***`."""
     return [_word(word) for word in words]

@@ -1,4 +1,5 @@
-"""Where a run's metrics go besides its own files: the protocol, `metrics.jsonl`, Weights & Biases."""
+"""Where a run's metrics go besides its own files: the protocol, `metrics.jsonl`, Weights & Biases, and the loggers that
+Lightning has (CSV, TensorBoard)."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from typing import Any, Literal, Protocol
 
 from ..system.files import REFUSED, append_lines, write_text
 from . import redact
+from .rows import ONLY
 
 
 class Tracker(Protocol):
@@ -103,7 +105,12 @@ class Wandb:
     """Weights & Biases. The run's id lies in `wandb_id` of the run directory, so that a resumed run continues it.
 
     `offline` writes into the run directory and needs no account and no network; `wandb sync` sends it later. The key
-    for `online` comes from the environment (WANDB_API_KEY) or `wandb login`, never from the config.
+    for `online` comes from the environment (WANDB_API_KEY) or `wandb login`, never from the config. Figures are named
+    by section, as eval/sampled/joint_score (see `sections`).
+
+    name      of the run, before its id; None: the run directory's
+    group     of runs; None: the sweep to which the run belongs, else its experiment (the folder above it)
+    task      dotted name of the task's function, whose last part is the job type
     """
 
     def __init__(
@@ -113,10 +120,14 @@ class Wandb:
         name: str | None = None,
         tags: Sequence[str] = (),
         entity: str | None = None,
+        group: str | None = None,
+        task: str | None = None,
+        notes: str | None = None,
     ) -> None:
         if mode not in ("online", "offline", "disabled"):
             raise ValueError(f"wandb mode {mode!r}, expected online, offline or disabled")
         self.project, self.mode, self.name, self.tags, self.entity = project, mode, name, tuple(tags), entity
+        self.group, self.task, self.notes = group, task, notes
         self._run: Any = None
 
     def open(self, run: Path, iteration: int = 0) -> None:
@@ -133,9 +144,12 @@ class Wandb:
         settings = wandb.Settings(
             console="off", silent=True, disable_code=True, disable_git=True, x_disable_meta=True, host=""
         )
+        identity = _id(run / "wandb_id")
         self._run = wandb.init(
-            project=self.project, entity=self.entity, name=self.name or run.name, tags=list(self.tags), mode=self.mode,
-            id=_id(run / "wandb_id"), resume="allow", dir=str(run), settings=settings,
+            project=self.project, entity=self.entity, name=f"{self.name}-{identity}" if self.name else run.name,
+            group=self.group or run.absolute().parent.name, job_type=self.task and self.task.rpartition(".")[2],
+            tags=list(self.tags), notes=self.notes, mode=self.mode, id=identity, resume="allow", dir=str(run),
+            settings=settings,
         )  # fmt: skip
         self._run.define_metric("iteration")
         self._run.define_metric("*", step_metric="iteration")
@@ -145,7 +159,7 @@ class Wandb:
         self._live().config.update(redact.public(values), allow_val_change=True)
 
     def log(self, row: Mapping[str, Any], iteration: int) -> None:
-        self._live().log({**row, "iteration": iteration})
+        self._live().log({**sections(row), "iteration": iteration})
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], iteration: int) -> None:
         import wandb
@@ -163,6 +177,101 @@ class Wandb:
         if self._run is None:
             raise RuntimeError("open(run) comes before logging")
         return self._run
+
+
+class Lightning:
+    """A logger of Lightning Fabric: CSVLogger, or TensorBoardLogger (which needs the package tensorboard).
+
+    It writes into `tracker/<kind>` of the run directory. Configs and tables stay in the run's own files.
+    """
+
+    def __init__(self, kind: Literal["csv", "tensorboard"]) -> None:
+        if kind not in ("csv", "tensorboard"):
+            raise ValueError(f"kind {kind!r}, expected csv or tensorboard")
+        self.kind = kind
+        self._logger: Any = None
+
+    def open(self, run: Path, iteration: int = 0) -> None:
+        """Starts a logger. A resumed run goes on in a version of its own beside the earlier one, as these loggers do.
+        ModuleNotFoundError says what to install."""
+        from lightning_fabric import loggers
+
+        made = loggers.CSVLogger if self.kind == "csv" else loggers.TensorBoardLogger
+        try:
+            self._logger = made(root_dir=run, name=f"tracker/{self.kind}")
+        except ModuleNotFoundError as error:
+            needs = "logger=tensorboard needs tensorboard: pip install 'parley-lm[tensorboard]'"
+            raise ModuleNotFoundError(needs, name=error.name) from None
+
+    def config(self, values: Mapping[str, Any]) -> None:
+        """Nothing: `config.yaml` holds it."""
+
+    def log(self, row: Mapping[str, Any], iteration: int) -> None:
+        """One row, at the step `iteration`, named by section."""
+        if self._logger is None:
+            raise RuntimeError("open(run) comes before log")
+        self._logger.log_metrics(sections(row), iteration)
+
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], iteration: int) -> None:
+        """Nothing: the episodes hold it."""
+
+    def finish(self, failed: bool = False) -> None:
+        """Writes what is left."""
+        if self._logger is not None:
+            self._logger.finalize("failed" if failed else "success")
+            self._logger = None
+
+
+class Several:
+    """Several trackers at once, by any names: each gets everything."""
+
+    def __init__(self, trackers: Mapping[str, Tracker]) -> None:
+        self.trackers = tuple(trackers.values())
+
+    def open(self, run: Path, iteration: int = 0) -> None:
+        for each in self.trackers:
+            each.open(run, iteration)
+
+    def config(self, values: Mapping[str, Any]) -> None:
+        for each in self.trackers:
+            each.config(values)
+
+    def log(self, row: Mapping[str, Any], iteration: int) -> None:
+        for each in self.trackers:
+            each.log(row, iteration)
+
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], iteration: int) -> None:
+        for each in self.trackers:
+            each.table(name, columns, rows, iteration)
+
+    def finish(self, failed: bool = False) -> None:
+        for each in self.trackers:
+            each.finish(failed)
+
+
+SECTIONS = {"play": "play", "learn": "train", "scores": "play/scores", "language": "play/language"}
+"""Where the parts of a row go; all others are evaluation."""
+WHOLE = ("seconds", "benchmark")
+"""The parts of a row that belong to no policy."""
+
+
+def sections(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A flat row under the names of a dashboard, which makes a section of what stands before the first slash.
+
+    learner.sampled.score becomes eval/sampled/score, learner.learn.loss train/loss, seconds.play seconds/play. A policy
+    of another name than the default stands after the section: eval/attacker/sampled/score.
+    """
+    return {_section(key): value for key, value in row.items()}
+
+
+def _section(key: str) -> str:
+    first, *rest = key.split(".")
+    if first in WHOLE or not rest:
+        return "/".join([first, *rest])
+    part, *name = rest
+    owner = [] if first == ONLY else [first]
+    section, *below = SECTIONS.get(part, f"eval/{part}").split("/")
+    return "/".join([section, *owner, *below, *name])
 
 
 def _id(path: Path) -> str:

@@ -36,6 +36,7 @@ from .config import ONLY, ConfigError, leaves, policies
 from .stages import StageChanged, finished
 
 SAVED, SUMMARY = "config.yaml", "summary.json"  # what the loop writes first and last
+LOG = "log.txt"  # what the terminal said, stage by stage, and the error that ended it
 SPENDING = "spending"  # folder of the ledgers
 
 
@@ -159,7 +160,8 @@ def begun(config: DictConfig, out: Path) -> Iterator[Progress]:
     try:
         with ExitStack() as held, preempt.listening():
             ranks.shared(lambda: _begin(config, out, held))
-            with Progress(terminal(stderr=True, quiet=ranks.rank() > 0)) as progress:
+            first = ranks.rank() == 0
+            with Progress(terminal(stderr=True, quiet=not first), log=out / LOG if first else None) as progress:
                 yield progress
     except EXPECTED as error:
         raise ConfigError(str(error)) from error

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from ..learners.memory import CONTEXT_GIB, GIB, PARTS, SLACK, Memory, Model, pre
 from ..models.published import SHAPES, shape
 from ..models.snapshot import Snapshot
 from ..system.files import InputError
+from .beside import Held, beside, compared, listed
 from .config import leaves
 
 PACKED = 8  # steps that are packed for a forecast
@@ -42,6 +43,7 @@ class Data:
     utterances: int
     source: str
     first: bool  # these are the first round's, and the later ones can be told from it
+    forks: str = ""  # how many of the replies forked their token stream, where that was measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +64,13 @@ class Forecast:
     supervised: int  # tokens of it
     vocabulary: int
     memory: Memory
+    held: Held  # what stands beside the policy on its device
 
 
-def real(samples: Sequence[Sample], source: str) -> Data:
+def real(samples: Sequence[Sample], source: str, forks: str = "") -> Data:
     """Samples that are there."""
     live = [sample for sample in samples if sample.utterances]
-    return Data(live, len(live), sum(len(sample.utterances) for sample in live), source, first=False)
+    return Data(live, len(live), sum(len(sample.utterances) for sample in live), source, first=False, forks=forks)
 
 
 def stated(node: DictConfig, batch_utterances: int) -> Data:
@@ -106,12 +109,15 @@ def _path(node: DictConfig) -> str | None:
     return None if "path" not in node or OmegaConf.is_missing(node, "path") else str(node.path)
 
 
-def forecast(learner: LightningLearner, adapter: Any, config: Any, source: str, data: Data, seed: int) -> Forecast:
-    """The forecast of a round in which `learner` trains a model of the architecture `config` on `data`."""
+def forecast(
+    learner: LightningLearner, adapter: Any, shaped: Any, source: str, data: Data, config: DictConfig
+) -> Forecast:
+    """The forecast of a round in which `learner` trains a model of the architecture `shaped` on `data`, in a run of
+    `config`."""
     hardware: Any = learner.hardware
-    model, world = Model(config, adapter), hardware.devices * hardware.nodes
+    model, world = Model(shaped, adapter), hardware.devices * hardware.nodes
     budget = model.budget(hardware, learner.dropout)
-    batches = planned(data.part, budget, seed=seed, epochs=1, batch_utterances=learner.batch_utterances)
+    batches = planned(data.part, budget, seed=config.seed, epochs=1, batch_utterances=learner.batch_utterances)
     shown = [batches[at] for at in range(0, len(batches), -(-len(batches) // PACKED))]
     micros = [micro for step in shown for micro in step.micros]
     shares = [step.micro(rank, world) for step in shown for rank in range(world)]
@@ -121,15 +127,18 @@ def forecast(learner: LightningLearner, adapter: Any, config: Any, source: str, 
     largest = max(worst_batches, key=lambda batch: batch.tokens_BT.numel())
     packed = efficiency(micros, data.part)
     whole, trained = model.parameters()
+    memory = predict(
+        model, learner.optimizer, hardware, worst_batches, dropout=learner.dropout, average=learner.average
+    )
+    held = beside(config, learner, model, memory)
     return Forecast(
         data=data, model_source=source, parameters=whole, trained=trained,
         steps=-(-data.utterances // learner.batch_utterances), epochs=learner.epochs,
         packed=packed, scale=data.utterances / packed.utterances,
         micros=(min(map(len, shares)), max(map(len, shares))), world=world, rows=_shape(largest),
         supervised=len(largest.target_N),
-        vocabulary=config.get_text_config().vocab_size,
-        memory=predict(model, learner.optimizer, hardware, worst_batches, dropout=learner.dropout,
-        average=learner.average),
+        vocabulary=shaped.get_text_config().vocab_size,
+        memory=replace(memory, beside=sum(held.values())), held=held,
     )  # fmt: skip
 
 
@@ -147,6 +156,8 @@ def words(it: Forecast, learner: LightningLearner, config: DictConfig) -> Iterat
     hardware: Any = learner.hardware
     yield f"Model: {it.parameters:,} parameters, of which {it.trained:,} are trained ({it.model_source})."
     yield f"Data of a round: {it.data.samples:,} samples with {it.data.utterances:,} utterances ({it.data.source})."
+    if it.data.forks:
+        yield f"Forks: {it.data.forks}. Each begins a sample of its own."
     steps = it.steps * it.epochs
     yield (
         f"Steps: {it.data.utterances:,} utterances in global batches of {learner.batch_utterances} are {it.steps:,} "
@@ -155,7 +166,12 @@ def words(it: Forecast, learner: LightningLearner, config: DictConfig) -> Iterat
     )
     if it.data.first:
         yield _rounds(it, learner.batch_utterances, config.iterations * config.rounds, config.replay)
-    yield _rates(learner, steps)
+    if config.rounds > 1:
+        yield (
+            f"Rounds: an iteration has {config.rounds}; if they are alike, these are {config.rounds * steps:,} steps "
+            "of one optimiser and one schedule."
+        )
+    yield _rates(learner, steps * config.rounds)
     for name, changes in sorted(OmegaConf.to_container(config.schedule, resolve=True).items()):  # type: ignore[union-attr]
         yield f"From {name} on: {', '.join(f'{key}={value}' for key, value in leaves(changes))}."
     one, each, packed, padded = (
@@ -172,6 +188,7 @@ def words(it: Forecast, learner: LightningLearner, config: DictConfig) -> Iterat
         f"packed as trees "
         f"({one / packed:.1f} times fewer than the first), {padded:,} with padding ({it.packed.padding:.1%})."
     )
+    yield from compared(config, learner, padded)
     least, most = it.micros
     count = f"{most}" if least == most else f"{least} to {most}"
     yield (
@@ -266,6 +283,8 @@ def _explained(part: str, it: Forecast, learner: LightningLearner) -> str:
                 f"{most:,} tokens at a time × {it.vocabulary:,}; up to {memory.most_logits / GIB:.3f} GiB when there "
                 f"is less of the rest"
             )
+        case "beside":
+            return listed(it.held) or "nothing: each model is gone before the next is loaded"
     return "blocks put together, gradients on their way" if it.world > 1 else "one rank sends nothing"
 
 
@@ -276,6 +295,7 @@ ADVICE = {
     "activations": "smaller hardware.micro_tokens and row_tokens",
     "logits": "a smaller hardware.head_chunk",
     "exchange": "train an adapter (adapter=lora or qlora)",
+    "beside": "one round in an iteration (rounds=1), or adapters, which share their base (adapter=lora or qlora)",
 }
 
 

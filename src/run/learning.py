@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..credit import NothingKept
+from ..learners.curve import pooled
 from ..models.snapshot import Snapshot
 from ..system import preempt, ranks
 from ..system.files import digest
@@ -32,10 +33,6 @@ if TYPE_CHECKING:
     from ..learners.session import Session, Span
 
 POSITION = "position"
-COUNTS = (
-    "matches", "replies", "forks", "logs", "kept", "utterances", "dead_rounds", "steps", "samples", "tokens",
-    "reference_seconds",
-)  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -216,22 +213,3 @@ def _by_round(learned: Learned) -> list[dict[str, float]]:
 
 def _carries(recipe: Recipe) -> bool:
     return bool(getattr(recipe.learner, "carry", False))
-
-
-def pooled(rounds: Sequence[Mapping[str, float]], weight: str) -> dict[str, float]:
-    """The figures of several rounds as one: counts are added, speeds follow from the time that they stand for, and all
-    others are means weighted by the count `weight`. A single round's are as they are."""
-    if len(rounds) == 1:
-        return dict(rounds[0])
-    names = dict.fromkeys(name for each in rounds for name in each)
-    return {name: _pooled(name, [each for each in rounds if name in each], weight) for name in names}
-
-
-def _pooled(name: str, rounds: Sequence[Mapping[str, float]], weight: str) -> float:
-    values = [each[name] for each in rounds]
-    if name in COUNTS:
-        return sum(values)
-    if name == "tokens_per_second":
-        return sum(each["tokens"] for each in rounds) / sum(each["tokens"] / each[name] for each in rounds)
-    weights = [each.get(weight, 0.0) for each in rounds]
-    return sum(w * value for w, value in zip(weights, values, strict=True)) / (sum(weights) or 1.0)

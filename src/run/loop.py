@@ -24,6 +24,7 @@ from typing import Any
 from ..credit import NothingKept
 from ..data.store import Matches
 from ..games.base import Scenario
+from ..learners.curve import pooled
 from ..learners.reference import foreign
 from ..models.snapshot import Snapshot
 from ..play.pairing import Seating, Seatings, at_own, branches, in_turn
@@ -31,6 +32,7 @@ from ..play.player import Sampling
 from ..play.seats import Sitting
 from ..report.estimates import Language, Tally, to_json
 from ..report.forks import Forks
+from ..report.line import line
 from ..report.rows import Measured, Row, Summary
 from ..report.trackers import Tracker
 from ..system import ranks
@@ -41,7 +43,7 @@ from .config import judge, metric_name
 from .directory import prune, restored
 from .evaluation import Evaluation
 from .league import Standings
-from .learning import Learning, pooled, remove_checkpoints
+from .learning import Learning, remove_checkpoints
 from .lessons import Crediting, Given, Round
 from .matchmaking import Plan
 from .parts import Recipe, plain
@@ -72,6 +74,7 @@ def iterations(run: Run, logs: Sequence[Tracker]) -> Summary:
         best = max(range(len(rows)), key=lambda at: _judged(run, rows[at]))
         rows[-1] = replace(rows[-1], alarms=loop.alarms(rows))
         log(logs, rows[-1])
+        run.progress.note(line(rows, config.iterations, *judge(config), metric_name(config)))
         if config.keep is not None:
             ahead = range(len(rows), config.iterations + 1)  # a resumed run has some of these already
             kept = {best, magnet(len(rows), config.magnet), *range(len(rows))[-config.keep :], *ahead}

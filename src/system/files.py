@@ -180,6 +180,21 @@ def digest(source: Any) -> str:
     return hashed.hexdigest()
 
 
+def held(folder: str | Path) -> bool:
+    """Whether a process holds the lock of `folder`."""
+    try:
+        handle = os.open(Path(folder) / ".lock", os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
 @contextmanager
 def lock(folder: str | Path) -> Iterator[None]:
     """Holds `folder` for this process. `Locked` names the process that has it; a killed process holds nothing."""

@@ -49,7 +49,9 @@ class Ledger:
 
     A request is booked at the most it can cost before it is sent, and settled at what it did cost. What was booked and
     never settled (the process was killed) counts in full, since the server may have done the work. Each line is written
-    at once; a crash of the machine itself may lose the last ones. Without `path` everything is kept in memory alone.
+    at once; a crash of the machine itself may lose the last ones. What a request was answered stands in the line that
+    settles it, so that a run that is killed before it records the answer need not ask again. Without `path` everything
+    is kept in memory alone, and no answers.
     """
 
     def __init__(
@@ -57,7 +59,8 @@ class Ledger:
     ) -> None:
         self.path, self.max_requests, self.max_cost = path, max_requests, max_cost
         self.requests, self.spent = 0, 0.0
-        self._held: dict[str, float] = {}  # ticket -> the most it can cost, while it is not settled
+        self._held: dict[str, tuple[str, float]] = {}  # ticket -> (request, the most it can cost), until it is settled
+        self._answers: dict[str, int] = {}  # request -> where the line with its answer begins
         self._mine: set[str] = set()
         self._name, self._read, self._lines = token_hex(4), 0, 0
         with self._locked():
@@ -66,7 +69,7 @@ class Ledger:
     @property
     def held(self) -> float:
         """What booked requests may still cost."""
-        return sum(self._held.values())
+        return sum(most for _, most in self._held.values())
 
     def book(self, what: str, most: float) -> Ticket | None:
         """A ticket to send the request `what`; None while it does not fit, but may once this process has settled
@@ -86,11 +89,21 @@ class Ledger:
             self._mine.add(ticket.id)
         return ticket
 
-    def settle(self, ticket: Ticket, cost: float, facts: Mapping[str, Any] | None = None) -> None:
-        """Says what a booked request did cost, and what else is known of it (tokens, the model that answered)."""
+    def settle(self, ticket: Ticket, cost: float, facts: Mapping[str, Any] | None = None, answer: Any = None) -> None:
+        """Says what a booked request did cost, what else is known of it (tokens, the model that answered), and keeps
+        its answer (plain JSON, None for none)."""
+        kept = {} if answer is None else {"answer": answer}
         with self._locked() as handle:
             self._mine.discard(ticket.id)
-            self._write(handle, {"settle": ticket.id, "cost": cost, **(facts or {})})
+            self._write(handle, {"settle": ticket.id, "cost": cost, **(facts or {}), **kept})
+
+    def answer(self, what: str) -> Any:
+        """The newest answer that was kept of the request `what`; None where there is none."""
+        if self.path is None or what not in self._answers:
+            return None
+        with open(self.path, "rb") as file:
+            file.seek(self._answers[what])
+            return json.loads(file.readline())["answer"]
 
     def _over(self, most: float) -> str:
         """Why a request of at most that cost does not fit; empty where it does."""
@@ -105,16 +118,19 @@ class Ledger:
         return ""
 
     def _take(self, line: Mapping[str, Any]) -> None:
-        """Counts a line. ValueError for what no ledger holds, as a cost that is not finite."""
+        """Counts the line that begins where the file was read up to. ValueError for what no ledger holds, as a cost
+        that is not finite."""
         ticket, amount = (line["book"], line["most"]) if "book" in line else (line["settle"], line["cost"])
         if not isinstance(ticket, str) or type(amount) not in (int, float) or not 0 <= amount < inf:
             raise ValueError(f"the request {ticket!r} costs {amount!r}, expected a number from 0 on")
         if "book" in line:
             self.requests += 1
-            self._held[ticket] = amount
-        else:
-            self._held.pop(ticket, None)
-            self.spent += amount
+            self._held[ticket] = str(line["for"]), amount
+            return
+        what, _ = self._held.pop(ticket, ("", 0.0))
+        self.spent += amount
+        if "answer" in line:
+            self._answers[what] = self._read
 
     def _write(self, handle: int | None, line: Mapping[str, Any]) -> None:
         """Appends a line, whole or not at all, and counts it. InputError where the disk takes none."""
@@ -130,9 +146,10 @@ class Ledger:
                 raise InputError(
                     f"{self.path}: a request cannot be booked ({error.strerror}): make room, then resume"
                 ) from error
+        self._take(line)
+        if handle is not None:
             self._read += len(text)
             self._lines += 1
-        self._take(line)
 
     @contextmanager
     def _locked(self) -> Iterator[int | None]:
@@ -153,7 +170,7 @@ class Ledger:
             for line in whole.split(b"\n")[:-1]:
                 self._lines += 1
                 parse_line(line, self.path, self._lines, self._take)
-            self._read += len(whole)
+                self._read += len(line) + 1
             yield handle
         finally:
             os.close(handle)

@@ -10,7 +10,9 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -21,7 +23,7 @@ from parley.play.player import Completion, Prompt, Sampling
 from parley.system.files import InputError
 from parley.system.spending import Ledger, SpendingLimit
 
-from openai_server import KEY, REAL, Server, completion, model_name
+from openai_server import KEY, REAL, Server, completion, echo, model_name
 
 pytest.importorskip("openai")
 MODEL = model_name()
@@ -53,7 +55,7 @@ def prompt(number: int = 0, words: str = "hello there", **more: Any) -> Prompt:
     return Prompt(f"m{number}/a.1", f"m{number}/a", (Message("user", words),), number, **settings)
 
 
-def answers(backend: OpenAIBackend, count: int, seconds: float = 60.0) -> list[Completion]:
+def answers(backend: OpenAIBackend, count: int, seconds: float = 900.0) -> list[Completion]:
     found: list[Completion] = []
     until = time.monotonic() + seconds
     while len(found) < count and time.monotonic() < until:
@@ -202,11 +204,23 @@ def test_polling_never_blocks_and_no_more_than_so_many_requests_are_under_way() 
 
 
 def test_what_was_cancelled_is_never_told_and_may_be_asked_again() -> None:
-    with talking(Server(delay_s=0.1)) as (server, backend):
+    gate = Event()
+
+    def talk(body: dict[str, Any]) -> dict[str, Any]:
+        gate.wait(60)
+        return echo(body)
+
+    def until_asked(count: int) -> None:
+        while len(server.asked) < count:
+            time.sleep(0.01)
+
+    with talking(Server(talk)) as (server, backend):
         backend.submit([prompt(1), prompt(2)])
-        time.sleep(0.05)
+        until_asked(2)
         backend.cancel(["m1/a.1", "unknown"])
         backend.submit([prompt(1)])
+        until_asked(3)
+        gate.set()
         assert [each.id for each in answers(backend, 2)] == ["m1/a.1", "m2/a.1"]
         assert backend.poll(0.2) == [] and len(server.asked) == 3
     with talking(Server(faults=["hang 5"])) as (_, backend):
@@ -247,7 +261,7 @@ def test_the_ceiling_on_cost_holds_and_what_was_paid_is_delivered(faults: list[s
     spent = sum(line["cost"] for line in lines(ledger) if "settle" in line)
     assert 600 - most_tokens(prompt(499)) - 8 < spent <= 600 and spent >= 5 * server.answered
     with talking(**settings) as (server, backend):  # a resumed run knows what was spent
-        backend.submit([prompt(number) for number in range(3)])
+        backend.submit([prompt(number) for number in range(500, 503)])
         with pytest.raises(SpendingLimit):
             answers(backend, 1, 5)
         assert server.asked == []
@@ -278,6 +292,27 @@ def test_a_request_that_was_never_settled_counts_in_full_and_processes_share_a_l
     with pytest.raises(SpendingLimit, match="10"):
         resumed.book("d", 0.5)
     assert path.read_bytes().endswith(b"}\n")
+
+
+def test_what_was_answered_before_a_kill_is_given_again_and_only_to_the_same_request(tmp_path: Path) -> None:
+    def ids(body: dict[str, Any]) -> dict[str, Any]:
+        content = [{"token": "a", "logprob": -0.5, "bytes": None, "top_logprobs": []}]
+        more = {"token_ids": [7], "logprobs": {"content": content}, "prompt_token_ids": [1, 2]}
+        return completion(body, "one", "length", **more)
+
+    ledger = tmp_path / "l.jsonl"
+    with talking(Server(ids), ledger=ledger, token_ids=True) as (server, backend):
+        backend.submit([prompt(number) for number in range(3)])
+        first = answers(backend, 3)
+    with talking(Server(ids), ledger=ledger, token_ids=True) as (server, backend):
+        backend.submit([prompt(0), prompt(1), replace(prompt(2), seed=99)])
+        assert answers(backend, 3) == first and first[0].logprobs == (-0.5,) and first[0].finish == "length"
+        assert [body["seed"] for body in server.asked] == [99]
+    ledger.write_text(ledger.read_text().replace('"finish": "length", "thought"', '"finish": "lost", "thought"'))
+    with talking(Server(ids), ledger=ledger, token_ids=True) as (_, backend):
+        backend.submit([prompt(0)])
+        with pytest.raises(InputError, match=r"the ledger's answer to m0/a\.1 cannot be read: finish is 'lost'"):
+            answers(backend, 1)
 
 
 # --- keys, and models that it cannot play ----------------------------------------------------------------------------

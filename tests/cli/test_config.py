@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
+from parley import __version__
 from parley.cli.main import check
 from parley.cli.validation import fits
 from parley.run.config import ConfigError, imitation_learner, overlaid
@@ -30,6 +31,7 @@ LOOKS = {
     "tournament": "run=a",
     "export": "run=a",
     "merge": "run=a",
+    "report": "run=a",
 }
 
 BESIDE = {
@@ -329,6 +331,10 @@ def test_faults_exit_with_2_and_without_a_traceback(tmp_path):
 def test_cfg_shows_the_composed_config_from_any_directory(tmp_path):
     done = parley("--cfg", "job", "experiment=deal_tiny_self", "seed=7", cwd=tmp_path)
     assert done.returncode == 0 and OmegaConf.create(done.stdout) == config("experiment=deal_tiny_self", "seed=7")
+
+
+def test_the_version_is_that_of_parley(tmp_path):
+    assert parley("--version", cwd=tmp_path).stdout == f"parley {__version__}\n"
 
 
 def test_help_lists_groups_options_and_examples_that_work(tmp_path):

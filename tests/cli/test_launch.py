@@ -74,7 +74,7 @@ def config(task: str, **profile: object) -> DictConfig:
     return OmegaConf.create({"seed": 5, "task": {"_target_": f"strange_tasks.{task}"}, "hardware": PROFILE | profile})
 
 
-def until(true: Callable[[], bool], seconds: float = 60) -> None:
+def until(true: Callable[[], bool], seconds: float = 900) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end

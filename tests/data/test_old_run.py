@@ -11,7 +11,7 @@ import pytest
 from hydra import compose, initialize_config_module
 from hydra.utils import instantiate
 from parley.cli.tasks.exporting import export
-from parley.cli.tasks.looking import replay, show
+from parley.cli.tasks.looking import replay, report, runs, show
 from parley.data.episode import SCHEMA, Episode
 from parley.data.store import EpisodeStore, Matches
 
@@ -75,3 +75,13 @@ def test_an_old_run_is_exported_with_all_its_logs(config, tmp_path: Path, capsys
     assert len(logs) == len(played) * len(game.roles)
     said = sorted(turn.text for episode in played for turn in episode.turns)
     assert said == sorted(each["content"] for log in logs for each in log["messages"] if each["role"] == "assistant")
+
+
+def test_an_old_run_is_listed_and_its_report_written_anew(config, tmp_path: Path, capsys) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(OLD, run)
+    report(config, tmp_path, str(run), 2)
+    page = (run / "report" / "index.html").read_text()
+    assert 'class="verdict ' in page
+    runs(config, tmp_path, [str(tmp_path)])
+    assert "finished" in capsys.readouterr().out

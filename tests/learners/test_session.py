@@ -10,7 +10,8 @@ from parley.learners.checkpoint import Saving
 from parley.learners.hosted import HostedLearner
 from parley.learners.lightning import LightningLearner
 from parley.learners.optim import AdamW, factor
-from parley.models.adapter import LoRA
+from parley.learners.session import Session
+from parley.models.adapter import LoRA, QLoRA
 from parley.models.load import load_model, load_policy
 from parley.objectives.filtered_bc import FilteredBC
 from parley.objectives.sft_kl import SFTKL
@@ -127,6 +128,22 @@ def test_adapters_on_one_base_hold_it_once(tmp_path):
         assert shared == {name for name in mine if "lora_" not in name} and len(shared) < len(mine)
 
 
+def test_a_base_is_held_once_whichever_of_its_layers_are_adapted(tmp_path):
+    base = start(tmp_path)
+    snapshots = [
+        LoRA(r=4).create(base, tmp_path / "all", 0),
+        LoRA(r=2, targets=["q_proj"]).create(base, tmp_path / "q", 0),
+    ]
+    with Saving(tmp_path / "checkpoint", "x", 1e9) as saving:
+        one, two = (
+            learner().session(each, tmp_path / each.version, seed=0, name="v", saving=saving, policy=str(at))
+            for at, each in enumerate(snapshots)
+        )
+        mine, theirs = ({key: each.data_ptr() for key, each in session.weights()} for session in (one, two))
+    frozen = [key for key in mine if "lora_" not in key]
+    assert frozen and [mine[key] for key in frozen] == [theirs[key] for key in frozen]
+
+
 def test_a_policy_among_others_is_what_it_is_alone(tmp_path):
     snapshots, made = adapters(tmp_path), learner()
     both = two_policies(tmp_path / "both", snapshots, made)
@@ -211,6 +228,27 @@ def test_an_objective_gets_the_columns_that_it_names(adapted, tmp_path):
     assert abs(curve[1]["away"] - curve[0]["away"]) > 0.1  # while the reference stays
     assert adapted == (not session._kept)  # the base under the adapter needs no second model
     assert curve[0]["entropy"] == pytest.approx(entropy_of(base, samples), rel=1e-4)
+
+
+@pytest.mark.parametrize("kind", [LoRA, QLoRA])
+def test_a_reference_that_is_an_adapter_shares_the_policys_base(kind, tmp_path, monkeypatch):
+    base = start(tmp_path)
+    first, reference = (kind(r=4).create(base, tmp_path / str(seed), seed) for seed in (0, 1))
+    reference, _ = learner().learn(episodes(2), reference, tmp_path / "moved", seed=0, name="reference")
+    made, found = learner(loss=Watching(), batch_utterances=10**6), []
+    for shared in (True, False):
+        if not shared:
+            monkeypatch.setattr(Session, "_same_base", lambda self, other: False)
+        with Saving(tmp_path / f"checkpoint {shared}", "x", 1e9) as saving:
+            session = made.session(
+                first, tmp_path / f"{shared}", seed=0, name="v", rounds=2, saving=saving, reference=reference
+            )
+            found.append([session.step(watched(), number)["curve"][0]["away"] for number in range(2)])
+            (kept,) = session._kept.values()
+            own = {each.data_ptr() for each in session.training.policy.parameters() if not each.requires_grad}
+            others = {each.data_ptr() for each in kept.policy.parameters() if not each.requires_grad}
+            assert (own == others) == shared and len(own) > 5
+    assert found[0] == found[1] and min(found[0]) > 0.1
 
 
 def forward_of(snapshot, samples):

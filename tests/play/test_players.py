@@ -132,7 +132,7 @@ def test_ctrl_c_at_the_persons_turn_loses_the_player(person, ctrl_c):
     player.submit([prompt()])
     threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
     start, done = time.monotonic(), []
-    while not done and time.monotonic() < start + 5:
+    while not done and time.monotonic() < start + 60:
         done = player.poll(5.0)
     assert done == [Completion("m/ann.1", "the person left (Ctrl-C)", "error", policy="human")]
 

@@ -4,9 +4,13 @@ on."""
 from __future__ import annotations
 
 import json
+import os
+import signal
+from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -94,6 +98,56 @@ def test_a_server_that_is_gone_owes_its_matches_and_they_are_played_when_it_is_b
     Seats(game, backend(server), 24).play(tmp_path, seatings, SAMPLING, who, quiet)
     assert len(episodes(tmp_path)) == len(seatings)
     server.close()
+
+
+def dies(folder: Path, url: str, answers: int) -> None:
+    """Plays on until so many answers have come, and is killed when the last of them is paid for and not yet recorded
+    (the others are not recorded either, or just so)."""
+    left = [answers]
+
+    def put(self: OpenAIBackend, *done: Any) -> None:
+        left[0] -= 1
+        if not left[0]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        handed_on(self, *done)
+
+    handed_on, OpenAIBackend._put = OpenAIBackend._put, put  # type: ignore[method-assign]
+    judged(folder, url)
+
+
+def judged(folder: Path, url: str) -> None:
+    """Six matches in which a served model sits, two requests at a time."""
+    settings = {"ledger": folder / "ledger.jsonl", "price_completion": 1.0, "concurrency": 2, "timeout_s": 60.0}
+    os.environ["SERVER_KEY"] = KEY
+    seats = Seats(Bids(), partial(OpenAIBackend, url=url, key_env="SERVER_KEY", **settings), 4)
+    seatings = self_play(Bids(), Bids().scenarios("train")[:6], "learner", 0, "x")
+    seats.play(folder / "play", seatings, SAMPLING, {"learner": MODEL}, quiet)
+
+
+@pytest.mark.skipif(bool(REAL), reason="counts the requests of the fake server")
+def test_an_answer_that_was_paid_for_and_not_recorded_is_not_paid_for_again(tmp_path: Path) -> None:
+    with closing(Server()) as server:
+        for answers in (1, 2, 1):
+            process = get_context("spawn").Process(target=dies, args=(tmp_path, server.url, answers))
+            process.start()
+            process.join()
+            assert process.exitcode == -signal.SIGKILL
+        before = answered(tmp_path / "ledger.jsonl")
+        assert len(before) >= 2
+        asked = len(server.asked)
+        judged(tmp_path, server.url)
+    now = answered(tmp_path / "ledger.jsonl")
+    assert set(now.values()) == {1} and now.keys() > before.keys()
+    assert len(server.asked) - asked == len(now) - len(before)
+    told = {f"{each.id}/{turn.request}": turn.text for each in episodes(tmp_path / "play") for turn in each.turns}
+    assert told.keys() == now.keys()
+
+
+def answered(ledger: Path) -> Counter[str]:
+    """How often each request was answered, as the ledger has it."""
+    lines = list(read_jsonl(ledger))
+    names = {line["book"]: line["for"] for line in lines if "book" in line}
+    return Counter(names[line["settle"]] for line in lines if "answer" in line)
 
 
 def test_a_few_lost_matches_are_played_again(tmp_path: Path) -> None:

@@ -117,3 +117,19 @@ def test_what_an_earlier_process_did_counts_and_says_nothing_of_the_speed():
     lines = out.getvalue().splitlines()
     assert lines[0] == "learn: 81/100 steps, 1 steps/s, 19.0 s left"
     assert lines[-1] == "learn: 90 steps in 10.0 s, 1 steps/s"
+
+
+def test_lines_that_stay_and_the_error_that_ended_it_stand_in_the_log(tmp_path, monkeypatch):
+    monkeypatch.setenv("SOME_API_KEY", "t0p-secret")
+    console, clock = Console(file=io.StringIO(), force_terminal=False, width=40), Clock()
+    with pytest.raises(ValueError, match="no luck"), Progress(console, clock, tmp_path / "log.txt") as progress:
+        with progress.stage("play", 100, "games") as stage:
+            for _ in range(100):
+                clock.now += 1
+                stage.advance()
+        progress.note("iteration 1/2  score [b]3[/b]")
+        raise ValueError("no luck with t0p-secret")
+    lines = [line.partition("  ")[2] for line in (tmp_path / "log.txt").read_text().splitlines()]
+    assert lines[0].startswith("play: 100 games in 1 min 40 s")
+    assert lines[1] == "iteration 1/2  score [b]3[/b]"
+    assert lines[2].startswith("Traceback") and lines[-1] == "ValueError: no luck with $SOME_API_KEY"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import platform
 import struct
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 from parley.report import redact
 from parley.report.manifest import manifest, revision
-from parley.report.trackers import Jsonl, Wandb, tracking
+from parley.report.trackers import Jsonl, Lightning, Several, Wandb, sections, tracking
 
 
 def rows(run: Path) -> list[dict]:
@@ -173,13 +174,16 @@ def test_wandb_offline_for_real(tmp_path, monkeypatch):
     for name, folder in (("WANDB_CACHE_DIR", "cache"), ("WANDB_CONFIG_DIR", "config"), ("WANDB_DATA_DIR", "data")):
         monkeypatch.setenv(name, str(tmp_path / folder))
     run = tmp_path / "run"
+    made = Wandb(
+        "parley-test", "offline", "deal-s3", ["tiny"], task="parley.cli.tasks.training.selfplay", notes="a try"
+    )
     with (
         pytest.raises(OSError, match="boom"),
-        tracking([Wandb("parley-test", "offline", tags=["tiny"])], run) as (tracker,),
+        tracking([made], run) as (tracker,),
     ):
         tracker.config({"seed": 3, "api_key": "t0p-secret", "model": {"hf_token": "t0p-secret", "width": 128}})
-        tracker.log({"sampled.joint": 4.25}, 0)
-        tracker.log({"sampled.joint": 5.5}, 1)
+        tracker.log({"learner.sampled.joint": 4.25}, 0)
+        tracker.log({"learner.sampled.joint": 5.5}, 1)
         tracker.table("transcripts", ["iteration", "text"], [[1, "hello <b>"]], 1)
         raise OSError("boom")
     (path,) = run.glob("wandb/offline-run-*/run-*.wandb")
@@ -189,12 +193,15 @@ def test_wandb_offline_for_real(tmp_path, monkeypatch):
         for record in written
         if record.WhichOneof("record_type") == "history"
     ]
-    joint = [(row["iteration",], row["sampled.joint",]) for row in history if ("sampled.joint",) in row]
+    name = ("eval/sampled/joint",)
+    joint = [(row["iteration",], row[name]) for row in history if name in row]
     assert joint == [(0, 4.25), (1, 5.5)]
     assert [row["transcripts", "nrows"] for row in history if ("transcripts", "_type") in row] == [1]
     identity = (run / "wandb_id").read_text().strip()
     (started,) = [record.run for record in written if record.WhichOneof("record_type") == "run"][:1]
     assert (started.run_id, started.project, list(started.tags)) == (identity, "parley-test", ["tiny"])
+    assert (started.display_name, started.run_group) == (f"deal-s3-{identity}", tmp_path.name)
+    assert (started.job_type, started.notes) == ("selfplay", "a try")
     (ended,) = [record.exit.exit_code for record in written if record.WhichOneof("record_type") == "exit"]
     assert ended == 1
     assert b"t0p-secret" not in path.read_bytes() and b"width" in path.read_bytes()
@@ -206,3 +213,52 @@ def test_wandb_refuses_an_unknown_mode_and_logging_before_open():
         Wandb(mode="on")  # type: ignore[arg-type]
     with pytest.raises(RuntimeError, match="open"):
         Wandb().log({}, 0)
+
+
+@pytest.mark.parametrize(
+    ("flat", "named"),
+    [
+        ("learner.sampled.deal.score", "eval/sampled/deal/score"),
+        ("learner.learn.loss", "train/loss"),
+        ("attacker.play.replies", "play/attacker/replies"),
+        ("attacker.versus.start.win_rate", "eval/attacker/versus/start/win_rate"),
+        ("learner.scores.wit", "play/scores/wit"),
+        ("seconds.eval/sampled", "seconds/eval/sampled"),
+        ("benchmark.task.acc", "benchmark/task/acc"),
+        ("round", "round"),
+    ],
+)
+def test_dashboards_get_names_by_section(flat, named):
+    assert sections({flat: 1.5}) == {named: 1.5}
+
+
+def test_several_trackers_get_everything_and_csv_is_read_back(tmp_path):
+    with tracking([Several({"csv": Lightning("csv"), "jsonl": Jsonl()})], tmp_path) as (tracker,):
+        tracker.config({"seed": 1})
+        tracker.log({"learner.sampled.joint": 4.25}, 0)
+        tracker.log({"learner.sampled.joint": 5.5}, 1)
+        tracker.table("transcripts", ["text"], [["hello"]], 1)
+    (path,) = tmp_path.glob("tracker/csv/version_*/metrics.csv")
+    with path.open(newline="") as file:
+        assert [(row["step"], row["eval/sampled/joint"]) for row in csv.DictReader(file)] == [
+            ("0", "4.25"),
+            ("1", "5.5"),
+        ]
+    assert [row["learner.sampled.joint"] for row in rows(tmp_path)] == [4.25, 5.5]
+
+
+def test_tensorboard_is_read_back(tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    with tracking([Lightning("tensorboard")], tmp_path) as (tracker,):
+        tracker.log({"learner.sampled.joint": 4.25}, 0)
+        tracker.log({"learner.sampled.joint": 5.5}, 1)
+    (path,) = tmp_path.glob("tracker/tensorboard/version_*")
+    found = accumulator.EventAccumulator(str(path)).Reload().Scalars("eval/sampled/joint")
+    assert [(each.step, each.value) for each in found] == [(0, 4.25), (1, 5.5)]
+
+
+def test_a_tracker_of_lightning_says_what_it_takes():
+    with pytest.raises(ValueError, match="csv or tensorboard"):
+        Lightning("xml")  # type: ignore[arg-type]
+    with pytest.raises(RuntimeError, match="open"):
+        Lightning("csv").log({}, 0)

@@ -1,17 +1,22 @@
 """task=plan: what it says of a published recipe, of a run, and of what does not fit."""
 
 import json
+import re
 import shlex
 from functools import cache
 
 import pytest
 from hydra import compose, initialize_config_module
+from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from parley.batches.packing import Budget
 from parley.batches.plan import plan as planned
 from parley.cli.main import check
 from parley.cli.tasks.planning import plan
+from parley.learners.memory import Memory, Model
 from parley.models.published import shape
+from parley.objectives.filtered_bc import FilteredBC
+from parley.run.beside import beside
 from parley.run.config import ConfigError
 from parley.run.forecast import stated
 
@@ -74,6 +79,54 @@ def test_a_folder_with_a_config_is_enough(hardware, folder, capsys, tmp_path):
     said = told(f"model=hf model.path={folder} {SMALL} hardware={hardware}", capsys, tmp_path)
     assert f"config.json of {folder}" in said and f"hardware={hardware}" in said
     assert ("Some ranks have nothing to do" in said) == (hardware == "a100x32_fsdp")
+
+
+def test_rounds_and_passes_are_counted(folder, capsys, tmp_path):
+    model = f"model=hf model.path={folder} {SMALL} learner.batch_utterances=64 learner.epochs=1 iterations=3"
+    said = told(f"{model} rounds=5 learner.warmup=0.1 objective=offline_po", capsys, tmp_path)
+    assert "1,280 utterances in global batches of 64 are 20 optimiser steps an epoch" in said
+    assert "Rounds: an iteration has 5; if they are alike, these are 100 steps of one optimiser" in said
+    assert "all 15 rounds are 300 steps" in said and "over the first 10 steps (10%)" in said
+    packed = re.search(r"([\d,]+) with padding", said)[1]
+    assert f"(old=pass): one forward pass over about {packed} tokens before" in said and "fixed model" not in said
+    said = told(f"{model} old=recorded objective=offline_po", capsys, tmp_path)
+    assert "(old=recorded): as play wrote it down" in said and "Rounds:" not in said
+    assert "nothing: each model is gone before" in said
+
+
+class Anchored(FilteredBC):
+    """A loss that compares with a fixed model."""
+
+    columns = ("reference",)
+
+
+def held(*words):
+    """What stays beside a policy of a small model, and the sizes of that: all weights, an adapter, an optimiser."""
+    with initialize_config_module("parley.conf", version_base="1.3"):
+        config = compose("config", list(words))
+    learner = instantiate(config.learner)(loss=Anchored(), hardware=config.hardware, old=config.old)
+    shaped = shape("llama2_7b")
+    shaped.update({"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4})
+    shaped.update({"num_key_value_heads": 4, "head_dim": 16})
+    model = Model(shaped, instantiate(config.adapter) if config.adapter else None)
+    whole, trained = model.parameters()
+    memory = Memory("step", weights=4 * whole, gradients=0, optimizer=8 * trained, activations=0, logits=0)
+    return list(beside(config, learner, model, memory).values()), whole, trained
+
+
+def test_what_stays_beside_a_policy_is_counted():
+    assert held()[0] == []  # one round: a model at a time
+    found, whole, _ = held("rounds=2")
+    assert found == [4 * whole]  # reference=start
+    found, whole, trained = held("rounds=2", "adapter=lora")
+    assert found == [4 * trained] and trained < whole / 10  # the base is shared
+    assert held("rounds=2", "adapter=lora", "reference=base")[0] == []
+    found, whole, trained = held("rounds=2", "adapter=lora", "reference=base", "+policies={a: {}, b: {}, c: {}}")
+    assert found == [2 * (4 * trained + 8 * trained)]
+    found, whole, _ = held("rounds=2", "hardware=gpu")
+    assert found == [4 * whole, 2 * whole]  # the backend plays in bfloat16
+    found, whole, _ = held("rounds=2", "hardware=a100x8_fsdp")
+    assert found == [pytest.approx(4 * whole / 8), 2 * whole]
 
 
 @cache

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_module
 from parley.cli.tasks import training
+from parley.cli.tasks.planning import plan
+from parley.credit import Credited, FilteredBC
+from parley.data.episode import Episode
 from parley.data.replay import replay
+from parley.data.sample import Sample
 from parley.data.store import Matches
 from parley.run.build import build
 from parley.run.config import ConfigError
@@ -27,6 +32,7 @@ SMALL = [
 TIMES = {"seconds", "cpu_seconds", "tokens_per_second", "reference_seconds"}
 
 
+THREE = ["rounds=3", "objective.credit._target_=test_rounds.Remembering"]
 IMITATED = ["imitate.matches=400", "imitate.validation=0", "imitate.learner.epochs=2"]
 
 
@@ -65,7 +71,7 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def three(start: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     run = tmp_path_factory.mktemp("rounds") / "whole"
-    return run, ran(run, "rounds=3")
+    return run, ran(run, *THREE)
 
 
 def test_each_round_is_played_with_the_weights_of_the_one_before(three: tuple[Path, dict[str, Any]]) -> None:
@@ -93,6 +99,16 @@ def test_the_sampler_and_the_trainer_agree_in_every_round(three: tuple[Path, dic
     assert summary["iterations"][1]["policies"]["learner"]["learn"]["reference_seconds"] >= 0
 
 
+def test_a_plan_counts_the_newest_round(
+    three: tuple[Path, dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, summary = three
+    plan(config(f"run={run}", "rounds=4", "old=recorded", "objective=offline_po"), tmp_path, str(run))
+    said = " ".join(capsys.readouterr().out.split())
+    logs = summary["iterations"][1]["policies"]["learner"]["play"]["logs"] // 3
+    assert f"Data of a round: {logs} samples" in said and "(round 3 of" in said and "an iteration has 4" in said
+
+
 @pytest.mark.parametrize("moment", ["play of round 2", "learning of round 2"])
 def test_killed_inside_an_iteration_it_ends_the_same(
     three: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
@@ -103,10 +119,38 @@ def test_killed_inside_an_iteration_it_ends_the_same(
     with monkeypatch.context() as patch:
         patch.setattr(*killing(moment))
         with pytest.raises(Killed):
-            training.selfplay(config("rounds=3", f"resume={run}"), claimed(run, whole))
+            training.selfplay(config(*THREE, f"resume={run}"), claimed(run, whole))
     assert rounds_of(run) == [f"iter_001/play/r00{number}" for number in ((1,) if "play" in moment else (1, 2))]
-    assert figures(ran(run, "rounds=3", f"resume={run}")) == figures(summary)
+    assert figures(ran(run, *THREE, f"resume={run}")) == figures(summary)
+    for each in (run, whole):
+        assert known(each) == {stage: score(each, stage) for stage in rounds_of(whole)}
     assert all_snapshots(run)[1]["learner"].version == all_snapshots(whole)[1]["learner"].version
+
+
+class Remembering(FilteredBC):
+    """Filtered cloning that remembers the score of every round that it was given."""
+
+    def __call__(
+        self, episodes: Collection[Episode], player: str, demonstrations: Sequence[Sample] = (), state: Any = None
+    ) -> Credited:
+        stage = next(iter(episodes)).id.partition("/deal:")[0]
+        known = state or {}
+        assert stage not in known  # a round that is learned again is given what was known before it
+        given = super().__call__(episodes, player, demonstrations, state)
+        return replace(given, state={**known, stage: total(episodes)})
+
+
+def total(episodes: Iterable[Episode]) -> float:
+    return sum(sum(episode.result.returns.values()) for episode in episodes)
+
+
+def score(run: Path, stage: str) -> float:
+    return total(Matches(run / stage))
+
+
+def known(run: Path) -> Any:
+    """What the credit knew after the iteration."""
+    return json.loads((run / "iter_001/learn/stage.json").read_text())["outputs"]["learner"]["state"]
 
 
 def claimed(run: Path, whole: Path) -> Path:

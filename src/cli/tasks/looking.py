@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from hydra.utils import instantiate
@@ -11,8 +12,9 @@ from ...data.episode import Episode
 from ...data.replay import replay as replayed
 from ...games.base import Game
 from ...models.adapter import merge as merged
-from ...report import transcript
+from ...report import html, listing, transcript
 from ...report.progress import terminal
+from ...run.config import ConfigError
 from ...run.directory import find_match, kept_of
 from ..stored import stored
 
@@ -32,6 +34,28 @@ def replay(config: DictConfig, out: Path, run: str, match: str) -> float | None:
         f"{match}: {len(episode.turns)} turns replayed, the same requests and the same result "
         f"({episode.result.outcome})"
     )
+    return None
+
+
+def runs(config: DictConfig, out: Path, folders: list[str]) -> float | None:
+    """Lists the runs below `folders`."""
+    found = listing.runs(folders)
+    if not found:
+        raise ConfigError(
+            f"there is no run below {', '.join(folders)}: say 'task.folders=[DIR]', or begin one with parley"
+        )
+    terminal().print(listing.runs_table(found, time.time()))
+    return None
+
+
+def report(config: DictConfig, out: Path, run: str, transcripts: int) -> float | None:
+    """Writes the report of `run` anew; its game is built from the stored config."""
+    game: Game = instantiate(stored(Path(run), config, "game")["game"])
+    try:
+        path = html.write(Path(run), game.facts.metrics, lambda episode: replayed(game, episode).views, transcripts)
+    except (FileNotFoundError, ValueError) as error:
+        raise ConfigError(f"run={run}: no report can be written: {error}") from error
+    terminal().print(f"report: {path}", soft_wrap=True)
     return None
 
 

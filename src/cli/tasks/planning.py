@@ -9,17 +9,15 @@ from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from ...learners.lightning import LightningLearner
+from ...models.snapshot import Snapshot
+from ...report.forks import Forks
 from ...report.progress import Progress, terminal
 from ...run.build import build
 from ...run.config import ConfigError
-from ...run.directory import (
-    EXPECTED,
-    history,
-    played_by,
-    saved,
-)
-from ...run.forecast import Forecast, architecture, forecast, real, refusal, stated, words
+from ...run.directory import EXPECTED, played_by, rounds_of, saved
+from ...run.forecast import Data, Forecast, architecture, forecast, real, refusal, stated, words
 from ...run.forecast import table as memory_table
+from ...run.lessons import Round
 from ...run.loop import Loop
 from ...run.run import Run
 from ..stored import stored
@@ -53,22 +51,31 @@ def _forecast(config: DictConfig, run: str | None) -> tuple[LightningLearner, Fo
     learner: Any
     snapshot = None
     if run is not None:
-        taken = ("game", "backend", "model", "data", "imitate")
-        nodes = stored(Path(run), config, *taken)
-        for node in taken:
-            OmegaConf.update(config, node, nodes.get(node), merge=node == "imitate")
-        config.seed = saved(Path(run)).seed
-        number = max(history(Path(run), "play"), default=0)
-        if not number:
-            raise ConfigError(f"{run} has no finished round of self-play to plan with")
-        loop = Loop(Run(build(config, Path(run)), Path(run), Progress(terminal(quiet=True))))
-        policy, recipe = next((name, each.recipe(number)) for name, each in loop.parts.policies.items())
-        snapshot, learner = played_by(Path(run), number)[policy], recipe.learner
-        samples = loop.crediting(loop.window(number), policy, recipe, snapshot, loop.run).lessons
-        data = real(samples, f"round {number} of {run}")  # type: ignore[arg-type]
+        snapshot, learner, data = _newest(config, Path(run))
     else:
         loss = instantiate(config.objective.loss)
         learner = instantiate(config.learner)(loss=loss, hardware=config.hardware, old=config.old)
         data = stated(config.stated, learner.batch_utterances)
     adapter = instantiate(config.adapter, _convert_="all") if config.adapter else None
-    return learner, forecast(learner, adapter, *architecture(config, snapshot), data, config.seed)
+    return learner, forecast(learner, adapter, *architecture(config, snapshot), data, config)
+
+
+def _newest(config: DictConfig, run: Path) -> tuple[Snapshot, Any, Data]:
+    """The newest round of `run`: the snapshot that began its iteration, the learner of `config`, and the samples."""
+    taken = ("game", "backend", "model", "data", "imitate")
+    nodes = stored(run, config, *taken)
+    for node in taken:
+        OmegaConf.update(config, node, nodes.get(node), merge=node == "imitate")
+    config.seed = saved(run).seed
+    if not (stages := rounds_of(run)):
+        raise ConfigError(f"{run} has no finished round of self-play to plan with")
+    number = int(stages[-1].partition("/")[0].removeprefix("iter_"))
+    loop = Loop(Run(build(config, run), run, Progress(terminal(quiet=True))))
+    policy, recipe = next((name, each.recipe(number)) for name, each in loop.parts.policies.items())
+    snapshot = played_by(run, number)[policy]
+    window = [*loop.window(number)[:-1], Round(len(stages), stages[-1])]
+    samples: Any = loop.crediting(window, policy, recipe, snapshot, loop.run).lessons
+    forks = Forks([policy])
+    for episode in loop.run.episodes(stages[-1]):
+        forks.add(episode)
+    return snapshot, recipe.learner, real(samples, f"round {len(stages)} of {run}", forks.text())

@@ -15,9 +15,9 @@ from ...models.snapshot import Snapshot
 from ...report import choice, html, transcript
 from ...report.progress import terminal
 from ...report.rows import Summary
-from ...report.run import figure
 from ...report.table import benchmark_table, figures_table, run_table, yardstick_table
 from ...report.trackers import Tracker, tracking
+from ...report.verdict import verdicts
 from ...run.build import running, trackers
 from ...run.config import ConfigError, judge, metric_name
 from ...run.directory import (
@@ -30,6 +30,8 @@ from ...run.loop import Loop, iterations
 from ...run.run import Run
 from ...system import ranks
 from ...system.files import write_json
+
+VERDICT = {"better": "bold green", "worse": "bold red", "unclear": "bold"}
 
 
 @ranks.collective
@@ -72,13 +74,10 @@ def _closing(out: Path, summary: Summary) -> None:
         rows = {f"iteration {row.iteration}": row.policies[policy].benchmark for row in summary.iterations}
         if any(rows.values()):
             console.print(benchmark_table("benchmark", rows))
-    if summary.best:
-        for policy, gain in summary.improvement_greedy.items():
-            console.print(
-                f"{policy}: greedy {summary.metric}, kept less start, paired over {gain['n']} held-out scenarios: "
-                f"{figure(gain)}"
-            )
+    for verdict in verdicts(summary):
+        console.print(verdict.text, style=VERDICT[verdict.word], highlight=False)
     console.print(f"report: {out / 'report' / 'index.html'}", soft_wrap=True)
+    console.print(f"its matches: parley task=show run={out} match=ID", soft_wrap=True)
 
 
 @ranks.collective

@@ -1,0 +1,88 @@
+"""What a foreign environment may not touch: the random state of others, standard output, time without end.
+
+TextArena's environments draw from the global generators of `random` and NumPy, some print, and some can loop for ever.
+"""
+
+from __future__ import annotations
+
+import io
+import random
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
+from types import FrameType
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class Overrun(BaseException):
+    """A call took more CPU-seconds than it may. No `except Exception` of an environment can swallow it."""
+
+
+class Enclosure:
+    """Runs the calls of one match with a random state of its own, silently, each for at most `cpu_s` CPU-seconds.
+
+    The limit needs the main thread, where alone Python handles signals; elsewhere calls run without one.
+    """
+
+    def __init__(self, seed: int, cpu_s: float) -> None:
+        self.cpu_s = cpu_s
+        self._states = _seeded(seed)
+
+    def reseed(self, seed: int) -> None:
+        """From here on chance comes from `seed`."""
+        self._states = _seeded(seed)
+
+    def run(self, act: Callable[[], T]) -> T:
+        """What `act` gives. Raises what it raises, and Overrun."""
+        outer = _states()
+        _restore(self._states)
+        try:
+            with redirect_stdout(io.StringIO()), _limited(self.cpu_s):
+                return act()
+        finally:
+            self._states = _states()
+            _restore(outer)
+
+
+def _numpy() -> Any:
+    """NumPy where something has imported it: a game imports none."""
+    return sys.modules.get("numpy")
+
+
+def _states() -> tuple[Any, Any]:
+    numpy = _numpy()
+    return random.getstate(), numpy.random.get_state() if numpy else None
+
+
+def _restore(states: tuple[Any, Any]) -> None:
+    random.setstate(states[0])
+    if states[1] is not None:
+        _numpy().random.set_state(states[1])
+
+
+def _seeded(seed: int) -> tuple[Any, Any]:
+    numpy = _numpy()
+    return random.Random(seed).getstate(), numpy.random.RandomState(seed % 2**32).get_state() if numpy else None
+
+
+@contextmanager
+def _limited(cpu_s: float) -> Iterator[None]:
+    """Raises Overrun inside the block once it has used `cpu_s` CPU-seconds, and again until it is left."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGVTALRM, _overrun)
+    signal.setitimer(signal.ITIMER_VIRTUAL, cpu_s, 0.1)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0.0)
+        signal.signal(signal.SIGVTALRM, before)
+
+
+def _overrun(number: int, frame: FrameType | None) -> None:
+    raise Overrun

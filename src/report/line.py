@@ -1,0 +1,33 @@
+"""The line that an iteration leaves on the terminal and in `log.txt`: its figures, the gain, the time that is left."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .progress import duration
+from .rows import Row
+from .run import figure
+from .table import rates
+
+
+def line(rows: Sequence[Row], iterations: int, policy: str, path: str, name: str) -> str:
+    """`iteration 2/5  joint_score 12.25 ±0.45 (+1.60)  agreement 0.97  7 min left` for the last of `rows`.
+
+    `path` is the figure that the run is judged by, as sampled.joint_score, `name` its metric; in brackets stands its
+    mean less that of the start. The time that is left is the mean time of the iterations after the start, times those
+    to come.
+    """
+    row, start = rows[-1], rows[0].policies[policy]
+    measured = row.policies[policy]
+    now = measured.figure(path)
+    gain = f" ({now['mean'] - start.figure(path)['mean']:+.2f})" if row.iteration else ""
+    shown = [
+        f"{each.removesuffix('_rate')} {measured.sampled[each]['mean']:.2f}" for each in rates(measured.sampled, name)
+    ]
+    parts = [f"iteration {row.iteration}/{iterations}", f"{name} {figure(now)}{gain}", *shown]
+    return "  ".join([*parts, *_left(rows, iterations)])
+
+
+def _left(rows: Sequence[Row], iterations: int) -> list[str]:
+    took, ahead = [sum(row.seconds.values()) for row in rows[1:]], iterations - rows[-1].iteration
+    return [f"{duration(sum(took) / len(took) * ahead)} left"] if took and ahead else []

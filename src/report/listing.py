@@ -1,0 +1,96 @@
+"""The runs below some folders, newest first: how far each came, what it gained, what it takes on the disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+from rich.table import Table
+
+from ..system.files import held
+from .rows import Figure
+from .run import figure, summary
+from .table import _row, _table
+from .transcript import printable
+
+SAVED = "config.yaml"
+DEPTHS = tuple(f"{'*/' * depth}{SAVED}" for depth in range(4))  # a run, outputs/NAME/RUN, multirun/NAME/SWEEP/JOB
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One run. `state` is running, finished, stopped, or unreadable where its config or summary is torn.
+
+    started and kept are the figures of the start and of the kept iteration in `metric`; None while it is not finished.
+    """
+
+    path: Path
+    experiment: str
+    seed: str
+    state: str
+    iterations: str
+    metric: str = ""
+    started: Figure | None = None
+    kept: Figure | None = None
+    changed: float = 0.0  # seconds since the epoch
+    size: int = 0  # bytes
+
+    @property
+    def gain(self) -> str:
+        """The kept iteration's mean less that of the start."""
+        return f"{self.kept['mean'] - self.started['mean']:+.2f}" if self.kept and self.started else "–"
+
+
+def runs(folders: Sequence[str | Path]) -> list[Listed]:
+    """Every run below the folders, the one that was written to last first."""
+    found = {path.parent for folder in folders for depth in DEPTHS for path in Path(folder).glob(depth)}
+    return sorted((_listed(run) for run in found), key=lambda run: -run.changed)
+
+
+def runs_table(found: Sequence[Listed], now: float) -> Table:
+    """A row for each run; `now` in seconds since the epoch. It fits 80 columns: the run's path alone is folded."""
+    table = _table("runs", ["run", "seed", "state", "done", "kept", "gain", "age", "MB"])
+    table.box, table.padding = None, (0, 1)
+    for column in table.columns[1:]:
+        column.no_wrap = True
+    for run in found:
+        kept = f"{run.metric}\n{figure(run.kept)}" if run.kept else "–"
+        cells = [str(run.path), run.seed, run.state, run.iterations, kept, run.gain]
+        cells += [_age(now - run.changed), f"{run.size / 1e6:,.1f}"]
+        _row(table, [printable(cell) for cell in cells])
+    return table
+
+
+def _age(seconds: float) -> str:
+    """Seconds in the largest unit: 12 s, 5 min, 3 h, 2 d."""
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds // size:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"
+
+
+def _listed(run: Path) -> Listed:
+    size, changed = _disk(run)
+    try:
+        config = yaml.safe_load((run / SAVED).read_text(encoding="utf-8"))
+        name, seed, total = str(config["name"]), str(config["seed"]), str(config["iterations"])
+        done = f"{sum(1 for _ in run.glob('iter_*/learn/stage.json'))}/{total}"
+        if not (run / "summary.json").exists():
+            return Listed(run, name, seed, "running" if held(run) else "stopped", done, changed=changed, size=size)
+        data = summary(run)
+        first, last = (row.policies[data.policy].sampled.get(data.metric) for row in (data.iterations[0], data.kept))
+    except (ValueError, KeyError, TypeError, OSError, yaml.YAMLError):
+        return Listed(run, "?", "?", "unreadable", "?", changed=changed, size=size)
+    return Listed(run, name, seed, "finished", done, data.metric, first, last, changed, size)
+
+
+def _disk(run: Path) -> tuple[int, float]:
+    """Bytes of a run's files, and when the newest of them was written."""
+    found = [path.stat() for path in _files(run)]
+    return sum(each.st_size for each in found), max(each.st_mtime for each in found)
+
+
+def _files(run: Path) -> Iterator[Path]:
+    return (path for path in run.rglob("*") if path.is_file() and not path.is_symlink())

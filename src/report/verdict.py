@@ -1,0 +1,58 @@
+"""The verdict of a run in one sentence: what the kept snapshot gained over the start, and whether that can be told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from .rows import Figure, Summary
+from .run import figure
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """`word` is better, worse or unclear; `text` the sentence."""
+
+    word: Literal["better", "worse", "unclear"]
+    text: str
+
+
+def verdicts(data: Summary) -> Iterator[Verdict]:
+    """The verdict on each policy, in the run's metric, at 95 % confidence.
+
+    A run that is judged against its start is told by that paired gain, any other by the paired gain in greedy
+    self-play. Where the start itself is kept, its sampled figure is compared with that of the last iteration.
+    """
+    for policy in data.policies:
+        verdict = _start_kept(data, policy) if data.best == data.iterations[0].iteration else _gained(data, policy)
+        yield Verdict(verdict.word, f"{policy}: {verdict.text}" if len(data.policies) > 1 else verdict.text)
+
+
+def _gained(data: Summary, policy: str) -> Verdict:
+    gain, how = data.gains.get(policy, {}).get(data.metric), f"against the {data.start}"
+    if gain is None:
+        gain, how = data.improvement_greedy.get(policy), "in greedy self-play"
+    if not gain or gain["low"] is None or gain["high"] is None:
+        return Verdict("unclear", f"Iteration {data.best} is kept; its gain in {data.metric} cannot be told.")
+    told = f"{data.metric} {how}, iteration {data.best} less the start, over {gain['n']} held-out scenarios"
+    if gain["low"] > 0:
+        return Verdict("better", f"It learned: {_signed(gain)} in {told}.")
+    if gain["high"] < 0:
+        return Verdict("worse", f"It got worse: {_signed(gain)} in {told}.")
+    return Verdict("unclear", f"No gain can be told from chance: {_signed(gain)} in {told}.")
+
+
+def _start_kept(data: Summary, policy: str) -> Verdict:
+    first, last = (row.policies[policy].sampled.get(data.metric) for row in (data.iterations[0], data.iterations[-1]))
+    if len(data.iterations) == 1 or not first or not last:
+        return Verdict("unclear", "Nothing was learned in this run: there is the start alone.")
+    told = f"{data.metric} sampled, {figure(first)} at the start and {figure(last)} at the end; the start is kept"
+    apart = last["high"] is not None and first["low"] is not None and last["high"] < first["low"]
+    if apart:
+        return Verdict("worse", f"It got worse: {told}.")
+    return Verdict("unclear", f"No iteration was better: {told}.")
+
+
+def _signed(gain: Figure) -> str:
+    return ("+" if gain["mean"] > 0 else "") + figure(gain)

@@ -1,0 +1,92 @@
+"""The verdict on a run, the line of an iteration, and the list of runs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from parley.report.line import line
+from parley.report.listing import runs, runs_table
+from parley.report.rows import Measured, Row, Summary
+from parley.report.verdict import verdicts
+from parley.system.files import lock, write_json
+from rich.console import Console
+
+
+def figure(mean: float, half: float = 0.5, n: int = 40) -> dict[str, float]:
+    return {"mean": mean, "low": mean - half, "high": mean + half, "n": n}
+
+
+def summary(means: list[float], best: int, gain: dict | None = None, against: dict | None = None) -> Summary:
+    rows = tuple(
+        Row(
+            at,
+            at,
+            {"learner": Measured("v", sampled={"score": figure(mean), "deal_rate": figure(0.5)})},
+            {"play": 60.0},
+        )
+        for at, mean in enumerate(means)
+    )
+    return Summary(
+        "deal", 3, 100.0, 90.0, best, "learner", "score", "start", {}, {"learner": gain} if gain else {},
+        {"learner": {"score": against}} if against else {}, rows,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("data", "word", "says"),
+    [
+        (summary([1, 5], 1, figure(4)), "better", "It learned: +4.00 ±0.50 in score in greedy self-play, iteration 1"),
+        (summary([1, 5], 1, figure(0.2)), "unclear", "No gain can be told from chance: +0.200 ±0.500"),
+        (summary([1, 5], 1, figure(-4)), "worse", "It got worse: -4.00 ±0.50"),
+        (summary([1, 5], 1, figure(4), figure(-0.1)), "unclear", "-0.100 ±0.500 in score against the start"),
+        (summary([1, 5], 1), "unclear", "cannot be told"),
+        (summary([5, 1], 0), "worse", "5.00 ±0.50 at the start and 1.000 ±0.500 at the end; the start is kept"),
+        (summary([5, 5.1], 0), "unclear", "No iteration was better"),
+        (summary([5], 0), "unclear", "Nothing was learned"),
+    ],
+)
+def test_the_verdict_says_whether_it_learned_got_worse_or_cannot_be_told(data, word, says):
+    (verdict,) = verdicts(data)
+    assert verdict.word == word and says in verdict.text
+
+
+def test_the_line_of_an_iteration_has_the_figure_its_gain_and_the_time_that_is_left():
+    rows = summary([10.65, 12.25, 12.25], 1).iterations
+    told = [line(rows[: at + 1], 5, "learner", "sampled.score", "score") for at in range(3)]
+    assert told == [
+        "iteration 0/5  score 10.65 ±0.50  deal 0.50",
+        "iteration 1/5  score 12.25 ±0.50 (+1.60)  deal 0.50  4 min 00 s left",
+        "iteration 2/5  score 12.25 ±0.50 (+1.60)  deal 0.50  3 min 00 s left",
+    ]
+
+
+def begun(folder: Path, iterations: int = 2) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(f"name: deal\nseed: 3\niterations: {iterations}\n")
+    return folder
+
+
+def test_runs_are_listed_with_their_state_the_newest_first(tmp_path):
+    finished = begun(tmp_path / "outputs/deal/a")
+    write_json(finished / "summary.json", summary([1, 5], 1).to_json())
+    (finished / "iter_001/learn").mkdir(parents=True)
+    (finished / "iter_001/learn/stage.json").write_text("{}")
+    stopped, job = begun(tmp_path / "outputs/deal/b"), begun(tmp_path / "outputs/deal/sweep/0")
+    torn = begun(tmp_path / "outputs/deal/torn")
+    (torn / "config.yaml").write_text("name: [")
+    for at, run in enumerate((torn, job, stopped, finished)):
+        for path in run.rglob("*"):
+            os.utime(path, (1e9 + at, 1e9 + at))
+    with lock(job):
+        os.utime(job / ".lock", (1e9, 1e9))
+        found = runs([tmp_path / "outputs"])
+    assert [(each.path, each.state) for each in found] == [
+        (finished, "finished"), (stopped, "stopped"), (job, "running"), (torn, "unreadable"),
+    ]  # fmt: skip
+    assert (found[0].iterations, found[0].gain, found[1].iterations) == ("1/2", "+4.00", "0/2")
+    with (console := Console(width=80)).capture() as shown:
+        console.print(runs_table(found, 1e9 + 63))
+    for words in ("1 min", "finished", "unreadable", "5.00 ±0.50", "score"):
+        assert words in shown.get()
