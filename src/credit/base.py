@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeAlias
 
 from ..data.episode import Episode, Stream, Turn, streams
 from ..data.sample import Sample, Utterance
-from ..data.scorer import Scored, ScoredMatches, Scores
+from ..data.scorer import Scores, scored
 from ..data.store import Matches
 from .verdicts import Verdict, Verdicts
 
@@ -184,8 +184,7 @@ class Logs:
     player: str | None
 
     def __iter__(self) -> Iterator[Log]:
-        plain = (Scored(episode, {}) for episode in self.episodes)
-        for each in self.episodes.scored() if isinstance(self.episodes, ScoredMatches) else plain:
+        for each in scored(self.episodes):
             for seat, version in sorted(each.episode.policies.items()):
                 played = seat in each.episode.result.returns  # a service has no payoff, and no log
                 if played and version and self.player in (None, each.episode.players[seat]):

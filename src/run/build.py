@@ -126,7 +126,7 @@ def _strangers(parts: Parts) -> Iterator[str]:
     if isinstance(parts.scorer, Judge):
         judges = {*parts.scorer.game([]).scripts(), *parts.opponents}
         if (name := parts.scorer.player) not in judges:
-            yield f"scorer.player: there is no judge {name}{nearest(name, judges)}"
+            yield f"scorer.player: there is no judge {name} (opponents.{name}.model=…){nearest(name, judges)}"
     for key, name, others in asked:
         if name not in (named := {*game.scripts(), *others}):
             yield f"{key}: there is no player {name}{nearest(name, named)}"
