@@ -77,7 +77,12 @@ class LightningLearner:
                 "learner.average moves by less than bfloat16 can tell: use hardware.precision=bf16-mixed, or set it "
                 "to 0"
             )
-        if self.dropout and {"old", "reference"} & set(self.loss.columns):
+        if "kl" in self.loss.columns and self.hardware.strategy == "fsdp":
+            raise InputError(
+                "loss.kl=full needs whole weights in every process, and this profile shards them: say kl=k2, or choose "
+                "hardware with strategy single or ddp"
+            )
+        if self.dropout and {"old", "reference", "sampler", "kl"} & set(self.loss.columns):
             raise InputError(
                 f"learner.dropout is {self.dropout}, and {type(self.loss).__name__} compares with a reference, which "
                 f"dropout would make "
@@ -136,7 +141,7 @@ class LightningLearner:
     def _others(self, reference: Snapshot | None) -> list[str]:
         """Versions of the other models that a call depends on."""
         other = foreign(self.old) if "old" in self.loss.columns else None
-        fixed = reference if "reference" in self.loss.columns else None
+        fixed = reference if {"reference", "kl"} & set(self.loss.columns) else None
         return [each.version for each in (other, fixed) if each]
 
     def _recipe(self) -> tuple[Any, ...]:

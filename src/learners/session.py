@@ -26,6 +26,7 @@ from ..models import snapshot as snapshots
 from ..models.adapter import writable
 from ..models.fourbit import FourBit
 from ..models.load import load_tokenizer
+from ..models.policy import Beneath, Beside
 from ..models.snapshot import Snapshot
 from ..system import preempt, ranks
 from ..system.files import write_json
@@ -194,7 +195,7 @@ class Session:
         """One optimiser step, and what ranks agree on after it; returns its micro-batches."""
         started, training, learner = time.perf_counter(), self.training, self.learner
         step = steps[number]
-        sums = training.gradients(steps, step, number, self.columns | self._given, self.seed)
+        sums = training.gradients(steps, step, number, self.columns | self._given, self.seed, self._beside())
         at, of = self.round * len(steps) + number, self.rounds * len(steps)
         before, every = self.span.first * len(steps), self.span.rounds * len(steps)
         scale = factor(learner.schedule, learner.warmup, before + at, every, learner.floor)
@@ -243,11 +244,19 @@ class Session:
         if model.version in self._kept:
             return self._kept[model.version]
         fixed = Fixed(model, self.snapshot, self.learner.hardware)
-        if self.rounds > 1:
+        if self.rounds > 1 or "kl" in self.learner.loss.columns:
             self._kept[model.version] = fixed
             if self._same_base(model):
                 share(fixed.policy, self.training.policy)
         return fixed
+
+    def _beside(self) -> Beside | None:
+        """The model to whose distributions the loss compares the policy's, at every step."""
+        if "kl" not in self.learner.loss.columns:
+            return None
+        if self.reference is None:
+            raise ValueError(f"{type(self.learner.loss).__name__} needs a fixed reference, and none was given")
+        return Beneath(self.training.policy) if self._own_base else self._fixed(self.reference).policy
 
     @property
     def _own_base(self) -> bool:

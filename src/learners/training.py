@@ -17,7 +17,7 @@ from ..batches.packing import collate, supervised
 from ..batches.plan import Plan, Step, dealt, plan
 from ..data.sample import Sample, Utterance
 from ..models.dropout import Dropout
-from ..models.policy import Policy
+from ..models.policy import Beside, Policy
 from ..models.sharding import gathered_state
 from ..objectives.base import Columns, Objective
 from ..system import ranks
@@ -82,18 +82,18 @@ class Training:
         return plan(samples, space, seed=seed, epochs=learner.epochs, batch_utterances=learner.batch_utterances)
 
     def gradients(
-        self, steps: Plan, step: Step, number: int, held: Mapping[str, Tensor], seed: int
+        self, steps: Plan, step: Step, number: int, held: Mapping[str, Tensor], seed: int, fixed: Beside | None = None
     ) -> dict[str, Tensor]:
         """Adds the gradients of `step`, which is the `number`th of `steps`; returns this rank's loss and metrics.
 
-        `held` are columns of all supervised tokens, by name: [M], on the CPU.
+        `held` are columns of all supervised tokens, by name: [M], on the CPU. `fixed` is the model of the column kl.
         """
         loss, world, device = self.learner.loss, ranks.world(), self.fabric.device
         before = supervised(steps.samples)
         totals = loss.totals(step.utterances)
         micros = dealt(step.micros, ranks.rank(), world, equal=self.learner.hardware.strategy == "fsdp")
         sums: dict[str, Tensor] = {}
-        entropy = "entropy" in loss.columns
+        live = [name for name in ("entropy", "kl") if name in loss.columns]
         for at, (micro, counts) in enumerate(micros):
             batch = collate(steps.samples, micro, before, steps.budget.multiple)
             tokens = {name: column_M[batch.token_N].to(device) for name, column_M in held.items()}
@@ -102,9 +102,10 @@ class Training:
                 self.dropout.key = derive(seed, "step", number, at * world + ranks.rank())
             with self._unsynced(at + 1 < len(micros)):
                 with autocast(self.learner.hardware):
-                    logprob_N = self.module(batch, entropy) if entropy else self.module(batch)
-                    if entropy:
-                        logprob_N, tokens["entropy"] = logprob_N
+                    logprob_N = self.module(batch, "entropy" in live, fixed) if live else self.module(batch)
+                    if live:
+                        logprob_N, *others = logprob_N
+                        tokens |= zip(live, others, strict=True)
                     given = columns(batch.utterances, batch.utterance_N, tokens, loss.columns, batch.streams)
                     value, metrics = loss(logprob_N, given, totals)
                 self.fabric.backward(value * (world * counts))  # ranks' gradients are averaged; the loss is a sum
@@ -191,7 +192,7 @@ def _whole(parameter: Tensor) -> Tensor:
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
-OF_TOKENS = ("sampler", "old", "reference", "entropy")
+OF_TOKENS = ("sampler", "old", "reference", "entropy", "kl")
 
 
 def columns(

@@ -38,7 +38,9 @@ class PolicyGradient:
     cap      the policy term is weighted with min(exp(o - b), cap), b the sampler's log-prob (against=old)
     reject   [lowest, highest] exp(mean of o - b) of a reply; outside, the reply's policy term is 0 (against=old)
     kl_coef  weight of the KL `towards` the fixed model `reference`, or old (what `against` names)
-    kl       k1 = l - f, k2 = (l - f)^2 / 2, k3 = exp(f - l) - 1 - (l to f) of the sampled token
+    kl       k1 = l - f, k2 = (l - f)^2 / 2, k3 = exp(f - l) - 1 - (f - l), of the sampled token; full: the KL itself,
+             over the whole vocabulary at each token, which has no sampling noise and reaches tokens that are no longer
+             sampled
     kl_in    loss: added to the token's term. reward: taken off A, without gradient (k1)
     entropy_coef   of the mean entropy over the vocabulary, taken off the loss
     per      what is averaged over the global batch: token; utterance (the mean of each first); length (sums over a
@@ -67,7 +69,7 @@ class PolicyGradient:
     cap: Amount | None = None
     reject: Sequence[float] | None = None
     kl_coef: Amount = 0.0
-    kl: Literal["k1", "k2", "k3"] = "k2"
+    kl: Literal["k1", "k2", "k3", "full"] = "k2"
     kl_in: Literal["loss", "reward"] = "loss"
     towards: Literal["reference", "old"] = "reference"
     entropy_coef: Amount = 0.0
@@ -85,8 +87,10 @@ class PolicyGradient:
         if (self.kl == "k1") != (self.kl_in == "reward") and self.kl_coef:
             raise ValueError(
                 f"kl={self.kl} with kl_in={self.kl_in}: k1 has no gradient of its own on average, so it belongs in the "
-                f"reward, and k2 and k3 in the loss"
+                f"reward, and the others in the loss"
             )
+        if self.kl == "full" and self.towards == "old":
+            raise ValueError("kl=full is taken to a model that is at hand: say towards=reference")
         if self.dual is not None and self.dual <= 1:
             raise ValueError(f"dual is {self.dual}, expected more than 1, such as 3")
         if (self.per == "length") != (self.length is not None):
@@ -103,7 +107,8 @@ class PolicyGradient:
     def columns(self) -> tuple[str, ...]:
         wanted = {
             "old": self.against == "old",
-            "reference": self.kl_coef and self.towards == "reference",
+            "reference": self.kl_coef and self.towards == "reference" and self.kl != "full",
+            "kl": self.kl_coef and self.kl == "full",
             "entropy": self.entropy_coef,
         }
         return ("sampler", *(name for name, is_wanted in wanted.items() if is_wanted))
@@ -211,6 +216,9 @@ class PolicyGradient:
         """(the advantage of each token, the KL's estimate at it or None)."""
         if not self.kl_coef:
             return each.advantage_N, None
+        if self.kl == "full":
+            assert columns.kl_N is not None
+            return each.advantage_N, columns.kl_N
         fixed_N = old_N if self.towards == "old" else given(columns.reference_N, "reference", "PolicyGradient")
         apart_N = each.live_N - fixed_N
         if self.kl_in == "reward":

@@ -59,7 +59,7 @@ class Start:
         """The fixed model that the loss of `policy` compares with in iteration `number`, before which `history` was;
         None where it compares with none."""
         previous = history[-1][policy]
-        if "reference" not in learner.loss.columns:
+        if {"reference", "kl"}.isdisjoint(learner.loss.columns):
             return None
         match self.config.reference:
             case "start":

@@ -60,6 +60,7 @@ def tensors(rows: Sequence[Said]) -> tuple[torch.Tensor, torch.Tensor, Columns]:
         sft_U=torch.tensor([row.kind == "sft" for row in rows]), pair_U=zeros_U.long() - 1, side_U=zeros_U,
         stream_U=torch.tensor([streams[row.stream] for row in rows]),
         sampler_N=column("sampler"), old_N=column("old"), reference_N=column("fixed"), entropy_N=entropy_N,
+        kl_N=entropy_N,
     )  # fmt: skip
 
 
@@ -159,7 +160,8 @@ def slow(loss: PolicyGradient, rows: Sequence[Said], now: Sequence[Any], frozen:
                 term = 0.0
             if loss.kl_coef and loss.kl_in == "loss":
                 d = now[at][t] - fixed
-                term += loss.kl_coef * (d * d / 2 if loss.kl == "k2" else math.exp(-d) - 1 + d)
+                estimates = {"k2": d * d / 2, "k3": math.exp(-d) - 1 + d, "full": entropy[at][t]}
+                term += loss.kl_coef * estimates[loss.kl]
             term -= loss.entropy_coef * entropy[at][t]
             total += row.weight * term / (n if loss.per == "utterance" else 1)
     below = {"token": tokens, "utterance": len(live), "length": len(live) * (loss.length or 1)}[loss.per]
@@ -184,6 +186,7 @@ LOSSES = [
     PolicyGradient(ratio="stream", low=0.05, high=0.08),
     PolicyGradient(kind="mask", low=0.1, high=0.05, kl_coef=0.002, towards="old"),
     PolicyGradient(low=None, high=None),
+    PolicyGradient(kl_coef=0.3, kl="full", per="utterance"),
 ]
 
 
