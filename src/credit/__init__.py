@@ -3,6 +3,7 @@
 from ..data.sample import decayed
 from .advantage import Advantage
 from .base import Credit, Credited, Log, NothingKept, logs
+from .contrast import Contrast
 from .demonstrated import Demonstrated
 from .filtered_bc import FilteredBC
 from .spag import SpagCredit
@@ -10,7 +11,6 @@ from .spin import SpinPairs
 from .verdicts import Verdict, Verdicts
 
 __all__ = [
-    "Advantage", "Credit", "Credited", "Demonstrated", "FilteredBC", "Log", "NothingKept", "SpagCredit", "SpinPairs",
-    "Verdict", "Verdicts", "decayed",
-    "logs",
+    "Advantage", "Contrast", "Credit", "Credited", "Demonstrated", "FilteredBC", "Log", "NothingKept", "SpagCredit",
+    "SpinPairs", "Verdict", "Verdicts", "decayed", "logs",
 ]  # fmt: skip
