@@ -16,10 +16,10 @@ from results import record
 from show_kill import figures, kill, playing, start
 from show_policies import begin, ran
 
-START = ["experiment=deal_tiny", "imitate.matches=1500", "imitate.validation=20", "seed=1"]
+START = ["experiment=deal_tiny", "imitate.matches=800", "imitate.validation=20", "seed=1"]
 SMALL = [
-    "play.scenarios=8", "objective.credit.keep=all", "eval.opponents=[]", "eval.scenarios=32", "eval.greedy=32",
-    "eval.validation=16", "learner.checkpoint_s=1",
+    "play.scenarios=4", "objective.credit.keep=all", "eval.opponents=[]", "eval.scenarios=16", "eval.greedy=16",
+    "eval.validation=8", "learner.checkpoint_s=1",
 ]  # fmt: skip
 ROUNDS = [*SMALL, "iterations=2", "rounds=20"]
 CUT = [*SMALL, "eval.scenarios=1", "eval.greedy=1", "eval.validation=1"]
