@@ -19,7 +19,7 @@ ROOMS = (
 FLOOR = {room: number for number, room in enumerate(ROOMS)}
 NARROWER = {  # all that a room may import of the others
     "system": (),
-    "games": ("system.seeds", "system.files", "system.naming"),
+    "games": ("system.seeds", "system.files", "system.bounds", "system.naming"),
     "data": ("games", "system"),
     "credit": ("data", "games", "system"),
     "batches": ("data", "system"),

@@ -26,6 +26,7 @@ from ..models.renderer import Renderer, common
 from ..models.snapshot import Snapshot
 from ..play.player import Completion, Prompt, Sampling
 from ..system.bounds import Count
+from .guide import Guide, Guides, banned
 from .reply import check_update, completed, limit, stopped
 from .sampling import Draw, choose
 from .slots import Slots, Stash, check_decodable
@@ -36,6 +37,9 @@ STATE = ("length", "token", "count", "limit", "seed", "top_k", "temperature", "t
 class HFBackend:
     """Answers prompts with `token_ids` from any number of loaded snapshots, each with a pool of its own; adapters of
     one base share its weights.
+
+    A reply under a JSON schema is held to it where llguidance can (see `guide`), and has no log-probs then: the choice
+    is not the policy's own, and nobody is trained on it.
 
     max_batch  rows that decode together, per policy
     keep_gib   memory, per policy, for the keys and values of streams that are between two turns; what it has no room
@@ -121,7 +125,8 @@ class HFBackend:
             self._bases.unload(version)
 
     def submit(self, prompts: Sequence[Prompt]) -> None:
-        """ValueError for a prompt that is not rendered, asks for a schema, or names a policy that is not loaded."""
+        """ValueError for a prompt that is not rendered or names a policy that is not loaded, and for a schema that
+        cannot be compiled."""
         for prompt in prompts:
             self._pool(prompt).submit(prompt)
 
@@ -162,13 +167,14 @@ class HFBackend:
 @dataclass(slots=True)
 class Row:
     """One reply in the making. `ids` is its prompt, of which the stream's `stash` holds the first `held` already;
-    `born` is the pool's clock when its first token was sampled."""
+    `born` is the pool's clock when its first token was sampled; `guide` holds it to a schema."""
 
     prompt: Prompt
     ids: tuple[int, ...]
     stash: Stash | None = None
     held: int = 0
     born: int = 0
+    guide: Guide | None = None
 
 
 class Pool:
@@ -201,6 +207,7 @@ class Pool:
         self._stop_V[[id for id in renderer.stop_ids if id < vocab]] = True
         never = getattr(model.generation_config, "suppress_tokens", None) or []
         self._never_V = torch.zeros_like(self._stop_V).index_fill(0, self._long(never), True) if never else None
+        self._guides = Guides(renderer, vocab)
         self._probe(vocab)
 
     @property
@@ -210,16 +217,13 @@ class Pool:
     def submit(self, prompt: Prompt) -> None:
         if not prompt.token_ids:
             raise ValueError(f"prompt {prompt.id} has no token_ids: a language-model player must render it first")
-        if prompt.options.schema is not None:
-            raise ValueError(
-                f"prompt {prompt.id} asks for a JSON schema, which this backend cannot enforce: use backend=vllm"
-            )
         if max(prompt.token_ids) >= len(self._stop_V):
             raise ValueError(
                 f"prompt {prompt.id} has the token id {max(prompt.token_ids)}, and {self.version} embeds "
                 f"{len(self._stop_V)} ids: its tokenizer is that of another model"
             )
-        self.waiting.append(Row(prompt, prompt.token_ids))
+        schema = prompt.options.schema
+        self.waiting.append(Row(prompt, prompt.token_ids, guide=None if schema is None else self._guides.guide(schema)))
 
     @torch.inference_mode()
     def cancel(self, ids: frozenset[str]) -> None:
@@ -350,11 +354,18 @@ class Pool:
     def _choose(self, start: int, end: int, logits_BV: Tensor) -> None:
         state = {name: value[start:end] for name, value in self._state.items()}
         draw = Draw(state["temperature"], state["top_k"], state["top_p"], state["seed"], state["count"])
-        token_B, close_B = choose(logits_BV, draw, self._kinds, self._never_V, self.settle)
+        guides = [row.guide for row in self.rows[start:end]]
+        never = banned(guides, self._never_V, logits_BV)
+        token_B, close_B = choose(logits_BV, draw, self._kinds, never, self.settle)
         if self.settle:
             for i in close_B.nonzero()[:, 0].tolist():
-                token_B[i] = self._settle(start + i, draw.at(i))
+                token_B[i] = self._settle(
+                    start + i, draw.at(i), never if never is None or never.dim() == 1 else never[i]
+                )
                 self.settled += 1
+        for guide, token in zip(guides, token_B.tolist(), strict=True):
+            if guide is not None:
+                guide.take(token)
         logprob_B = logits_BV.gather(1, token_B[:, None])[:, 0] - logits_BV.logsumexp(dim=1)
         at_B1 = state["count"][:, None]
         self._ids[start:end].scatter_(1, at_B1, token_B[:, None])
@@ -363,12 +374,12 @@ class Pool:
         state["count"] += 1
         self.sampled += end - start
 
-    def _settle(self, i: int, draw: Draw) -> Tensor:
+    def _settle(self, i: int, draw: Draw, never_V: Tensor | None) -> Tensor:
         """The choice from one forward of the row's stream alone, without any cache: the same whatever the batch."""
         done = self._ids[i : i + 1, : int(draw.position)]
         ids = torch.cat([self._long([self.rows[i].ids]), done], dim=1)
         logits_BV = self.model(input_ids=ids, use_cache=False, logits_to_keep=1).logits[:, -1].float()
-        return choose(logits_BV, draw, self._kinds, self._never_V, 0.0)[0][0]
+        return choose(logits_BV, draw, self._kinds, never_V, 0.0)[0][0]
 
     # --- coming and going ---
 
@@ -413,8 +424,9 @@ class Pool:
         return replies
 
     def _completion(self, i: int) -> Completion:
-        ids = self._sampled(i)
-        return completed(self.rows[i].prompt, self.renderer, ids, self._logprobs[i, : len(ids)].tolist(), self.version)
+        ids, row = self._sampled(i), self.rows[i]
+        logprobs = self._logprobs[i, : len(ids)].tolist() if row.guide is None else None
+        return completed(row.prompt, self.renderer, ids, logprobs, self.version)
 
     def _leave(self, gone: list[int]) -> None:
         """Takes rows out: their streams are kept for the next turn, and the last rows move into the gaps."""

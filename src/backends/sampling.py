@@ -38,8 +38,8 @@ def choose(
     """(token [B], close [B]): argmax of logits / temperature + Gumbel noise among the tokens that truncation leaves.
 
     `close` marks rows whose two best scores, or a truncation's edge, lie within `settle` of each other, which is more
-    than the logits of two batches can differ. `never_V` are ids that are never chosen. `kinds` holds every setting that
-    occurs among the rows (others too, if need be): what none of them asks for is not computed.
+    than the logits of two batches can differ. `never_V` ([V], or [B, V]) are ids that are never chosen. `kinds` holds
+    every setting that occurs among the rows (others too, if need be): what none of them asks for is not computed.
     """
     greedy = any(kind.temperature == 0 for kind in kinds)
     score_BV = logits_BV.to(torch.float64)

@@ -1,6 +1,6 @@
-"""What every credit is given and gives back, and the log: how one seat of one match becomes samples.
+"""The interface of credit (advantage estimation), and `Log`: one seat of one match, and how it becomes samples.
 
-Only what the policy under training sampled itself is ever supervised.
+Only tokens that the policy under training sampled itself are supervised.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeAlias
 
 from ..data.episode import Episode, Stream, Turn, streams
 from ..data.sample import Sample, Utterance
-from ..data.scorer import Scored, ScoredMatches, Scores
+from ..data.scorer import Scores, scored
 from ..data.store import Matches
 from .verdicts import Verdict, Verdicts
 
@@ -178,14 +178,13 @@ def _recorded(stream: Stream, spans: Mapping[str, tuple[int, int]]) -> tuple[flo
 
 @dataclass(frozen=True, slots=True)
 class Logs:
-    """Logs, read anew from the matches each time that they are gone through."""
+    """An iterable of logs, read from the stored matches on each pass."""
 
     episodes: Collection[Episode]  # sorted by match id
     player: str | None
 
     def __iter__(self) -> Iterator[Log]:
-        plain = (Scored(episode, {}) for episode in self.episodes)
-        for each in self.episodes.scored() if isinstance(self.episodes, ScoredMatches) else plain:
+        for each in scored(self.episodes):
             for seat, version in sorted(each.episode.policies.items()):
                 played = seat in each.episode.result.returns  # a service has no payoff, and no log
                 if played and version and self.player in (None, each.episode.players[seat]):
@@ -198,7 +197,10 @@ def logs(episodes: Collection[Episode], player: str | None = None) -> Logs:
 
 
 def credited(samples: list[Sample], table: Iterable[Verdict], mixed: Sequence[Sample] = ()) -> Credited:
-    """The hand-over, `mixed` demonstrations as kind "sft"; NothingKept, with the table, when no log is kept."""
+    """Builds the result of a credit, with the `mixed` demonstrations as kind "sft".
+
+    NothingKept, with the table of scores, when no log is kept.
+    """
     table = table if isinstance(table, Verdicts) else Verdicts(table)
     result = Credited([*samples, *map(_as_sft, mixed)], table)
     if not any(verdict.kept for verdict in table):

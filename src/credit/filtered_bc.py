@@ -6,26 +6,37 @@ from array import array
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
-from math import isnan
+from math import inf, isnan
 from statistics import mean  # exact, so that equal scores have exactly their mean
 from typing import Any, Literal, TypeAlias
 
 from ..data.episode import Episode
 from ..data.sample import Sample, decayed
+from ..system.bounds import Share
 from ..system.files import InputError
 from .base import Credited, Log, Logs, Numbers, credited, logs
+from .ranking import Ranked, balanced, best, top
 from .verdicts import Verdicts
 
-Keep: TypeAlias = Literal["above_avg", "nonzero", "all", "above_group"]
+Keep: TypeAlias = Literal["above_avg", "nonzero", "all", "above_group", "best", "at_least", "top"]
+
+
+CHOSEN = ("best", "top")  # how a log compares with others decides, not a bar
 
 
 @dataclass(frozen=True, slots=True)
 class FilteredBC:
-    """Filtered behaviour cloning: keep the logs whose score is strictly above a bar (lm-selfplay, arXiv:2406.18872).
+    """Filtered behaviour cloning: keep the logs whose score is strictly above a bar (lm-selfplay, arXiv:2406.18872),
+    or the best of them (Sotopia-π, arXiv:2403.08715).
 
     keep          above_avg: the mean over all logs of the round, zeros included; nonzero: 0; all: no bar;
-                  above_group: the mean over the matches of one scenario, per seat (`play.group` matches each; a group
-                  of equal scores keeps nothing)
+                  above_group: the mean over the matches of one group, per seat (`play.group` matches each; a group of
+                  equal scores keeps nothing); best: the one best log of each group and seat, ties broken by `then`,
+                  then by match id; at_least: a score of `least` or more; top: the best share `share` of all logs
+    group         what a group is: the matches of one scenario, or of one cluster of scenarios
+    then          name of a metric or score that orders logs of equal score, for best and top
+    least, partner   with at_least: the score that a log needs, and that every other seat of its match needs (None: any)
+    balance       trims what is kept to equal numbers of each seat, the best ones
     score         name of a metric, or of what a scorer says (`scorer=…`), that counts in place of the payoff
     normalise_by  name of a metric: scores become shares of it (0 where it is not positive), such as what the context
                   allowed (`ceiling` in Deal), so that a lucky context is not taken for skill
@@ -43,6 +54,12 @@ class FilteredBC:
     """
 
     keep: Keep = "above_avg"
+    group: Literal["scenario", "cluster"] = "scenario"
+    then: str | None = None
+    least: float = 0.0
+    partner: float | None = None
+    share: Share = 0.7
+    balance: bool = False
     score: str | None = None
     normalise_by: str | None = None
     margin: float = 0.0
@@ -57,6 +74,7 @@ class FilteredBC:
         found = logs(episodes, player)
         self._check(found)
         bar, draws = self._bar(found), self._keeps_draws(found.episodes)
+        chosen = self._chosen(found, bar) if self.balance or self.keep in CHOSEN else None
         samples: list[Sample] = []
         table = Verdicts()
         for log in found:
@@ -64,13 +82,42 @@ class FilteredBC:
                 table.append(replace(log.verdict("no score"), score=None))
                 continue
             least = bar(log)
-            above, draw = least is None or score > least + self.margin, draws and self._drawn(log)
+            above = self._above(log, score, least) if chosen is None else (log.episode.id, log.seat) in chosen
+            draw = draws and self._drawn(log)
             replies = log.replies() if above or draw else []
             samples += log.samples(self._numbers(replies, score))
             why = "kept" if above else "kept as a valid draw" if draw else f"not above the bar ({self.keep})"
             why = "no legal reply of this policy" if (above or draw) and not replies else why
             table.append(log.verdict(why, bool(replies), score, least, replies))
         return credited(samples, table, demonstrations)
+
+    def _above(self, log: Log, score: float, least: float | None) -> bool:
+        """Whether a log passes its bar."""
+        if self.keep != "at_least":
+            return least is None or score > least + self.margin
+        others = [self._score(replace(log, seat=seat)) for seat in log.episode.result.returns if seat != log.seat]
+        partners = self.partner is None or all(each is not None and each >= self.partner for each in others)
+        return score >= self.least and partners
+
+    def _chosen(self, found: Logs, bar: Callable[[Log], float | None]) -> set[tuple[str, str]]:
+        """The (match, seat) of the logs that are kept because of how they compare with others."""
+        ranked = sorted(
+            Ranked(-score, -self._tie(log), log.episode.id, log.seat, self._group(log))
+            for log in found
+            if (score := self._score(log)) is not None and (self.keep in CHOSEN or self._above(log, score, bar(log)))
+        )
+        if self.keep in CHOSEN:
+            ranked = best(ranked) if self.keep == "best" else top(ranked, self.share)
+        return {(each.match, each.seat) for each in (balanced(ranked) if self.balance else ranked)}
+
+    def _tie(self, log: Log) -> float:
+        """What orders logs of equal score; a missing one comes last."""
+        value = None if self.then is None else log.metric(self.then)
+        return -inf if value is None else value
+
+    def _group(self, log: Log) -> str:
+        scenario = log.episode.scenario
+        return scenario.id if self.group == "scenario" else scenario.cluster
 
     def _score(self, log: Log) -> float | None:
         """What counts of a log; None where it is missing."""
@@ -91,7 +138,7 @@ class FilteredBC:
             and payoffs
         ):
             raise InputError("no log tells a payoff: say objective.credit.score=…, or keep=all")
-        for option, name in (("score", self.score), ("normalise_by", self.normalise_by)):
+        for option, name in (("score", self.score), ("normalise_by", self.normalise_by), ("then", self.then)):
             if name is None or any(log.metric(name) is not None for log in found):
                 continue
             if (log := next(iter(found), None)) is not None:
@@ -108,12 +155,13 @@ class FilteredBC:
             groups: dict[tuple[str, str], array[float]] = defaultdict(lambda: array("d"))
             for log in found:
                 if (score := self._score(log)) is not None:
-                    groups[log.episode.scenario.id, log.seat].append(score)
+                    groups[self._group(log), log.seat].append(score)
             means = {group: mean(scores) for group, scores in groups.items()}
-            return lambda log: means[log.episode.scenario.id, log.seat]
-        if self.keep in ("nonzero", "all"):
-            return lambda log: 0.0 if self.keep == "nonzero" else None
-        raise ValueError(f"keep is {self.keep!r}, expected above_avg, nonzero, all or above_group")
+            return lambda log: means[self._group(log), log.seat]
+        bars = {"nonzero": 0.0, "at_least": self.least, "all": None, "best": None, "top": None}
+        if self.keep not in bars:
+            raise ValueError(f"keep is {self.keep!r}, expected above_avg, above_group, {', '.join(bars)}")
+        return lambda log: bars[self.keep]
 
     def _keeps_draws(self, episodes: Iterable[Episode]) -> bool:
         """Whether valid draws are kept: where every match of the round sums to zero."""

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ..games.base import Scenario
-from ..games.verdict import Ratings, Rubric, Scale, VerdictGame, case, rated
+from ..games.social.people import Task
+from ..games.social.scene import story
+from ..games.verdict import Ratings, Rubric, VerdictGame, case, rated
 from .episode import Episode
+from .formats.sotopia import actions
 from .scorer import Scores
 
 
@@ -19,8 +22,13 @@ class RubricJudge:
     player     who judges: a name of `opponents`, or a script of the game `verdict` (dice)
     task       what the judge is told to do (the system message)
     scales     name -> {low, high, says}
-    scenario   whether the judge is shown the scenario's data, as JSON, before the words that were said
-    repeats    verdicts on each match, of which the mean is taken; retries: further attempts at one verdict
+    overall    whether the mean of all scales is a score, too
+    schematic  whether verdicts are asked for under a JSON schema, where the judge's backend can enforce one
+    scenario   whether the judge is shown the scenario's data, as JSON, before the words that were said. Of Sotopia's
+               episodes it reads all that anybody knows, and the characters' names, in any case
+    swapped    whether each match is judged a second time with the seats named in the reverse order, for rubrics that
+               compare: a judge may prefer whom it is asked about first
+    repeats    verdicts on each match (and order), of which the mean is taken; retries: further attempts at a verdict
     sampling   of the judge's replies
     """
 
@@ -29,38 +37,60 @@ class RubricJudge:
         player: str,
         task: str,
         scales: Mapping[str, Mapping[str, Any]],
+        overall: bool = False,
+        schematic: bool = True,
         scenario: bool = False,
+        swapped: bool = False,
         repeats: int = 1,
         retries: int = 1,
         sampling: Mapping[str, Any] | None = None,
     ) -> None:
-        self.player, self.scenario, self.repeats, self.retries = player, scenario, repeats, retries
-        self.rubric = Rubric(task, {str(name): Scale(**each) for name, each in scales.items()})
+        self.player, self.scenario, self.swapped = player, scenario, swapped
+        self.repeats, self.retries = repeats, retries
+        self.rubric = Rubric.of(task, scales, overall, schematic)
         self.sampling = dict(sampling or {})
 
     def game(self, matches: Iterable[Episode]) -> VerdictGame:
         """The game in which a verdict is given on each of `matches`."""
-        return VerdictGame([self._case(episode) for episode in matches], self.rubric, self.retries)
+        return VerdictGame([each for episode in matches for each in self._cases(episode)], self.rubric, self.retries)
 
     def scores(self, verdicts: Iterable[Episode]) -> dict[str, Scores]:
         """The mean of the verdicts on each match, by its id. A match without any is missing."""
         given: dict[str, list[Ratings]] = defaultdict(list)
         for each in verdicts:
             if (found := rated(each.result)) is not None:
-                given[each.scenario.data["match"]].append(found)
+                seats = each.scenario.data.get("seats", {})
+                by_seat = {scale: {seats.get(name, name): x for name, x in own.items()} for scale, own in found.items()}
+                given[each.scenario.data["match"]].append(by_seat)
         return {match: _mean(found) for match, found in given.items()}
 
-    def _case(self, episode: Episode) -> Scenario:
-        said = self.text(episode)
+    def _cases(self, episode: Episode) -> Iterator[Scenario]:
+        """A case for each order in which the judge is asked about the seats."""
+        said, seats = self.text(episode), names(episode)
         if self.scenario:
             said = f"{json.dumps(episode.scenario.data, ensure_ascii=False)}\n\n{said}"
         name = episode.id.replace("/", "|")  # a scenario's id is a part of its match's id
-        return case(name, said, [*episode.result.returns], episode.scenario.cluster, match=episode.id)
+        cluster = episode.scenario.cluster
+        yield case(name, said, [*seats], cluster, match=episode.id, seats=seats)
+        if self.swapped:
+            yield case(f"{name}|swapped", said, [*seats][::-1], cluster, match=episode.id, seats=seats)
 
     def text(self, episode: Episode) -> str:
-        """What the judge reads: the words that counted, line by line."""
+        """What the judge reads: the words that counted, line by line; of Sotopia's episodes what their judge reads."""
+        if episode.game == "social":
+            return story(
+                Task.from_json(episode.scenario.data), [{line.place: line.action} for line in actions(episode)]
+            )
         refused = frozenset[str]().union(*(episode.refused(seat) for seat in episode.players))
         return "\n".join(f"{turn.seat}: {turn.text}" for turn in episode.turns if turn.request not in refused)
+
+
+def names(episode: Episode) -> dict[str, str]:
+    """What the judge calls each seat that has a payoff -> the seat."""
+    seats = [*episode.result.returns]
+    if episode.game == "social":
+        return dict(zip(Task.from_json(episode.scenario.data).names, seats, strict=True))
+    return {seat: seat for seat in seats}
 
 
 def _mean(found: list[Ratings]) -> Scores:

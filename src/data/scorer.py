@@ -95,6 +95,13 @@ class ScoredMatches(Matches):
         return read_scored(self.scores, self)
 
 
+def scored(matches: Iterable[Episode]) -> Iterator[Scored]:
+    """Matches with their scores, {} where there is no scorer."""
+    if isinstance(matches, ScoredMatches):
+        return matches.scored()
+    return (Scored(each, {}) for each in matches)
+
+
 def write_scores(path: str | Path, scorer: Scorer, episodes: Iterable[Episode]) -> None:
     """Scores `episodes`, which are sorted by match id, into one file (whole or not at all). InputError where none of
     them has a score."""

@@ -48,7 +48,7 @@ class Message:
 @dataclass(frozen=True, slots=True)
 class Options:
     """How a reply is to be made: where it stops, at most how many tokens it has (a player may have a lower limit of its
-    own, which then counts), a JSON schema."""
+    own, which then counts), and a JSON schema, to which a backend holds it if it can: a game checks what it gets."""
 
     stop: tuple[str, ...] = ()
     max_tokens: int | None = None

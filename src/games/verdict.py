@@ -8,10 +8,10 @@ is no rating of 0. The ratings are in the record as {"scores": …}, the mark of
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from .base import (
     Facts,
@@ -20,6 +20,7 @@ from .base import (
     Json,
     Marks,
     Match,
+    Options,
     Out,
     Reply,
     Request,
@@ -51,14 +52,51 @@ class Scale:
 
 @dataclass(frozen=True, slots=True)
 class Rubric:
-    """What a judge is told to do, and the scales on which it rates, by name."""
+    """What a judge is told to do, and the scales on which it rates, by name.
+
+    overall     whether the mean of all scales, as they are, is a rating, too
+    schematic   whether replies are asked for under a JSON schema, where the backend can hold them to one; what cannot
+                be read is asked for again anyhow. False for servers that know no response_format
+    """
 
     task: str
     scales: Mapping[str, Scale]
+    overall: bool = False
+    schematic: bool = True
 
     def __post_init__(self) -> None:
         if not self.scales:
             raise ValueError("a rubric needs at least one scale: scales={politeness: {low: 0, high: 10}}")
+        if self.overall and "overall" in self.scales:
+            raise ValueError(
+                "the scale overall has the name of the mean of all: name it otherwise, or say overall=false"
+            )
+
+    @staticmethod
+    def of(task: str, scales: Mapping[str, Mapping[str, Any]], overall: bool = False, schematic: bool = True) -> Rubric:
+        """A rubric from plain data. ValueError or TypeError names what is wrong with it."""
+        return Rubric(task, {str(name): Scale(**each) for name, each in scales.items()}, overall, schematic)
+
+    def rated(self, given: Ratings) -> Ratings:
+        """The ratings, and their mean where the rubric wants it."""
+        if not self.overall:
+            return given
+        subjects = next(iter(given.values()))
+        mean = {each: sum(given[scale][each] for scale in self.scales) / len(self.scales) for each in subjects}
+        return {**given, "overall": mean}
+
+    def schema(self, subjects: Sequence[str]) -> Json:
+        """The JSON schema of a verdict, for backends that can hold a reply to it. Scales with whole ends are rated in
+        whole numbers there, which have an end."""
+        rates = {
+            name: {
+                "type": "integer" if each.low == int(each.low) and each.high == int(each.high) else "number",
+                "minimum": each.low,
+                "maximum": each.high,
+            }
+            for name, each in self.scales.items()
+        }
+        return _object({subject: _object(rates) for subject in subjects})
 
     def ask(self, subjects: Sequence[str]) -> str:
         """What is asked after the text was read."""
@@ -71,6 +109,10 @@ class Rubric:
                 f"Answer with one JSON object, each … a number: {json.dumps(form, ensure_ascii=False)}",
             ]
         )
+
+
+def _object(properties: Mapping[str, Json]) -> Json:
+    return {"type": "object", "properties": properties, "required": [*properties], "additionalProperties": False}
 
 
 def case(name: str, text: str, subjects: Sequence[str], cluster: str = "", **more: Json) -> Scenario:
@@ -103,37 +145,50 @@ class VerdictGame:
     def _turns(self, scenario: Scenario) -> Turns:
         subjects, view = scenario.data["subjects"], View(JUDGE, self.rubric.task)
         marks: Marks = {}
-        view.tell(f"{scenario.data['text']}\n\n{self.rubric.ask(subjects)}")
-        asked = 0
-
-        def read(reply: Reply) -> Ratings | Illegal:
-            nonlocal asked
-            asked += 1
-            found = ratings(reply.text, subjects, self.rubric.scales)
-            if not isinstance(found, Illegal):
-                marks[reply.id] = {"scores": found}
-            return found
-
         try:
-            yield from legal(view, read, self.retries, marks, {"subjects": subjects})
+            yield from verdict(view, scenario.data["text"], subjects, self.rubric, self.retries, marks)
         except Out as out:
-            return self._result(out.outcome, 0.0, asked, marks, out.blame)
-        return self._result("judged", 1.0, asked, marks)
+            return self._result(out.outcome, 0.0, marks, out.blame)
+        return self._result("judged", 1.0, marks)
 
-    def _result(self, outcome: str, judged: float, asked: int, marks: Marks, blame: tuple[str, ...] = ()) -> Result:
-        metrics = {"judged_rate": judged, "asked": float(asked)}
+    def _result(self, outcome: str, judged: float, marks: Marks, blame: tuple[str, ...] = ()) -> Result:
+        metrics = {"judged_rate": judged, "asked": float(len(marks))}
         return Result({JUDGE: 0.0}, outcome, blame=blame, metrics=metrics, marks=marks)
 
     def _dice(self, request: Request, own: Random, persona: Random) -> str:
-        """Rates at random, in whole tenths of each scale."""
-        assert request.observation is not None
-        scales = self.rubric.scales.items()
-        return json.dumps(
-            {
-                subject: {name: each.low + (each.high - each.low) * own.randint(0, 10) / 10 for name, each in scales}
-                for subject in request.observation["subjects"]
-            }
-        )
+        return dice(self.rubric, request, own)
+
+
+def dice(rubric: Rubric, request: Request, own: Random) -> str:
+    """Rates every subject at random, in whole tenths of each scale."""
+    assert request.observation is not None
+    scales = rubric.scales.items()
+    return json.dumps(
+        {
+            subject: {name: each.low + (each.high - each.low) * own.randint(0, 10) / 10 for name, each in scales}
+            for subject in request.observation["subjects"]
+        }
+    )
+
+
+def verdict(
+    view: View, text: str, subjects: Sequence[str], rubric: Rubric, retries: int, marks: Marks
+) -> Generator[Request, Reply, Ratings]:
+    """Asks the judge whose view this is for its ratings of `text`: `found = yield from verdict(…)`.
+
+    The reply that gives them is marked {"scores": …}. Raises Out, as `legal` does, where no reply gave any.
+    """
+    view.tell(f"{text}\n\n{rubric.ask(subjects)}")
+
+    def read(reply: Reply) -> Ratings | Illegal:
+        found = ratings(reply.text, subjects, rubric.scales)
+        if not isinstance(found, Illegal):
+            found = rubric.rated(found)
+            marks[reply.id] = {"scores": found}
+        return found
+
+    options = Options(schema=rubric.schema(subjects) if rubric.schematic else None)
+    return legal(view, read, retries, marks, {"subjects": list(subjects)}, options)
 
 
 def ratings(text: str, subjects: Sequence[str], scales: Mapping[str, Scale]) -> Ratings | Illegal:

@@ -139,6 +139,7 @@ class Config:
     run: str | None
     match: str | None
     runs: list[str]
+    ratings: list[str]
     metric: str
     task: Any
     game: Any

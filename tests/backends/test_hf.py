@@ -330,8 +330,6 @@ def test_what_cannot_be_answered_is_refused(folder):
     backend.load(folder("llama"))
     with pytest.raises(ValueError, match="no token_ids"):
         backend.submit([replace(prompt, token_ids=None)])
-    with pytest.raises(ValueError, match="JSON schema"):
-        backend.submit([replace(prompt, options=Options(schema={"type": "object"}))])
     with pytest.raises(ValueError, match="at least 1"):
         HFBackend(max_batch=0)
     with pytest.raises(ValueError, match="at least 0"):

@@ -20,11 +20,12 @@ from parley.run.directory import changed_keys, run_directory, sweep_directory
 from parley.system.naming import locate
 
 CONF = Path(__file__).parents[2] / "conf"
-GROUPS = sorted(
-    folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name not in ("hydra", "__pycache__")
-)
+PARTS = ("hydra", "rubric", "__pycache__")  # rubrics are parts of other nodes
+GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name not in PARTS)
 OPTIONS = [f"{group}={file.stem}" for group in GROUPS for file in sorted((CONF / group).glob("*.yaml"))]
 LOOKS = {
+    "judge": "run=a scorer=judge players.judge=dice",
+    "import": "game=social",
     "show": "run=a match=b",
     "replay": "run=a match=b",
     "learn": "run=a",
@@ -86,7 +87,7 @@ WRONG = {
     "imitate.learner.epoch=3": [
         "imitate.learner.epoch: LightningLearner takes no such argument | did you mean epochs?"
     ],
-    "objective.credit.keep=best": ["objective.credit.keep: must be one of above_avg, nonzero, all, above_group"],
+    "objective.credit.keep=bets": ["objective.credit.keep: must be one of above_avg, nonzero, all, above_group, best"],
     "+task.speed=3": ["task.speed: selfplay takes no such argument"],
     "start=prevoius": ["start: must be one of previous, base, got 'prevoius'"],
     "play.group=0 play.sampling.top_p=-1": [
@@ -138,6 +139,11 @@ def test_every_option_of_every_group_can_be_run(option):
     needed = [line.split(": needs a value: ")[0] for line in faults(command)]  # ??? in the option's own file
     assert group == "experiment" or all(key.startswith(f"{group}.") for key in needed)
     assert faults(" ".join([command, *(f"{key}=x" for key in needed)])) == []
+
+
+@pytest.mark.parametrize("rubric", sorted(file.stem for file in (CONF / "rubric").glob("*.yaml")))
+def test_every_rubric_can_be_a_game_s_judge(rubric):
+    assert faults(f"game=social game.path=x rubric@game.judge={rubric}") == []
 
 
 def test_the_default_and_free_player_roles():
@@ -378,6 +384,8 @@ STRANGE = {  # words of a command line -> a part of what is said of them
     "imitate.partner_weight=inf": "must be a finite number, got inf",
     "name=a=b": "its value holds `=`, .* 'name=\"a=b\"'",
     "run=my run, the second (good)": "its value holds `\\(` `\\)` `,`, .*'run=\"my run, the second \\(good\\)\"'",
+    "++imitate.partner_weight=" + "9" * 400: "imitate.partner_weight=999",  # found by the fuzzer, as the next one
+    "data=" + "9" * 400: "a group takes the name of an option: .*conversations",
     "runs=[a,b": "lists as key=\\[a,b\\]",
     "+learner.extra.api_key=secret-words": "learner.extra.api_key: looks like a key",
     "+model.url=https://me:pass@host/v1": "model.url: holds a login",

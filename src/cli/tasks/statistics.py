@@ -1,4 +1,4 @@
-"""The task that tells figures of logs which another program left."""
+"""Tasks that tell figures of files: of logs which another program left, of ratings."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Literal
 from omegaconf import DictConfig
 
 from ...data.formats import lm_selfplay
+from ...report import agreement as agreeing
 from ...report import selfplay
 from ...report.progress import terminal
 from ...run.config import ConfigError
@@ -26,4 +27,25 @@ def statistics(
         raise ConfigError(f"runs: {error}") from error
     write_text(out / "statistics.csv", selfplay.as_csv(rows))
     terminal().print(selfplay.as_table(rows))
+    return None
+
+
+def agreement(config: DictConfig, out: Path, ratings: list[str], judges: list[str]) -> float | None:
+    """How far the raters of `ratings` agree, and each of `judges` (names of raters among them) with the people, as
+    tables here and as `agreement.csv` and `judges.csv`."""
+    if not ratings:
+        raise ConfigError("ratings: name the files, a rating in each line: ratings=[people.jsonl,judge.jsonl]")
+    try:
+        found = agreeing.read(ratings)
+    except (InputError, FileNotFoundError) as error:
+        raise ConfigError(f"ratings: {error}") from error
+    raters = dict.fromkeys(each.rater for each in found)
+    if strangers := [name for name in judges if name not in raters]:
+        raise ConfigError(f"task.judges: nobody of {', '.join(raters)} is {strangers[0]}")
+    people, against = agreeing.people(found, judges, config.seed), agreeing.against(found, judges)
+    write_text(out / "agreement.csv", agreeing.as_csv(people))
+    terminal().print(agreeing.as_table("people", people))
+    if judges:
+        write_text(out / "judges.csv", agreeing.as_csv(against))
+        terminal().print(agreeing.as_table("judges, against the people", against))
     return None

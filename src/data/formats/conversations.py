@@ -6,6 +6,7 @@
                 messages, and the prompt of a pair may stand in both of its sides
     sharegpt    {"conversations": [{"from": "human" | "gpt" | "system", "value"}, …]}
     spin        a pair {"real": […], "generated": […]}
+    alpaca      {"instruction", "input", "output"}, one reply in each row
     lm_selfplay a folder of its logs, two chats for each game
 
 A file is JSON lines, one JSON list (read whole), or parquet; a folder is all such files in it, by name. What a row says
@@ -23,11 +24,13 @@ from typing import Any, Literal, TypeAlias
 from ...games.base import Json, Message
 from ...games.chats import read_messages
 from ...system.files import REFUSED, InputError, parse_line, read_json, read_lines, reason
-from . import lm_selfplay
+from . import alpaca, lm_selfplay
 from .messages import Log, from_json, meta_of
 from .spin_rows import Row
 
-Format: TypeAlias = Literal["auto", "messages", "parley", "playpen", "openai", "trl", "sharegpt", "spin", "lm_selfplay"]
+Format: TypeAlias = Literal[
+    "auto", "messages", "parley", "playpen", "openai", "trl", "sharegpt", "spin", "alpaca", "lm_selfplay"
+]
 SUFFIXES = (".json", ".jsonl", ".parquet")
 SPEAKERS = {
     "human": "user", "user": "user", "gpt": "assistant", "chatgpt": "assistant", "assistant": "assistant",
@@ -154,8 +157,9 @@ def _spin(row: Mapping[str, Any]) -> Log:
 
 KEYS: Mapping[str, Callable[[Any], Log]] = {
     "messages": from_json, "conversations": _sharegpt, "real": _spin, "chosen": _trl, "completion": _trl,
+    "output": alpaca.log,
 }  # fmt: skip
 ROWS: Mapping[str, Callable[[Any], Log]] = {
     "auto": _any, "messages": from_json, "parley": from_json, "playpen": from_json, "openai": from_json, "trl": _trl,
-    "sharegpt": _sharegpt, "spin": _spin,
+    "sharegpt": _sharegpt, "spin": _spin, "alpaca": alpaca.log,
 }  # fmt: skip

@@ -1,0 +1,77 @@
+"""The task that has stored matches judged, or judged again by somebody else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from ...data.scorer import Scored, ScoredMatches
+from ...report.progress import terminal
+from ...report.table import figures_table
+from ...run.build import running
+from ...run.config import ConfigError
+from ...run.directory import rounds_of, saved
+from ...run.run import Run
+from ...run.scoring import Scoring
+from ...system import ranks
+from ...system.files import replacing
+from ..stored import stored
+
+RATINGS = "ratings.jsonl"
+
+
+@ranks.collective
+def judge(config: DictConfig, out: Path, run: str, stages: list[str]) -> float | None:
+    """Has the scorer of this command judge stored matches of `run`: those of `stages` (as iter_001/play,
+    iter_003/eval/sampled), or of every round. The verdicts lie in this task's folder; the run's own scores stay.
+
+    Writes `ratings.jsonl`, a row for each seat of a match that has a score, as task=agreement reads them.
+    """
+    folder = Path(run)
+    saved(folder)
+    named = stages or rounds_of(folder)
+    if absent := [name for name in named if not (folder / name).is_dir()] or ([] if named else ["iter_*/play"]):
+        raise ConfigError(f"task.stages: {run} has no matches in {', '.join(absent)}")
+    if not config.scorer:
+        raise ConfigError("task=judge needs a judge: say scorer=judge players.judge=NAME (opponents.NAME.model=…)")
+    for node, value in stored(folder, config, "game", "model", "backend", "policies", "players").items():
+        config[node] = {**value, **config[node]} if node == "players" else value
+    if (name := config.players.pop("judge", None)) is not None:
+        config.scorer.player = name
+    config.imitate.matches, config.eval.opponents = 0, []
+    with running(config, out) as at_work:
+        scoring, source = Scoring(at_work), Run(at_work.parts, folder, at_work.progress)
+        told = {name: scoring.score(name, source) for name in named}
+        rows = ranks.shared(lambda: _write(out, scoring, source, named, str(config.scorer.get("player", "scorer"))))
+    for name, found in told.items():
+        for policy, figures in found.items():
+            if figures:
+                terminal().print(figures_table(f"{name}, {policy}", figures))
+    terminal().print(f"{rows} ratings in {out / RATINGS}", soft_wrap=True)
+    return None
+
+
+def _write(out: Path, scoring: Scoring, source: Run, names: list[str], rater: str) -> int:
+    count = 0
+    with replacing(out / RATINGS) as file:
+        for name in names:
+            matches = scoring.matches(name, source)
+            assert isinstance(matches, ScoredMatches)
+            for row in (row for each in matches.scored() for row in _rows(each, rater)):
+                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                count += 1
+    return count
+
+
+def _rows(each: Scored, rater: str) -> Iterator[dict[str, Any]]:
+    """A rating for each seat that has a score. A dialogue of Sotopia-π keeps the id by which people rated it."""
+    record = each.episode.extra.get("sotopia", {})
+    whose = {key: record[key] for key in ("model", "episode") if key in record} or {"episode": each.episode.id}
+    for number, seat in enumerate(each.episode.result.returns, 1):
+        scores = {scale: given[seat] for scale, given in each.scores.items() if seat in given}
+        if scores:
+            yield {**whose, "agent": number, "annotator": rater, "scores": scores}

@@ -1,0 +1,44 @@
+"""The best logs of a round: one of each group, a share of all, equally many of each seat (Sotopia-π,
+arXiv:2403.08715)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Ranked:
+    """A log among others: less is better, first by score, then by the tie's breaker, then by match and seat."""
+
+    score: float  # negated
+    tie: float  # negated
+    match: str
+    seat: str
+    group: str = ""
+
+
+def best(ranked: Sequence[Ranked]) -> list[Ranked]:
+    """The first of each group and seat."""
+    found: dict[tuple[str, str], Ranked] = {}
+    for each in ranked:
+        found.setdefault((each.group, each.seat), each)
+    return list(found.values())
+
+
+def top(ranked: Sequence[Ranked], share: float) -> list[Ranked]:
+    """The first ones, as many as `share` of all, rounded up."""
+    return list(ranked[: ceil(share * len(ranked))])
+
+
+def balanced(ranked: Sequence[Ranked]) -> list[Ranked]:
+    """The first ones of each seat, as many as the seat with the fewest has."""
+    least = min(Counter(each.seat for each in ranked).values(), default=0)
+    taken: Counter[str] = Counter()
+    found = []
+    for each in ranked:
+        taken[each.seat] += 1
+        found += [each] if taken[each.seat] <= least else []
+    return found
