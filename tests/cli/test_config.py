@@ -25,7 +25,7 @@ GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir() and 
 OPTIONS = [f"{group}={file.stem}" for group in GROUPS for file in sorted((CONF / group).glob("*.yaml"))]
 LOOKS = {
     "judge": "run=a scorer=judge players.judge=dice",
-    "import": "game=social",
+    "exploiter": "run=a",
     "show": "run=a match=b",
     "replay": "run=a match=b",
     "learn": "run=a",
