@@ -1,6 +1,7 @@
 # make demo: from an empty machine to a model that learned to negotiate.  make test: lint, types, tests.  make test-vllm: with vLLM.
 # make test-benchmark: with lm-evaluation-harness.  make lint: lint and types alone.  make wheel: builds the distribution and imports
 # it without extras.  make docs: the pages with the API reference, in build/site.  make smollm: a real instruct model for model=smollm2.
+# make stress: the fuzzers at length.  make mutants: what breaks of the code the tests notice.
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
@@ -8,7 +9,7 @@ STAMP := .venv/installed
 export OMP_NUM_THREADS = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test lint wheel docs smollm test-vllm test-benchmark shows setup clean
+.PHONY: demo test lint wheel docs smollm test-vllm test-benchmark shows stress mutants setup clean
 
 demo: setup
 	$(BIN)/parley
@@ -82,6 +83,14 @@ shows: setup .venv-vllm/installed
 	$(BIN)/python benchmarks/show_ranks.py
 	$(if $(DATA),$(BIN)/python benchmarks/show_yardsticks.py $(DATA)/selfplay.txt)
 	$(if $(DATA),$(BIN)/python benchmarks/show_human.py data.path=$(abspath $(DATA)))
+
+# The fuzzers of the suite at length, with new seeds: two hours, in parts; a second call goes on where the first one stopped.
+stress: setup
+	@$(BIN)/python benchmarks/stress.py $(if $(HOURS),--hours $(HOURS))
+
+# Small breaks of the code, and whether a test notices: hours; a second call goes on where the first one stopped.
+mutants: setup
+	@$(BIN)/python benchmarks/mutants.py $(if $(SEED),--seed $(SEED))
 
 setup: $(STAMP)
 

@@ -62,42 +62,66 @@ class Verdict:
 
 NAMED: dict[str, tuple[str, str, str, tuple[str, ...]]] = {  # name -> file of src, text, what takes its place, tests
     "gradient clipping ignored": (
-        "learners/training.py", 'self.learner.clip or float("inf")', 'float("inf")',
-        ("learners/test_optim.py", "learners/test_session.py"),
+        "learners/training.py",
+        'self.learner.clip or float("inf")',
+        'float("inf")',
+        ("learners/test_lightning.py::test_the_gradient_of_a_step_is_no_longer_than_the_clip",),
     ),
     "one seed for a whole match": (
-        "play/arena.py", "seating.seed if seating.draw is None else seating.draw, request.id",
-        "seating.seed if seating.draw is None else seating.draw", ("play/test_arena.py",),
+        "play/arena.py",
+        "seating.seed if seating.draw is None else seating.draw, request.id",
+        "seating.seed if seating.draw is None else seating.draw",
+        ("play/test_arena.py::test_every_request_has_a_seed_of_its_own_and_the_same_one_each_time",),
     ),
     "kl of offline PO": (
-        "objectives/offline_po.py", '"kl": k_K.exp() - 1 - k_K', '"kl": k_K', ("objectives/test_objectives.py",),
+        "objectives/offline_po.py",
+        '"kl": k_K.exp() - 1 - k_K',
+        '"kl": k_K',
+        ("objectives/test_objectives.py::test_the_metrics_of_offline_po_are_what_its_page_says",),
     ),
     "price_cached": (
-        "backends/openai.py", "Prices(price_prompt, price_completion, price_cached)",
-        "Prices(price_prompt, price_completion)", ("backends/test_answer.py", "backends/test_openai.py"),
+        "backends/openai.py",
+        "Prices(price_prompt, price_completion, price_cached)",
+        "Prices(price_prompt, price_completion)",
+        ("backends/test_answer.py::test_A2_cached_tokens_are_cheaper_where_they_can_be_so",),
     ),
     "Taboo's rule of short words": (
-        "games/taboo/judges.py", "len(words) < 4", "len(words) < 3", ("games/test_taboo_judges.py",),
+        "games/taboo/judges.py",
+        "len(words) < 4",
+        "len(words) < 3",
+        ("games/test_taboo_judges.py::test_table",),
     ),
     "short words in Taboo's list": (
-        "games/taboo/words.py", "len(word) > 2 and", "", ("games/test_taboo_words.py",),
+        "games/taboo/words.py",
+        "len(word) > 2 and",
+        "",
+        ("games/test_taboo_words.py::test_the_top_words_have_three_letters_at_least",),
     ),
     "a plan cut in the middle": (
-        "batches/plan.py", "(2 * done + size) * count // (2 * total)", "done * count // total",
+        "batches/plan.py",
+        "(2 * done + size) * count // (2 * total)",
+        "done * count // total",
         ("batches/test_plan.py",),
     ),
     "dealt padding": (
-        "batches/plan.py", "[(micros[-1], False)]", "[(micros[0], True)]", ("batches/test_plan.py",),
+        "batches/plan.py",
+        "[(micros[-1], False)]",
+        "[(micros[0], True)]",
+        ("batches/test_plan.py",),
     ),
     "the random state's restoring": (
-        "learners/checkpoint.py", 'torch.set_rng_state(file.get_tensor(f"{RANDOM}/cpu"))', "pass",
-        ("learners/test_resume.py",),
+        "learners/checkpoint.py",
+        'torch.set_rng_state(file.get_tensor(f"{RANDOM}/cpu"))',
+        "pass",
+        ("learners/test_resume.py::test_random_numbers_go_on_where_the_checkpoint_left_them",),
     ),
     "the kept snapshot is the best on validation": (
-        "run/loop.py", "row.policies[judge(run.config)[0]].validation[", "row.policies[judge(run.config)[0]].sampled[",
+        "run/loop.py",
+        "row.policies[judge(run.config)[0]].validation[",
+        "row.policies[judge(run.config)[0]].sampled[",
         ("run/test_kept.py",),
     ),
-}  # fmt: skip
+}
 
 
 # --- what is broken --------------------------------------------------------------------------------------------------

@@ -192,7 +192,7 @@ def _compose(name: str, overrides: Sequence[str]) -> DictConfig:
         return hydra.compose(name, list(overrides), return_hydra_config=True)
     except WRONG:
         raise
-    except (ValueError, TypeError, LookupError, OSError) as error:  # Hydra stumbles over some values of groups
+    except (ValueError, TypeError, LookupError, OSError, ArithmeticError, RecursionError) as error:  # Hydra stumbles
         raise HydraException(str(error)[:200]) from error
 
 
@@ -250,7 +250,7 @@ def _file_faults(override: str, base: DictConfig, groups: set[str]) -> list[str]
     name = override.replace("=", "/")
     try:
         file = GlobalHydra.instance().config_loader().repository.load_config(name)  # type: ignore[attr-defined]
-    except WRONG:
+    except (*WRONG, OSError):
         return []
     if file is None or not isinstance(file.config, DictConfig):
         return []

@@ -17,6 +17,7 @@ from .validation import node_faults
 
 CONTRACTS = {  # node -> (rooms whose classes it may name, methods that such a class has)
     "game": (("games",), ("scenarios", "match", "scripts")),
+    "game.questions": (("games",), ("scenarios", "scripts")),
     "backend": (("backends",), ("load", "submit", "poll")),
     "model": (("models", "backends"), ("create",)),
     "data": (("data.sources",), ("demonstrations",)),
@@ -58,9 +59,9 @@ def stored(run: Path, config: DictConfig, *names: str) -> dict[str, DictConfig]:
 def _strange(value: Any, key: str, mine: set[str]) -> Iterator[str]:
     """What in a stored node could run code or read the environment, at any depth."""
     if isinstance(value, Mapping):
-        target = value.get("_target_", "")
-        if "_target_" in value and str(target) not in mine and not _kept(target, key.split(".")[0]):
-            yield f"{key}._target_: {target!r} is no {key.split('.')[0]} of parley, and the command does not name it"
+        target, kind = value.get("_target_", ""), key if key in CONTRACTS else key.split(".")[0]
+        if "_target_" in value and str(target) not in mine and not _kept(target, kind):
+            yield f"{key}._target_: {target!r} is no {kind} of parley, and the command does not name it"
         for name, part in value.items():
             yield from _strange(part, f"{key}.{name}", mine)
     elif isinstance(value, list):

@@ -2,6 +2,7 @@
 
 from ..data.sample import decayed
 from .base import Credit, Credited, Log, NothingKept, logs
+from .contrast import Contrast
 from .demonstrated import Demonstrated
 from .filtered_bc import FilteredBC
 from .spag import SpagCredit
@@ -9,7 +10,6 @@ from .spin import SpinPairs
 from .verdicts import Verdict, Verdicts
 
 __all__ = [
-    "Credit", "Credited", "Demonstrated", "FilteredBC", "Log", "NothingKept", "SpagCredit", "SpinPairs", "Verdict",
-    "Verdicts", "decayed",
-    "logs",
+    "Contrast", "Credit", "Credited", "Demonstrated", "FilteredBC", "Log", "NothingKept", "SpagCredit", "SpinPairs",
+    "Verdict", "Verdicts", "decayed", "logs",
 ]  # fmt: skip

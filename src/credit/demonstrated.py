@@ -9,6 +9,7 @@ from typing import Any
 from ..data.episode import Episode
 from ..data.sample import Sample
 from .base import Credited, credited, logs
+from .spin import by_demonstration
 from .verdicts import Verdict
 
 
@@ -26,10 +27,10 @@ class Demonstrated:
     def __call__(
         self, episodes: Collection[Episode], player: str, demonstrations: Sequence[Sample] = (), state: Any = None
     ) -> Credited:
-        real = {sample.id: sample for sample in demonstrations if sample.utterances}
+        real = by_demonstration(demonstrations)
         why = {True: "imitated", False: "no demonstration of this scenario"}
         played: dict[str, Verdict] = {}
         for log in logs(episodes, player):
             key = log.episode.scenario.id
             played[key] = log.verdict(why[key in real], key in real)
-        return credited([real[key] for key in sorted(played) if key in real], played.values())
+        return credited([each for key in sorted(played) for each in real.get(key, [])], played.values())

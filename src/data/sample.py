@@ -71,10 +71,12 @@ def decayed(replies: int, gamma: float) -> list[float]:
     return [power / sum(powers) for power in powers]
 
 
-def paired(name: str, real: Sample, generated: Sequence[Sample]) -> list[Sample]:
-    """A preference pair: `real` as side +1, `generated` as side -1, in the group `name` and with one pair number."""
+def paired(name: str, real: Sequence[Sample], generated: Sequence[Sample]) -> list[Sample]:
+    """A preference pair: the streams of `real` as side +1, those of `generated` as side -1, in the group `name` and
+    with one pair number."""
     number = derive(0, name)
-    sides = [(replace(real, id=f"{name}/real"), 1), *((sample, -1) for sample in generated)]
+    named = [replace(sample, id=f"{name}/real/{at}" if at else f"{name}/real") for at, sample in enumerate(real)]
+    sides = [*((sample, 1) for sample in named), *((sample, -1) for sample in generated)]
     return [
         replace(
             sample, group=name, utterances=tuple(replace(each, pair=number, side=side) for each in sample.utterances)

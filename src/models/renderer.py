@@ -124,8 +124,13 @@ class Renderer:
 
     @staticmethod
     def load(folder: str | Path) -> Renderer:
-        """The renderer of a model folder: its tokenizer, context length and end-of-sequence ids."""
-        return Renderer(load_tokenizer(folder), context_length(folder), eos_ids(folder))
+        """The renderer of a model folder: its tokenizer, context length and end-of-sequence ids. InputError names the
+        folder."""
+        tokenizer = load_tokenizer(folder)
+        try:
+            return Renderer(tokenizer, context_length(folder), eos_ids(folder))
+        except (ValueError, TypeError) as error:
+            raise InputError(f"{folder}: {error}") from error
 
     def prompt(self, messages: Sequence[Message]) -> str:
         """The prompt for a reply to `messages`, as text. InputError where the template refuses it."""

@@ -20,7 +20,7 @@ from .estimates import values
 from .progress import duration
 from .rows import Figures, Measured, Summary
 from .run import benchmarks, figure, metric_names, number, summary
-from .transcript import Views, ending, facts, notes, printable, spoken, thoughts
+from .transcript import Views, ending, facts, notes, printable, spoken, steps, thoughts
 from .verdict import verdicts
 
 SHOWN = ("sampled", "greedy")
@@ -330,10 +330,14 @@ def _thought(message: Message, silent: Mapping[str, str]) -> str:
     )
 
 
+def _step(kind: str, text: str) -> str:
+    return f'<span class="step {kind}">{_text(text)}</span>' if kind else _text(text)
+
+
 def _said(message: Message, remarks: Mapping[str, str]) -> str:
     remark = remarks.get(message.request or "", "")
     mark = f' <span class="mark">{_text(remark)}</span>' if remark else ""
-    words = f'<pre dir="auto">{_text(message.content)}</pre>'
+    words = f'<pre dir="auto">{"".join(_step(kind, text) for kind, text in steps(message))}</pre>'
     if message.role == "system":
         unfolded = " open" if len(message.content) <= SHORT else ""
         words = f"<details{unfolded}><summary>what the seat was told at the start</summary>{words}</details>"

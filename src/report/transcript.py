@@ -21,6 +21,8 @@ Views = Mapping[str, Sequence[Message]]  # seat -> its private view, as a replay
 # surrogates, and the marks that turn the direction of writing around.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
 
+_LABELS: Mapping[str, tuple[str, ...]] = {"assistant": ("Thought", "Action"), "user": ("Observation",)}
+
 
 def printable(text: str) -> str:
     """Model text with everything that is not text, line breaks or tabs replaced by �."""
@@ -43,6 +45,23 @@ def notes(episode: Episode) -> dict[str, str]:
 def thoughts(episode: Episode) -> dict[str, str]:
     """Request -> what its player said to itself before the reply, which no game saw."""
     return {turn.request: printable(turn.thought) for turn in episode.turns if turn.thought}
+
+
+def steps(message: Message) -> list[tuple[str, str]]:
+    """A message in parts, (kind, text): the lines that an agent labels as thought and action, the observations that it
+    is told, and "" for everything else. Nobody's text is shown as what it is not: an agent that writes an observation
+    itself has none."""
+    found: list[tuple[str, str]] = []
+    for line in message.content.splitlines(keepends=True):
+        label = line.partition(":")[0]
+        begins = label in _LABELS.get(message.role, ())
+        before = found[-1][0] if found and message.role == "assistant" else ""  # an observation has one line
+        kind = label.lower() if begins else before
+        if found and found[-1][0] == kind and not begins:
+            found[-1] = kind, found[-1][1] + line
+        else:
+            found.append((kind, line))
+    return found
 
 
 def spoken(episode: Episode) -> Views:
@@ -106,16 +125,21 @@ def plain(episode: Episode, views: Views) -> str:
     return printable("\n\n".join(parts))
 
 
+_STEPS: Mapping[str, str] = {"thought": "italic", "action": "bold cyan", "observation": "green"}
+
+
 def _view(view: Sequence[Message], remarks: Mapping[str, str], silent: Mapping[str, str]) -> RenderableType:
     styles = {"system": "dim", "user": "", "assistant": "cyan"}
     parts: list[Text] = []
     for message in view:
-        remark = remarks.get(message.request or "", "")
+        remark, style = remarks.get(message.request or "", ""), styles[message.role]
         if thought := silent.get(message.request or ""):
             parts.append(Text("thought", "bold dim"))
             parts.append(Text(thought + "\n", "dim italic"))
         parts.append(Text(f"{message.role}{f' [{remark}]' if remark else ''}", "bold dim"))
-        parts.append(Text(printable(message.content) + "\n", styles[message.role]))
+        parts.append(
+            Text.assemble(*((printable(text), _STEPS.get(kind, style)) for kind, text in steps(message)), "\n")
+        )
     return Group(*parts)
 
 

@@ -384,6 +384,8 @@ STRANGE = {  # words of a command line -> a part of what is said of them
     "imitate.partner_weight=inf": "must be a finite number, got inf",
     "name=a=b": "its value holds `=`, .* 'name=\"a=b\"'",
     "run=my run, the second (good)": "its value holds `\\(` `\\)` `,`, .*'run=\"my run, the second \\(good\\)\"'",
+    "++imitate.partner_weight=" + "9" * 400: "imitate.partner_weight=999",  # found by the fuzzer, as the next one
+    "data=" + "9" * 400: "a group takes the name of an option: .*conversations",
     "runs=[a,b": "lists as key=\\[a,b\\]",
     "+learner.extra.api_key=secret-words": "learner.extra.api_key: looks like a key",
     "+model.url=https://me:pass@host/v1": "model.url: holds a login",

@@ -60,7 +60,7 @@ def hostile(folder: Path, kind: str) -> Path:
     (outside / "x.pt").write_bytes(b"cos\nsystem\n(S'touch ran'\ntR.")
     config = yaml.safe_load((run / "config.yaml").read_text())
     if kind == "nodes":
-        (run / "config.yaml").write_text(yaml.safe_dump(config | evil(outside)))
+        (run / "config.yaml").write_text(json.dumps(config | evil(outside)))  # which is YAML, without aliases
     elif kind == "words":
         config |= {"game": config["game"] | {"contexts": f"${{parley.run:x,{outside}/made}}", "x": "${oc.env:HOME}"}}
         (run / "config.yaml").write_text(yaml.safe_dump(config))

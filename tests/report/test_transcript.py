@@ -5,7 +5,9 @@ from __future__ import annotations
 import io
 
 from market import NASTY, episode, views
-from parley.report.transcript import notes, printable, spoken, text
+from parley.games.base import Message
+from parley.report.html import _said
+from parley.report.transcript import notes, printable, spoken, steps, text
 from rich.console import Console
 
 
@@ -59,3 +61,26 @@ def test_without_a_replay_each_seat_shows_what_it_said():
 def test_printable_keeps_what_is_text():
     assert printable("tab\t line\n naïve 日本 🙂 é\r\n") == "tab\t line\n naïve 日本 🙂 é\n"
     assert printable("a\x00b\rc\x7fd") == "a\ufffdb\ufffdc\ufffdd"
+
+
+def test_thought_action_and_observation_are_told_apart():
+    reply = Message("assistant", "Thought: who?\nor what\nAction: search[tea]\nObservation: mine")
+    assert steps(reply) == [
+        ("thought", "Thought: who?\nor what\n"),
+        ("action", "Action: search[tea]\nObservation: mine"),  # what an agent makes up is no observation
+    ]
+    assert steps(Message("user", "Observation: it is tea .\nWrite Action: next")) == [
+        ("observation", "Observation: it is tea .\n"),
+        ("", "Write Action: next"),
+    ]
+    assert steps(Message("user", "Action: none\nplain")) == [("", "Action: none\nplain")]
+    for words in ("", "a\nb", "Thought: a\n\nAction: b\n", "Thought: a\r\nAction: b"):
+        for role in ("system", "user", "assistant"):
+            assert "".join(text for _, text in steps(Message(role, words))) == words
+
+
+def test_a_rollout_is_shown_in_steps_on_the_page():
+    page = _said(Message("assistant", "Thought: <b>\nAction: search[tea]"), {})
+    assert '<span class="step thought">Thought: &lt;b&gt;\n</span>' in page and '<span class="step action">' in page
+    assert '<span class="step observation">Observation: x</span>' in _said(Message("user", "Observation: x"), {})
+    assert "step" not in _said(Message("user", "What is it?"), {})

@@ -269,10 +269,11 @@ def test_what_is_missing_is_said_once(tmp_path):
 
 @needs_harness
 @pytest.mark.slow
-def test_the_published_list_is_the_harness_s_own():
+@pytest.mark.parametrize("name", ["spag", "open_llm"])
+def test_the_published_lists_are_the_harness_s_own(name):
     """The one name that it does not have is told; so it has all others."""
     with initialize_config_module("parley.conf", version_base="1.3"):
-        node = compose("config", ["benchmark=spag"]).benchmark
+        node = compose("config", [f"benchmark={name}"]).benchmark
     with pytest.raises(InputError) as told:
         Benchmark([*node.tasks, "piqqa"]).check()
     assert str(told.value).splitlines() == ["benchmark.tasks:", "  - there is no task piqqa; did you mean piqa?"]

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from ...credit import NothingKept
 from ...data.episode import Episode
-from ...data.formats import alpaca, messages, openai_chat, sotopia, spag, spin_rows
+from ...data.formats import alpaca, messages, openai_chat, sotopia, spag, spin_rows, trajectories
 from ...data.formats.messages import Log
 from ...data.replay import replay as replayed
 from ...data.scorer import ScoredMatches
@@ -36,7 +36,8 @@ class Chosen:
 def export(config: DictConfig, out: Path, run: str, logs: Literal["kept", "all"]) -> float | None:
     """Writes the self-play of the policies of `run` as chats: `messages.jsonl` (with meta) and `openai.jsonl` (for a
     fine-tuning service); replies to single messages as `alpaca.jsonl`; matches of Taboo as SPAG's files, of Sotopia as
-    its episodes, too, and replies whose real counterpart is known as SPIN's (`spin.jsonl`).
+    its episodes, of question answering as FireAct's files, too, and replies whose real counterpart is known as SPIN's
+    (`spin.jsonl`).
 
     kept: the logs and replies that credit chose, which a hosted learner sends; all: every log, without illegal replies.
     Seats of others are never written as logs.
@@ -59,6 +60,8 @@ def export(config: DictConfig, out: Path, run: str, logs: Literal["kept", "all"]
         place = out if len(policies(mine)) == 1 else out / policy
         for path in spag.export(place, game, played, policy, config.seed):
             terminal().print(f"as SPAG's code reads it: {path}", soft_wrap=True)
+        for path in trajectories.export(place, played):
+            terminal().print(f"as FireAct's code reads it: {path}", soft_wrap=True)
         if pairs := list(spin_rows.rows(played)):
             terminal().print(
                 f"{spin_rows.write(place / 'spin.jsonl', pairs)} pairs in {place}/spin.jsonl", soft_wrap=True

@@ -140,10 +140,9 @@ def _swapped(messages: Sequence[Message]) -> tuple[Message, ...]:
 
 def _rendered(
     name: str, sides: Sequence[tuple[Message, ...]], render: Callable[[Demonstration], Sample]
-) -> tuple[Sample, list[Sample]]:
+) -> list[list[Sample]]:
     """Both sides of a pair in tokens, each with its last message supervised."""
-    real, generated = (
-        render(Demonstration(f"{name}/{which}", side, (*(0.0 for _ in side[1:]), 1.0)))
+    return [
+        [render(Demonstration(f"{name}/{which}", side, (*(0.0 for _ in side[1:]), 1.0)))]
         for which, side in zip(("real", "generated"), sides, strict=True)
-    )
-    return real, [generated]
+    ]

@@ -11,10 +11,9 @@ import io
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
 from random import Random
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from ...system.files import REFUSED, InputError, digest, read_json, read_text, reason
 from ..base import Json, Scenario, Script
@@ -102,7 +101,8 @@ class FileQuestions:
     """Questions of files. Each split is a list of selections, as {task: hotpotqa, path: hotpotqa_dev.json, shuffle:
     233, end: 500}; validation and test may also be shares of train. Of equal questions in one split the first is taken.
 
-    InputError for a question that is in two splits: an evaluation question is never trained on.
+    held_out  what is done with questions of train that are in validation or test: refuse (InputError), or leave_out.
+              An evaluation question is never trained on.
     """
 
     def __init__(
@@ -111,7 +111,11 @@ class FileQuestions:
         validation: Sequence[Mapping[str, Any]] | float = 0.1,
         test: Sequence[Mapping[str, Any]] | float = 0.1,
         split_seed: int = 0,
+        held_out: Literal["refuse", "leave_out"] = "refuse",
     ) -> None:
+        if held_out not in ("refuse", "leave_out"):
+            raise InputError(f"questions.held_out={held_out!r}, expected refuse or leave_out")
+        self.held_out = held_out
         given = {"train": train, "validation": validation, "test": test}
         self.selections = {
             split: [_selection(split, each) for each in found]
@@ -142,10 +146,20 @@ class FileQuestions:
     @cached_property
     def _splits(self) -> Mapping[str, tuple[Scenario, ...]]:
         splits: dict[str, dict[str, Scenario]] = {split: {} for split in SPLITS}
-        for split, selections in self.selections.items():
-            for scenario in (each for selection in selections for each in selection.scenarios()):
-                splits[self._place(split, scenario)].setdefault(scenario.cluster, scenario)
-        self._refuse_shared(splits)
+        shared: list[tuple[Scenario, Scenario]] = []
+        for split in reversed(SPLITS):  # what is held out by name stays held out
+            held = {key: each for other in splits.values() if other is not splits[split] for key, each in other.items()}
+            for scenario in (each for one in self.selections.get(split, ()) for each in one.scenarios()):
+                if scenario.cluster in held:
+                    shared.append((scenario, held[scenario.cluster]))
+                else:
+                    splits[self._place(split, scenario)].setdefault(scenario.cluster, scenario)
+        if shared and self.held_out == "refuse":
+            first, second = shared[0]
+            raise InputError(
+                f"questions: {len(shared)} questions are in two splits, the first as {first.id} and {second.id}: take "
+                "them out of one, or say questions.held_out=leave_out"
+            )
         if empty := [split for split, found in splits.items() if not found]:
             raise InputError(f"questions: no question is left for {' and '.join(empty)}: give files or larger shares")
         return {split: tuple(found.values()) for split, found in splits.items()}
@@ -155,15 +169,6 @@ class FileQuestions:
             return split
         shares = (self.shares.get(name, 0.0) for name in ("validation", "test"))
         return belongs(fine(self.split_seed, scenario.cluster), *shares)
-
-    def _refuse_shared(self, splits: Mapping[str, Mapping[str, Scenario]]) -> None:
-        for one, other in [*pairwise(SPLITS), (SPLITS[0], SPLITS[-1])]:
-            if shared := sorted(splits[one].keys() & splits[other].keys()):
-                first, second = (splits[split][shared[0]].id for split in (one, other))
-                raise InputError(
-                    f"questions: {len(shared)} questions are in {one} and in {other}, the first as {first} and "
-                    f"{second}: take them out of {one}"
-                )
 
 
 def _selection(split: str, data: Mapping[str, Any]) -> Selection:

@@ -72,7 +72,7 @@ class Search:
         }  # fmt: skip
         self._make = makers[engine]
         self._memo = memo
-        bounds = dict(limits or {}) if engine in ("serpapi", "http") else {}
+        bounds = _limits(limits or {}) if engine in ("serpapi", "http") else {}
         self.service: Script | Tool = (
             _scripted(self._build()) if engine == "documents" and memo is None else Tool(self._build, **bounds)  # type: ignore[arg-type]
         )
@@ -86,6 +86,19 @@ class Search:
             return engine(request) if known is None else known
 
         return answer if memo else engine
+
+
+def _limits(given: Mapping[str, float | None]) -> dict[str, float | None]:
+    """`given`, if they are limits of a tool. ValueError says which are not."""
+    least = {"parallel": 1, "timeout_s": 0, "retries": 0, "max_requests": 1}
+    for name, value in given.items():
+        if name not in least:
+            raise ValueError(f"search: limits.{name} is none of {', '.join(least)}")
+        if value is None and name == "max_requests":
+            continue
+        if not isinstance(value, int | float) or value < least[name]:
+            raise ValueError(f"search: limits.{name} is {value!r}, expected at least {least[name]}")
+    return dict(given)
 
 
 def argument(request: Request) -> str:

@@ -40,11 +40,14 @@ class Trajectory:
         """The published task, which the layout tells."""
         if self.question.startswith("Question:"):
             return "mmlu"
-        return (
-            "hotpotqa"
-            if self.observations[-1:] and re.search("= (True|False)", self.observations[-1])
-            else "strategyqa"
-        )
+        told = self.observations[-1] if self.observations else ""
+        return "hotpotqa" if re.search("= (True|False)", told) else "strategyqa"
+
+    @property
+    def text(self) -> str:
+        """The steps as one text, a line break after each: what `from_text` read."""
+        steps = zip(self.replies, self.observations, strict=True)
+        return "".join(f"{reply}\nObservation: {seen}\n" for reply, seen in steps)
 
 
 def from_row(row: Mapping[str, Json]) -> Trajectory:
@@ -53,8 +56,14 @@ def from_row(row: Mapping[str, Json]) -> Trajectory:
     if not (isinstance(question, str) and isinstance(output, str)):
         raise ValueError('expected text as "instruction" and "output"')
     if options := _OPTIONS.match(output):
-        question, output = f"{question}\n{options[0].rstrip()}", output[options.end() :]
+        question, output = f"{question}\n{options[0]}".removesuffix("\n"), output[options.end() :]
     return from_text(question, output)
+
+
+def to_row(expert: Trajectory) -> dict[str, Json]:
+    """What `from_row` read: the question's first line is the instruction, its others begin the output, as published."""
+    first, newline, options = expert.question.partition("\n")
+    return {"instruction": first, "input": "", "output": f"{options}{newline}{expert.text}"}
 
 
 def from_text(question: str, text: str) -> Trajectory:

@@ -19,22 +19,19 @@ from ..splits import chosen, fine, split
 
 PEOPLE = (
     "ann", "bob", "cat", "dan", "eve", "fay", "gus", "hal", "ida", "joe", "kim", "lee", "mia", "ned", "oda", "pat",
-    "ray", "sue", "tom", "una", "vic", "wes", "xia", "yan",
 )  # fmt: skip
 THINGS = (
-    "tea", "coffee", "maize", "rice", "wine", "cocoa", "sugar", "cotton", "wool", "amber", "silk", "salt", "honey",
-    "pepper", "cheese", "olives",
+    "tea", "coffee", "maize", "rice", "wine", "cocoa", "sugar", "cotton", "wool", "amber", "silk", "salt",
 )  # fmt: skip
 LANDS = (
     "india", "brazil", "mexico", "china", "france", "ghana", "cuba", "egypt", "wales", "latvia", "japan", "chad",
-    "peru", "spain", "kenya", "oman",
 )  # fmt: skip
 TASK = "hotpotqa"  # short answers, exact match
 FACTS = 5  # pairs of documents of a scenario, one of which the question is about
 
 
 class TwoHop:
-    """All combinations of person, thing and land: 6,144 questions.
+    """All combinations of person, thing and land: 2,304 questions.
 
     validation, test   shares of the combinations
     seed               of the documents and the splits; not the run's seed, so that runs stay comparable
@@ -43,7 +40,7 @@ class TwoHop:
     files: Mapping[str, str] = {}
     tasks = (TASK,)
 
-    def __init__(self, validation: float = 0.05, test: float = 0.05, seed: int = 0) -> None:
+    def __init__(self, validation: float = 0.05, test: float = 0.13, seed: int = 0) -> None:
         if validation <= 0 or test <= 0 or validation + test >= 1:
             raise ValueError(f"TwoHop: validation={validation}, test={test}: expected shares above 0 that leave train")
         self.shares, self.seed = (validation, test), seed
@@ -53,7 +50,7 @@ class TwoHop:
 
     def scripts(self) -> Mapping[str, Script]:
         """expert (searches twice and answers), sloppy (goes wrong now and then), guesser (any land, at once)."""
-        return {"expert": Searcher(0.0), "sloppy": Searcher(0.15), "guesser": _guess}
+        return {"expert": Searcher(0.0), "sloppy": Searcher(0.3), "guesser": _guess}
 
     @cached_property
     def _splits(self) -> Mapping[str, Sequence[Scenario]]:
