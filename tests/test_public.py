@@ -15,13 +15,14 @@ ROOT = Path(__file__).parents[1]
 # What users may import. A name leaves this list only with a line in CHANGELOG.md.
 PROMISED = {
     "parley": """
-        Arena Backend Credit Credited Episode EpisodeStore HFBackend InputError LanguagePlayer Learner Objective Player
-        Renderer Sampling ScriptedPlayer Seating Snapshot Turn __version__ both_seatings credited derive fixed
-        load_policy load_tokenizer logs rng self_play
+        Arena Backend Columns Credit Credited Episode EpisodeStore HFBackend InputError LanguagePlayer Learner
+        Log NothingKept Objective Player Renderer Sample Sampling Scorer Scores ScriptedPlayer Seating Session
+        Snapshot Turn Utterance __version__ both_seatings credited derive fixed load_policy load_snapshot
+        load_tokenizer logs play_match rng self_play transcript
     """,
     "parley.games": """
-        Facts Game GeneratorMatch Illegal Json Marks Match Message Options Out Reply Request Result Scenario Script View
-        conformance legal split
+        Facts Game GeneratorMatch Illegal Json Marks Match Message Options Out Reply Request Result Scenario Script Tool
+        Turns Unreachable View conformance legal split
     """,
 }
 

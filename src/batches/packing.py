@@ -91,7 +91,7 @@ class Batch:
 
 
 def computed(sample: Sample) -> Tokens:
-    """The tokens that must be computed: all before the last supervised one. Nothing that follows can matter."""
+    """The tokens whose hidden states are needed: all before the last supervised one."""
     return sample.token_ids[: max((each.end for each in sample.utterances), default=1) - 1]
 
 
@@ -210,7 +210,7 @@ def _level(trees: list[_Row], streams: Streams, budget: Budget) -> list[_Row]:
 
 
 def _limits(least: int, most: int) -> Iterator[int]:
-    """The largest first: where a row costs nothing but its tokens, none is better than one row of all."""
+    """Row limits to try, the largest first: if a row costs only its tokens, one row with everything is best."""
     yield most
     limit = least
     while limit < most:
@@ -219,7 +219,7 @@ def _limits(least: int, most: int) -> Iterator[int]:
 
 
 def _cost(rows: list[_Row], budget: Budget) -> float:
-    """Of `rows` padded to the longest, in tokens; attention added."""
+    """The cost of `rows` in tokens: padded to the longest, plus attention."""
     width = max((row.size for row in rows), default=0)
     return len(rows) * width * (1.0 + width / budget.attention_tokens)
 
@@ -243,7 +243,7 @@ def _fill(trees: list[_Row], streams: Streams, row_tokens: int) -> list[_Row]:
 
 
 def _most_shared(streams: list[Tokens]) -> dict[Tokens, int]:
-    """For each stream the longest prefix that any other shares with it."""
+    """Length of the longest prefix that each stream shares with any other."""
     ordered = sorted(streams)
     shared = [0, *map(common, ordered, ordered[1:]), 0]
     most: dict[Tokens, int] = {}

@@ -26,10 +26,10 @@ class Step:
 
 
 def dealt(micros: Sequence[MicroBatch], rank: int, world: int, equal: bool) -> list[tuple[MicroBatch, bool]]:
-    """The share of one rank, and of each micro-batch whether it counts.
+    """The micro-batches of one rank, each with whether it counts.
 
-    Ranks that work in step (`equal`) have as many as the first, any other has one at least: shares are filled up with
-    the smallest micro-batch, which then counts for nothing.
+    With `equal` (FSDP) every rank gets as many micro-batches as rank 0, otherwise at least one. Missing ones repeat the
+    smallest, with loss weight 0.
     """
     if not micros:
         return []
@@ -40,7 +40,7 @@ def dealt(micros: Sequence[MicroBatch], rank: int, world: int, equal: bool) -> l
 
 @dataclass(frozen=True, slots=True)
 class Plan(Sequence[Step]):
-    """`plan[step]` is packed when it is asked for, always in the same way."""
+    """The optimiser steps. `plan[step]` is packed on access, the same each time."""
 
     samples: Sequence[Sample]
     batches: tuple[tuple[Unit, ...], ...]

@@ -240,11 +240,16 @@ FIXED = ("start", "base", "previous")  # words for a fixed reference
 
 
 def _models(plain: Mapping[str, Any], words: Mapping[str, Sequence[str]]) -> Iterator[Fault]:
-    """Values of keys that are neither one of their words nor a model folder."""
+    """Values of keys that are neither one of their words nor a model."""
     for key, known in words.items():
         value = plain.get(key)
-        if isinstance(value, str) and value not in known and not (Path(value).expanduser() / "config.json").is_file():
-            yield Fault(key, f"{value!r} is no model folder{nearest(value, known)}")
+        if not isinstance(value, str) or value in known or (Path(value).expanduser() / "config.json").is_file():
+            continue
+        from ..models.hub import missing
+
+        if (why := missing(value)) is not None:
+            word = nearest(value, known)
+            yield Fault(key, f"{value!r} is no model folder{word}" if word else f"{value!r} is no model: {why}")
 
 
 def _processes(plain: Mapping[str, Any], choices: Mapping[str, str]) -> Iterator[Fault]:

@@ -1,6 +1,6 @@
-"""What every credit is given and gives back, and the log: how one seat of one match becomes samples.
+"""The interface of credit (advantage estimation), and `Log`: one seat of one match, and how it becomes samples.
 
-Only what the policy under training sampled itself is ever supervised.
+Only tokens that the policy under training sampled itself are supervised.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ def _recorded(stream: Stream, spans: Mapping[str, tuple[int, int]]) -> tuple[flo
 
 @dataclass(frozen=True, slots=True)
 class Logs:
-    """Logs, read anew from the matches each time that they are gone through."""
+    """An iterable of logs, read from the stored matches on each pass."""
 
     episodes: Collection[Episode]  # sorted by match id
     player: str | None
@@ -197,7 +197,10 @@ def logs(episodes: Collection[Episode], player: str | None = None) -> Logs:
 
 
 def credited(samples: list[Sample], table: Iterable[Verdict], mixed: Sequence[Sample] = ()) -> Credited:
-    """The hand-over, `mixed` demonstrations as kind "sft"; NothingKept, with the table, when no log is kept."""
+    """Builds the result of a credit, with the `mixed` demonstrations as kind "sft".
+
+    NothingKept, with the table of scores, when no log is kept.
+    """
     table = table if isinstance(table, Verdicts) else Verdicts(table)
     result = Credited([*samples, *map(_as_sft, mixed)], table)
     if not any(verdict.kept for verdict in table):

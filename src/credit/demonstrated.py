@@ -1,4 +1,4 @@
-"""Further fine-tuning: what is real is imitated, and nothing of the play is trained on."""
+"""Further fine-tuning (SFT) as a control for SPIN: trains on the real replies and on none that the policy sampled."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def by_demonstration(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
 
 
 def _unpaired(real: Sequence[Sample], generated: Sequence[Sample]) -> str | None:
-    """Why these are no pair, or None."""
+    """Why the two do not form a pair; None if they do."""
     if not real:
         return "no demonstration of this scenario"
     if not generated:

@@ -1,4 +1,4 @@
-"""What credit made of each log: a table that may be longer than memory."""
+"""The table of credit's decisions, one a log, kept on disk because a round may be larger than memory."""
 
 from __future__ import annotations
 

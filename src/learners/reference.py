@@ -14,7 +14,6 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from operator import attrgetter
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,7 +22,7 @@ from torch import Tensor, nn
 from ..batches.packing import Budget, collate, supervised
 from ..batches.plan import dealt, once
 from ..data.sample import Sample, Utterance
-from ..models import snapshot as snapshots
+from ..models.hub import opened
 from ..models.load import vocabulary
 from ..models.snapshot import Snapshot
 from ..system import ranks
@@ -49,8 +48,11 @@ def _digested(sample: Sample) -> list[Any]:
 
 
 def foreign(named: str) -> Snapshot | None:
-    """The model that is named as a path; None for a word. FileNotFoundError when it is no model folder."""
-    return None if named in (PASS, RECORDED, *FIXED) else snapshots.of(Path(named).expanduser())
+    """The model that is named as in `model.path`: a folder, a GGUF file, a hub id; None for a word.
+
+    InputError or FileNotFoundError when it is absent.
+    """
+    return None if named in (PASS, RECORDED, *FIXED) else opened(named)
 
 
 def given(samples: Sequence[Sample], wanted: Sequence[str]) -> dict[str, Tensor]:

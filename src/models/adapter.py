@@ -49,7 +49,7 @@ class LoRA:
 
     @property
     def four_bit(self) -> FourBit | None:
-        """How the base is stored while it is trained on and played; None: in full."""
+        """How the base is stored in training and play; None: in its own precision."""
         return None
 
     def create(self, base: Snapshot, folder: str | Path, seed: int) -> Snapshot:
@@ -108,8 +108,10 @@ class LoRA:
         return config, {name: tensor.shape for name, tensor in tensors.items()}
 
     def _check(self, model: PreTrainedModel, base: str) -> None:
-        """peft passes over a name that fits nothing as long as another one fits; and an adapter on a head that is the
-        embedding as well could not be merged."""
+        """Refuses targets that match no layer, and a head tied to the embedding.
+
+        peft ignores an unmatched target silently if another one matches; an adapter on a tied head cannot be merged.
+        """
         from torch.nn import Linear
         from transformers.pytorch_utils import Conv1D
 
@@ -155,7 +157,7 @@ class QLoRA(LoRA):
 
 
 def _fits(target: str, layer: str) -> bool:
-    """As peft compares them: the layer's whole name or the end of it."""
+    """Whether `target` is the layer's name or its last part, as peft matches them."""
     return layer == target or layer.endswith(f".{target}")
 
 
@@ -209,7 +211,7 @@ class Adapter:
 
 @dataclass(frozen=True)
 class _Gathered:
-    """A sharded model whose whole weights were gathered."""
+    """A sharded model with its full weights gathered on this rank."""
 
     model: PreTrainedModel
     state: Mapping[str, Tensor]

@@ -42,7 +42,7 @@ class Runs:
     masks: tuple[Tensor | None, ...]
 
     def masks_of(self, dtype: torch.dtype) -> tuple[Tensor | None, ...]:
-        """The masks in `dtype`, that of the queries: PyTorch does not ask, and reads any other as if it were that."""
+        """The masks in `dtype`, the queries' own: PyTorch does not check it and misreads the bytes of another one."""
         return tuple(mask if mask is None else mask.to(dtype) for mask in self.masks)
 
 
@@ -81,7 +81,7 @@ def runs(batch: Batch, dtype: torch.dtype = torch.float32) -> Runs:
 
 
 def _apart(length: int, like: Tensor) -> Tensor:
-    """[length, length], where each sees itself alone."""
+    """A mask [length, length] in which each token sees itself only."""
     return like.new_full((length, length), -math.inf).fill_diagonal_(0.0)
 
 
@@ -124,7 +124,7 @@ def _picked(each: Tensor, seen_K: Tensor | None) -> Tensor:
 
 
 def _repeated(each: Tensor, times: int) -> Tensor:
-    """Every head of keys `times` in a row. (Once would be a copy as well.)"""
+    """Repeats each key head `times` times. (Not called for 1, which would copy for nothing.)"""
     return each if times == 1 else each.repeat_interleave(times, 1)
 
 

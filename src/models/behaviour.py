@@ -1,4 +1,4 @@
-"""What a model's chat template does to the chats that it is given, found by asking it."""
+"""Properties of a model's chat template, found by rendering small chats with it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Behaviour:
         return Behaviour(_folds(renderer), _thoughts(renderer), forks, _ends(renderer))
 
     def text(self) -> str:
-        """All of it as one line."""
+        """The whole description as one line."""
         system = f"{self.folds} system messages stand in a user message" if self.folds else "system messages stay"
         thoughts = f"thoughts are {self.thoughts}" if self.thoughts else "no thoughts"
         forks = f"token streams fork at each turn: {self.forks}" if self.forks else "token streams only grow"
@@ -56,7 +56,7 @@ def _thoughts(renderer: Renderer) -> str:
 
 
 def _fork(renderer: Renderer, reply: str) -> str | None:
-    """Why a stream cannot go on after `reply`; None where it does."""
+    """Why the tokens of the next prompt do not extend those up to `reply` (a fork); None if they do."""
     view = [Message("system", "\x02"), Message("user", "\x03")]
     try:
         part = renderer.extend(None, view)

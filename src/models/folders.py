@@ -1,4 +1,4 @@
-"""Model folders, which may hold anything: what is looked at before a model is built, and what after it was loaded."""
+"""Checks of untrusted model folders: before a model is built from one, and after its weights were loaded."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ROOM = 16  # weights of the model for each number in the files, at most: files m
 
 @contextmanager
 def reading(folder: str | Path) -> Iterator[None]:
-    """Turns whatever the libraries raise over a model folder into an InputError that names folder and reason."""
+    """Turns any exception of the libraries about a model folder into an InputError with folder and reason."""
     try:
         yield
     except (InputError, FileNotFoundError, MemoryError):

@@ -23,7 +23,7 @@ from . import snapshot
 from .snapshot import Snapshot
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 RECORD = "gguf.json"  # beside the weights: which file they are from, and the digest of the folder
 
@@ -46,10 +46,17 @@ class Packaged:
 
         InputError when the package is not installed, or its file is not the one expected.
         """
+        return converted(self._located(), self.sha256)
+
+    def config(self) -> PretrainedConfig:
+        """The architecture, without a look at weights. InputError when the package is not installed."""
+        return config_of(self._located())
+
+    def _located(self) -> Path:
         found = find_spec(self.package)
         if found is None or not found.submodule_search_locations:
             raise InputError(f"the package {self.package} is not installed: {self.install}")
-        return converted(Path(found.submodule_search_locations[0]) / self.file, self.sha256)
+        return Path(found.submodule_search_locations[0]) / self.file
 
 
 def cache() -> Path:
@@ -74,6 +81,21 @@ def converted(file: Path, sha256: str | None = None) -> Snapshot:
     if not folder.is_dir():
         _write(file, folder)
     return _checked(folder, file.stem)
+
+
+def config_of(file: Path) -> PretrainedConfig:
+    """The transformers config of a GGUF file, from its head alone. InputError when it is absent or unreadable."""
+    if not file.is_file():
+        raise InputError(f"there is no file {file}")
+    if find_spec("gguf") is None:
+        raise InputError(f"{file.name} needs the package gguf: pip install 'parley-lm[gguf]'")
+    from transformers import AutoConfig
+
+    try:
+        config: PretrainedConfig = AutoConfig.from_pretrained(file.parent, gguf_file=file.name, local_files_only=True)
+    except Exception as error:  # the file is a stranger's, and its readers raise whatever they stumble over
+        raise InputError(f"{file} cannot be read as a GGUF file: {error}") from error
+    return config
 
 
 def _write(file: Path, folder: Path) -> None:

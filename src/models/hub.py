@@ -7,16 +7,20 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..games.base import Message
 from ..system.files import InputError
 from . import snapshot
-from .gguf import converted
+from .gguf import config_of, converted
 from .load import checked
 from .snapshot import Snapshot
 from .thoughts import AUTO, Conduct
 
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+BASE = "model.base=… (of an opponent: opponents.NAME.base=…)"
 ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -55,9 +59,29 @@ class Pretrained:
         named = _adapter_base(found)
         base = self.base or named
         if base is None:
-            raise InputError(f"{self.path} is an adapter that names no base: say model.base=…")
+            raise InputError(f"{self.path} is an adapter that names no base: say {BASE}")
         _, below = self._located(base, "main")
         return snapshot.of(found, name, str(self._used(checked(below), folder)))
+
+    def config(self) -> PretrainedConfig:
+        """The architecture of the model at `path`, or of its base, without a look at weights.
+
+        InputError or FileNotFoundError when it is absent.
+        """
+        from transformers import AutoConfig
+
+        where = Path(self.path).expanduser()
+        if where.suffix == ".gguf":
+            return config_of(where)
+        _, found = self._located(self.path, self.revision)
+        if (found / "adapter_config.json").is_file():
+            if (base := self.base or _adapter_base(found)) is None:
+                raise InputError(f"{self.path} is an adapter that names no base: say {BASE}")
+            return Pretrained(base, download=self.download).config()
+        if not (found / "config.json").is_file():
+            raise FileNotFoundError(f"{self.path} has no config.json")
+        config: PretrainedConfig = AutoConfig.from_pretrained(found, local_files_only=True)
+        return config
 
     def _used(self, model: Path, folder: Path) -> Path:
         """`model`, or `folder` with its files and the conduct that is asked for."""
@@ -87,9 +111,26 @@ class Pretrained:
                 raise InputError(f"{id} cannot be downloaded: {str(error).strip().splitlines()[0]}") from error
             raise InputError(
                 f"{id} is no folder here and not in the Hugging Face cache (revision {revision}): "
-                "say model.download=true to fetch it"
+                f"say model.download=true to fetch it for model.path, or fetch it with: hf download {id}"
             ) from error
         return Path(found)
+
+
+def opened(path: str, base: str | None = None) -> Snapshot:
+    """The snapshot that `model.path` and `model.base` would name. No request is made.
+
+    InputError or FileNotFoundError as for `Pretrained.create`.
+    """
+    return Pretrained(path, base).create(Path(), (), 0)
+
+
+def missing(path: str) -> str | None:
+    """Why there is no model at `path` (a folder, a GGUF file, a hub id); None where there is one. Reads no weights."""
+    try:
+        Pretrained(path).config()
+    except (InputError, OSError, ValueError) as error:
+        return str(error).splitlines()[0]
+    return None
 
 
 def _adapter_base(folder: Path) -> str | None:

@@ -1,4 +1,4 @@
-"""The arena: many matches in flight, their requests batched per player, nobody waiting for the slowest."""
+"""The arena (rollout engine): many matches in flight, requests batched per player; no match waits for a slower one."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ class Arena:
 
 
 def owed(seatings: Iterable[Seating], store: EpisodeStore) -> bytes:
-    """For each of the seatings 1 where no shard holds its match, else 0."""
+    """One byte per seating: 1 if its match is owed (not stored in any shard yet), else 0."""
     stored = store.index()
     return bytes(seating.match not in stored for seating in seatings)
 
@@ -156,7 +156,7 @@ class _Session:
             self.cancel_all()
 
     def fill(self, waiting: Iterator[Seating | None]) -> bool:
-        """Opens matches up to the limit; whether any is open or may still come."""
+        """Opens matches up to the limit; returns whether any is open or may still come."""
         while len(self.tables) < self.arena.in_flight:
             try:
                 seating = next(waiting)
@@ -314,7 +314,7 @@ class _Session:
         self.matches += 1
 
     def fail(self, table: _Table, name: str, lost: Completion) -> None:
-        """Gives a match up because `name` cannot answer; what else it had asked is cancelled."""
+        """Abandons a match because the player `name` cannot answer; its other open requests are cancelled."""
         seating = table.seating
         request = next(request for request in table.requests if f"{seating.match}/{request.id}" == lost.id)
         self.failures.append(Failure(seating.match, request.seat, name, request.id, lost.text or "no reason given"))
@@ -339,7 +339,7 @@ class _Session:
                 self.remembering[name].forget([f"{match}/{seat}"])
 
     def cancel_all(self) -> None:
-        """Leaves no question open, whatever ended the session."""
+        """Cancels all open requests, whatever ended the session."""
         for name, prompts in self.open.items():
             if prompts:
                 self.players[name].cancel(list(prompts))

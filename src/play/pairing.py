@@ -1,4 +1,4 @@
-"""Who meets whom: what is played is settled here, in full, before anything is played.
+"""Pairing: plans all matches (rollouts) of a stage before any is played.
 
 A match's id is "<stage>/<scenario id>/<number>", the same on every machine and in every order; its seed derives from
 it (of an evaluation's without the iteration, so that the figures of two iterations can be paired).
@@ -41,8 +41,8 @@ class Seating:
 
     @property
     def chance(self) -> str:
-        """What this match's chance is named by: a branch shares its parent's, so that its scripts stay the same
-        persons."""
+        """The name from which this match's randomness derives: a branch uses its parent's, so that scripts keep their
+        personas."""
         return unnumbered(self.parent[0] if self.parent else self.match)
 
 
@@ -56,7 +56,7 @@ _EVALUATION = re.compile(r"\Aiter_\d+/eval/")
 
 @dataclass(frozen=True, slots=True)
 class Seatings:
-    """A plan of matches: made anew, and the same, each time that it is gone through, so that nothing of it is held."""
+    """A plan of matches as a pure function: regenerated on each pass, never held in memory."""
 
     make: Callable[[], Iterator[Seating]]
 
@@ -65,8 +65,8 @@ class Seatings:
 
 
 def seated(game: Game, scenario: Scenario, players: Mapping[str, str]) -> dict[str, str]:
-    """The player of each seat of a match: whom `players` names for it, and in a service that it does not name the
-    game's own script or tool, which goes by the service's name."""
+    """The player of each seat: the one named in `players`; a service without one is played by the game's own script or
+    tool, under the service's name."""
     roles = {role: players[role] for role in seats(game, scenario)}
     return roles | {service: players.get(service, service) for service in services(game)}
 

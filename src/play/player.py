@@ -109,8 +109,7 @@ class Player(Protocol):
 
 @runtime_checkable
 class Remembers(Protocol):
-    """A player that keeps something of each stream (its tokens, keys and values) and wants to know when it can let
-    go."""
+    """A player that keeps state per stream (tokens, keys and values) and is told when to free it."""
 
     def forget(self, streams: Sequence[str]) -> None:
         """The matches of these streams ("<match id>/<seat>") are over; unknown ones are ignored."""
@@ -118,7 +117,7 @@ class Remembers(Protocol):
 
 @runtime_checkable
 class Recalls(Protocol):
-    """A player that can take up a stream where recorded turns left it."""
+    """A player that can rebuild a stream from recorded turns (for resumed and branched matches)."""
 
     def recall(self, prompt: Prompt, turn: Turn) -> str:
         """`prompt` was answered by `turn` before. Called for each such prompt of a stream, in order; gives back the

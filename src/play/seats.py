@@ -15,6 +15,7 @@ from itertools import compress, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from ..data.episode import Episode
 from ..data.journal import Journal, clear
 from ..data.store import EpisodeStore
 from ..games.base import Game, services
@@ -112,6 +113,14 @@ class Sitting:
                     )
         if report.failures:
             raise TooManyFailures(report)
+
+    def match(self, seating: Seating) -> Episode:
+        """Plays one match and stores nothing. TooManyFailures where it lost a player."""
+        found: list[Episode] = []
+        report = Arena(self.seats.game, self._seat(seating.players.values())).play([seating], found.append)
+        if not found:
+            raise TooManyFailures(report)
+        return found[0]
 
     def update(self, name: str, version: str, weights: Weights) -> None:
         """Gives the language model `name` these weights: it plays on as `version`, which no other policy may have.

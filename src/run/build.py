@@ -22,11 +22,11 @@ from ..report.trackers import Jsonl, Tracker
 from ..system import ranks
 from ..system.naming import locate, nearest
 from .config import SCHEDULED, ConfigError, imitation_learner, judge, metric_name, overlaid, policies, scheduled
-from .directory import SAVED, SPENDING, begun, kept_of, on_disk
+from .directory import SPENDING, begun, load_snapshot
 from .parts import PREVIOUS, Parts, Policy, Recipe, plain
 from .run import Run, cast_of
 
-MEASURING = ("exploit", "tournament")
+MEASURING = ("exploit", "exploiter", "tournament")
 """Tasks that make no start: nobody demonstrates."""
 
 
@@ -80,17 +80,11 @@ def _backend(node: DictConfig, config: DictConfig, ledger: Path) -> Callable[[],
 
 def _opponent(name: str, config: DictConfig, out: Path) -> Opponent:
     """The language model that `opponents.<name>` names."""
-    node, base = config.opponents[name], config.opponents[name].get("base")
+    node = config.opponents[name]
     backend = _backend(node.backend, config, out / SPENDING / f"{name}.jsonl") if node.get("backend") else None
     if node.get("model") is not None:
         return Opponent(served(node.model), backend)
-    folder = Path(node.path)
-    return Opponent(
-        kept_of(folder, node.get("policy"))
-        if (folder / SAVED).exists()
-        else on_disk(folder, base, f"opponents.{name}.base"),
-        backend,
-    )
+    return Opponent(load_snapshot(node.path, node.get("base"), node.get("policy")), backend)
 
 
 def _strangers(parts: Parts) -> Iterator[str]:

@@ -211,12 +211,18 @@ def _claim(config: DictConfig, out: Path) -> None:
     write_text(out / SAVED, OmegaConf.to_yaml(config))  # unresolved: what comes from the environment stays there
 
 
-def on_disk(folder: Path, base: str | None, key: str) -> Snapshot:
-    """The snapshot in a model folder, or in that of an adapter on `base`; ConfigError names the `key` of a base that
-    lacks."""
-    if (folder / "adapter_config.json").exists() and base is None:
-        raise ConfigError(f"{folder} is an adapter: say the folder of its base with {key}=…")
-    return snapshots.of(folder, base=base)
+def load_snapshot(path: str | Path, base: str | None = None, policy: str | None = None) -> Snapshot:
+    """The snapshot that a run kept (of `policy`; None: of its first one), or the model at `path`.
+
+    A model is what `model.path` takes: a folder, a .gguf file, ORG/NAME in the Hugging Face cache, or a LoRA adapter,
+    on `base` or on what it names itself. No request is made. ConfigError for a run without the policy, InputError or
+    FileNotFoundError where nothing of the kind is there.
+    """
+    if (Path(path).expanduser() / SAVED).exists():
+        return kept_of(Path(path).expanduser(), policy)
+    from ..models.hub import opened
+
+    return opened(str(path), base)
 
 
 def _ours(name: str) -> bool:
@@ -342,8 +348,7 @@ def measured(config: DictConfig, run: str | None, base: str | None, which: str) 
         raise ConfigError(
             "which model? Name a run (run=outputs/…) or a folder (model=hf model.path=…): a server scores no text"
         )
-    folder = Path(config.model.path).expanduser()
-    return {"model": on_disk(folder, base, "task.base")}
+    return {"model": load_snapshot(config.model.path, base or config.model.get("base"))}
 
 
 def played_by(run: Path, number: int) -> dict[str, Snapshot]:

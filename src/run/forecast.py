@@ -10,9 +10,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
 from rich.text import Text
@@ -27,6 +27,7 @@ from ..learners.memory import CONTEXT_GIB, GIB, PARTS, SLACK, Memory, Model, pre
 from ..models.published import SHAPES, shape
 from ..models.snapshot import Snapshot
 from ..system.files import InputError
+from ..system.naming import locate
 from .beside import Held, beside, compared, listed
 from .config import leaves
 
@@ -92,21 +93,30 @@ def architecture(config: DictConfig, snapshot: Snapshot | None = None) -> tuple[
     """(a transformers config, where it is from): of `snapshot`, of the model's folder, or of a published shape."""
     from transformers import AutoConfig
 
-    path = (snapshot.base or snapshot.path) if snapshot else _path(config.model)
-    if path and (Path(path).expanduser() / "config.json").is_file():
-        return AutoConfig.from_pretrained(Path(path).expanduser(), local_files_only=True), f"config.json of {path}"
+    if snapshot is not None:
+        path = snapshot.base or snapshot.path
+        return AutoConfig.from_pretrained(path, local_files_only=True), f"config.json of {path}"
+    absent = ""
+    if (source := _source(config.model)) is not None:
+        try:
+            return source.config(), f"the config of {getattr(source, 'path', None) or source.package}"
+        except (InputError, OSError) as error:
+            absent = f" ({str(error).splitlines()[0]})"
     if (name := config.stated.model) is None:
         raise InputError(
-            "the model's shape is not known: name its folder (model=hf model.path=…), a run (run=outputs/…), "
-            "or a published shape (stated.model=…)"
+            f"the model's shape is not known{absent}: name a folder, a GGUF file or a hub id (model=hf model.path=…), "
+            "a run (run=outputs/…), or a published shape (stated.model=…)"
         )
     if name not in SHAPES:
         raise InputError(f"stated.model={name}: there is no such shape, only {', '.join(SHAPES)}")
-    return shape(name), f"published shape {name}" + (f" ({path} is not here)" if path else "")
+    return shape(name), f"published shape {name}{absent}"
 
 
-def _path(node: DictConfig) -> str | None:
-    return None if "path" not in node or OmegaConf.is_missing(node, "path") else str(node.path)
+def _source(node: DictConfig) -> Any:
+    """The model source of `node`; None where it cannot tell an architecture, or its path is not said yet."""
+    if OmegaConf.is_missing(node, "path") or not hasattr(locate(node._target_), "config"):
+        return None
+    return instantiate(node, _convert_="all")
 
 
 def forecast(

@@ -15,6 +15,7 @@ from ..learners.base import Learner, Lessons
 from ..learners.likelihood import mean_logprob
 from ..models import snapshot as snapshots
 from ..models.behaviour import Behaviour
+from ..models.hub import opened
 from ..models.renderer import Renderer
 from ..models.snapshot import Snapshot
 from ..system.seeds import derive
@@ -66,7 +67,7 @@ class Start:
                 return snapshots.of(previous.base) if previous.base else self._base()
             case "previous":
                 return previous
-        return snapshots.of(Path(self.config.reference).expanduser())
+        return opened(self.config.reference)
 
     def offline(self) -> dict[str, Snapshot]:
         """The first policy after it has learned from what the data node holds: its samples with rewards or pairs, or

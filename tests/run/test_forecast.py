@@ -5,6 +5,7 @@ import re
 import shlex
 from functools import cache
 
+import huggingface_hub.constants as hub
 import pytest
 from hydra import compose, initialize_config_module
 from hydra.utils import instantiate
@@ -19,6 +20,8 @@ from parley.objectives.filtered_bc import FilteredBC
 from parley.run.beside import beside
 from parley.run.config import ConfigError
 from parley.run.forecast import stated
+from test_gguf import llama, write
+from test_hub import lay
 
 SMALL = (
     "stated.model=llama2_7b 'stated.samples=[{layout:chats,groups:640,prompt:30,replies:[10,10],between:10}]' "
@@ -77,8 +80,20 @@ def folder(tmp_path_factory):
 @pytest.mark.parametrize("hardware", ["a100x32_fsdp", "gpu_qlora", "cpu"])
 def test_a_folder_with_a_config_is_enough(hardware, folder, capsys, tmp_path):
     said = told(f"model=hf model.path={folder} {SMALL} hardware={hardware}", capsys, tmp_path)
-    assert f"config.json of {folder}" in said and f"hardware={hardware}" in said
+    assert f"the config of {folder}" in said and f"hardware={hardware}" in said
     assert ("Some ranks have nothing to do" in said) == (hardware == "a100x32_fsdp")
+
+
+def test_a_gguf_file_and_a_hub_id_are_planned_from_their_heads(folder, capsys, tmp_path, tmp_path_factory, monkeypatch):
+    place = tmp_path_factory.mktemp("hub")
+    monkeypatch.setattr(hub, "HF_HUB_CACHE", str(place))
+    file = write(llama(), place / "small.gguf")
+    command = f"model=hf {SMALL} hardware=cpu model.path="
+    assert f"the config of {file}" in told(command + str(file), capsys, tmp_path)
+    lay(folder, "lab/small", place)  # of which there are no weights
+    assert "the config of lab/small" in told(f"{command}lab/small", capsys, tmp_path)
+    said = told(f"{command}lab/other hardware.memory_gib=1000", capsys, tmp_path)
+    assert "published shape llama2_7b (lab/other is no folder here and not in the Hugging Face cache" in said
 
 
 def test_rounds_and_passes_are_counted(folder, capsys, tmp_path):

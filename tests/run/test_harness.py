@@ -356,7 +356,7 @@ def test_the_task_takes_an_adapter_on_its_base(model, tmp_path, capsys):
     found = json.loads((tmp_path / "out/benchmark.json").read_text())["figures"]["model"]["likely"]["perplexity"]
     assert found["mean"] == pytest.approx(math.exp(-sum(chosen) / len(chosen)), rel=1e-4)
     assert "perplexity" in capsys.readouterr().out
-    with pytest.raises(ConfigError, match=r"is an adapter: say the folder of its base with task\.base"):
+    with pytest.raises(InputError, match=r"is an adapter that names no base: say model\.base"):
         measuring.benchmark(
             config("task=benchmark", "model=hf", f"model.path={model.path}", *asked),
             tmp_path / "two",
