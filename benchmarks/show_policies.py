@@ -18,16 +18,22 @@ from parley.run.directory import all_snapshots
 from results import record
 from show_kill import figures, finish, kill, learning, playing, start
 
-BOTH = [
-    "experiment=spag_tiny", "+policies.attacker={}", "+policies.defender={}", "+players.attacker=attacker",
-    "+players.defender=defender", "adapter=lora", "metric=attacker.versus.imitation.win_rate", "iterations=2",
-    "eval.opponents=[]", "eval.final=8", "seed=1", "learner.checkpoint_s=1",
+SMALL = [
+    "experiment=spag_tiny", "imitate.matches=1000", "objective.credit.mix=1000", "play.scenarios=60", "play.group=6",
+    "eval.opponents=[]", "eval.group=1", "eval.validation_group=2", "seed=1", "learner.checkpoint_s=1",
 ]  # fmt: skip
-ONE = [
-    "experiment=deal_tiny", "iterations=1", "imitate.matches=2400", "imitate.learner.batch_utterances=80",
-    "eval.opponents=[]", "seed=1",
+BOTH = [
+    "+policies.attacker={}", "+policies.defender={}", "+players.attacker=attacker", "+players.defender=defender",
+    "adapter=lora", "metric=attacker.versus.imitation.win_rate", "iterations=2", "eval.final=8",
 ]  # fmt: skip
 MATCHES = 500  # of each policy against the start, at least
+
+
+def begin(run: Path, words: list[str]) -> list[str]:
+    """Imitates once; returns what begins a run at the snapshot that comes of it."""
+    if not (run / "iter_000/start/stage.json").exists():
+        finish(start(run, ["task=imitate", *words]), run)
+    return [*words, "model=hf", f"model.path={run}/iter_000/start/snapshot", "imitate.first=false"]
 
 
 def ran(run: Path, words: list[str]) -> dict[str, Any]:
@@ -59,14 +65,16 @@ def weights(run: Path, policy: str) -> list[str]:
 def main() -> None:
     folder, more = Path(sys.argv[1]).resolve(), sys.argv[2:]
     folder.mkdir(parents=True, exist_ok=True)
-    whole = ran(folder / "whole", BOTH + more)
+    begun = begin(folder / "start", SMALL + more)
+    both = begun + BOTH
+    whole = ran(folder / "whole", both)
     cut, hits = folder / "cut", []
     if not (cut / "summary.json").exists():
         for when in (playing("iter_001/play"), learning(1), learning(2)):
-            hits.append(kill(start(cut, BOTH + more), cut, when, 0.3))
-    resumed = ran(cut, BOTH + more)
-    ran(folder / "learner", ONE)
-    ran(folder / "bob", [*ONE, "+policies.bob={}"])
+            hits.append(kill(start(cut, both), cut, when, 0.3))
+    resumed = ran(cut, both)
+    for name in ("learner", "bob"):
+        ran(folder / name, [*begun, "iterations=1", f"+policies.{name}={{}}"])
     found = against_start(whole)
     matches = {name: each["kept"]["n"] for name, each in found.items()}
     claims = {
@@ -77,7 +85,7 @@ def main() -> None:
     for text, holds in claims.items():
         print(f"{'holds ' if holds else 'FAILS '} {text}")
     del sys.argv[1:]  # results name no folder of this machine
-    record("policies", {"overrides": BOTH + more, "killed": hits, "claims": claims, "versus_start": found})
+    record("policies", {"overrides": SMALL + BOTH + more, "killed": hits, "claims": claims, "versus_start": found})
     sys.exit(0 if all(claims.values()) else 1)
 
 

@@ -37,7 +37,9 @@ RUNS = {
     "spin_tiny": [*EVALUATED, "play.scenarios=120"],
 }  # fmt: skip
 TIMES = {"seconds", "cpu_seconds", "tokens_per_second", "reference_seconds"}
-NEW = {"round", "policy", "dead_rounds"}  # what the older layout has not
+NEW = {  # what the older revision did not tell
+    "round", "policy", "dead_rounds", "forks", "fork_share", "thought_share",
+}  # fmt: skip
 
 
 def run(checkout: Path, experiment: str, folder: Path) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 from parley.games.base import Facts, GeneratorMatch, Reply, Request, Result, Scenario
+from parley.games.isolation import Enclosure, Overrun
 from parley.games.textarena.environments import Environment, known, table
-from parley.games.textarena.isolation import Enclosure, Overrun
 from parley.games.textarena.match import METRICS, Rules, Table
 from parley.games.textarena.port import Told
 from parley.games.textarena.scripts import listed

@@ -1,4 +1,4 @@
-"""The task that makes matches of records which another program left."""
+"""The task that brings in records which another program left: as matches, or as chats to imitate."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from ...data.formats import sotopia
+from ...data.formats import clembench, messages, sotopia
 from ...data.store import EpisodeStore
 from ...games.social import Social
 from ...report.progress import terminal
@@ -26,9 +26,14 @@ STAGE = "iter_001/play"
 @ranks.collective
 def bring(config: DictConfig, out: Path, path: str) -> float | None:
     """Brings Sotopia's episodes (`path`) into a run directory as a round of play, with their judge's scores where they
-    have any, so that they are shown, judged, exported and learned from like a round of our own."""
+    have any, so that they are shown, judged, exported and learned from like a round of our own; or a results folder of
+    clembench as `rows.jsonl`, a chat for each seat that a model had."""
+    if Path(path).is_dir():
+        count = ranks.shared(lambda: _rows(Path(path), out / "rows.jsonl"))
+        terminal().print(f"{count} chats: {out / 'rows.jsonl'}", soft_wrap=True)
+        return None
     if not Path(path).is_file():
-        raise ConfigError(f"task.path: there is no file {path}")
+        raise ConfigError(f"task.path: there is no file or folder {path}")
     with begun(config, out):
         game = instantiate(config.game, _convert_="all")
         if not isinstance(game, Social):
@@ -37,6 +42,13 @@ def bring(config: DictConfig, out: Path, path: str) -> float | None:
         done = ranks.shared(lambda: stage(out / STAGE, inputs, lambda: _store(game, out, Path(path))).outputs)
     terminal().print(f"{done['matches']} matches in {out / STAGE}, {done['judged']} with scores", soft_wrap=True)
     return None
+
+
+def _rows(folder: Path, file: Path) -> int:
+    try:
+        return messages.write(file, (log for _, log in clembench.read(folder)))
+    except InputError as error:
+        raise ConfigError(f"task.path: {error}") from error
 
 
 def _store(game: Social, out: Path, path: Path) -> dict[str, Any]:

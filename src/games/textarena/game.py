@@ -47,7 +47,7 @@ class TextArena:
     InputError for an environment that is not there or cannot be played here, and for a wrong number of players.
     """
 
-    version: str
+    version: int | str
 
     def __init__(
         self,

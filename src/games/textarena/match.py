@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from ..base import Facts, Marks, Reply, Request, Result, Scenario, Turns, View
-from .isolation import Enclosure, Overrun
+from ..isolation import Enclosure, Overrun
 from .port import Port, Told
 from .scripts import listed
 

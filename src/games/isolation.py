@@ -1,6 +1,7 @@
-"""What a foreign environment may not touch: the random state of others, standard output, time without end.
+"""What foreign rules may not touch: the random state of others, standard output, time without end.
 
-TextArena's environments draw from the global generators of `random` and NumPy, some print, and some can loop for ever.
+Environments of TextArena and game masters of clembench draw from the global generators of `random` and NumPy, some
+print, and some can loop for ever.
 """
 
 from __future__ import annotations

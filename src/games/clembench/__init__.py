@@ -1,0 +1,5 @@
+"""clembench: its dialogue games as games (https://github.com/clembench/clembench)."""
+
+from .game import Clembench
+
+__all__ = ["Clembench"]

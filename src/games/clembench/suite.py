@@ -1,0 +1,67 @@
+"""The games of a clembench checkout as one game: those of a benchmark version, or those that are named."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ...system.files import InputError
+from ..suite import Suite
+from .game import Clembench
+from .instances import Listed, listed
+
+
+class Benchmark(Suite):
+    """The game. Members are the text games of `path` that `select` describes; `only` and `without` name games.
+
+    select   keys of a clemgame.json with the value that they must have, or hold: {benchmark: 2.0}
+    without  games that are left out, as those that are held out of training and evaluated in a run of their own
+    history  the games that plant replies in a seat's first view
+    limit    scenarios of each member that a split has; None for all
+    options  what all members share, as `Clembench` takes it; roles: seats by game, where some roles never speak
+
+    InputError for a selection that is empty, a name that is no game, and what a game needs and is not there.
+    """
+
+    name = "clembench"
+
+    def __init__(
+        self,
+        path: str,
+        select: Mapping[str, Any] | None = None,
+        only: Sequence[str] | None = None,
+        without: Sequence[str] = (),
+        history: Sequence[str] = ("privateshared",),
+        roles: Mapping[str, Sequence[str]] | None = None,
+        limit: int | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        games = listed(path)
+        if odd := sorted({*(only or ()), *without} - games.keys()):
+            raise InputError(f"{', '.join(odd)}: no such game in {path}; there is {', '.join(sorted(games))}")
+        chosen = [
+            name
+            for name, entry in games.items()
+            if entry.image == "none"
+            and name not in without
+            and _selected(entry, select or {})
+            and name in (only or games)
+        ]
+        if not chosen:
+            raise InputError(f"no text game of {path} is {dict(select or {})}: choose another version, or name games")
+        shared = dict(options or {})
+        members = {
+            name: Clembench(name, path, roles=(roles or {}).get(name), history=name in history, **shared)
+            for name in chosen
+        }
+        self.files = {f"{name}.{key}": file for name, game in members.items() for key, file in game.files.items()}
+        super().__init__(members, limit)
+
+
+def _selected(entry: Listed, select: Mapping[str, Any]) -> bool:
+    """Whether a game has, or holds in a list, every value of `select`; numbers are compared as text."""
+    return all(str(value) in _texts(entry.plain.get(key)) for key, value in select.items())
+
+
+def _texts(value: object) -> list[str]:
+    return [str(each) for each in value] if isinstance(value, list | tuple) else [str(value)]
