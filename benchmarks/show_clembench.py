@@ -5,8 +5,9 @@
 CHECKOUT is a clone of clembench, CLEM the command `clem` of an environment that has the whole of clemcore. Up to 20
 instances of each game are played by `clem run` and scored by `clem score`, with a backend whose reply is drawn by a
 hash of what it is shown, and then by parley with a script that draws the same. Compared are the records, turn by turn,
-every episode score, and the tables of `clem eval` over both results folders. Games that clemcore's own runner does not
-finish are named. Exits with 1 where others differ, or fewer than 8 games were compared.
+every score that clemcore's own scorer finds, and the tables of `clem eval` over both results folders. Games that
+clemcore's own runner or scorer does not finish are named. Exits with 1 where others differ, or fewer than 8 games were
+compared.
 """
 
 from __future__ import annotations
@@ -130,13 +131,15 @@ def plain(value: Any) -> Any:
 
 def compared(theirs: Path, mine: Path, game: str) -> dict[str, Any]:
     """How many episodes have the same record and the same scores."""
-    counts = {"episodes": 0, "records": 0, "scores": 0, "aborted": 0, "success": 0}
+    counts = {"episodes": 0, "records": 0, "scored": 0, "scores": 0, "aborted": 0, "success": 0}
     for told in sorted(theirs.rglob(f"*/{game}/*/instance_*/interactions.json")):
         other = next(mine.glob(f"*/{game}/{told.parts[-3]}/{told.parts[-2]}/interactions.json"))
         counts["episodes"] += 1
         counts["records"] += plain(json.loads(told.read_text())) == plain(json.loads(other.read_text()))
         if not (score := told.with_name("scores.json")).exists():
+            other.with_name("scores.json").unlink(missing_ok=True)  # the tables are of what both have scored
             continue
+        counts["scored"] += 1
         one, two = json.loads(score.read_text()), json.loads(other.with_name("scores.json").read_text())
         counts["scores"] += plain(one["episode scores"]) == plain(two["episode scores"])
         counts["aborted"] += one["episode scores"].get("Aborted") == 1
@@ -168,7 +171,9 @@ def main(checkout: Path, clem: str, games: Sequence[str]) -> int:
         own = _parley_table(work / "ours")
         tables = [evaluated(clem, results) for results in (theirs, work / "ours")]
     numbers = {key: float(value) for key, value in tables[1].items() if value}
-    equal = [game for game, row in rows.items() if row["episodes"] == row["records"] == row["scores"] > 0]
+    equal = [
+        game for game, row in rows.items() if row["episodes"] == row["records"] and row["scored"] == row["scores"] > 0
+    ]
     figures = {
         "games": rows, "equal": equal, "not_finished_by_clemcore": sorted({*games} - {*finished}),
         "clem_eval_equal": tables[0] == tables[1], "parley_table_equal": own == numbers, "table": tables[1],
