@@ -78,6 +78,10 @@ shows: setup .venv-vllm/installed
 	$(BIN)/python benchmarks/show_judge.py
 	$(BIN)/python benchmarks/show_rounds.py outputs/show_rounds
 	$(BIN)/python benchmarks/show_policies.py outputs/show_policies
+	$(BIN)/python benchmarks/show_exact.py
+	$(BIN)/python benchmarks/show_kuhn.py outputs/show_kuhn
+	$(BIN)/python benchmarks/show_ratings.py outputs/show_kuhn/1 outputs/show_kuhn/2
+	$(BIN)/python benchmarks/show_league.py outputs/show_league
 	$(BIN)/python benchmarks/show_learning.py deal_tiny
 	$(VLLM) benchmarks/show_vllm.py
 	$(BIN)/python benchmarks/show_learning.py deal_tiny_self

@@ -270,6 +270,8 @@ def _fails(folder: Path, test: str, chosen: str) -> bool:
         done = subprocess.run(command, cwd=folder, env=env, capture_output=True, timeout=LIMIT_S, check=False)
     except subprocess.TimeoutExpired:
         return True
+    if done.returncode == 4:
+        raise SystemExit(f"{test}: there is no such test")
     return done.returncode not in (0, 5)  # 5: no test was chosen
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from results import record
 from show_kill import figures, kill, playing, start
-from show_policies import begin, ran
+from show_policies import begin, ran, unlike
 
 START = ["experiment=deal_tiny", "imitate.matches=800", "imitate.validation=20", "seed=1"]
 SMALL = [
@@ -46,7 +46,7 @@ def main() -> None:
     one = ran(folder / "one", [*begun, *CUT, "iterations=1", "rounds=20"])
     many = ran(folder / "many", [*begun, *CUT, "iterations=20"])
     claims = {
-        "killed twice inside an iteration, the same summary": figures(resumed) == figures(whole),
+        "killed twice inside an iteration, the same summary": not unlike(figures(resumed), figures(whole)),
         "recorded log-probs are the trainer's in every round": len(agreed["iterations"]) == 2,
         "twenty rounds cost less than twenty iterations": one["cpu_seconds"] < many["cpu_seconds"],
     }

@@ -4,7 +4,8 @@
     python benchmarks/show_same.py BASE_CHECKOUT FOLDER    # runs lie in FOLDER, and go on from there
 
 One seed, one thread. Figures are compared to the digit, times are not; a figure that only the new layout has is named.
-Exits with 1 where a figure differs.
+`spag_tiny` is run a third time: the older revision imitated the last reply of a seat that broke a rule, the newer one
+does not, and with the older rule put back its figures must be the older ones. Exits with 1 where a figure differs.
 """
 
 from __future__ import annotations
@@ -42,13 +43,36 @@ NEW = {  # what the older revision did not tell
 }  # fmt: skip
 
 
-def run(checkout: Path, experiment: str, folder: Path) -> dict[str, Any]:
-    """The summary of a run, which goes on where it was cut off."""
+OLD_RULE = '''
+from dataclasses import replace
+from parley.__main__ import main
+from parley.run import demonstrations
+
+new = demonstrations.demonstrate
+
+
+def old(game, episode, partner_weight):
+    """The demonstrations of a match, in which a seat that broke a rule is imitated to its end."""
+    last = {turn.seat: turn.request for turn in episode.turns}
+    broken = {last[seat] for seat in episode.result.blame}
+    for demo in new(game, episode, partner_weight):
+        said = zip(demo.messages, demo.weights, strict=True)
+        yield replace(demo, weights=tuple(1.0 if each.request in broken else weight for each, weight in said))
+
+
+demonstrations.demonstrate = old
+main()
+'''
+
+
+def run(checkout: Path, experiment: str, folder: Path, code: str = "") -> dict[str, Any]:
+    """The summary of a run, which goes on where it was cut off; `code` starts it in place of the command."""
     place = f"resume={folder}" if (folder / "config.yaml").exists() else f"hydra.run.dir={folder}"
     if not (folder / "summary.json").exists():
         words = [f"experiment={experiment}", *RUNS[experiment], place]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-        subprocess.run([checkout / ".venv/bin/parley", *words], cwd=folder.parent, env=environment, check=True)
+        command = [checkout / ".venv/bin/python", "-c", code] if code else [checkout / ".venv/bin/parley"]
+        subprocess.run([*command, *words], cwd=folder.parent, env=environment, check=True)
     found: dict[str, Any] = json.loads((folder / "summary.json").read_text())
     return found
 
@@ -80,20 +104,26 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(sys.argv[2] if len(sys.argv) > 2 else scratch).resolve()
         folder.mkdir(parents=True, exist_ok=True)
-        found = {
-            name: compared(*(run(checkout, name, folder / f"{name}_{which}") for which, checkout in sides))
-            for sides in [(("before", base), ("after", here))]
-            for name in RUNS
-        }
+        before, after = (
+            {name: run(checkout, name, folder / f"{name}_{which}") for name in RUNS}
+            for which, checkout in (("before", base), ("after", here))
+        )
+        ruled = run(here, "spag_tiny", folder / "spag_tiny_ruled", OLD_RULE)
+    found = {name: compared(before[name], after[name]) for name in RUNS}
+    changed = found.pop("spag_tiny")["differ"]
+    found["spag_tiny, rule breaks imitated as before"] = compared(before["spag_tiny"], ruled)
     for name, each in found.items():
         print(f"{name}: {each['equal']} figures equal, {len(each['differ'])} differ {each['differ'] or ''}")
     claims = {
         "every figure is equal to the digit": not any(each["differ"] for each in found.values()),
         "nothing else was added": all(set(each["added"]) <= NEW for each in found.values()),
     }
-    before = subprocess.run(["git", "-C", base, "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout
-    del sys.argv[1:]  # results name no folder of this machine
-    record("same", {"before": before.strip(), "overrides": RUNS, "claims": claims, "runs": found})
+    command = ["git", "-C", base, "rev-parse", "--short", "HEAD"]
+    revision = subprocess.run(command, capture_output=True, text=True).stdout.strip()
+    print(f"spag_tiny as it is: {len(changed)} figures differ, as rule breaks are not imitated any more")
+    sys.argv[1:] = ["BASE"]  # results name no folder of this machine
+    told = {"before": revision, "overrides": RUNS, "claims": claims, "runs": found}
+    record("same", {**told, "figures of spag_tiny that the rule moved": len(changed)})
     sys.exit(0 if all(claims.values()) else 1)
 
 

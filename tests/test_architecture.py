@@ -23,7 +23,7 @@ NARROWER = {  # all that a room may import of the others
     "data": ("games", "system"),
     "credit": ("data", "games", "system"),
     "batches": ("data", "system"),
-    "objectives": ("data.sample",),
+    "objectives": ("data.sample", "system.bounds"),
     "report": ("data", "games", "system"),
 }
 

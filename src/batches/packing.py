@@ -70,7 +70,7 @@ class Batch:
     source_N     flat index into B*T of the token before the supervised one, whose hidden state predicts it
     target_N     the supervised token id; utterance_N: its utterance; token_N: its number among all supervised tokens
                  of the samples that were planned (where its reference log-prob stands)
-    utterances   [U] in the order of utterance_N
+    utterances   [U] in the order of utterance_N; streams: the number of each one's sample in the micro-batch [U]
     causal       every row is one stream, so that a plain causal mask says the same (padding continues the stream)
     """
 
@@ -82,6 +82,7 @@ class Batch:
     utterance_N: Tensor
     token_N: Tensor
     utterances: tuple[Utterance, ...]
+    streams: tuple[int, ...]
     causal: bool
 
     def to(self, device: torch.device | str) -> Batch:
@@ -279,15 +280,18 @@ def collate(samples: Sequence[Sample], micro: MicroBatch, before: Sequence[int],
     targets: list[np.ndarray] = []
     numbers: list[np.ndarray] = []
     utterances: list[Utterance] = []
+    streams: list[int] = []
     for at, members in enumerate(micro.rows):
         paths = _lay(tokens[at], positions[at], None if causal else last[at], samples, members, micro.apart)
         for member, path in zip(members, paths, strict=True):
             ids, first = samples[member].token_ids, before[member]
+            stream = streams[-1] + 1 if streams else 0
             for each in samples[member].utterances:
                 sources.append(at * width + path[each.start - 1 : each.end - 1])
                 targets.append(np.asarray(ids[each.start : each.end]))
                 numbers.append(np.arange(first, first := first + each.end - each.start))
                 utterances.append(each)
+                streams.append(stream)
     return Batch(
         tokens_BT=torch.from_numpy(tokens),
         positions_BT=torch.from_numpy(positions),
@@ -297,6 +301,7 @@ def collate(samples: Sequence[Sample], micro: MicroBatch, before: Sequence[int],
         utterance_N=torch.from_numpy(np.repeat(np.arange(len(utterances)), [len(target) for target in targets])),
         token_N=torch.from_numpy(np.concatenate(numbers)),
         utterances=tuple(utterances),
+        streams=tuple(streams),
         causal=causal,
     )
 

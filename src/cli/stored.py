@@ -56,6 +56,13 @@ def stored(run: Path, config: DictConfig, *names: str) -> dict[str, DictConfig]:
     return nodes
 
 
+def as_begun(run: Path, config: DictConfig) -> None:
+    """Lays over `config` what `run` was begun with: game, backend, model and policies; of `players` and `opponents`
+    what `config` does not say itself."""
+    for node, value in stored(run, config, "game", "backend", "model", "policies", "players", "opponents").items():
+        config[node] = {**value, **config[node]} if node in ("players", "opponents") else value
+
+
 def _strange(value: Any, key: str, mine: set[str]) -> Iterator[str]:
     """What in a stored node could run code or read the environment, at any depth."""
     if isinstance(value, Mapping):

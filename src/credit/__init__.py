@@ -1,6 +1,7 @@
 """Credit: finished matches in, samples out: who is trained on what, with which reward and weight. No torch here."""
 
 from ..data.sample import decayed
+from .advantage import Advantage
 from .base import Credit, Credited, Log, NothingKept, logs
 from .contrast import Contrast
 from .demonstrated import Demonstrated
@@ -10,6 +11,6 @@ from .spin import SpinPairs
 from .verdicts import Verdict, Verdicts
 
 __all__ = [
-    "Contrast", "Credit", "Credited", "Demonstrated", "FilteredBC", "Log", "NothingKept", "SpagCredit", "SpinPairs",
-    "Verdict", "Verdicts", "decayed", "logs",
+    "Advantage", "Contrast", "Credit", "Credited", "Demonstrated", "FilteredBC", "Log", "NothingKept", "SpagCredit",
+    "SpinPairs", "Verdict", "Verdicts", "decayed", "logs",
 ]  # fmt: skip

@@ -172,11 +172,12 @@ def dice(rubric: Rubric, request: Request, own: Random) -> str:
 
 
 def verdict(
-    view: View, text: str, subjects: Sequence[str], rubric: Rubric, retries: int, marks: Marks
+    view: View, text: str, subjects: Sequence[str], rubric: Rubric, retries: int, marks: Marks, **more: Json
 ) -> Generator[Request, Reply, Ratings]:
     """Asks the judge whose view this is for its ratings of `text`: `found = yield from verdict(…)`.
 
-    The reply that gives them is marked {"scores": …}. Raises Out, as `legal` does, where no reply gave any.
+    A scripted judge observes the subjects, and `more`. The reply that gives the ratings is marked {"scores": …}. Raises
+    Out, as `legal` does, where no reply gave any.
     """
     view.tell(f"{text}\n\n{rubric.ask(subjects)}")
 
@@ -188,7 +189,7 @@ def verdict(
         return found
 
     options = Options(schema=rubric.schema(subjects) if rubric.schematic else None)
-    return legal(view, read, retries, marks, {"subjects": list(subjects)}, options)
+    return legal(view, read, retries, marks, {"subjects": list(subjects), **more}, options)
 
 
 def ratings(text: str, subjects: Sequence[str], scales: Mapping[str, Scale]) -> Ratings | Illegal:

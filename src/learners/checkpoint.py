@@ -145,6 +145,21 @@ def newest(folder: Path, inputs: str) -> tuple[Path, dict[str, Any]] | None:
     return whole[-1].parent, state
 
 
+def carry(folder: Path, module: nn.Module, optimizers: Sequence[Optimizer]) -> None:
+    """Leaves in `folder` what the next session begins with, optimisers and random states among it. Every rank calls."""
+    write(folder, module, optimizers, {})
+    ranks.barrier()
+    if ranks.rank() == 0:
+        write_json(folder / STATE, {"world": ranks.world()})
+
+
+def carried(folder: Path) -> Part | None:
+    """What `carry` left there, if it did to the end."""
+    if not (folder / STATE).exists():
+        return None
+    return Part(folder, json.loads((folder / STATE).read_text())["world"], {})
+
+
 def write(folder: Path, module: nn.Module, optimizers: Sequence[Optimizer], columns: Mapping[str, Tensor]) -> None:
     """Writes this rank's file of a policy's part."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ from .checkpoint import Saving
 from .device import Hardware
 from .optim import OptimizerConfig, Schedule
 from .reference import data_digest, foreign
-from .session import MADE, RECORD, Session
+from .session import MADE, RECORD, Session, Span
 
 SAVED = "checkpoint"  # where a call's checkpoints lie in its folder
 
@@ -45,6 +45,8 @@ class LightningLearner:
                        averaging; after n steps the decay is at most (1 + n) / (10 + n), so that the beginning is
                        forgotten); 0 for the last weights
     checkpoint_s       seconds between checkpoints, from which a call that was killed goes on
+    carry              an iteration goes on with the optimiser of the one before, and the schedule runs over all
+                       iterations; else each begins both anew
     """
 
     reads: ClassVar[Literal["tokens"]] = "tokens"
@@ -63,6 +65,7 @@ class LightningLearner:
     average: PartShare = 0.0
     floor: Share = 0.0
     checkpoint_s: Amount = 300.0
+    carry: bool = False
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.floor <= 1.0:
@@ -74,7 +77,12 @@ class LightningLearner:
                 "learner.average moves by less than bfloat16 can tell: use hardware.precision=bf16-mixed, or set it "
                 "to 0"
             )
-        if self.dropout and {"old", "reference"} & set(self.loss.columns):
+        if "kl" in self.loss.columns and self.hardware.strategy == "fsdp":
+            raise InputError(
+                "loss.kl=full needs whole weights in every process, and this profile shards them: say kl=k2, or choose "
+                "hardware with strategy single or ddp"
+            )
+        if self.dropout and {"old", "reference", "sampler", "kl"} & set(self.loss.columns):
             raise InputError(
                 f"learner.dropout is {self.dropout}, and {type(self.loss).__name__} compares with a reference, which "
                 f"dropout would make "
@@ -118,28 +126,29 @@ class LightningLearner:
 
     def session(
         self, snapshot: Snapshot, folder: Path, *, seed: int, name: str, saving: Saving, rounds: int = 1,
-        policy: str = "learner", reference: Snapshot | None = None,
+        policy: str = "learner", reference: Snapshot | None = None, span: Span | None = None,
     ) -> Session:  # fmt: skip
         """A session of `rounds` rounds that begins at `snapshot`; its `close` makes the version `name` in `folder`.
 
-        `reference` is the fixed model that the loss compares with, where it does.
+        `reference` is the fixed model that the loss compares with, where it does. `span` says which part of a run with
+        `carry` the session is.
         """
         return Session(
             self, snapshot, folder, seed=seed, name=name, rounds=rounds, saving=saving, policy=policy,
-            reference=reference,
+            reference=reference, span=span,
         )  # fmt: skip
 
     def _others(self, reference: Snapshot | None) -> list[str]:
         """Versions of the other models that a call depends on."""
         other = foreign(self.old) if "old" in self.loss.columns else None
-        fixed = reference if "reference" in self.loss.columns else None
+        fixed = reference if {"reference", "kl"} & set(self.loss.columns) else None
         return [each.version for each in (other, fixed) if each]
 
     def _recipe(self) -> tuple[Any, ...]:
         how = (self.loss, self.optimizer, self.epochs, self.batch_utterances, self.schedule, self.warmup, self.clip)
         return (
             *how,
-            *(f"{name}={value}" for name in ("dropout", "average", "floor") if (value := getattr(self, name))),
+            *(f"{name}={value}" for name in ("dropout", "average", "floor", "carry") if (value := getattr(self, name))),
         )
 
 

@@ -11,6 +11,7 @@ import math
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from ..models import snapshot as snapshots
 from ..models.adapter import writable
 from ..models.fourbit import FourBit
 from ..models.load import load_tokenizer
+from ..models.policy import Beneath, Beside
 from ..models.snapshot import Snapshot
 from ..system import preempt, ranks
 from ..system.files import write_json
@@ -37,7 +39,17 @@ from .optim import factor
 from .reference import RECORDED, Fixed, foreign, forward, given, recorded
 from .training import Settings, Training, share
 
-RECORD, MADE = "learn.json", "snapshot"  # what `close` leaves in the folder
+RECORD, MADE, CARRIED = "learn.json", "snapshot", "carried"  # what `close` leaves in the folder
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A session's place in a run whose sessions go on with each other's optimiser: `first` rounds were before it, of
+    `rounds` in all, and the last one left its optimiser in the folder `carried` (None: there is none to go on with)."""
+
+    first: int
+    rounds: int
+    carried: Path | None = None
 
 
 class Session:
@@ -50,10 +62,11 @@ class Session:
 
     def __init__(
         self, learner: Settings, snapshot: Snapshot, folder: Path, *, seed: int, name: str, rounds: int,
-        saving: Saving, policy: str, reference: Snapshot | None,
+        saving: Saving, policy: str, reference: Snapshot | None, span: Span | None = None,
     ) -> None:  # fmt: skip
         self.learner, self.snapshot, self.folder = learner, snapshot, folder
         self.seed, self.name, self.rounds, self.saving = seed, name, rounds, saving
+        self.span, self.carries = span or Span(0, rounds), span is not None
         self.policy, self.reference, self._kept = policy, reference, dict[str, Fixed]()
         self.past: dict[int, dict[str, Any]] = {}  # figures of the rounds that are done
         self.round, self.curve = 0, list[dict[str, float]]()  # the round at work, and its steps that are done
@@ -96,9 +109,12 @@ class Session:
         return self.training.weights()
 
     def close(self) -> Snapshot:
-        """Writes the snapshot (with `average` the averaged weights) and `learn.json`; the session is over."""
+        """Writes the snapshot (with `average` the averaged weights), `learn.json`, and the optimisers where they are
+        carried on; the session is over."""
         model: Any = self.training.policy.model
         self.training.settle()
+        if self.carries:
+            checkpoint.carry(self.folder / CARRIED, self.training.policy, self.training.optimizers)
         state = self.training.gathered(trained=self.snapshot.base is not None)
 
         def write() -> Snapshot:
@@ -153,8 +169,9 @@ class Session:
         others = (each for each in self.saving.sessions.values() if isinstance(each, Session))
         if twin := next(filter(self._twin, others), None):
             share(training.policy, twin.training.policy)
-        if self._begun is not None:
-            checkpoint.restore(self._begun, training.policy, training.optimizers)
+        carried = checkpoint.carried(self.span.carried) if self.span.carried else None
+        if (begun := self._begun or carried) is not None:
+            checkpoint.restore(begun, training.policy, training.optimizers)
         return training
 
     def _twin(self, other: Session) -> bool:
@@ -178,9 +195,11 @@ class Session:
         """One optimiser step, and what ranks agree on after it; returns its micro-batches."""
         started, training, learner = time.perf_counter(), self.training, self.learner
         step = steps[number]
-        sums = training.gradients(steps, step, number, self.columns | self._given, self.seed)
+        sums = training.gradients(steps, step, number, self.columns | self._given, self.seed, self._beside())
         at, of = self.round * len(steps) + number, self.rounds * len(steps)
-        norm = training.update(factor(learner.schedule, learner.warmup, at, of, learner.floor), self.done)
+        before, every = self.span.first * len(steps), self.span.rounds * len(steps)
+        scale = factor(learner.schedule, learner.warmup, before + at, every, learner.floor)
+        norm = training.update(scale, before + self.done)
         row, due, asked = self._agreed(sums, norm, number)
         tokens = sum(sum(micro.sizes) for micro in step.micros)
         seconds = time.perf_counter() - started  # a GPU has only now done the step
@@ -225,11 +244,19 @@ class Session:
         if model.version in self._kept:
             return self._kept[model.version]
         fixed = Fixed(model, self.snapshot, self.learner.hardware)
-        if self.rounds > 1:
+        if self.rounds > 1 or "kl" in self.learner.loss.columns:
             self._kept[model.version] = fixed
             if self._same_base(model):
                 share(fixed.policy, self.training.policy)
         return fixed
+
+    def _beside(self) -> Beside | None:
+        """The model to whose distributions the loss compares the policy's, at every step."""
+        if "kl" not in self.learner.loss.columns:
+            return None
+        if self.reference is None:
+            raise ValueError(f"{type(self.learner.loss).__name__} needs a fixed reference, and none was given")
+        return Beneath(self.training.policy) if self._own_base else self._fixed(self.reference).policy
 
     @property
     def _own_base(self) -> bool:

@@ -17,7 +17,7 @@ from ..batches.packing import collate, supervised
 from ..batches.plan import Plan, Step, dealt, plan
 from ..data.sample import Sample, Utterance
 from ..models.dropout import Dropout
-from ..models.policy import Policy
+from ..models.policy import Beside, Policy
 from ..models.sharding import gathered_state
 from ..objectives.base import Columns, Objective
 from ..system import ranks
@@ -82,18 +82,18 @@ class Training:
         return plan(samples, space, seed=seed, epochs=learner.epochs, batch_utterances=learner.batch_utterances)
 
     def gradients(
-        self, steps: Plan, step: Step, number: int, held: Mapping[str, Tensor], seed: int
+        self, steps: Plan, step: Step, number: int, held: Mapping[str, Tensor], seed: int, fixed: Beside | None = None
     ) -> dict[str, Tensor]:
         """Adds the gradients of `step`, which is the `number`th of `steps`; returns this rank's loss and metrics.
 
-        `held` are columns of all supervised tokens, by name: [M], on the CPU.
+        `held` are columns of all supervised tokens, by name: [M], on the CPU. `fixed` is the model of the column kl.
         """
         loss, world, device = self.learner.loss, ranks.world(), self.fabric.device
         before = supervised(steps.samples)
         totals = loss.totals(step.utterances)
         micros = dealt(step.micros, ranks.rank(), world, equal=self.learner.hardware.strategy == "fsdp")
         sums: dict[str, Tensor] = {}
-        entropy = "entropy" in loss.columns
+        live = [name for name in ("entropy", "kl") if name in loss.columns]
         for at, (micro, counts) in enumerate(micros):
             batch = collate(steps.samples, micro, before, steps.budget.multiple)
             tokens = {name: column_M[batch.token_N].to(device) for name, column_M in held.items()}
@@ -102,10 +102,11 @@ class Training:
                 self.dropout.key = derive(seed, "step", number, at * world + ranks.rank())
             with self._unsynced(at + 1 < len(micros)):
                 with autocast(self.learner.hardware):
-                    logprob_N = self.module(batch, entropy) if entropy else self.module(batch)
-                    if entropy:
-                        logprob_N, tokens["entropy"] = logprob_N
-                    given = columns(batch.utterances, batch.utterance_N, tokens, loss.columns)
+                    logprob_N = self.module(batch, "entropy" in live, fixed) if live else self.module(batch)
+                    if live:
+                        logprob_N, *others = logprob_N
+                        tokens |= zip(live, others, strict=True)
+                    given = columns(batch.utterances, batch.utterance_N, tokens, loss.columns, batch.streams)
                     value, metrics = loss(logprob_N, given, totals)
                 self.fabric.backward(value * (world * counts))  # ranks' gradients are averaged; the loss is a sum
             for name, figure in {"loss": value, **metrics}.items():
@@ -191,15 +192,16 @@ def _whole(parameter: Tensor) -> Tensor:
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
-OF_TOKENS = ("sampler", "old", "reference", "entropy")
+OF_TOKENS = ("sampler", "old", "reference", "entropy", "kl")
 
 
 def columns(
     utterances: Sequence[Utterance], utterance_N: Tensor, tokens: Mapping[str, Tensor] = MappingProxyType({}),
-    wanted: Sequence[str] = (),
+    wanted: Sequence[str] = (), streams: Sequence[int] = (),
 ) -> Columns:  # fmt: skip
     """The columns of a micro-batch: the numbers of its utterances as tensors [U], its pairs counted from 0, and what an
-    objective wants besides, from `tokens` [N] or else from the utterances' own numbers."""
+    objective wants besides, from `tokens` [N] or else from the utterances' own numbers. `streams` [U] numbers the
+    stream of each utterance."""
     device, pairs = utterance_N.device, dict[int, int]()
 
     def floats(values: Iterable[float]) -> Tensor:
@@ -215,6 +217,7 @@ def columns(
         sft_U=torch.tensor([each.kind == "sft" for each in utterances], dtype=torch.bool, device=device),
         pair_U=torch.tensor(pair_U, dtype=torch.long, device=device),
         side_U=floats(each.side for each in utterances),
+        stream_U=torch.tensor(streams, dtype=torch.long, device=device) if streams else None,
         **{f"{name}_N": tokens[name] for name in OF_TOKENS if name in tokens},
         more={name: tokens.get(name, numbers[name]) for name in own},
     )

@@ -9,7 +9,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -81,9 +81,26 @@ class Policy(nn.Module):
             return math.inf
         return (6.0 if self.causal_lm.device.type == "cuda" else 5.0) * int(config.hidden_size)
 
-    def forward(self, batch: Batch, entropy: bool = False) -> Any:
+    def forward(self, batch: Batch, entropy: bool = False, fixed: Beside | None = None) -> Any:
         """Log-probs [N], float32, of `batch.target_N` given the tokens before them in their own stream; with `entropy`
-        (log-probs, entropies in nats of the distributions there [N])."""
+        or a `fixed` model a tuple, in which follow the entropies in nats of the distributions there [N], and the KL
+        divergences to those of that model [N]."""
+        hidden_ND = self.hidden(batch)
+        beside_ND = None
+        if fixed is not None:
+            with torch.no_grad():
+                beside_ND = fixed.hidden(batch)
+        if len(batch.target_N) <= self.head_chunk:
+            return self._head(hidden_ND, batch.target_N, beside_ND, entropy, fixed)
+        chunks = [hidden_ND.split(self.head_chunk), batch.target_N.split(self.head_chunk)]
+        chunks.append([None] * len(chunks[0]) if beside_ND is None else beside_ND.split(self.head_chunk))
+        parts: list[Any] = [
+            checkpoint(self._head, *chunk, entropy, fixed, use_reentrant=False) for chunk in zip(*chunks, strict=True)
+        ]
+        return tuple(map(torch.cat, zip(*parts, strict=True))) if isinstance(parts[0], tuple) else torch.cat(parts)
+
+    def hidden(self, batch: Batch) -> Tensor:
+        """The hidden states [N, D] from which the supervised tokens are predicted."""
         inner = self.causal_lm
         packed: dict[str, Any] = {}
         if not batch.causal:
@@ -91,21 +108,25 @@ class Policy(nn.Module):
                 raise ValueError("this model cannot take packed rows: plan with Budget(trees=False)")
             packed = {"position_ids": batch.positions_BT, **_sight(inner, batch)}
         hidden_BTD = inner.base_model(input_ids=batch.tokens_BT, use_cache=False, **packed).last_hidden_state
-        hidden_ND = hidden_BTD.flatten(0, 1).index_select(0, batch.source_N)
-        if len(batch.target_N) <= self.head_chunk:
-            return self._head(hidden_ND, batch.target_N, entropy)
-        chunks = zip(hidden_ND.split(self.head_chunk), batch.target_N.split(self.head_chunk), strict=True)
-        parts: list[Any] = [checkpoint(self._head, *chunk, entropy, use_reentrant=False) for chunk in chunks]
-        return tuple(map(torch.cat, zip(*parts, strict=True))) if entropy else torch.cat(parts)
+        hidden_ND: Tensor = hidden_BTD.flatten(0, 1).index_select(0, batch.source_N)
+        return hidden_ND
 
-    def _head(self, hidden_KD: Tensor, target_K: Tensor, entropy: bool) -> Any:
-        logits_KV = self._logits(hidden_KD)
-        logprob_K = -F.cross_entropy(logits_KV, target_K, reduction="none")
-        if not entropy:
-            return logprob_K
-        return logprob_K, logits_KV.logsumexp(-1) - (logits_KV.softmax(-1) * logits_KV).sum(-1)
+    def _head(
+        self, hidden_KD: Tensor, target_K: Tensor, beside_KD: Tensor | None, entropy: bool, fixed: Beside | None
+    ) -> Any:
+        logits_KV = self.logits(hidden_KD)
+        found = [-F.cross_entropy(logits_KV, target_K, reduction="none")]
+        if entropy:
+            found.append(logits_KV.logsumexp(-1) - (logits_KV.softmax(-1) * logits_KV).sum(-1))
+        if fixed is not None and beside_KD is not None:
+            with torch.no_grad():
+                fixed_KV = fixed.logits(beside_KD).log_softmax(-1)
+            logprob_KV = logits_KV.log_softmax(-1)
+            found.append((logprob_KV.exp() * (logprob_KV - fixed_KV)).sum(-1))
+        return found[0] if len(found) == 1 else tuple(found)
 
-    def _logits(self, hidden_KD: Tensor) -> Tensor:
+    def logits(self, hidden_KD: Tensor) -> Tensor:
+        """[K, V], float32, of hidden states [K, D]: for a chunk at a time."""
         inner = self.causal_lm
         config = inner.config.get_text_config()
         logits_KV: Tensor = inner.get_output_embeddings()(_even(hidden_KD))[: len(hidden_KD)].float()
@@ -121,6 +142,33 @@ class Policy(nn.Module):
         """Log-probs [T - 1] of one stream's tokens after the first, from the model's own logits."""
         logits_TV: Tensor = self.causal_lm(input_ids=ids_T[None], use_cache=False).logits[0].float()
         return logits_TV[:-1].log_softmax(-1).gather(1, ids_T[1:, None])[:, 0]
+
+
+class Beside(Protocol):
+    """A model that does not move, to whose distributions a policy's are compared."""
+
+    def hidden(self, batch: Batch) -> Tensor:
+        """As `Policy.hidden`."""
+
+    def logits(self, hidden_KD: Tensor) -> Tensor:
+        """[K, V], float32."""
+
+
+class Beneath:
+    """The base under a policy's own adapter, which is off while it is asked."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+
+    def hidden(self, batch: Batch) -> Tensor:
+        adapted: Any = self.policy.model
+        with adapted.disable_adapter():
+            return self.policy.hidden(batch)
+
+    def logits(self, hidden_KD: Tensor) -> Tensor:
+        adapted: Any = self.policy.model
+        with adapted.disable_adapter():
+            return self.policy.logits(hidden_KD)
 
 
 def _even(hidden_KD: Tensor) -> Tensor:

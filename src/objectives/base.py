@@ -24,13 +24,15 @@ class Columns:
     sft_U        bool: kind == "sft"
     pair_U       long: index of the pair within the micro-batch, -1 without one
     side_U       float: +1 real or chosen, -1 generated or rejected, 0 without a pair
+    stream_U     long: the stream of each utterance, counted within the micro-batch
 
-    and of what the objective names in `columns`, without gradient but for the entropy:
+    and of what the objective names in `columns`, without gradient but for entropy and kl:
 
     sampler_N    log-probs that the sampler recorded, NaN where it did not
     old_N        log-probs under the policy as the round began
     reference_N  log-probs under a fixed model
     entropy_N    entropy in nats of the policy's distribution at the token, with gradient
+    kl_N         KL divergence in nats of that distribution to a fixed model's, with gradient
     more         a credit's own: `Utterance.numbers` [U] and `Sample.tokens` [N], by name, NaN where there is none
     """
 
@@ -40,10 +42,12 @@ class Columns:
     sft_U: Tensor
     pair_U: Tensor
     side_U: Tensor
+    stream_U: Tensor | None = None
     sampler_N: Tensor | None = None
     old_N: Tensor | None = None
     reference_N: Tensor | None = None
     entropy_N: Tensor | None = None
+    kl_N: Tensor | None = None
     more: Mapping[str, Tensor] = field(default_factory=dict)
 
 
@@ -55,8 +59,8 @@ class Objective(Protocol):
 
     @property
     def columns(self) -> Sequence[str]:
-        """What it needs besides rewards, weights, kinds and pairs: sampler, old, reference, entropy, or a credit's
-        own."""
+        """What it needs besides rewards, weights, kinds and pairs: sampler, old, reference, entropy, kl, or a
+        credit's own."""
 
     def totals(self, utterances: Sequence[Utterance]) -> Mapping[str, float]:
         """The denominators of a global batch, from all its utterances."""

@@ -167,15 +167,19 @@ class Language:
 
     def __init__(self, players: Iterable[str]) -> None:
         self._players = set(players)
-        self._replies = self._tokens = 0
+        self._replies = self._tokens = self._cut = self._illegal = 0
         self._logprob = 0.0
         self._words: set[str] = set()
         self._texts = array("Q")  # 64-bit digests
 
     def add(self, episode: Episode) -> None:
+        seats = [seat for seat, player in episode.players.items() if player in self._players]
+        illegal = frozenset().union(*map(episode.refused, seats))
         for turn in episode.own:
-            if turn.call is None or episode.players[turn.seat] not in self._players:
+            if turn.call is None or turn.seat not in seats:
                 continue
+            self._cut += turn.finish == "length"
+            self._illegal += turn.request in illegal
             self._replies, self._tokens = self._replies + 1, self._tokens + len(turn.call.sampled_ids)
             self._logprob += sum(turn.call.logprobs)
             self._words.update(turn.text.split())
@@ -193,6 +197,8 @@ class Language:
             "reply_tokens": self._tokens / self._replies,
             "distinct_words": len(self._words),
             "distinct_replies": len(set(self._texts)) / self._replies,
+            "cut": self._cut / self._replies,
+            "illegal": self._illegal / self._replies,
         }
 
 

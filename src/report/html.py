@@ -18,13 +18,17 @@ from .choice import choose, worth
 from .curves import Curve, chart
 from .estimates import values
 from .progress import duration
-from .rows import Figures, Measured, Summary
-from .run import benchmarks, figure, metric_names, number, summary
+from .rows import Figure, Figures, Measured, Summary
+from .run import benchmarks, figure, metric_names, number, rounds, summary
 from .transcript import Views, ending, facts, notes, printable, spoken, steps, thoughts
 from .verdict import verdicts
 
 SHOWN = ("sampled", "greedy")
 FIRST_CHARTS = 9
+WATCHED = (
+    "entropy", "reply_tokens", "illegal", "cut", "dead", "distinct_replies", "kl", "grad_norm", "ratio", "clipped",
+    "mismatch",
+)  # fmt: skip
 SHORT = 600  # characters of a system message that need no folding
 
 
@@ -51,7 +55,7 @@ def write(
         curves=_each(data, lambda policy: _curves(data, policy, told)),
         metrics=_each(data, lambda policy: _metric_tables(data, policy, told)) + _definitions(told),
         transcripts=_transcripts(run, data, views or spoken, transcripts),
-        learning=_each(data, lambda policy: _numbers(data, policy, told)),
+        learning=_alarms(data) + _each(data, lambda policy: _numbers(data, policy, told)) + _by_round(run),
         facts=_facts(run, data),
         script_digest=_digest(page),
     )
@@ -234,6 +238,33 @@ def _numbers(data: Summary, policy: str, definitions: Mapping[str, str]) -> str:
     cells = {label: [number(row.get(name)) for name in names] for label, row in found.items()}
     told = {name: definitions[name.partition(".")[2]] for name in names if name.partition(".")[2] in definitions}
     return _table("iteration", names, cells, told, str(data.best))
+
+
+def _alarms(data: Summary) -> str:
+    """What guards said, by iteration."""
+    said = [f"<li>iteration {row.iteration}: {_text(text)}</li>" for row in data.iterations for text in row.alarms]
+    return f"<h3>Guards</h3><ul>{''.join(said)}</ul>" if said else ""
+
+
+def _by_round(run: Path) -> str:
+    """Curves over rounds of what guards watch, of each policy that played several."""
+    parts = []
+    for policy, rows in rounds(run).items():
+        shown = {name: {int(row["round"]): _point(row[name]) for row in rows if name in row} for name in WATCHED}
+        drawn = [
+            f"<figure><figcaption><b>{name}</b></figcaption>{chart(name, [Curve('sampled', name, points)])}</figure>"
+            for name, points in shown.items()
+            if len(points) > 1
+        ]
+        if drawn:
+            head = f"<summary>{_text(policy)}, by round</summary>"
+            parts.append(f'<details>{head}<div class="charts">{"".join(drawn)}</div></details>')
+    return "".join(parts)
+
+
+def _point(value: float) -> Figure:
+    """A figure whose spread is not known."""
+    return {"mean": value, "low": None, "high": None}
 
 
 def _table(

@@ -78,12 +78,14 @@ MODES = ("validation", "sampled", "greedy", "versus", "versus_greedy", "scores",
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One iteration: the rounds that were played until its end, each policy's figures, wall seconds by stage."""
+    """One iteration: the rounds that were played until its end, each policy's figures, wall seconds by stage, and what
+    guards said after it."""
 
     iteration: int
     round: int
     policies: Mapping[str, Measured]
     seconds: Mapping[str, float] = field(default_factory=dict)
+    alarms: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As it stands in `summary.json`."""
@@ -92,7 +94,7 @@ class Row:
             "round": self.round,
             "policies": {name: asdict(each) for name, each in self.policies.items()},
             "seconds": dict(self.seconds),
-        }
+        } | ({"alarms": list(self.alarms)} if self.alarms else {})
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
@@ -100,7 +102,13 @@ class Row:
         policies = data.get("policies", {ONLY: data})
         iteration = int(data["iteration"])
         measured = {str(name): Measured.from_json(each) for name, each in policies.items()}
-        return cls(iteration, int(data.get("round", iteration)), measured, dict(data.get("seconds") or {}))
+        return cls(
+            iteration,
+            int(data.get("round", iteration)),
+            measured,
+            dict(data.get("seconds") or {}),
+            tuple(data.get("alarms", ())),
+        )
 
 
 @dataclass(frozen=True, slots=True)

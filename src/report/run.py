@@ -12,8 +12,10 @@ import yaml
 
 from ..data.episode import Episode
 from ..data.store import EpisodeStore
-from ..system.files import REFUSED, InputError, read_json, read_text, reason
+from ..system.files import REFUSED, InputError, read_json, read_jsonl, read_text, reason
 from .rows import Figure, Figures, Summary
+
+ROUNDS = "rounds.jsonl"  # a line for each policy and round of self-play
 
 
 def summary(run: Path) -> Summary:
@@ -33,6 +35,20 @@ def summary(run: Path) -> Summary:
         return Summary.from_json(data)
     except REFUSED as error:
         raise InputError(f"{path} is no summary ({reason(error)}); resume={run} writes it anew") from None
+
+
+def rounds(run: Path) -> dict[str, list[dict[str, float]]]:
+    """The numbers in the rows of `rounds.jsonl` by policy; none where the run has no such file. InputError names a bad
+    line."""
+    path, found = run / ROUNDS, dict[str, list[dict[str, float]]]()
+    for policy, numbers in read_jsonl(path, _numbers) if path.exists() else ():
+        found.setdefault(policy, []).append(numbers)
+    return found
+
+
+def _numbers(row: Any) -> tuple[str, dict[str, float]]:
+    finite = {name: value for name, value in row.items() if isinstance(value, (int, float)) and math.isfinite(value)}
+    return str(row["policy"]), {**finite, "round": int(row["round"])}
 
 
 def overrides(run: Path) -> tuple[str, ...]:

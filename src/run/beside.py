@@ -20,7 +20,7 @@ Held = dict[str, float]  # what it is -> bytes
 
 def beside(config: DictConfig, learner: LightningLearner, model: Model, memory: Memory) -> Held:
     """What stays on a rank's device beside the policy whose own peak is `memory`."""
-    if config.rounds == 1:
+    if config.rounds == 1 and "kl" not in learner.loss.columns:
         return {}
     others = _policies(config, learner, model, memory)
     held = {**others, **_fixed(config, learner, model), **_played(learner, model)}
@@ -38,7 +38,7 @@ def _fixed(config: DictConfig, learner: LightningLearner, model: Model) -> Held:
     held = {}
     if "old" in learner.loss.columns and foreign(config.old) is not None:
         held[f"old={config.old}"] = model.stored(learner.hardware)
-    if "reference" in learner.loss.columns:
+    if {"reference", "kl"} & set(learner.loss.columns):
         own = {"start": _own(learner, model), "previous": _own(learner, model)}
         own |= {"base": 0.0} if model.adapter is not None else {}
         held[f"reference={config.reference}"] = own.get(config.reference, model.stored(learner.hardware))
@@ -76,3 +76,5 @@ def compared(config: DictConfig, learner: LightningLearner, tokens: int) -> Iter
             yield f"The policy at the round's start (old={config.old}): {one} before the round's first step."
     if "reference" in learner.loss.columns:
         yield f"The fixed model (reference={config.reference}): {one} before the round's first step."
+    if "kl" in learner.loss.columns:
+        yield f"The fixed model (reference={config.reference}): a forward pass beside that of every step."

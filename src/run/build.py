@@ -46,10 +46,12 @@ def build(config: DictConfig, out: Path) -> Parts:
         scorer=instantiate(config.scorer) if config.scorer else None,
         opponents={str(name): _opponent(str(name), config, out) for name in config.opponents},
         benchmark=instantiate(config.benchmark, _convert_="all") if config.benchmark else None,
+        guards=instantiate(config.guards, _convert_="all") if config.guards else None,
         league=instantiate(config.league, _convert_="all") if config.get("league") else None,
     )
     _check_mixes(parts)
-    if faults := [*_strangers(parts), *_misplaced(parts), *_several(parts), *_league(parts)]:
+    faults = [*_strangers(parts), *_misplaced(parts), *_several(parts), *_league(parts), *_off_policy(parts)]
+    if faults:
         raise ConfigError("\n  - ".join(["the parts do not go together", *faults]))
     return parts
 
@@ -174,6 +176,11 @@ def _several(parts: Parts) -> Iterator[str]:
     for name in parts.policies:
         if not cast.roles(name):
             yield f"policies.{name}: it plays no role, so that it cannot learn; say players.ROLE={name}"
+    carries = [
+        getattr(recipe.learner, "carry", False) for each in parts.policies.values() for recipe in each.recipes.values()
+    ]
+    if any(carries) and config.start != "previous":
+        yield "learner.carry: iterations begin at the base again, with no optimiser to go on with; say start=previous"
     if config.rounds == 1:
         return
     if config.replay:
@@ -183,6 +190,29 @@ def _several(parts: Parts) -> Iterator[str]:
     learners = {name: recipe.learner for name, each in parts.policies.items() for recipe in each.recipes.values()}
     for name in sorted(name for name, learner in learners.items() if not learner.sessions):
         yield f"learner: that of {name} makes a whole model at a time, so it cannot learn in rounds; say rounds=1"
+
+
+def _off_policy(parts: Parts) -> Iterator[str]:
+    """Settings under which a policy gradient would not be one: play that does not sample from the policy itself, and a
+    penalty that the replies it is for are kept from."""
+    if _task(parts.config) not in ("selfplay", "learn"):
+        return
+    recipes = [recipe for each in parts.policies.values() for recipe in each.recipes.values()]
+    losses = [recipe.learner.loss for recipe in recipes]
+    sampling, as_it_is = parts.config.play.sampling, {"temperature": 1.0, "top_p": 1.0, "top_k": 0}
+    if any(getattr(loss, "on_policy", False) for loss in losses):
+        for name in (name for name, value in as_it_is.items() if sampling[name] != value):
+            yield (
+                f"play.sampling.{name}: is {sampling[name]}, and a policy gradient needs replies drawn from the policy "
+                f"as it is, whose log-probs its ratio is taken to; say play.sampling.{name}={as_it_is[name]:g}"
+            )
+    if any(
+        getattr(each.learner.loss, "penalised", False) and not getattr(each.credit, "zeros", True) for each in recipes
+    ):
+        yield (
+            "objective.credit.zeros: the loss has a penalty (kl_coef or entropy_coef), which replies without an "
+            "advantage are needed for; say objective.credit.zeros=true"
+        )
 
 
 def _league(parts: Parts) -> Iterator[str]:

@@ -35,6 +35,7 @@ class Sampling:
 class Play:
     scenarios: Count  # drawn anew for each iteration
     group: Count  # matches of one scenario
+    branches: Whole  # continuations of each match from one of its turns
     in_flight: Count  # matches at a time, in evaluation too
     sampling: Sampling
 
@@ -135,6 +136,7 @@ class Config:
     keep: Count | None
     old: str
     reference: str
+    magnet: Count
     resume: str
     run: str | None
     match: str | None
@@ -163,6 +165,7 @@ class Config:
     scorer: Any = None
     logger: Any = None
     benchmark: Any = None
+    guards: Any = None
     league: Any = None
 
 

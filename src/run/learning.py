@@ -3,15 +3,15 @@
     iter_N/learn/<policy>/    what the policy's learner writes, its snapshot at last
     iter_N/learn/position/    the newest checkpoint (see `parley.learners.checkpoint`); its position is the round
 
-An iteration of one round is one call of each learner, which saves and resumes by itself. What was learned after the
-checkpoint is learned again from the stored matches.
+An iteration of one round is one call of each learner, which saves and resumes by itself, unless a learner carries its
+optimiser on. What was learned after the checkpoint is learned again from the stored matches.
 """
 
 from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -30,7 +30,7 @@ from .run import Run
 from .start import step
 
 if TYPE_CHECKING:
-    from ..learners.session import Session
+    from ..learners.session import Session, Span
 
 POSITION = "position"
 
@@ -55,6 +55,7 @@ class Learning:
         begins: Mapping[str, Snapshot],
         recipes: Mapping[str, Recipe],
         references: Mapping[str, Snapshot | None],
+        fresh: Collection[str] = (),
     ) -> None:
         self.references = references
         self.run, self.begins, self.recipes, self.rounds = run, begins, recipes, int(run.config.rounds)
@@ -63,12 +64,17 @@ class Learning:
         self.folder, self.seed = run.out / self.name, derive(run.seed, "learn", self.name)
         before = run.recall(f"iter_{number - 1:03d}/learn") or {}
         self.learned = {policy: Learned(state=before.get(policy, {}).get("state")) for policy in begins}
-        self.done = 0  # rounds of this iteration
+        self.number, self.fresh, self.done = (
+            number,
+            fresh,
+            0,
+        )  # fresh: policies whose optimiser is new; done: rounds so far
+        self.lasting = self.rounds > 1 or any(_carries(each) for each in recipes.values())  # in sessions
         self.sessions: dict[str, Session] = {}
         self._open = ExitStack()
 
     def __enter__(self) -> Learning:
-        if self.rounds > 1:
+        if self.lasting:
             self._resume()
         return self
 
@@ -98,7 +104,7 @@ class Learning:
             raise credited
         else:
             learned.credit.append({"dead_rounds": 1})
-        if self.last and self.rounds > 1:
+        if self.last and self.lasting:
             learned.snapshot = stored(self.sessions[policy].close(), self.run.out)
 
     def next(self) -> None:
@@ -114,6 +120,7 @@ class Learning:
                 "learn": pooled(each.learn, "steps"),
                 "credit": pooled(each.credit, "utterances"),
                 "state": each.state,
+                "rounds": _by_round(each),
             }
             for name, each in self.learned.items()
         }
@@ -121,7 +128,7 @@ class Learning:
     def _step(self, policy: str, samples: Any) -> dict[str, Any]:
         learner, folder = self.recipes[policy].learner, self.folder / policy
         with self.run.progress.stage(f"{self.name}/{policy}", None, "steps") as bar:
-            if self.rounds > 1:
+            if self.lasting:
                 metrics = self.sessions[policy].step(samples, self.done, partial(step, bar))
             else:
                 made, metrics = learner.learn(
@@ -147,7 +154,7 @@ class Learning:
             learner: Any = recipe.learner
             self.sessions[name] = learner.session(
                 self.begins[name], self.folder / name, seed=self.seed, name=self.version, saving=saving,
-                rounds=self.rounds, policy=name, reference=self.references[name],
+                rounds=self.rounds, policy=name, reference=self.references[name], span=self._span(name, recipe),
             )  # fmt: skip
         if saving.position is not None:
             self.done = saving.position["round"]
@@ -155,9 +162,19 @@ class Learning:
                 self.learned[name] = Learned(each["learn"], each["credit"], each["state"])
         self._note()
 
+    def _span(self, policy: str, recipe: Recipe) -> Span | None:
+        """Which part of the run a policy's session is, where its optimiser is carried on."""
+        from ..learners.session import CARRIED, Span
+
+        if not _carries(recipe):
+            return None
+        before = self.run.out / f"iter_{self.number - 1:03d}/learn" / policy / CARRIED
+        iterations = int(self.run.config.iterations)
+        return Span((self.number - 1) * self.rounds, iterations * self.rounds, None if policy in self.fresh else before)
+
     def _note(self) -> None:
         """Says in every checkpoint from now on what was known when the round at hand began."""
-        if self.rounds > 1:
+        if self.lasting:
             learned = {
                 name: {"learn": [*each.learn], "credit": [*each.credit], "state": each.state}
                 for name, each in self.learned.items()
@@ -181,6 +198,18 @@ class Learning:
 
 
 def remove_checkpoints(run: Run, number: int) -> None:
-    """Removes those of an iteration whose stage is finished."""
+    """Removes those of an iteration whose stage is finished, and the optimisers that it went on with."""
     if ranks.rank() == 0:
         shutil.rmtree(run.out / f"iter_{number:03d}/learn" / POSITION, ignore_errors=True)
+        for before in (run.out / f"iter_{number - 1:03d}/learn").glob("*/carried"):
+            shutil.rmtree(before, ignore_errors=True)
+
+
+def _by_round(learned: Learned) -> list[dict[str, float]]:
+    """What credit kept of each round, and the learner's figures of those in which it learned."""
+    learns = iter(learned.learn)
+    return [{**credit, **({} if credit["dead_rounds"] else next(learns))} for credit in learned.credit]
+
+
+def _carries(recipe: Recipe) -> bool:
+    return bool(getattr(recipe.learner, "carry", False))

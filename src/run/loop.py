@@ -12,10 +12,13 @@ Where there is a scorer, a stage of play and each of eval holds a stage score/.
 
 from __future__ import annotations
 
+from array import array
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, replace
 from functools import partial
+from statistics import fmean as mean
 from typing import Any
 
 from ..credit import NothingKept
@@ -24,7 +27,7 @@ from ..games.base import Scenario
 from ..learners.curve import pooled
 from ..learners.reference import foreign
 from ..models.snapshot import Snapshot
-from ..play.pairing import Seatings, at_own, in_turn
+from ..play.pairing import Seating, Seatings, at_own, branches, in_turn
 from ..play.player import Sampling
 from ..play.seats import Sitting
 from ..report.estimates import Language, Tally, to_json
@@ -34,6 +37,7 @@ from ..report.rows import Measured, Row, Summary
 from ..report.trackers import Tracker
 from ..system import ranks
 from ..system.seeds import rng
+from . import rounds
 from .cast import History, Snapshots, names
 from .config import judge, metric_name
 from .directory import prune, restored
@@ -44,7 +48,7 @@ from .lessons import Crediting, Given, Round
 from .matchmaking import Plan
 from .parts import Recipe, plain
 from .run import Run
-from .start import Start
+from .start import Start, magnet
 
 
 def iterations(run: Run, logs: Sequence[Tracker]) -> Summary:
@@ -67,13 +71,16 @@ def iterations(run: Run, logs: Sequence[Tracker]) -> Summary:
         if loop.standings is not None:
             loop.standings.measure(number, history)
             stay |= loop.standings.frozen(number)
+        best = max(range(len(rows)), key=lambda at: _judged(run, rows[at]))
+        rows[-1] = replace(rows[-1], alarms=loop.alarms(rows))
         log(logs, rows[-1])
         run.progress.note(line(rows, config.iterations, *judge(config), metric_name(config)))
-        best = max(range(len(rows)), key=lambda at: _judged(run, rows[at]))
         if config.keep is not None:
             ahead = range(len(rows), config.iterations + 1)  # a resumed run has some of these already
-            kept = {best, *range(len(rows))[-config.keep :], *ahead}
+            kept = {best, magnet(len(rows), config.magnet), *range(len(rows))[-config.keep :], *ahead}
             ranks.shared(partial(prune, run.out, kept, stay))
+        if rows[-1].alarms and number < config.iterations and not loop.acted(number, history, best):
+            break
     if best:
         measured = evaluation.against_scripts(best, history[: best + 1], rows[best].policies)
         rows[best] = replace(rows[best], policies=measured)
@@ -112,10 +119,12 @@ class Loop:
         self.crediting = Crediting(run, self.start.demonstrations)
         self.scoring, self.rounds = self.crediting.scoring, int(run.config.rounds)
         self.standings = Standings(run, self.parts.league) if self.parts.league is not None else None
+        self.rolled: list[int] = []  # iterations that begin at an earlier snapshot, each at half the rate before
 
     def iteration(self, number: int, history: History, source: Run | None = None) -> dict[str, Snapshot]:
         """The snapshots after iteration `number`, whose rounds are played here, or were played in the run `source`."""
-        recipes = {name: each.recipe(number) for name, each in self.parts.policies.items()}
+        slower = 0.5 ** sum(each <= number for each in self.rolled)
+        recipes = {name: each.recipe(number).slowed(slower) for name, each in self.parts.policies.items()}
         history = self._anew(number, history)
         inputs = {
             "players": self.run.versions(self._names(number), self._who(number, history)),
@@ -127,7 +136,7 @@ class Loop:
             "scorer": plain(self.config.scorer),
         }
         references = {
-            name: self.start.reference(name, recipe.learner, history[-1][name]) for name, recipe in recipes.items()
+            name: self.start.reference(name, recipe.learner, number, history) for name, recipe in recipes.items()
         }
         others = {"old": foreign(self.config.old), **{f"reference/{name}": each for name, each in references.items()}}
         inputs |= {name: each.version for name, each in others.items() if each is not None}
@@ -148,7 +157,10 @@ class Loop:
         if any(each.credit.mix != 0 for each in recipes.values()):
             self.start.demonstrations.play("train")
         begins = self._begins(number, history)
-        with Learning(self.run, number, begins, recipes, references) as learning, ExitStack() as seated:
+        with (
+            Learning(self.run, number, begins, recipes, references, self._fresh(number)) as learning,
+            ExitStack() as seated,
+        ):
             sitting = seated.enter_context(self.seated(history, number))
             for each in self.of(number)[learning.done :]:
                 if source is self.run:
@@ -195,6 +207,8 @@ class Loop:
             for name, session in learning.moved().items():
                 sitting.update(name, session.version, session.weights())
         matches = self.run.sit(sitting, each.stage, self._seatings(each))
+        if self.config.play.branches:
+            matches = self.run.sit(sitting, each.stage, self._branches(each, matches))
         return ranks.shared(partial(_told, matches, list(self.parts.policies), self._forked(each.stage)))
 
     def _forked(self, stage: str) -> Callable[[str, str], None]:
@@ -211,6 +225,20 @@ class Loop:
         tables = {policy: plan.tables(self.run.cast, policy, len(drawn)) for policy, drawn in own.items()}
         pairs = [pair for policy in own for pair in zip(own[policy], tables[policy], strict=True)]
         return at_own(game, pairs, self.seed, each.stage, group)
+
+    def _branches(self, each: Round, matches: Matches) -> Seatings:
+        """Continuations of the round's matches, each from one turn of a policy, drawn at random: that turn's reply and
+        all that follows is played anew."""
+
+        def make() -> Iterator[Seating]:
+            for episode in (episode for episode in matches if episode.parent is None):
+                own = [at for at, turn in enumerate(episode.turns) if episode.players[turn.seat] in self.parts.policies]
+                if own:
+                    turns = rng(self.seed, "branch", episode.id).choice(own)
+                    k = self.config.play.branches
+                    yield from branches(episode, turns, episode.players, self.seed, each.stage, k)
+
+        return Seatings(make)
 
     def _drawn(self, *names: int | str) -> list[Scenario]:
         """Scenarios of a round."""
@@ -234,6 +262,11 @@ class Loop:
         if (plan := self._plan(number)) is None or not plan.anew:
             return history
         return [*history, {**history[-1], **{name: history[0][name] for name in plan.anew}}]
+
+    def _fresh(self, number: int) -> set[str]:
+        """The policies that begin iteration `number` elsewhere than at the end of the one before."""
+        plan = self._plan(number)
+        return set(self.parts.policies if number == 1 or number in self.rolled else plan.anew if plan else ())
 
     def _names(self, number: int) -> list[str]:
         """Everybody who plays in iteration `number`."""
@@ -268,17 +301,49 @@ class Loop:
         told = {name: replace(each, **self._training(number, name)) for name, each in measured.items()}
         return Row(number, number * self.rounds, told, self.run.seconds(folder))
 
+    def alarms(self, rows: Sequence[Row]) -> tuple[str, ...]:
+        """What guards say of each policy after the last of `rows`. Writes what is known of all rounds so far."""
+        iterations = range(1, len(rows))
+        known = {
+            name: [rounds.rows(self.run, each, self.of(each), name) for each in iterations]
+            for name in self.parts.policies
+        }
+        ranks.shared(
+            partial(rounds.write, self.run, [row for every in known.values() for each in every for row in each])
+        )
+        if (guards := self.parts.guards) is None:
+            return ()
+        zero_sum, metric, start = self.run.game.facts.zero_sum, metric_name(self.config), self.config.eval.start_name
+        found = []
+        for name, each in known.items():
+            scores = [row.policies[name].versus.get(start, {}).get(metric) for row in rows]
+            found += [f"{name}: {text}" for text in guards.alarms(each, scores, zero_sum)]
+        for text in found:
+            self.run.progress.note(f"guard ({guards.action}), iteration {len(rows) - 1}: {text}")
+        return tuple(found)
+
+    def acted(self, number: int, history: list[dict[str, Snapshot]], best: int) -> bool:
+        """Does what the guards are for after alarms in iteration `number`; whether the run goes on."""
+        action = self.parts.guards.action if self.parts.guards else "warn"
+        if action == "rollback":
+            history[number] = history[best]
+            self.rolled.append(number + 1)
+            self.run.progress.note(
+                f"iteration {number + 1} begins at that of iteration {best}, at half the learning rate"
+            )
+        return action != "stop"
+
     def _training(self, number: int, policy: str) -> dict[str, Any]:
         """What is known of how a policy's snapshot came about."""
         if not number:
             imitated = self.run.recall("iter_000/start")
             return {"learn": imitated["learn"]} if imitated else {}
         learned = self.run.outputs(f"iter_{number:03d}/learn")[policy]
-        rounds = self.of(number)
-        told = [self.run.recall(each.stage) for each in rounds]
+        played_in = self.of(number)
+        told = [self.run.recall(each.stage) for each in played_in]
         words = [_without(each["policies"][policy], "figures") for each in told]
         played = {"matches": sum(each["matches"] for each in told), **pooled(words, "replies")}
-        scores = self.run.recall(f"{rounds[-1].stage}/score") or {}
+        scores = self.run.recall(f"{played_in[-1].stage}/score") or {}
         return {"learn": learned["learn"], "play": played | learned["credit"], "scores": scores.get(policy, {})}
 
 
@@ -297,8 +362,12 @@ def _told(matches: Matches, policies: Sequence[str], forked: Callable[[str, str]
     """Counts and figures of a round, of everybody and of each policy, and how the words of each policy read."""
     said = {name: (Language([name]), Forks([name]), Tally([name])) for name in policies}
     everybody = Tally()
+    payoffs: dict[str, array[float]] = defaultdict(lambda: array("d"))
     for episode in matches:
-        everybody.add(episode)
+        if episode.parent is None:
+            everybody.add(episode)
+            for seat, payoff in episode.result.returns.items():
+                payoffs[seat].append(payoff)
         for each in (part for parts in said.values() for part in parts):
             each.add(episode)
     for name, (_, forks, _) in said.items():
@@ -308,7 +377,8 @@ def _told(matches: Matches, policies: Sequence[str], forked: Callable[[str, str]
         name: {**words.figures(), **forks.figures(), "figures": to_json(tally.figures())}
         for name, (words, forks, tally) in said.items()
     }
-    return {"matches": len(matches), "figures": to_json(everybody.figures()), "policies": policy}
+    paid = {seat: mean(values) for seat, values in payoffs.items()}
+    return {"matches": len(matches), "figures": to_json(everybody.figures()), "returns": paid, "policies": policy}
 
 
 def log(logs: Sequence[Tracker], row: Row) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 from ..credit import Credit
@@ -11,6 +11,7 @@ from ..data.scorer import Judge, Scorer
 from ..games.base import Game
 from ..learners.base import Learner
 from ..play.seats import Opponent
+from .guards import Guards
 from .harness import Benchmark
 from .matchmaking import League
 
@@ -24,6 +25,18 @@ class Recipe:
     nodes: Mapping[str, Any]
     credit: Credit
     learner: Learner
+
+    def slowed(self, share: float) -> Recipe:
+        """The same at `share` of the learning rates."""
+        learner: Any = self.learner
+        if share == 1.0 or not is_dataclass(optimizer := getattr(learner, "optimizer", None)):
+            return self
+        rates = {
+            each.name: share * getattr(optimizer, each.name) for each in fields(optimizer) if each.name[-2:] == "lr"
+        }
+        node = {**self.nodes["learner"], "optimizer": {**self.nodes["learner"]["optimizer"], **rates}}
+        made = replace(learner, optimizer=replace(optimizer, **rates))  # type: ignore[type-var]
+        return replace(self, nodes={**self.nodes, "learner": node}, learner=made)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +68,7 @@ class Parts:
     scorer: Scorer | Judge | None = None  # what it says of matches is told to credit, and stands among the figures
     opponents: Mapping[str, Opponent] = field(default_factory=dict)  # who else may be seated, by name
     benchmark: Benchmark | None = None
+    guards: Guards | None = None
     league: League | None = None  # whom the policies meet; None: as `players` says
 
 

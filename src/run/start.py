@@ -20,6 +20,7 @@ from ..models.renderer import Renderer
 from ..models.snapshot import Snapshot
 from ..system.seeds import derive
 from . import openings
+from .cast import History
 from .demonstrations import Demonstrations, rendered
 from .directory import restored, stored
 from .lessons import imported
@@ -55,10 +56,11 @@ class Start:
 
         return restored(self.run.stage(name, inputs, alone=made), self.run.out)
 
-    def reference(self, policy: str, learner: Learner, previous: Snapshot) -> Snapshot | None:
-        """The fixed model that the loss of `policy` compares with in the iteration after `previous`; None where it
-        compares with none."""
-        if "reference" not in learner.loss.columns:
+    def reference(self, policy: str, learner: Learner, number: int, history: History) -> Snapshot | None:
+        """The fixed model that the loss of `policy` compares with in iteration `number`, before which `history` was;
+        None where it compares with none."""
+        previous = history[-1][policy]
+        if {"reference", "kl"}.isdisjoint(learner.loss.columns):
             return None
         match self.config.reference:
             case "start":
@@ -66,7 +68,7 @@ class Start:
             case "base":
                 return snapshots.of(previous.base) if previous.base else self._base()
             case "previous":
-                return previous
+                return history[min(magnet(number, self.config.magnet), len(history) - 1)][policy]
         return opened(self.config.reference)
 
     def offline(self) -> dict[str, Snapshot]:
@@ -141,6 +143,12 @@ class Start:
     ) -> dict[str, Any]:
         made, metrics = taught(self.run, learner, samples, begin, folder, name, version)
         return {"snapshot": stored(made, self.run.out), "learn": metrics}
+
+
+def magnet(iteration: int, every: int) -> int:
+    """The iteration whose snapshot `reference=previous` names in `iteration`: one that moves only each `every` th
+    time."""
+    return (iteration - 1) // every * every
 
 
 def taught(

@@ -26,6 +26,7 @@ OPTIONS = [f"{group}={file.stem}" for group in GROUPS for file in sorted((CONF /
 LOOKS = {
     "judge": "run=a scorer=judge players.judge=dice",
     "import": "game=social",
+    "generate": "game=social opponents.writer.model=x",
     "show": "run=a match=b",
     "replay": "run=a match=b",
     "learn": "run=a",

@@ -105,5 +105,6 @@ def test_language_counts_the_players_own_words_only() -> None:
     told = (turn("a.1", "a", "yes no"), turn("b.1", "b", "never counted at all"), turn("a.2", "a", "yes"))
     match = Episode(match.id, "game", 1, match.scenario, 0, match.players, {}, told, match.result)
     found = {"replies": 2, "entropy": 1.5, "reply_tokens": 2.0, "distinct_words": 2, "distinct_replies": 1.0}
+    found |= {"cut": 0.0, "illegal": 0.0}
     assert language([match], ["learner"]) == found
     assert language([match], ["nobody"]) == {}

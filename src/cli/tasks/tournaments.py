@@ -20,7 +20,7 @@ from ...run.evaluation import Evaluation
 from ...system import ranks
 from ...system.bounds import Positive, Whole
 from ...system.files import write_json
-from ..stored import stored
+from ..stored import as_begun, stored
 
 
 @ranks.collective
@@ -75,12 +75,10 @@ def _sources(run: str | None, runs: list[str]) -> dict[str, Path]:
 def _seat(config: DictConfig, sources: Mapping[str, Path]) -> None:
     """Lays what the first run was begun with over `config`; ConfigError where another run played another game."""
     first, *others = sources.values()
-    nodes = stored(first, config, "game", "backend", "model", "policies", "players", "opponents")
+    as_begun(first, config)
     for other in others:
-        if stored(other, config, "game")["game"] != nodes["game"]:
+        if stored(other, config, "game")["game"] != config.game:
             raise ConfigError(f"runs: {other} played another game than {first} (see `game` in both config.yaml)")
-    for node, value in nodes.items():
-        config[node] = {**value, **config[node]} if node in ("players", "opponents") else value
     config.players.pop("opponent", None)  # here each plays each role in turn anyhow
 
 

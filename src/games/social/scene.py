@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 from ..base import Facts, Illegal, Json, Marks, Out, Reply, Request, Result, Turns, View, legal
 from ..verdict import JUDGE, Ratings, Rubric, verdict
@@ -56,6 +57,12 @@ def facts(rules: Rules, people: int) -> Facts:
     )
 
 
+Log: TypeAlias = list[dict[int, Action]]
+"""turn -> place -> what was done"""
+Truth: TypeAlias = Callable[[Log], Sequence[float]]
+"""The score of each character, in the order of the seats."""
+
+
 @dataclass(slots=True)
 class Counted:
     """What one seat did: its replies, the legal ones, its turns without a legal one, the words of each action."""
@@ -67,14 +74,14 @@ class Counted:
 
 
 class Scene:
-    """One episode."""
+    """One episode. `truth` says how far each character came, where that can be decided: it is the payoff then."""
 
-    def __init__(self, rules: Rules, task: Task) -> None:
-        self.rules, self.task = rules, task
+    def __init__(self, rules: Rules, task: Task, truth: Truth | None = None) -> None:
+        self.rules, self.task, self.truth = rules, task, truth
         self.seats = tuple(f"agent_{place + 1}" for place in range(len(task.people)))
         self.views = [FORMS[rules.prompt](seat, task, place, rules.form) for place, seat in enumerate(self.seats)]
         self.counted = [Counted() for _ in self.seats]
-        self.log: list[dict[int, Action]] = []  # turn -> place -> what was done
+        self.log: Log = []
         self.marks: Marks = {}
 
     def turns(self) -> Turns:
@@ -138,11 +145,23 @@ class Scene:
             return None
         told, names = story(self.task, self.log), self.task.names
         try:
-            return (yield from verdict(View(JUDGE, rubric.task), told, names, rubric, JUDGE_RETRIES, self.marks))
+            view, seen = View(JUDGE, rubric.task), self._evidence()
+            return (yield from verdict(view, told, names, rubric, JUDGE_RETRIES, self.marks, **seen))
         except Out as out:
             if out.outcome == "context":
                 raise
             return None
+
+    def _evidence(self) -> dict[str, Json]:
+        """What a scripted judge sees, by the characters' names: what each said, and how far it truly came."""
+        said = {
+            name: [done[place].argument for done in self.log if place in done]
+            for place, name in enumerate(self.task.names)
+        }
+        return {"said": said, **({"truth": self._true(self.task.names)} if self.truth else {})}
+
+    def _true(self, names: Sequence[str]) -> dict[str, float]:
+        return dict(zip(names, self.truth(self.log), strict=True)) if self.truth else {}
 
     def _end(self, outcome: str, blame: tuple[str, ...] = (), ratings: Ratings | None = None) -> Result:
         metrics: dict[str, float | Mapping[str, float]] = {"turns": float(len(self.log))}
@@ -158,10 +177,15 @@ class Scene:
         seats = dict(zip(self.task.names, self.seats, strict=True))
         for scale, given in (ratings or {}).items():
             metrics[scale] = {seats[name]: value for name, value in given.items()}
-        return Result(dict.fromkeys(self.seats, 0.0), outcome, blame=blame, metrics=metrics, marks=self.marks)
+        returns = self._true(self.seats) or dict.fromkeys(self.seats, 0.0)
+        if self.truth:
+            metrics["true_goal"] = returns
+            if isinstance(told := metrics.get("goal"), Mapping):
+                metrics["gap"] = {seat: told[seat] - returns[seat] for seat in self.seats}
+        return Result(returns, outcome, blame=blame, metrics=metrics, marks=self.marks)
 
 
-def story(task: Task, log: list[dict[int, Action]]) -> str:
+def story(task: Task, log: Log) -> str:
     """The episode as a judge reads it: all that anybody knows, then the actions, turns numbered from 1."""
     lines = [task.context(None)]
     for turn, done in enumerate(log, 1):

@@ -1,0 +1,125 @@
+"""Guards: what tells from a run's figures that self-play collapses. Pure functions of rows; the loop acts on them.
+
+Self-play's own return does not see it: in a zero-sum game it is 0 whatever the policy has become, and replies that both
+seats have come to accept stay legal. Rows of rounds cost nothing; the score against the start is an evaluation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import sqrt
+from statistics import mean, variance
+from typing import Any, Literal, TypeAlias
+
+from ..system.bounds import Amount, Count, Share
+
+Rounds: TypeAlias = Sequence[Mapping[str, Any]]  # the rows of one iteration's rounds (see `parley.run.rounds`)
+Figure: TypeAlias = Mapping[str, Any]  # mean, low, high at 95 %
+QUARTER = 4  # a figure is that of an iteration's last quarter of rounds
+NORMAL = 1.96  # standard errors from a mean to the end of its 95 % interval
+
+
+@dataclass(frozen=True, slots=True)
+class Guards:
+    """Thresholds, each of which null turns off, and what happens after an iteration in which one is passed.
+
+    action    warn: it is said. stop: the run ends there. rollback: the next iteration begins at the best snapshot so
+              far, with a new optimiser at half the learning rate
+    anchor    the score against the start lies so many standard errors under its best, `readings` iterations in a row
+    seats     in a zero-sum game the first seat's mean payoff is so many standard errors off that of the first iteration
+    entropy   nats a token of play, as bounds on its share of the first iteration's
+    length    tokens a reply, so many times more or fewer than in the first iteration
+    cut       share of replies that were cut off at max_tokens
+    illegal   share of illegal replies, above that of the first iteration's first round
+    mismatch  (l - b)^2 / 2 between trainer and sampler
+    dead      share of logs without an advantage, a dead round having no other
+    """
+
+    action: Literal["warn", "stop", "rollback"] = "warn"
+    anchor: Amount | None = 2.0
+    readings: Count = 2
+    seats: Amount | None = 3.0
+    entropy: Sequence[float] | None = (0.25, 2.0)
+    length: Amount | None = 3.0
+    cut: Share | None = 0.05
+    illegal: Share | None = 0.05
+    mismatch: Amount | None = 1e-3
+    dead: Share | None = 0.95
+
+    def alarms(self, iterations: Sequence[Rounds], scores: Sequence[Figure | None], zero_sum: bool) -> list[str]:
+        """What is wrong after the last of `iterations`, in words; [] where nothing is. `scores` are those against the
+        start, of the start itself first."""
+        found: list[str] = list(self._anchored(scores))
+        if iterations and iterations[-1]:
+            first, now = iterations[0], iterations[-1]
+            found += self._seated(first, now) if zero_sum else []
+            found += self._changed(first, now)
+            found += self._absolute(now)
+        return found
+
+    def _anchored(self, scores: Sequence[Figure | None]) -> Iterator[str]:
+        known = [each for each in scores if each is not None]
+        if self.anchor is None or len(known) <= self.readings:
+            return
+        best = max(each["mean"] for each in known[: -self.readings])
+        late = known[-self.readings :]
+        if all(each["mean"] < best - self.anchor * _error(each) for each in late):
+            yield f"the score against the start is {late[-1]['mean']:.4g}, and was {best:.4g}"
+
+    def _seated(self, first: Rounds, now: Rounds) -> Iterator[str]:
+        if self.seats is None or len(now) < 2 or len(first) < 2:
+            return
+        before, after = (
+            [next(iter(row["returns"].values())) for row in rows if row["returns"]] for rows in (first, now)
+        )
+        if min(len(before), len(after)) < 2:
+            return
+        error = sqrt(variance(before) / len(before) + variance(after) / len(after))
+        if abs(mean(after) - mean(before)) > self.seats * error:
+            yield f"the first seat earns {mean(after):.4g}, and earned {mean(before):.4g}"
+
+    def _changed(self, first: Rounds, now: Rounds) -> Iterator[str]:
+        """Against the first iteration."""
+        pairs: list[tuple[str, str, Callable[[float], tuple[float, float]] | None]] = [
+            ("entropy", "nats a token", _times(self.entropy)),
+            ("reply_tokens", "tokens a reply", _times((1 / self.length, self.length) if self.length else None)),
+            ("illegal", "of the replies are illegal", _above(self.illegal)),
+        ]
+        for name, words, bounds in pairs:
+            before, after = _latest(first[:1], name), _latest(now, name)
+            if bounds is None or before is None or after is None:
+                continue
+            low, high = bounds(before)
+            if not low <= after <= high:
+                yield f"{after:.4g} {words}, expected {low:.4g} to {high:.4g}"
+
+    def _absolute(self, now: Rounds) -> Iterator[str]:
+        for name, most, words in (
+            ("cut", self.cut, "of the replies are cut off"),
+            ("mismatch", self.mismatch, "between trainer and sampler"),
+            ("dead", self.dead, "of the logs have no advantage"),
+        ):
+            value = _latest(now, name)
+            if most is not None and value is not None and value > most:
+                yield f"{value:.4g} {words}, expected at most {most:.4g}"
+
+
+def _latest(rows: Rounds, name: str) -> float | None:
+    """The mean of a figure over the last quarter of the rounds; None where none of them has it."""
+    late = rows[-max(len(rows) // QUARTER, 1) :]
+    values = [float(row[name]) for row in late if name in row]
+    return mean(values) if values else None
+
+
+def _error(figure: Figure) -> float:
+    low, high = figure.get("low"), figure.get("high")
+    return (high - low) / (2 * NORMAL) if low is not None and high is not None else 0.0
+
+
+def _times(share: Sequence[float] | None) -> Callable[[float], tuple[float, float]] | None:
+    return None if share is None else lambda before: (share[0] * before, share[1] * before)
+
+
+def _above(more: float | None) -> Callable[[float], tuple[float, float]] | None:
+    return None if more is None else lambda before: (0.0, before + more)

@@ -1,0 +1,134 @@
+"""Guards: each alarm on made rows; and a run whose forced alarm rolls back at half the rate."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_module
+from parley.cli.tasks import training
+from parley.learners.optim import AdamW, Muon
+from parley.run.build import build
+from parley.run.guards import Guards
+
+CALM = {"returns": {"a": 0.0, "b": 0.0}, "entropy": 1.0, "reply_tokens": 10.0, "illegal": 0.02, "cut": 0.0, "dead": 0.2}
+
+
+def rounds(count: int = 8, **changes: Any) -> list[dict[str, Any]]:
+    return [
+        {**CALM, **{name: value(at) if callable(value) else value for name, value in changes.items()}}
+        for at in range(count)
+    ]
+
+
+def said(
+    now: list[dict[str, Any]], zero_sum: bool = False, first: list[dict[str, Any]] | None = None, **how: Any
+) -> list[str]:
+    return Guards(**how).alarms([first or rounds(), now], [], zero_sum)
+
+
+def score(mean: float, half: float = 0.1) -> dict[str, float]:
+    return {"mean": mean, "low": mean - half, "high": mean + half}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"entropy": 0.2}, "0.2 nats a token, expected 0.25 to 2"),
+        ({"entropy": 2.1}, "2.1 nats a token"),
+        ({"reply_tokens": 31.0}, "31 tokens a reply, expected 3.333 to 30"),
+        ({"reply_tokens": 3.0}, "3 tokens a reply"),
+        ({"illegal": 0.08}, "0.08 of the replies are illegal, expected 0 to 0.07"),
+        ({"cut": 0.06}, "0.06 of the replies are cut off, expected at most 0.05"),
+        ({"mismatch": 0.01}, "0.01 between trainer and sampler"),
+        ({"dead": 1.0}, "1 of the logs have no advantage"),
+    ],
+)
+def test_each_alarm(changes: dict[str, float], words: str) -> None:
+    assert said(rounds()) == []
+    [text] = said(rounds(**changes))
+    assert words in text
+    [(name, value)] = changes.items()
+    late = {name: lambda at: value if at >= 6 else CALM.get(name, 0.0)}
+    assert said(rounds(**late)) == [text]  # the last quarter of the rounds counts
+    assert said(rounds(**changes), **{"length" if name == "reply_tokens" else name: None}) == []
+
+
+def test_a_format_that_breaks_is_seen_in_the_first_iteration() -> None:
+    breaking = rounds(illegal=lambda at: 0.02 + 0.05 * at)
+    assert Guards().alarms([breaking], [], False) == ["0.345 of the replies are illegal, expected 0 to 0.07"]
+
+
+def test_the_score_against_the_start_must_stay_down() -> None:
+    guards = Guards(anchor=2.0, readings=2)
+    assert guards.alarms([], [score(0.0), score(3.0), score(2.0)], False) == []  # one reading
+    [text] = guards.alarms([], [score(0.0), score(3.0), score(2.0), score(2.2)], False)
+    assert text == "the score against the start is 2.2, and was 3"
+    assert guards.alarms([], [score(0.0), score(3.0), score(2.0), score(2.95)], False) == []
+    assert guards.alarms([], [score(0.0), None, None], False) == []
+
+
+def test_a_seat_that_wins_everything() -> None:
+    noise = [0.1, -0.1, 0.05, -0.05, 0.0, 0.1, -0.1, 0.0]
+    fair = rounds(returns=lambda at: {"a": noise[at], "b": -noise[at]})
+    tilted = rounds(returns=lambda at: {"a": 0.8 + noise[at], "b": -0.8 - noise[at]})
+    assert said(tilted, zero_sum=True, first=fair) == ["the first seat earns 0.8, and earned 0"]
+    assert said(fair, zero_sum=True, first=fair) == [] == said(tilted, first=fair)
+
+
+# --- at work ---
+
+SMALL = [
+    "iterations=2", "rounds=2", "play.scenarios=4", "play.group=2", "eval.scenarios=2", "eval.greedy=2", "seed=3",
+    "eval.validation=2", "eval.transcripts=1", "eval.opponents=[]", "learner.epochs=1", "imitate.matches=60",
+    "imitate.validation=0", "objective=policy_gradient", "play.sampling.temperature=1.0", "learner.schedule=constant",
+    "learner.carry=true", "learner.batch_utterances=100000", "+imitate.learner.carry=false",
+]  # fmt: skip
+
+
+def config(*words: str) -> Any:
+    with initialize_config_module("parley.conf", version_base="1.3"):
+        return compose("config", [*SMALL, *words])
+
+
+@pytest.mark.slow
+def test_a_forced_alarm_rolls_back_at_half_the_rate(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = ["guards=online", "guards.entropy=[0.0,1e-9]"]
+    training.selfplay(config(*words), run)
+    summary = json.loads((run / "summary.json").read_text())
+    first, second = summary["iterations"][1:]
+    assert any("nats a token" in text for text in first["alarms"]) and second["alarms"]
+    rows = [json.loads(line) for line in (run / "rounds.jsonl").read_text().splitlines()]
+    assert [(row["round"], row["iteration"]) for row in rows] == [(1, 1), (2, 1), (3, 2), (4, 2)]
+    assert all(
+        row["policy"] == "learner" and row["matches"] == 8 and row["returns"].keys() == {"first", "second"}
+        for row in rows
+    )
+    assert all(0 < row["entropy"] < 10 and row["mismatch"] < 1e-6 for row in rows)
+    rates = [
+        json.loads((run / f"iter_00{at}/learn/learner/learn.json").read_text())["metrics"]["curve"][0]["lr"]
+        for at in (1, 2)
+    ]
+    assert rates == [1e-3, 5e-4]
+    began = json.loads((run / "iter_002/play/r001/stage.json").read_text())["outputs"]
+    best = max(
+        range(2), key=lambda at: summary["iterations"][at]["policies"]["learner"]["validation"]["joint_score"]["mean"]
+    )
+    assert began["matches"] == 8
+    played = json.loads((run / "iter_002/play/r001/0.jsonl").read_text().splitlines()[0])["policies"]["first"]
+    assert played == summary["iterations"][best]["policies"]["learner"]["snapshot"]
+    assert "nats a token" in (run / "report/index.html").read_text()
+
+
+def test_a_slower_recipe_changes_rates_alone(tmp_path: Path) -> None:
+    recipe = build(config(), tmp_path).policies["learner"].recipe(1)
+    assert recipe.slowed(1.0) is recipe
+    slow: Any = recipe.slowed(0.5)
+    assert slow.learner.optimizer == AdamW(lr=5e-4) and slow.nodes["learner"]["optimizer"]["lr"] == 5e-4
+    assert slow.nodes["learner"]["epochs"] == recipe.nodes["learner"]["epochs"] and slow.credit is recipe.credit
+    muon = config("learner.optimizer._target_=parley.learners.optim.Muon", "+learner.optimizer.adamw_lr=0.01")
+    twice: Any = build(muon, tmp_path).policies["learner"].recipe(1).slowed(0.25)
+    assert twice.learner.optimizer == Muon(lr=2.5e-4, adamw_lr=0.0025)
