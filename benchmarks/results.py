@@ -19,7 +19,8 @@ ROOT = Path(__file__).resolve().parent.parent
 def record(name: str, figures: dict[str, Any]) -> Path:
     """Writes `figures` and what they were measured on; returns the file."""
     path = ROOT / "docs" / "results" / f"{name}.json"
-    command = " ".join(["python", str(Path(sys.argv[0]).resolve().relative_to(ROOT)), *sys.argv[1:]])
+    words = [str(Path(sys.argv[0]).resolve().relative_to(ROOT)), *map(_placeless, sys.argv[1:])]
+    command = " ".join(["python", *words])
     write_json(
         path,
         {
@@ -32,6 +33,12 @@ def record(name: str, figures: dict[str, Any]) -> Path:
     )
     print(f"written: {path.relative_to(ROOT)}")
     return path
+
+
+def _placeless(word: str) -> str:
+    """A word of the command line without where things lie on this machine."""
+    name, equals, value = word.rpartition("=")
+    return f"{name}{equals}PATH" if Path(value).is_absolute() else word
 
 
 def summary_of(run: Path) -> dict[str, Any]:

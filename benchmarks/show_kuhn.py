@@ -6,7 +6,7 @@ Each seed begins from imitation of the scripts `uniform` and `loose`, in which t
 exploitability of the start, of the last snapshot and of the average of all snapshots after the start, the least legal
 mass, and beside them the exact dynamics of the same method (no model, no sampling) from the mean start. The claim: in
 every seed, the last or the averaged policy ends below the start and below 1/3, what always betting has. To aim at: 0.12
-and 0.020, the best policy gradient's and NFSP's after ten million episodes (open_spiel issue 155).
+and 0.020, the best policy gradient's and NFSP's after ten million episodes, as OpenSpiel's authors report.
 """
 
 from __future__ import annotations
