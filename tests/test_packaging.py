@@ -80,7 +80,7 @@ def test_vllm_is_pinned_inside_its_range_and_nothing_below_it_twice():
 
 def test_the_console_script_and_the_makefile_name_things_that_exist():
     assert (
-        PROJECT["project"]["scripts"] == {"parley": "parley.cli.main:main"}
+        PROJECT["project"]["scripts"] == {"parley": "parley.__main__:main"}
         and PROJECT["project"]["name"] == "parley-lm"
     )
     makefile = (ROOT / "Makefile").read_text()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -53,7 +54,23 @@ def build(config: DictConfig, out: Path) -> Parts:
     faults = [*_strangers(parts), *_misplaced(parts), *_several(parts), *_league(parts), *_off_policy(parts)]
     if faults:
         raise ConfigError("\n  - ".join(["the parts do not go together", *faults]))
+    _one_judge(parts)
     return parts
+
+
+def _one_judge(parts: Parts) -> None:
+    """Warns where one model's word decides what is trained on and what the run is judged by: it may be flattered."""
+    config, scorer = parts.config, parts.scorer
+    name = scorer.player if isinstance(scorer, Judge) else config.players.get("judge")
+    scores = {
+        getattr(recipe.credit, "score", None) for each in parts.policies.values() for recipe in each.recipes.values()
+    }
+    if name in parts.opponents and (metric := judge(config)[1].rpartition(".")[2]) in scores:
+        warnings.warn(
+            f"{name} both chooses what is trained on and judges the run by {metric}, which may come to be flattered: "
+            "have the snapshots judged by another model as well (task=judge)",
+            stacklevel=2,
+        )
 
 
 def _policy(own: Mapping[str, Any], config: DictConfig, given: Mapping[str, Any]) -> Policy:

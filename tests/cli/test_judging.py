@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator
 from hashlib import blake2b
 from pathlib import Path
@@ -16,6 +17,7 @@ from parley.cli.tasks.importing import bring
 from parley.cli.tasks.judging import judge
 from parley.data.store import Matches
 from parley.report.agreement import read
+from parley.run.build import build
 from parley.run.config import ConfigError
 
 from openai_server import Server, completion
@@ -140,3 +142,15 @@ def test_exports_of_a_judged_import_have_its_own_scores_only(run: Path, tmp_path
     export(config("game.path=."), tmp_path / "back", str(run), "all")
     rows = [json.loads(line) for line in (tmp_path / "back/sotopia.jsonl").read_text().splitlines()]
     assert rows == sorted((dialogue(number) for number in range(12)), key=lambda row: str(row["episode"]))
+
+
+@pytest.mark.parametrize(("metric", "warned"), [("sampled.goal", True), ("sampled.true_goal", False)])
+def test_one_judge_for_filter_and_figure_is_warned_of(tmp_path: Path, metric: str, warned: bool) -> None:
+    words = ["players.judge=critic", "opponents.critic.model=m", "+backend@opponents.critic.backend=openai"]
+    with initialize_config_module("parley.conf", version_base="1.3"):
+        made = compose("config", ["experiment=social_tiny", f"metric={metric}", *words])
+    made.opponents.critic.backend.url = "http://127.0.0.1:9/v1"
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        build(made, tmp_path)
+    assert any("critic both chooses" in str(each.message) for each in caught) is warned

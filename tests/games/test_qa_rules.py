@@ -201,13 +201,13 @@ def test_unrelated_observations_are_about_another_question_and_depend_on_the_see
     who, what, where = scenario.id.partition(":")[2].split("-")
     asked, _ = play(plain, scenario, f"Action: search[{who}]", f"Action: search[{what}]", f"Action: finish[{where}]")
     assert asked[2].messages[-1].content == f"Observation: {who} likes {what} ."
-    requests = [game.match(scenario, seed) for seed in (1, 1, 2)]
+    requests = [game.match(scenario, seed) for seed in (1, 1, *range(2, 12))]
     found = []
     for match in requests:
         (first,) = match.start()
         (tool,) = match.step([Reply(first.id, f"Action: search[{who}]")])
         found.append(tool.messages[0].content)
-    assert found[0] == found[1] != found[2] and all(scenario.data["question"] != each for each in found)
+    assert found[0] == found[1] and len(set(found)) > 3 and scenario.data["question"] not in found
 
 
 @pytest.mark.parametrize("unrelated", [False, True])

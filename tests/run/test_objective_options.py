@@ -98,7 +98,8 @@ def test_a_resumed_run_may_change_its_mind_about_the_pass_but_not_about_the_mode
 def test_the_reference_reaches_the_learner_and_missing_demonstrations_are_told_first(tmp_path: Path) -> None:
     built = build(config("old=recorded", "objective=offline_po"), tmp_path)
     assert built.policies["learner"].recipe(1).learner.old == "recorded" and built.imitator.old == "pass"
-    paired = config("objective=spin", "game=tales", "data=replies", "imitate.matches=0", "eval.opponents=[]")
+    words = ["objective=spin", "game=tales", "data=replies", "imitate.matches=0", "eval.opponents=[]"]
+    paired = config(*words, "metric=sampled.score")
     assert build(paired, tmp_path).policies["learner"].recipe(1).credit.mix is None
     mixing = build(config("objective=offline_po", "objective.credit.mix=9"), tmp_path)
     assert mixing.policies["learner"].recipe(1).credit.mix == 9

@@ -184,7 +184,7 @@ class _Table:
         return pool[0] if found is None else found
 
     def _differs(self, other: Scenario) -> bool:
-        return other.cluster != self.scenario.cluster and other.data["answers"] != self.scenario.data["answers"]
+        return all(other.data[key] != self.scenario.data[key] for key in ("question", "answers"))
 
     def _result(self, outcome: str, blame: tuple[str, ...] = ()) -> Result:
         data, calls = self.scenario.data, self.counts["calls"]
