@@ -95,6 +95,7 @@ WRONG = {
         "play.group: must be at least 1, got 0",
         "play.sampling.top_p: must be at least 0",
     ],
+    "game=social game.path=. game.test=-1": ["game.test: must be at least 0, got -1"],
     "hardware.precision=16": [
         "hardware.precision: must be one of 32-true, bf16-true, bf16-mixed | [hardware/cpu.yaml]"
     ],
