@@ -164,6 +164,13 @@ def _copies(name: str, parts: Parts) -> bool:
     return policy in parts.policies and number.isdecimal()
 
 
+def _learns(parts: Parts) -> bool:
+    """Whether this task trains: self-play without an iteration and without imitation evaluates alone."""
+    config, imitates = parts.config, parts.config.imitate.first and parts.data is not None
+    alone = not (config.iterations or config.imitate.matches or imitates)
+    return _task(config) in ("imitate", "learn") or (_task(config) == "selfplay" and not alone)
+
+
 def _misplaced(parts: Parts) -> Iterator[str]:
     """Models whose backend or learner is of the wrong kind: what a server holds cannot be played or trained here, nor
     the reverse. InputError for a model folder that the backend cannot decode."""
@@ -172,11 +179,7 @@ def _misplaced(parts: Parts) -> Iterator[str]:
         yield "backend: a served model (model=served) is played by backend=openai, and it plays no other"
     recipes = [recipe for each in parts.policies.values() for recipe in each.recipes.values()]
     learners = {_hosted(recipe.nodes["learner"]) for recipe in recipes}
-    if learners != {hosted} and _task(config) in (
-        "selfplay",
-        "imitate",
-        "learn",
-    ):
+    if learners != {hosted} and _learns(parts):
         yield "learner: a served model (model=served) is trained by learner=openai, and it trains no other"
     looks, folder = getattr(locate(config.backend._target_), "check", None), config.model.get("path")
     if looks and folder and (Path(folder).expanduser() / "config.json").is_file():

@@ -75,3 +75,26 @@ def test_the_loop_learns_by_fine_tuning_elsewhere(tmp_path: Path) -> None:
     booked = [line for line in read_jsonl(run / "spending/backend.jsonl") if "book" in line]
     assert len(booked) == len(server.asked) and KEY not in done.stdout + done.stderr
     assert not any(KEY.encode() in file.read_bytes() for file in run.rglob("*") if file.is_file())
+
+
+def test_a_served_model_is_evaluated_without_a_learner_of_its_kind(tmp_path: Path) -> None:
+    server = Server(talk)
+    sizes = ["eval.scenarios=2", "eval.greedy=1", "eval.validation=2", "eval.opponents=[fair]"]
+    words = ["model=served", "model.id=iter_003", "backend=openai", f"backend.url={server.url}", "imitate.matches=0"]
+    command = [sys.executable, "-m", "parley", "game.prompt=full", *words, *sizes]
+    done, refused = (
+        subprocess.run(
+            [*command, f"iterations={count}", f"hydra.run.dir=run_{count}"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        for count in (0, 1)
+    )
+    server.close()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {body["model"] for body in server.asked} == {"iter_003"}
+    row = json.loads((tmp_path / "run_0/summary.json").read_text())["iterations"][0]["policies"]["learner"]
+    assert {"sampled", "greedy", "versus"} <= row.keys()
+    assert refused.returncode != 0 and "it trains no other" in refused.stdout + refused.stderr
