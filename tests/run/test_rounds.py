@@ -203,7 +203,7 @@ def test_another_name_gives_the_same_weights(tmp_path: Path) -> None:
     assert figures(other) == renamed
 
 
-def test_two_policies_learn_from_one_round(tmp_path: Path) -> None:
+def test_two_policies_learn_from_one_round(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     seats = ["+policies.alice={}", "+policies.bob.learner.optimizer.lr=0.0", "+players.first=alice"]
     summary = ran(tmp_path / "run", *seats, "+players.second=bob", "adapter=lora", "metric=bob.sampled.score")
     assert summary["policy"] == "bob" and summary["metric"] == "score"
@@ -219,6 +219,24 @@ def test_two_policies_learn_from_one_round(tmp_path: Path) -> None:
     alice, bob = (summary["iterations"][1]["policies"][name] for name in ("alice", "bob"))
     assert alice["play"]["logs"] == bob["play"]["logs"] == 6
     assert alice["versus"]["start"]["score"]["n"] == bob["versus"]["start"]["score"]["n"] == 3
+    plan(config(f"run={tmp_path / 'run'}", "adapter=lora"), tmp_path, str(tmp_path / "run"))  # knows who played there
+    assert "Data of a round: 6 samples" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("gone", ["play", "play/r002"])
+def test_B_a_round_that_was_deleted_is_one_line_and_played_again(
+    three: tuple[Path, dict[str, Any]], gone: str, tmp_path: Path
+) -> None:
+    run, summary = tmp_path / "run", three[1]
+    shutil.copytree(three[0], run)
+    shutil.rmtree(run / "iter_001" / gone)
+    (run / "summary.json").unlink()
+    again = config(*THREE, f"resume={run}")
+    with pytest.raises(ConfigError, match=rf"iter_001/play/r00\d is gone, .* or remove {run}/iter_001/learn too"):
+        training.selfplay(again, run)
+    shutil.rmtree(run / "iter_001/learn")  # as the message says
+    training.selfplay(again, run)
+    assert figures(json.loads((run / "summary.json").read_text())) == figures(summary)
 
 
 def test_a_policy_without_a_role_is_refused(tmp_path: Path) -> None:
