@@ -65,7 +65,7 @@ def _newest(config: DictConfig, run: Path) -> tuple[Snapshot, Any, Data]:
     taken = ("game", "backend", "model", "data", "imitate", "policies", "players")
     nodes = stored(run, config, *taken)
     for node in taken:
-        nothing = {} if node in ("policies", "players") else None
+        nothing: dict[str, Any] | None = {} if node in ("policies", "players") else None
         OmegaConf.update(config, node, nodes.get(node, nothing), merge=node == "imitate")
     begun = saved(run)
     config.seed = begun.seed
