@@ -40,7 +40,7 @@ from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 
 from ..run.config import ConfigError, use_threads
-from ..run.directory import LAUNCH, LAUNCHED, TOLD
+from ..run.directory import LAUNCH, LAUNCHED, TOLD, in_words
 from ..system import ranks
 from ..system.files import write_text
 from .validation import RESERVED
@@ -389,7 +389,7 @@ def _work(folder: Path) -> int:
         write_text(error, str(gone))
         return GONE
     except TOLD as fault:
-        write_text(error, str(fault))
+        write_text(error, in_words(fault))
         return 2
     except (
         Exception

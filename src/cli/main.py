@@ -31,7 +31,7 @@ from yaml import YAMLError
 from .. import __version__
 from ..report.redact import hidden
 from ..run.config import ConfigError, leaves, use_threads
-from ..run.directory import TOLD
+from ..run.directory import TOLD, in_words
 from ..system import ranks
 from ..system.naming import nearest
 from . import launch
@@ -78,7 +78,7 @@ def main() -> None:
 
 
 def _say(error: Exception) -> int:
-    print(f"parley: {hidden(str(error), ' '.join(sys.argv))}", file=sys.stderr)
+    print(f"parley: {hidden(in_words(error), ' '.join(sys.argv))}", file=sys.stderr)
     return 2
 
 

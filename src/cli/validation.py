@@ -160,9 +160,10 @@ def _shape(values: Mapping[str, Any], schema: Any, key: str) -> Iterator[Fault]:
 
 
 def _range(value: Any, hint: Any, key: str) -> Iterator[Fault]:
-    """Faults of a value against the bounds in its annotation; of a union those of every member are meant."""
+    """Faults of a value against the bounds in its annotation; of a union those of every member that it may be."""
     members = typing.get_args(hint) if typing.get_origin(hint) in (Union, UnionType) else (hint,)
-    bounds = [bound for member in members for bound in getattr(member, "__metadata__", ()) if isinstance(bound, Bound)]
+    own = [member for member in members if fits(value, member)]  # a name needs not be at least 0 where a share must
+    bounds = [bound for member in own for bound in getattr(member, "__metadata__", ()) if isinstance(bound, Bound)]
     if not finite(value):
         yield Fault(key, f"must be a finite number, got {value}")
     elif isinstance(value, (int, float, str)):

@@ -1,12 +1,14 @@
-"""What foreign rules may not touch: the random state of others, standard output, time without end.
+"""What foreign rules may not touch: the random state of others, standard output, files, time without end.
 
 Environments of TextArena and game masters of clembench draw from the global generators of `random` and NumPy, some
-print, and some can loop for ever.
+print, one keeps notes in a file of the current folder, and some can loop for ever.
 """
 
 from __future__ import annotations
 
+import builtins
 import io
+import os
 import random
 import signal
 import sys
@@ -24,7 +26,8 @@ class Overrun(BaseException):
 
 
 class Enclosure:
-    """Runs the calls of one match with a random state of its own, silently, each for at most `cpu_s` CPU-seconds.
+    """Runs the calls of one match with a random state of its own, each for at most `cpu_s` CPU-seconds. What a call
+    prints, or writes to a file that it opens, is dropped.
 
     The limit needs the main thread, where alone Python handles signals; elsewhere calls run without one.
     """
@@ -42,7 +45,7 @@ class Enclosure:
         outer = _states()
         _restore(self._states)
         try:
-            with redirect_stdout(io.StringIO()), _limited(self.cpu_s):
+            with redirect_stdout(io.StringIO()), _unwritten(), _limited(self.cpu_s):
                 return act()
         finally:
             self._states = _states()
@@ -68,6 +71,23 @@ def _restore(states: tuple[Any, Any]) -> None:
 def _seeded(seed: int) -> tuple[Any, Any]:
     numpy = _numpy()
     return random.Random(seed).getstate(), numpy.random.RandomState(seed % 2**32).get_state() if numpy else None
+
+
+@contextmanager
+def _unwritten() -> Iterator[None]:
+    """Inside the block a file that this thread opens for writing is the null device; other threads write as ever."""
+    real, inside = io.open, threading.get_ident()
+
+    def opened(file: Any, mode: str = "r", *args: Any, **options: Any) -> Any:
+        if set(mode) & set("wax+") and not isinstance(file, int) and threading.get_ident() == inside:
+            file, mode = os.devnull, mode.replace("x", "w")
+        return real(file, mode, *args, **options)
+
+    builtins.open = io.open = opened
+    try:
+        yield
+    finally:
+        builtins.open = io.open = real
 
 
 @contextmanager

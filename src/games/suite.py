@@ -14,32 +14,38 @@ from random import Random
 
 from . import base
 from .base import Facts, Game, Match, Reply, Request, Result, Scenario, Script, Tool
+from .splits import SPLITS
 
 MEMBER = "member"  # in an observation: whose request it is
+UNSEEN = "unseen."  # how the metrics of members begin that are not trained on
 
 
 class Suite:
     """The game. `members` are games by name; a split has at most `limit` scenarios of each (None: all), in turn.
 
-    ValueError for members that do not go together.
+    `unseen` names members that only the test split has: what the model learns of the others is judged on them, by
+    metrics of their own, as `unseen.deal.score`. ValueError for members that do not go together.
     """
 
     name = "suite"
 
-    def __init__(self, members: Mapping[str, Game], limit: int | None = None) -> None:
+    def __init__(self, members: Mapping[str, Game], limit: int | None = None, unseen: Sequence[str] = ()) -> None:
         if odd := sorted(name for name in members if "/" in name):
             raise ValueError(f"the names {odd} of members hold a '/', which ends a member's name in a scenario's id")
-        self.members, self.limit = dict(members), limit
+        if odd := sorted({*unseen} - members.keys()) or ([] if members.keys() - {*unseen} else [*unseen]):
+            raise ValueError(f"unseen names {odd}: expected some, not all, of the members {', '.join(members)}")
+        self.members, self.limit, self.unseen = dict(members), limit, frozenset(unseen)
         self.version = ", ".join(f"{name} {game.version}" for name, game in self.members.items())
         self.roles = tuple(dict.fromkeys(role for game in self.members.values() for role in game.roles))
         self.services = self._services()
         self.facts = self._facts()
 
     def scenarios(self, split: str) -> Sequence[Scenario]:
-        """The scenarios of all members, one of each in turn, so that the first few are of every one."""
+        """The scenarios of the split's members, one of each in turn, so that the first few are of every one."""
         each = [
             [_outer(name, scenario) for scenario in game.scenarios(split)[: self.limit]]
             for name, game in self.members.items()
+            if split == SPLITS[-1] or name not in self.unseen
         ]
         return [scenario for turn in zip_longest(*each) for scenario in turn if scenario is not None]
 
@@ -51,7 +57,7 @@ class Suite:
     def match(self, scenario: Scenario, seed: int) -> Match:
         """A match of the member."""
         name, game, inner = self._member(scenario)
-        return _Match(name, game.match(inner, seed), frozenset(game.roles))
+        return _Match(name, self._told(name), game.match(inner, seed), frozenset(game.roles))
 
     def scripts(self) -> Mapping[str, Script]:
         """The scripts that every member has, each by its member's rules."""
@@ -69,6 +75,10 @@ class Suite:
         """A scenario's member, by name, and the scenario as the member knows it."""
         name, _, inner = scenario.id.partition("/")
         return name, self.members[name], Scenario(inner, scenario.data, scenario.cluster.removeprefix(f"{name}/"))
+
+    def _told(self, name: str) -> str:
+        """How the metrics of a member begin."""
+        return f"{UNSEEN if name in self.unseen else ''}{name}."
 
     def _services(self) -> dict[str, Script | Tool]:
         """The services of all members. ValueError for a name that two of them use."""
@@ -94,16 +104,19 @@ class Suite:
             max_retries=max(each.max_retries for each in facts.values()),
             zero_sum=all(each.zero_sum for each in facts.values()),
             history=any(each.history for each in facts.values()),
-            metrics={f"{name}.{key}": text for name, each in facts.items() for key, text in each.metrics.items()},
+            metrics={
+                self._told(name) + key: text for name, each in facts.items() for key, text in each.metrics.items()
+            },
             held_out=all(each.held_out for each in facts.values()),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class _Match:
-    """A member's match: its requests to roles say whose they are, and its metrics bear the member's name."""
+    """A member's match: its requests to roles say whose they are, and its metrics begin with `told`."""
 
     member: str
+    told: str
     inner: Match
     roles: frozenset[str]
 
@@ -115,7 +128,7 @@ class _Match:
 
     def result(self) -> Result:
         result = self.inner.result()
-        return replace(result, metrics={f"{self.member}.{name}": each for name, each in result.metrics.items()})
+        return replace(result, metrics={self.told + name: each for name, each in result.metrics.items()})
 
     def _outer(self, requests: Sequence[Request]) -> list[Request]:
         return [self._signed(each) if each.seat in self.roles else each for each in requests]

@@ -64,12 +64,17 @@ class Column:
         self._sums[cluster] += value
         self._counts[cluster] += 1
 
+    def residuals(self) -> dict[int, float]:
+        """Cluster -> the sum of its values less as many times the mean of all."""
+        mean, each = self.total / self.n, enumerate(zip(self._sums, self._counts, strict=True))
+        return {cluster: total - count * mean for cluster, (total, count) in each if count}
+
     def estimate(self) -> Estimate:
         """The mean with its interval, as `estimate` says."""
         if not self.n:
             raise ValueError("no values to estimate from")
         mean = self.total / self.n
-        residuals = [total - count * mean for total, count in zip(self._sums, self._counts, strict=True) if count]
+        residuals = self.residuals().values()
         if (clusters := len(residuals)) < 2:
             return Estimate(mean, float("-inf"), float("inf"), self.n, clusters)
         error = sqrt(clusters / (clusters - 1) * sum(r * r for r in residuals)) / self.n
@@ -116,16 +121,16 @@ class Tally:
     def __init__(self, players: Iterable[str] | None = None) -> None:
         self._players = None if players is None else list(players)
         self._clusters: dict[str, int] = {}
-        self._columns: dict[str, Column] = defaultdict(Column)
+        self.columns: dict[str, Column] = defaultdict(Column)  # by metric
 
     def add(self, episode: Episode) -> None:
         cluster = self._clusters.setdefault(episode.scenario.cluster, len(self._clusters))
         for name, value in values(episode, self._players).items():
-            self._columns[name].add(value, cluster)
+            self.columns[name].add(value, cluster)
 
     def figures(self) -> dict[str, Estimate]:
         """The estimates so far, by metric."""
-        return {name: column.estimate() for name, column in self._columns.items()}
+        return {name: column.estimate() for name, column in self.columns.items()}
 
 
 def summarise(episodes: Iterable[Episode], players: Iterable[str] | None = None) -> dict[str, Estimate]:

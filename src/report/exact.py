@@ -15,12 +15,12 @@ HEADERS = ("iteration", "seat", "view", "reply", "probability", "reach", "mass",
 def exploit_table(rows: Mapping[int, Mapping[str, Any]], uniform: float) -> Table:
     """A row for each iteration: exploitability, and of each seat its value and what a best response gains."""
     first = next(iter(rows.values()))
-    seats = "/".join(first["values"])
+    seats = " / ".join(first["values"])
     sampled, averaged = "bounds" in first, any("averaged" in row for row in rows.values())
     names = ["iteration", "exploitability", *["lower", "upper"] * sampled, *["averaged"] * averaged]
     table = Table(title=f"exploitability (playing all legal replies alike: {uniform:.4f})")
     for name in [*names, f"value {seats}", f"gain {seats}", "legal mass", "least"]:
-        table.add_column(name, justify="right")
+        table.add_column(name, justify="right", no_wrap=name in names)
     for number, row in rows.items():
         cells = [str(number), f"{row['exploitability']:.4f}"]
         cells += [_span(row["bounds"][name]) for name in ("lower", "upper")] if sampled else []

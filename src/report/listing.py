@@ -15,13 +15,14 @@ from .run import figure, summary
 from .table import _row, _table
 from .transcript import printable
 
-SAVED = "config.yaml"
+SAVED, LOOP = "config.yaml", "selfplay"
 DEPTHS = tuple(f"{'*/' * depth}{SAVED}" for depth in range(4))  # a run, outputs/NAME/RUN, multirun/NAME/SWEEP/JOB
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One run. `state` is running, finished, stopped, or unreadable where its config or summary is torn.
+    """One run. `state` is running, finished, stopped, or unreadable where its config or summary is torn; where another
+    task than self-play was at work (play, exploit, …), that task.
 
     started and kept are the figures of the start and of the kept iteration in `metric`; None while it is not finished.
     """
@@ -46,6 +47,7 @@ class Listed:
 def runs(folders: Sequence[str | Path]) -> list[Listed]:
     """Every run below the folders, the one that was written to last first."""
     found = {path.parent for folder in folders for depth in DEPTHS for path in Path(folder).glob(depth)}
+    found = {run for run in found if run.name != ".hydra"}  # where Hydra keeps its own copy of a config
     return sorted((_listed(run) for run in found), key=lambda run: -run.changed)
 
 
@@ -76,12 +78,15 @@ def _listed(run: Path) -> Listed:
     try:
         config = yaml.safe_load((run / SAVED).read_text(encoding="utf-8"))
         name, seed, total = str(config["name"]), str(config["seed"]), str(config["iterations"])
+        task = str(config.get("task", {}).get("_target_", LOOP)).rpartition(".")[2]
+        if task != LOOP and not held(run):
+            return Listed(run, name, seed, f"task={task}", "–", changed=changed, size=size)
         done = f"{sum(1 for _ in run.glob('iter_*/learn/stage.json'))}/{total}"
         if not (run / "summary.json").exists():
             return Listed(run, name, seed, "running" if held(run) else "stopped", done, changed=changed, size=size)
         data = summary(run)
         first, last = (row.policies[data.policy].sampled.get(data.metric) for row in (data.iterations[0], data.kept))
-    except (ValueError, KeyError, TypeError, OSError, yaml.YAMLError):
+    except (ValueError, KeyError, TypeError, AttributeError, OSError, yaml.YAMLError):
         return Listed(run, "?", "?", "unreadable", "?", changed=changed, size=size)
     return Listed(run, name, seed, "finished", done, data.metric, first, last, changed, size)
 

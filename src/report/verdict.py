@@ -51,7 +51,7 @@ def _start_kept(data: Summary, policy: str) -> Verdict:
     apart = last["high"] is not None and first["low"] is not None and last["high"] < first["low"]
     if apart:
         return Verdict("worse", f"It got worse: {told}.")
-    return Verdict("unclear", f"No iteration was better: {told}.")
+    return Verdict("unclear", f"No iteration was better on validation: {told}.")
 
 
 def _signed(gain: Figure) -> str:

@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from ..backends.openai import served
 from ..data.scorer import Judge
 from ..games.base import Game, services
+from ..games.suite import UNSEEN
 from ..play.player import Backend
 from ..play.seats import HUMAN, Opponent
 from ..report.rows import MODES
@@ -151,6 +152,8 @@ def _unknown_metric(parts: Parts) -> Iterator[str]:
         return
     if part not in MODES:
         yield f"metric: {path} is taken from no evaluation; say one of {', '.join(f'{each}.…' for each in MODES)}"
+    elif name.startswith(UNSEEN):
+        yield f"metric: {path} is of a game that validation does not have, on which snapshots are chosen; say another"
     elif known and parts.scorer is None and name not in known:
         yield f"metric: {parts.game.name} has no metric {name or path}{nearest(name, known)}"
 

@@ -153,6 +153,12 @@ TOLD = (*EXPECTED, ConfigError, InstantiationException)
 """Errors that are told in one line, without a traceback: the boundary of the command line."""
 
 
+def in_words(error: BaseException) -> str:
+    """What an error says; of a node that cannot be built the reason itself, without Hydra's words around it."""
+    cause = error.__cause__
+    return str(cause if isinstance(error, InstantiationException) and isinstance(cause, EXPECTED) else error)
+
+
 @contextmanager
 def begun(config: DictConfig, out: Path) -> Iterator[Progress]:
     """The run directory `out`, which is locked, and refused where another run's files are in it."""

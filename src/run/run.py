@@ -21,7 +21,8 @@ from ..play.arena import Report
 from ..play.pairing import Seating
 from ..play.player import Sampling
 from ..play.seats import Seats, Sitting, Watch, Who
-from ..report.estimates import Tally, summarise, to_json
+from ..report.clemscore import clemscores
+from ..report.estimates import Tally, to_json
 from ..report.progress import Progress, terminal
 from ..system import ranks
 from ..system.files import InputError, digest
@@ -186,7 +187,10 @@ def cast_of(parts: Parts) -> Cast:
 
 def figures(episodes: Iterable[Episode], players: Iterable[str] | None = None) -> dict[str, Any]:
     """Every metric of the episodes with its interval, as JSON."""
-    return to_json(summarise(episodes, players))
+    tally = Tally(players)
+    for episode in episodes:
+        tally.add(episode)
+    return _told(tally)
 
 
 def of_each(episodes: Iterable[Episode], players: Iterable[str]) -> dict[str, Any]:
@@ -195,7 +199,12 @@ def of_each(episodes: Iterable[Episode], players: Iterable[str]) -> dict[str, An
     for episode in episodes:
         for tally in tallies.values():
             tally.add(episode)
-    return {name: to_json(tally.figures()) for name, tally in tallies.items()}
+    return {name: _told(tally) for name, tally in tallies.items()}
+
+
+def _told(tally: Tally) -> dict[str, Any]:
+    """The figures of `tally`, and what follows from them."""
+    return to_json(tally.figures() | clemscores(tally.columns))
 
 
 def _advance(bar: Any) -> Callable[[Report], None]:

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_module
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from parley import __version__
 from parley.cli.main import check
 from parley.cli.validation import fits
 from parley.run.config import ConfigError, imitation_learner, overlaid
-from parley.run.directory import changed_keys, run_directory, sweep_directory
+from parley.run.directory import changed_keys, in_words, run_directory, sweep_directory
 from parley.system.naming import locate
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -95,6 +97,7 @@ WRONG = {
         "play.group: must be at least 1, got 0",
         "play.sampling.top_p: must be at least 0",
     ],
+    "game=social game.path=. game.test=-1": ["game.test: must be at least 0, got -1"],
     "hardware.precision=16": [
         "hardware.precision: must be one of 32-true, bf16-true, bf16-mixed | [hardware/cpu.yaml]"
     ],
@@ -315,6 +318,13 @@ def test_a_target_whose_library_is_missing_says_which(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(LookupError, match="needy needs the module a_library_that_nobody_has"):
         locate("needy.Thing")
+
+
+def test_a_node_that_cannot_be_built_says_the_reason_alone():
+    node = {"_target_": "parley.games.qa.questions.FileQuestions", "train": [], "held_out": "shown"}
+    with pytest.raises(InstantiationException) as caught:
+        instantiate(OmegaConf.create({"game": {"questions": node}}))
+    assert in_words(caught.value) == "questions.held_out='shown', expected refuse or leave_out"
 
 
 # --- as a person meets it --------------------------------------------------------------------------------------------

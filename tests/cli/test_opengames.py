@@ -29,6 +29,10 @@ def test_a_benchmark_is_played_written_and_read_back(tmp_path):
     score = instantiate(config.task, _partial_=True)(config, tmp_path)
     head, row = (tmp_path / "results" / "results.csv").read_text().splitlines()
     assert head.startswith(',"-, clemscore"') and row.startswith(f"said,{score:.10g}")
+    sure = json.loads((tmp_path / "clemscore.json").read_text())
+    assert sure["mean"] == pytest.approx(score, abs=0.02) and (sure["n"], sure["clusters"]) == (12, 6)
+    stored = [json.loads(path.read_text()) for path in tmp_path.rglob("*.json") if "results" not in path.parts]
+    assert sure in [each["outputs"]["clemscore"] for each in stored if "clemscore" in each.get("outputs", {})]
     assert {path.name for path in (tmp_path / "results" / "said").glob("epoch_*")} == {"epoch_00001", "epoch_00002"}
     importing.bring(config, tmp_path / "rows", str(tmp_path / "results"))
     rows = [json.loads(line) for line in (tmp_path / "rows" / "rows.jsonl").read_text().splitlines()]

@@ -99,10 +99,10 @@ def test_rows_read_back_are_the_views_without_questions_aside(name, tmp_path):
 def test_the_table_is_rounded_as_clem_eval_does():
     """A slow reference: percentages and means by hand."""
     rows = [
-        Scored("a", "e", {"Aborted": 1, "Main Score": math.nan}),
-        Scored("a", "e", {"Aborted": 0, "Main Score": 100}),
-        Scored("a", "f", {"Aborted": 0, "Main Score": 100 / 3}),
-        Scored("b", "e", {"Aborted": 1, "Main Score": math.nan}),
+        Scored("a", "e", "0", {"Aborted": 1, "Main Score": math.nan}),
+        Scored("a", "e", "0", {"Aborted": 0, "Main Score": 100}),
+        Scored("a", "f", "0", {"Aborted": 0, "Main Score": 100 / 3}),
+        Scored("b", "e", "0", {"Aborted": 1, "Main Score": math.nan}),
     ]
     table = clembench.table(rows)
     assert table["a, % Played"] == 66.67 and table["a, Quality Score"] == 66.67 and table["b, % Played"] == 0.0

@@ -139,8 +139,12 @@ def test_a_benchmark_version_is_a_game_of_its_games():
     }
     assert [each.id.partition(":")[0] for each in suite.scenarios("train")[:2]] == ["asked/asked", "numbers/numbers"]
     conformance.check(suite, matches=6, seed=0)
-    with pytest.raises(InputError, match="nobody: no such game"):
-        Benchmark(GAMES, without=["nobody"])
+    apart = Benchmark(GAMES, {"benchmark": 2.0}, unseen=["asked"])
+    assert {each.id.partition("/")[0] for each in apart.scenarios("train")} == {"numbers"}
+    assert {"numbers.quality", "unseen.asked.quality"} < set(apart.facts.metrics)
+    for words in ({"without": ["nobody"]}, {"unseen": ["nobody"]}):
+        with pytest.raises(InputError, match="nobody: no such game"):
+            Benchmark(GAMES, **words)
     with pytest.raises(InputError, match="choose another version"):
         Benchmark(GAMES, {"benchmark": "9"})
 

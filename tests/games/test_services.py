@@ -11,6 +11,7 @@ import pytest
 from parley.games import conformance
 from parley.games.base import Message, Reply, Request, Result, Scenario, Tool, View, seats, services
 from parley.games.deal import Deal
+from parley.games.splits import SPLITS
 from parley.games.suite import Suite
 
 from parlour import Auction, Debate, Library
@@ -175,6 +176,21 @@ def test_a_match_of_a_suite_is_its_members_own() -> None:
         reply = Reply(asked[0].id, text)
         asked, expected = match.step([reply]), own.step([reply])
     assert match.result() == replace(own.result(), metrics={"library.right": 1.0, "library.looks": 1.0})
+
+
+def test_unseen_members_are_of_the_test_split_alone_and_told_apart() -> None:
+    members = suite().members
+    game = Suite(members, unseen=["library"])
+    names = {split: {each.id.partition("/")[0] for each in game.scenarios(split)} for split in SPLITS}
+    assert names == {"train": {"debate"}, "validation": {"debate"}, "test": {"debate", "library"}}
+    assert [each.id for each in game.scenarios("test")] == [each.id for each in Suite(members).scenarios("test")]
+    told = {name.rpartition(".")[0] for name in game.facts.metrics}
+    assert told == {"debate", "unseen.library"}
+    conformance.check(game, matches=8, seed=0)
+    with pytest.raises(ValueError, match=r"unseen names \['shelf'\]: expected some, not all, of the members debate"):
+        Suite(members, unseen=["shelf"])
+    with pytest.raises(ValueError, match="some, not all"):
+        Suite(members, unseen=["debate", "library"])
 
 
 def test_members_that_do_not_go_together_are_refused() -> None:

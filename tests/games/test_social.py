@@ -16,6 +16,8 @@ from parley.games.social.ending import cap, over
 from parley.games.social.people import seen
 from parley.games.social.prompts import FORMS, plain
 from parley.games.verdict import Rubric, dice
+from parley.models.snapshot import Snapshot
+from parley.run import openings
 from parley.system.files import InputError
 
 from social_records import RUBRIC, environment, play, say, write
@@ -48,6 +50,11 @@ FORMS_OF_PLAY = [
 def test_contract(folder, options):
     conformance.check(Social(str(folder), **options), matches=24)
     conformance.check(Rated(str(folder), judge=RUBRIC, **options), matches=24)
+
+
+def test_no_prompt_of_a_file_is_rendered_before_the_first_request(folder):
+    """A run asks games for such prompts by the name `given`; here it would find no model to render them with."""
+    openings.check(Social(str(folder)), Snapshot("none", "nowhere"))
 
 
 def test_three_people_conform(tmp_path):

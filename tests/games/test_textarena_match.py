@@ -1,9 +1,12 @@
 """A match of TextArena, on environments of our own that do what a foreign one may do: no TextArena is needed."""
 
+import io
 import random
+import tempfile
 import threading
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 from parley.games.base import Facts, GeneratorMatch, Reply, Request, Result, Scenario
@@ -259,6 +262,30 @@ def test_an_enclosure_keeps_chance_and_output_to_itself(capsys):
     mixed = [(one.run(draw), other.run(draw)) for _ in range(3)]
     assert all(first == second for first, second in mixed) and len({first for first, _ in mixed}) == 3
     assert capsys.readouterr().out == ""
+
+
+def test_what_a_call_writes_to_files_is_dropped_and_what_others_write_is_not(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "word").write_text("kept")
+
+    def notes():
+        for mode in ("a", "w", "x"):
+            with open("notes.txt", mode) as file:
+                file.write("first word\n")
+        Path("more.txt").write_text("more")
+        with tempfile.TemporaryFile("w+") as file:
+            file.write("draft")
+            file.seek(0)
+            draft = file.read()
+        other = threading.Thread(target=lambda: Path("journal").write_text("ours"))
+        other.start()
+        other.join()
+        return Path("word").read_text(), draft
+
+    before = open
+    assert Enclosure(0, 5.0).run(notes) == ("kept", "draft")
+    assert open is before is io.open
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == {"word": "kept", "journal": "ours"}
 
 
 def test_outside_the_main_thread_calls_run_without_a_limit():

@@ -75,6 +75,7 @@ def test_runs_are_listed_with_their_state_the_newest_first(tmp_path):
     (finished / "iter_001/learn/stage.json").write_text("{}")
     stopped, job = begun(tmp_path / "outputs/deal/b"), begun(tmp_path / "outputs/deal/sweep/0")
     torn = begun(tmp_path / "outputs/deal/torn")
+    begun(stopped / ".hydra")  # Hydra's copy is no run
     (torn / "config.yaml").write_text("name: [")
     for at, run in enumerate((torn, job, stopped, finished)):
         for path in run.rglob("*"):
@@ -90,3 +91,10 @@ def test_runs_are_listed_with_their_state_the_newest_first(tmp_path):
         console.print(runs_table(found, 1e9 + 63))
     for words in ("1 min", "finished", "unreadable", "5.00 ±0.50", "score"):
         assert words in shown.get()
+
+
+def test_a_folder_of_another_task_is_listed_as_that_task(tmp_path):
+    played = begun(tmp_path / "outputs/deal/a")
+    with (played / "config.yaml").open("a") as file:
+        file.write("task: {_target_: parley.cli.tasks.training.play}\n")
+    assert [(each.state, each.iterations) for each in runs([tmp_path / "outputs"])] == [("task=play", "–")]

@@ -59,6 +59,16 @@ def test_a_published_recipe_is_explained_without_weights_or_data(capsys, tmp_pat
         assert words in said, words
 
 
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [("", "5 epochs of them are 730."),
+     ("learner.epochs=20 'stated.samples=[{layout:chats,groups:6336,prompt:760,replies:[54]}]'", "of them are 7,920.")],
+)  # fmt: skip
+def test_sotopia_pi_takes_as_many_steps_as_were_published(options, steps, capsys, tmp_path):
+    said = told(f"experiment=social_mistral7b {options}", capsys, tmp_path)
+    assert steps in said and "of which 3,407,872 are trained" in said and "over the first" in said
+
+
 @pytest.fixture
 def folder(tmp_path_factory):
     """A folder with the config of a small model, and no weights."""

@@ -257,6 +257,7 @@ def test_B_markup_in_names_and_paths_is_shown_as_it_is(capsys: pytest.CaptureFix
     "metric, told",
     [
         ("sampled.joint_scor", "has no metric joint_scor; did you mean joint_score"),
+        ("sampled.unseen.deal.score", "validation does not have"),
         ("versus.start.scroe", "has no metric scroe; did you mean score"),
         ("sampeld.score", "is taken from no evaluation; say one of validation"),
         ("score", "is taken from no evaluation"),

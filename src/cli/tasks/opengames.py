@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -23,6 +25,8 @@ from ...games.textarena.environments import known
 from ...games.textarena.port import environments, library
 from ...play.pairing import in_turn
 from ...play.player import Sampling
+from ...report.clemscore import clemscore
+from ...report.estimates import Column, Estimate
 from ...report.progress import terminal
 from ...run.build import running
 from ...run.cast import names
@@ -32,7 +36,7 @@ from ...run.loop import Loop
 from ...run.parts import plain
 from ...run.run import figures
 from ...system import ranks
-from ...system.files import InputError
+from ...system.files import InputError, write_text
 
 STAGE = "clembench"
 
@@ -48,7 +52,8 @@ def clembench(
     name: str | None,
 ) -> float | None:
     """Plays every instance of `splits` of a clembench game, or of several, with the snapshots that `run` kept or a
-    start that is made here; writes clembench's results folder and table. Returns the clemscore."""
+    start that is made here; writes clembench's results folder and table, and the clemscore with its interval
+    (clemscore.json). Returns the clemscore."""
     if odd := [split for split in splits if split not in SPLITS]:
         raise ConfigError(f"task.splits holds {', '.join(odd)}: expected some of {', '.join(SPLITS)}")
     with running(config, out) as at_work:
@@ -74,10 +79,12 @@ def clembench(
 
         at_work.stage(STAGE, inputs, played)
         called = name or "--".join(dict.fromkeys(at_work.cast.table.values()))
-        table = ranks.shared(lambda: _written(out / "results", called, game, at_work.episodes(STAGE), layout))
+        table, sure = ranks.shared(lambda: _written(out, called, game, at_work.episodes(STAGE), layout))
     shown = Table("", *table, title="clembench")
     shown.add_row(called, *(f"{value:.2f}" for value in table.values()))
     terminal().print(shown)
+    if sure is not None:
+        terminal().print(f"clemscore {sure.mean:.2f} [{sure.low:.2f}, {sure.high:.2f}]", markup=False)
     terminal().print(f"results folder: {out / 'results'}", soft_wrap=True)
     return table["-, clemscore"]
 
@@ -100,10 +107,28 @@ def inner(game: Game, matches: Matches) -> Iterator[tuple[Clembench, Episode]]:
         yield own[name], replace(episode, scenario=scenario)
 
 
-def _written(root: Path, name: str, game: Game, matches: Matches, layout: files.Layout) -> dict[str, float]:
-    table = files.table(files.write(root, name, inner(game, matches), layout))
-    files.write_table(root, name, table)
-    return table
+def _written(
+    out: Path, name: str, game: Game, matches: Matches, layout: files.Layout
+) -> tuple[dict[str, float], Estimate | None]:
+    """Writes the results; returns the table, and the clemscore with its interval where it is known."""
+    scored = files.write(out / "results", name, inner(game, matches), layout)
+    table, sure = files.table(scored), interval(scored)
+    files.write_table(out / "results", name, table)
+    if sure is not None:
+        write_text(out / "clemscore.json", json.dumps(sure.to_json()) + "\n")
+    return table, sure
+
+
+def interval(rows: Sequence[files.Scored]) -> Estimate | None:
+    """The clemscore of `rows`, clustered by instance; None where no match was played to its end."""
+    played, quality = defaultdict[str, Column](Column), defaultdict[str, Column](Column)
+    clusters = dict[tuple[str, str, str], int]()
+    for row in rows:
+        cluster = clusters.setdefault((row.game, row.experiment, row.instance), len(clusters))
+        played[row.game].add(row.played, cluster)
+        if row.main is not None:
+            quality[row.game].add(row.main, cluster)
+    return clemscore(played, quality) if quality else None
 
 
 def games(config: DictConfig, out: Path, path: str | None) -> float | None:

@@ -38,11 +38,21 @@ NEVER = "1970-01-01T00:00:00"  # when a stored turn was, which parley does not r
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """One match's scores, as scores.json has them."""
+    """One match's scores, as scores.json has them. `played`: no reply aborted it; `main`: the Main Score, if any."""
 
     game: str
     experiment: str
+    instance: str
     scores: Mapping[str, Any]
+
+    @property
+    def played(self) -> float:
+        return 1 - float(self.scores["Aborted"])
+
+    @property
+    def main(self) -> float | None:
+        score = self.scores.get("Main Score")
+        return float(score) if isinstance(score, int | float) and not math.isnan(score) else None
 
 
 def records(game: Clembench, episode: Episode) -> Records:
@@ -77,7 +87,7 @@ def write(root: Path, models: str, matches: Iterable[tuple[Clembench, Episode]],
         _store(folder, {"experiment": {**head, "player_models": [{"model_name": each} for each in players]}})
         written[game.game] += 1
         if record.scores:
-            found.append(Scored(game.game, experiment, record.scores["episode scores"]))
+            found.append(Scored(game.game, experiment, instance, record.scores["episode scores"]))
     games = {game: {"num_instances": count} for game, count in sorted(written.items())}
     _store(root / models, {"run": {"created": NEVER, "player_models": [{"model_name": models}], "games": games}})
     return found
@@ -121,9 +131,9 @@ def table(rows: Sequence[Scored]) -> dict[str, float]:
     """
     figures: dict[str, float] = {}
     for game in sorted({row.game for row in rows}):
-        own = [row.scores for row in rows if row.game == game]
-        figures[f"{game}, % Played"] = round(100 * fmean(1 - float(each["Aborted"]) for each in own), 2)
-        scores = [float(each["Main Score"]) for each in own if _known(each.get("Main Score"))]
+        own = [row for row in rows if row.game == game]
+        figures[f"{game}, % Played"] = round(100 * fmean(row.played for row in own), 2)
+        scores = [row.main for row in own if row.main is not None]
         figures[f"{game}, Quality Score"] = round(fmean(scores), 2) if scores else math.nan
     played = [value for name, value in figures.items() if name.endswith("Played")]
     quality = [value for name, value in figures.items() if name.endswith("Score") and not math.isnan(value)]
@@ -133,10 +143,6 @@ def table(rows: Sequence[Scored]) -> dict[str, float]:
     }
     clemscore = round(head["all, Average % Played"] / 100 * head["all, Average Quality Score"], 2)
     return {"-, clemscore": clemscore, **head, **figures}
-
-
-def _known(value: object) -> bool:
-    return isinstance(value, int | float) and not math.isnan(value)
 
 
 def write_table(root: Path, models: str, figures: Mapping[str, float]) -> None:

@@ -16,6 +16,7 @@ class Benchmark(Suite):
 
     select   keys of a clemgame.json with the value that they must have, or hold: {benchmark: 2.0}
     without  games that are left out, as those that are held out of training and evaluated in a run of their own
+    unseen   games that only the test split has: held out of training, evaluated in the same run
     history  the games that plant replies in a seat's first view
     limit    scenarios of each member that a split has; None for all
     options  what all members share, as `Clembench` takes it; roles: seats by game, where some roles never speak
@@ -34,10 +35,11 @@ class Benchmark(Suite):
         history: Sequence[str] = ("privateshared",),
         roles: Mapping[str, Sequence[str]] | None = None,
         limit: int | None = None,
+        unseen: Sequence[str] = (),
         options: Mapping[str, Any] | None = None,
     ) -> None:
         games = listed(path)
-        if odd := sorted({*(only or ()), *without} - games.keys()):
+        if odd := sorted({*(only or ()), *without, *unseen} - games.keys()):
             raise InputError(f"{', '.join(odd)}: no such game in {path}; there is {', '.join(sorted(games))}")
         chosen = [
             name
@@ -55,7 +57,7 @@ class Benchmark(Suite):
             for name in chosen
         }
         self.files = {f"{name}.{key}": file for name, game in members.items() for key, file in game.files.items()}
-        super().__init__(members, limit)
+        super().__init__(members, limit, unseen)
 
 
 def _selected(entry: Listed, select: Mapping[str, Any]) -> bool:

@@ -73,8 +73,8 @@ class Social:
         if missing := [each for each in self.files.values() if not Path(each).exists()]:
             raise FileNotFoundError(f"there is no {missing[0]}: give a folder of Sotopia's records as game.path")
         self.named = {**named, **(records.lists(lists) if lists else {})}
-        self.given = {"train": train, "validation": validation, "test": test}
-        if strangers := [each for each in self.given.values() if isinstance(each, str) and each not in self.named]:
+        self.places = {"train": train, "validation": validation, "test": test}
+        if strangers := [each for each in self.places.values() if isinstance(each, str) and each not in self.named]:
             raise InputError(
                 f"there is no list {strangers[0]!r} of environments, known are {', '.join(self.named) or 'none'}"
             )
@@ -136,15 +136,15 @@ class Social:
     def _place(self, environment: str, held: bool) -> str | None:
         """The split of an environment; None for none. `held`: it may be tested, and nothing else."""
         for split in ("test", "validation", "train"):
-            name = self.given[split]
+            name = self.places[split]
             if isinstance(name, str) and environment in self.named[name]:
                 return split if split == "test" or not held else None
-        shares = [0.0 if isinstance(share, str) else float(share or 0) for share in self.given.values()]
+        shares = [0.0 if isinstance(share, str) else float(share or 0) for share in self.places.values()]
         if held:
-            return None if isinstance(self.given["test"], str) else "test"
+            return None if isinstance(self.places["test"], str) else "test"
         test = 0.0 if "generated" in self.files else shares[2]
         split = belongs(fine(self.split_seed, environment), shares[1], test)
-        return None if split == "train" and self.given["train"] is not None else split
+        return None if split == "train" and self.places["train"] is not None else split
 
 
 def _nobody() -> Any:
