@@ -188,7 +188,7 @@ def _parley_table(results: Path) -> dict[str, float]:
     from parley.data.formats import clembench
 
     rows = [
-        clembench.Scored(file.parts[-4], file.parts[-3], json.loads(file.read_text())["episode scores"])
+        clembench.Scored(*file.parts[-4:-1], json.loads(file.read_text())["episode scores"])
         for file in sorted(results.rglob("scores.json"))
     ]
     return {key: value for key, value in clembench.table(rows).items() if not math.isnan(value)}

@@ -80,7 +80,7 @@ def _strange(value: Any, key: str, mine: set[str]) -> Iterator[str]:
 
 def _kept(target: Any, kind: str) -> bool:
     """Whether `target` names a class of parley that keeps the contract of the node `kind`."""
-    rooms, methods = CONTRACTS[kind]
+    rooms, methods = CONTRACTS.get(kind, ((), ()))
     if not isinstance(target, str) or not any(target.startswith(f"parley.{room}.") for room in rooms):
         return False
     try:
@@ -97,6 +97,9 @@ def _targets(value: Any) -> set[str]:
 
 
 def _private(raw: Mapping[str, Any], mine: Any, key: str) -> Iterator[str]:
-    for name in PRIVATE:
-        if raw.get(name) is not None and raw[name] != (mine or {}).get(name):
-            yield f"{key}.{name} is {raw[name]!r}: say {key}.{name}=… on the command line if it is to be used"
+    for name, value in raw.items():
+        own = mine.get(name) if isinstance(mine, Mapping) else None
+        if name in PRIVATE and value is not None and value != own:
+            yield f"{key}.{name} is {value!r}: say {key}.{name}=… on the command line if it is to be used"
+        elif isinstance(value, Mapping):
+            yield from _private(value, own, f"{key}.{name}")

@@ -179,7 +179,7 @@ class Game(Protocol):
     `roles` are seats that are played for a payoff. A game may further have
         services         seat -> Script | Tool: seats that serve the match (a search engine, a judge, a referee)
         seats(scenario)  the roles that a match of this scenario seats, if not all of them
-        secrets(scenario)  see the conformance kit
+        secrets(scenario), public(scenario)  see the conformance kit
     which the functions `services` and `seats` of this module read.
     """
 

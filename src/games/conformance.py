@@ -17,6 +17,11 @@ alike for a seat, and in which everybody says the same, must look alike to that 
 seats: that is tried, and needs no help from the game. A game whose rules disclose private facts while it runs (a hint,
 a judge's verdict) has a method `secrets(scenario) -> {seat: [texts]}` instead: no other seat may see one of these texts
 before a reply has contained it. A game that hides nothing returns {}. Services may be shown everything.
+
+Public chance. What a scenario holds for all to see in the course of a match (a card that is turned up) is no secret: a
+method `public(scenario) -> [texts]` lists how it is told, and both ways of looking leave these texts out, of messages
+and of the observation's JSON. Give them whole ('the table shows K', '"public": "K"'; not 'K'), so that a private fact
+of the same name is still found.
 """
 
 from __future__ import annotations
@@ -24,7 +29,7 @@ from __future__ import annotations
 import json
 import random
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from random import Random
@@ -519,7 +524,7 @@ def secrets(game: Game, matches: int = 20, seed: int = 0) -> None:
     declared = getattr(game, "secrets", None)
     if declared is not None:
         for play in _plays(game, matches, seed):
-            _unspoken(play, declared(play.scenario), services(game))
+            _unspoken(game, play, declared(play.scenario))
         return
     compared = 0
     for number in range(matches):
@@ -534,17 +539,32 @@ def secrets(game: Game, matches: int = 20, seed: int = 0) -> None:
     )
 
 
-def _unspoken(play: Play, kept: Mapping[str, Sequence[str]], serving: Collection[str]) -> None:
-    spoken = ""
+def _unspoken(game: Game, play: Play, kept: Mapping[str, Sequence[str]]) -> None:
+    spoken, serving = "", services(game)
     for asked, replies in play.rounds:
         for request in [each for each in asked if each.seat not in serving]:
-            shown = "\n".join(message.content for message in request.messages) + _plain(request.observation)
+            shown = _bare(game, play.scenario, request)
             texts = (text for seat, own in kept.items() if seat != request.seat for text in own)
             leaks = [text for text in texts if text.casefold() in shown.casefold() and text.casefold() not in spoken]
             _need(
                 "secrets", not leaks, f"{request.id!r} of {play.scenario.id!r} shows {leaks[:1]}, which nobody has said"
             )
         spoken += "\n".join(reply.text for reply in replies).casefold()
+
+
+def _bare(game: Game, scenario: Scenario, request: Request) -> str:
+    """All that `request` shows, without what the game declares public of `scenario`."""
+    shown = "\n".join([*(each.content for each in request.messages), _plain(request.observation)])
+    for text in getattr(game, "public", lambda scenario: ())(scenario):
+        shown = shown.replace(text, "")
+    return shown
+
+
+def _alike(game: Game, one: tuple[Scenario, Request], other: tuple[Scenario, Request]) -> bool:
+    """Whether two requests show the same, but for what the game declares public of their scenarios."""
+    if _same(one[1], other[1]) or not hasattr(game, "public"):
+        return _same(one[1], other[1])
+    return one[1].options == other[1].options and _bare(game, *one) == _bare(game, *other)
 
 
 def _recorded(play: Play) -> Answer:
@@ -596,10 +616,10 @@ def _compare(game: Game, play: Play, seat: str, others: Iterator[Play]) -> int:
                     pair = f"{play.scenario.id!r} and {other.scenario.id!r}"
                     _need(
                         "secrets",
-                        _same(here, there),
+                        _alike(game, (play.scenario, here), (other.scenario, there)),
                         f"{here.id!r} tells {pair} apart, though they begin alike and all said the same. Where that is "
                         "no secret but chance that all may see, as a card that is turned up, give the game a method "
-                        "secrets(scenario) -> {seat: [texts]} that lists what is private",
+                        "public(scenario) -> [texts] that lists how it is told",
                     )
                     compared += 1
     return compared

@@ -75,6 +75,7 @@ class Imitate:
     matches: Whole  # demonstrations that the scripts play
     validation: Whole  # more of them, held out
     players: list[str]  # scripts that demonstrate
+    limit: Count | None  # most matches of these, and most dialogues of a file; null for all
     first: (
         bool  # before the first iteration; false: the model can do it already, and credit alone is given demonstrations
     )

@@ -63,6 +63,8 @@ class Demonstrations:
             self.run.parts.data is None or config.imitate.matches
         )  # with data of another kind only where they demonstrate at all
         matches = config.imitate.matches if split == "train" else config.imitate.validation if alone else 0
+        if config.imitate.limit is not None:
+            matches = min(matches, config.imitate.limit)
         nodes = {name: self.run.node(name) for name in ("game", "data")}
         who = {"players": list(config.imitate.players), "serving": self.run.served()}
         return {"matches": matches, **who, "seed": self.run.seed, **nodes}

@@ -340,7 +340,7 @@ class Loop:
             return {"learn": imitated["learn"]} if imitated else {}
         learned = self.run.outputs(f"iter_{number:03d}/learn")[policy]
         played_in = self.of(number)
-        told = [self.run.recall(each.stage) for each in played_in]
+        told = [self.run.told(each.stage) for each in played_in]
         words = [_without(each["policies"][policy], "figures") for each in told]
         played = {"matches": sum(each["matches"] for each in told), **pooled(words, "replies")}
         scores = self.run.recall(f"{played_in[-1].stage}/score") or {}

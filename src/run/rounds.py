@@ -18,7 +18,7 @@ def rows(run: Run, iteration: int, rounds: Sequence[Round], policy: str) -> list
     learned = run.outputs(f"iter_{iteration:03d}/learn")[policy].get("rounds", [])
     found = []
     for each, after in zip(rounds, learned, strict=False):
-        told = run.recall(each.stage) or {}
+        told = run.told(each.stage)
         words = {name: value for name, value in told["policies"][policy].items() if name != "figures"}
         place = {"round": each.number, "iteration": iteration, "policy": policy, "matches": told["matches"]}
         taught = {name: value for name, value in after.items() if name not in place}  # a loss may tell a term `policy`

@@ -25,7 +25,7 @@ from ..report.clemscore import clemscores
 from ..report.estimates import Tally, to_json
 from ..report.progress import Progress, terminal
 from ..system import ranks
-from ..system.files import digest
+from ..system.files import InputError, digest
 from .cast import Cast
 from .directory import SPENDING
 from .parts import Parts, plain
@@ -84,6 +84,16 @@ class Run:
         if name not in self.done and (done := ranks.shared(lambda: finished(self.out / name))) is not None:
             self.done[name] = done
         return self.done[name].outputs if name in self.done else None
+
+    def told(self, name: str) -> Any:
+        """The outputs of a stage of play from which a finished iteration was learned. InputError where it is gone."""
+        if (found := self.recall(name)) is None:
+            learn = self.out / name.partition("/")[0] / "learn"
+            raise InputError(
+                f"{self.out / name} is gone, and what was learned from it is there: put it back, or remove {learn} too "
+                "and resume, which plays it again"
+            )
+        return found
 
     def play(
         self,

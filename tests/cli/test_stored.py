@@ -74,5 +74,12 @@ def test_A1_prompts_and_keys_go_only_where_the_command_says(run):
     node = {"_target_": "parley.backends.openai.OpenAIBackend", "url": "http://elsewhere/v1", "key_env": "MY_KEY"}
     with pytest.raises(ConfigError, match=r"backend\.url is 'http://elsewhere/v1': say backend\.url=…"):
         stored(run(backend=node), config(), "backend")
+    mine = OmegaConf.create(
+        {"opponents": {"judge": {"backend": {"_target_": node["_target_"], "url": "http://mine/v1"}}}}
+    )
+    with pytest.raises(ConfigError, match=r"opponents\.judge\.backend\.url is 'http://elsewhere/v1': say"):
+        stored(run(opponents={"judge": {"backend": node}}), mine, "opponents")
+    with pytest.raises(ConfigError, match=r"opponents\.judge\.backend\._target_: .* the command does not name it"):
+        stored(run(opponents={"judge": {"backend": node}}), config(), "opponents")
     words = ("backend=openai", "backend.url=http://elsewhere/v1", "backend.key_env=MY_KEY")
     assert stored(run(backend=node), config(*words), "backend")["backend"] == node

@@ -209,6 +209,61 @@ class KeepsDeclared(LeaksDeclared):
     views = Sums.views
 
 
+class TurnsUp(Sums):
+    """Between talk and guesses a card is turned up that only the scenario knows, for all to see."""
+
+    def scenarios(self, split: str) -> Sequence[Scenario]:
+        return [
+            Scenario(f"{each.id}/{card}", {**each.data, "card": card}, each.cluster)
+            for each in super().scenarios(split)
+            for card in range(20, 24)
+        ]
+
+    def public(self, scenario: Scenario) -> list[str]:
+        return [f"the table shows {scenario.data['card']}", f'"table": {scenario.data["card"]}']
+
+    def told(self, data: Mapping[str, int], seat: str) -> int:
+        return data["card"]
+
+    def turns(self, data, seed):
+        views = self.views(data)
+        for turned in (False, True):
+            for role in self.roles:
+                told = {"table": self.told(data, role)} if turned else {}
+                if told:
+                    views[role].tell(f"the table shows {told['table']}")
+                reply = yield views[role].ask(observation={"own": data[role], **told, "guess": False})
+                if reply.finish == "context":
+                    return self.over(data, {}, blame=(role,))
+                views[role].hear(reply)
+        return self.over(data, {})
+
+
+class TurnsUpUndeclared(TurnsUp):
+    public = staticmethod(lambda scenario: [])
+
+
+class TurnsUpTheOthersCard(TurnsUp):
+    """What is turned up is the other one's number, in the words of what is declared public."""
+
+    def told(self, data, seat):
+        return data["right" if seat == "left" else "left"]
+
+
+class TurnsUpAmongDeclared(TurnsUp):
+    """The public card may be of the same number as the private one, which is declared a secret."""
+
+    def secrets(self, scenario):
+        return {"right": [str(scenario.data["right"])]}
+
+    def scripts(self):
+        return {}
+
+
+class LeaksAmongDeclared(TurnsUpAmongDeclared):
+    told = TurnsUpTheOthersCard.told
+
+
 class CannotCompare(Sums):
     """Every scenario tells every seat another thing at once, and nothing is declared."""
 
@@ -330,6 +385,9 @@ BROKEN = {
     GlobalChance: "global_random",
     LeaksInTalk: "secrets",
     LeaksDeclared: "secrets",
+    TurnsUpUndeclared: "secrets",
+    TurnsUpTheOthersCard: "secrets",
+    LeaksAmongDeclared: "secrets",
     CannotCompare: "secrets",
     NoJson: "json",
     NumberKeys: "json",
@@ -359,7 +417,7 @@ def failing(game: object, matches: int = 24) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("game", [Sums, KeepsDeclared])
+@pytest.mark.parametrize("game", [Sums, KeepsDeclared, TurnsUp, TurnsUpAmongDeclared])
 def test_good_games_pass(game):
     conformance.check(game(), matches=40)
 

@@ -203,7 +203,7 @@ def test_another_name_gives_the_same_weights(tmp_path: Path) -> None:
     assert figures(other) == renamed
 
 
-def test_two_policies_learn_from_one_round(tmp_path: Path) -> None:
+def test_two_policies_learn_from_one_round(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     seats = ["+policies.alice={}", "+policies.bob.learner.optimizer.lr=0.0", "+players.first=alice"]
     summary = ran(tmp_path / "run", *seats, "+players.second=bob", "adapter=lora", "metric=bob.sampled.score")
     assert summary["policy"] == "bob" and summary["metric"] == "score"
@@ -219,6 +219,16 @@ def test_two_policies_learn_from_one_round(tmp_path: Path) -> None:
     alice, bob = (summary["iterations"][1]["policies"][name] for name in ("alice", "bob"))
     assert alice["play"]["logs"] == bob["play"]["logs"] == 6
     assert alice["versus"]["start"]["score"]["n"] == bob["versus"]["start"]["score"]["n"] == 3
+    plan(config(f"run={tmp_path / 'run'}", "adapter=lora"), tmp_path, str(tmp_path / "run"))  # knows who played there
+    assert "Data of a round: 6 samples" in " ".join(capsys.readouterr().out.split())
+
+
+def test_B_a_round_that_was_deleted_is_one_line(three: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(three[0], run)
+    shutil.rmtree(run / "iter_001/play/r002")
+    with pytest.raises(ConfigError, match=r"iter_001/play/r002 is gone, .* or remove .*iter_001/learn too and resume"):
+        training.selfplay(config(*THREE, f"resume={run}"), run)
 
 
 def test_a_policy_without_a_role_is_refused(tmp_path: Path) -> None:

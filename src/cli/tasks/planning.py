@@ -62,11 +62,15 @@ def _forecast(config: DictConfig, run: str | None) -> tuple[LightningLearner, Fo
 
 def _newest(config: DictConfig, run: Path) -> tuple[Snapshot, Any, Data]:
     """The newest round of `run`: the snapshot that began its iteration, the learner of `config`, and the samples."""
-    taken = ("game", "backend", "model", "data", "imitate")
+    taken = ("game", "backend", "model", "data", "imitate", "policies", "players")
     nodes = stored(run, config, *taken)
     for node in taken:
-        OmegaConf.update(config, node, nodes.get(node), merge=node == "imitate")
-    config.seed = saved(run).seed
+        nothing: dict[str, Any] | None = {} if node in ("policies", "players") else None
+        OmegaConf.update(config, node, nodes.get(node, nothing), merge=node == "imitate")
+    begun = saved(run)
+    config.seed = begun.seed
+    if OmegaConf.is_dict(begun.get("opponents")) and not begun.opponents.keys().isdisjoint(config.players.values()):
+        config.opponents = stored(run, config, "opponents")["opponents"]  # those who sat at the tables
     if not (stages := rounds_of(run)):
         raise ConfigError(f"{run} has no finished round of self-play to plan with")
     number = int(stages[-1].partition("/")[0].removeprefix("iter_"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from ...games.base import Game
@@ -21,12 +22,14 @@ class LewisDialogues:
 
     Own messages and the own selection weigh 1, the partner's messages `partner_weight`, all else 0. To train on, each
     comes in `versions`: as it is, then with its items renamed (books for hats, say), since 5,000 negotiations are few.
+    With `limit` only so many dialogues of each file are taken, from its beginning.
     FileNotFoundError for a folder that lacks train.txt or val.txt.
     """
 
     path: str
     partner_weight: float = 1.0
     versions: int = 1
+    limit: int | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.versions <= len(_ORDERS):
@@ -48,7 +51,7 @@ class LewisDialogues:
         if game.name != "deal":
             raise ValueError(f"the human dialogues are Deal or No Deal, not {game.name}: use them with game=deal")
         path = self.file(split)
-        for number, line in enumerate(read(path), 1):
+        for number, line in enumerate(islice(read(path), self.limit), 1):
             try:
                 for version, dialogue in enumerate(self._versions(line, number) if split == "train" else [line]):
                     messages, spoken = view(game, dialogue)
