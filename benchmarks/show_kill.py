@@ -29,7 +29,7 @@ SMALL = [
     "objective.credit.keep=above_avg", "play.scenarios=48", "eval.scenarios=24", "eval.greedy=24", "eval.validation=24",
     "eval.opponents=[fair]",
 ]  # fmt: skip
-TIMES = {"seconds", "cpu_seconds"}
+TIMES = {"seconds", "cpu_seconds", "reference_seconds"}
 
 
 def playing(stage: str) -> Callable[[Path], bool]:

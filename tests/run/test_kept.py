@@ -16,12 +16,19 @@ def figure(mean: float) -> dict[str, Any]:
     return {"mean": mean, "low": mean - 1, "high": mean + 1}
 
 
-@pytest.mark.parametrize("order", permutations(range(4)))
-def test_the_kept_snapshot_is_the_best_on_validation(order: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def config() -> Any:
     with initialize_config_module("parley.conf", version_base="1.3"):
-        config = compose("config", ["iterations=3", "metric=sampled.score"])
+        return compose("config", ["iterations=3", "metric=sampled.score"])
 
+
+@pytest.mark.parametrize("order", list(permutations(range(4))))
+def test_the_kept_snapshot_is_the_best_on_validation(
+    order: tuple[int, ...], config: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     class Loop:
+        standings = None
+
         def __init__(self, run: Any) -> None: ...
 
         def start(self) -> dict[str, str]:
@@ -32,6 +39,9 @@ def test_the_kept_snapshot_is_the_best_on_validation(order: tuple[int, ...], mon
 
         def row(self, number: int, measured: Any) -> Row:
             return Row(number, number, measured)
+
+        def alarms(self, rows: Any) -> tuple[str, ...]:
+            return ()
 
     class Evaluation:
         against_start = False
@@ -55,7 +65,12 @@ def test_the_kept_snapshot_is_the_best_on_validation(order: tuple[int, ...], mon
     monkeypatch.setattr(loop, "Loop", Loop)
     monkeypatch.setattr(loop, "Evaluation", Evaluation)
     run: Any = SimpleNamespace(
-        config=config, parts=SimpleNamespace(benchmark=None), done={}, cost=lambda: {"seconds": 1.0, "cpu_seconds": 1.0}
+        config=config,
+        parts=SimpleNamespace(benchmark=None),
+        cast=SimpleNamespace(frozen=list),
+        progress=SimpleNamespace(note=lambda text: None),
+        done={},
+        cost=lambda: {"seconds": 1.0, "cpu_seconds": 1.0},
     )
     summary = loop.iterations(run, [])
     assert summary.best == summary.kept.iteration == order.index(3)
