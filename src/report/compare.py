@@ -16,7 +16,7 @@ from rich.table import Table
 from .estimates import Estimate, estimate, values
 from .rows import Measured, Summary
 from .run import episodes, figure, summary
-from .table import _row, _table, by_setting
+from .table import add_row, blank, by_setting
 
 MODES = ("sampled", "greedy")
 
@@ -171,10 +171,10 @@ def _cells(row: Difference) -> tuple[str, ...]:
 
 def as_table(rows: Sequence[Difference]) -> Table:
     """The differences for a terminal; those whose interval leaves 0 out are green or red."""
-    table = _table("paired differences, 95 % intervals", HEADERS)
+    table = blank("paired differences, 95 % intervals", HEADERS)
     for row in rows:
         style = "green" if row.difference.low > 0 else "red" if row.difference.high < 0 else ""
-        _row(table, _cells(row), style)
+        add_row(table, _cells(row), style)
     return table
 
 

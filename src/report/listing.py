@@ -12,7 +12,7 @@ from rich.table import Table
 from ..system.files import held
 from .rows import Figure
 from .run import figure, summary
-from .table import _row, _table
+from .table import add_row, blank
 from .transcript import printable
 
 SAVED, LOOP = "config.yaml", "selfplay"
@@ -53,7 +53,7 @@ def runs(folders: Sequence[str | Path]) -> list[Listed]:
 
 def runs_table(found: Sequence[Listed], now: float) -> Table:
     """A row for each run; `now` in seconds since the epoch. It fits 80 columns: the run's path alone is folded."""
-    table = _table("runs", ["run", "seed", "state", "done", "kept", "gain", "age", "MB"])
+    table = blank("runs", ["run", "seed", "state", "done", "kept", "gain", "age", "MB"])
     table.box, table.padding = None, (0, 1)
     for column in table.columns[1:]:
         column.no_wrap = True
@@ -61,7 +61,7 @@ def runs_table(found: Sequence[Listed], now: float) -> Table:
         kept = f"{run.metric}\n{figure(run.kept)}" if run.kept else "–"
         cells = [str(run.path), run.seed, run.state, run.iterations, kept, run.gain]
         cells += [_age(now - run.changed), f"{run.size / 1e6:,.1f}"]
-        _row(table, [printable(cell) for cell in cells])
+        add_row(table, [printable(cell) for cell in cells])
     return table
 
 

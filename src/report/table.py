@@ -34,7 +34,7 @@ def run_table(data: Summary, metrics: Sequence[str] | None = None, policy: str |
     headers += [f"{each.removesuffix('_rate')}\nsampled" for each in further]
     far = any("kl" in row.demonstrations for row in rows)
     several = f", {name}" if len(data.policies) > 1 else ""
-    table = _table(
+    table = blank(
         f"{data.experiment}, seed {data.seed}{several}", [*headers, *(["kl to the\nsource"] if far else []), "time"]
     )
     for iteration, row in zip(data.iterations, rows, strict=True):
@@ -44,12 +44,12 @@ def run_table(data: Summary, metrics: Sequence[str] | None = None, policy: str |
         cells += [figure(row.demonstrations.get("kl"))] if far else []
         best = iteration.iteration == data.best
         head, took = f"{iteration.iteration}{' *' if best else ''}", duration(sum(iteration.seconds.values()))
-        _row(table, [head, *cells, took], "bold green" if best else "")
+        add_row(table, [head, *cells, took], "bold green" if best else "")
     gap, end = [""] * (1 + len(opponents)), [""] * (1 + far)
     for head, shown in {"demos": data.demonstrators, **rows[0].alone}.items():
         if shown:
             cells = [figure(shown.get(main)), *gap, *(figure(shown.get(each)) for each in further)]
-            _row(table, [head, *cells, *end], "dim")
+            add_row(table, [head, *cells, *end], "dim")
     table.caption = Text(
         f"* kept, chosen on validation; intervals at 95 %; {duration(data.seconds)}, {data.cpu_seconds:.0f} CPU-s"
     )
@@ -65,21 +65,21 @@ def yardstick_table(data: Summary, policy: str | None = None) -> Table | None:
     if not both or data.best == data.iterations[0].iteration:
         return None
     several = f" ({name})" if len(data.policies) > 1 else ""
-    table = _table(
+    table = blank(
         f"{data.metric} against the game's scripts{several}",
         ["opponent", "start\nsampled", "\ngreedy", "kept\nsampled", "\ngreedy"],
     )
     for each in both:
         found = [part.get(each, {}) for row in (start, kept) for part in (row.versus, row.versus_greedy)]
-        _row(table, [each, *(figure(figures.get(data.metric)) for figures in found)], "")
+        add_row(table, [each, *(figure(figures.get(data.metric)) for figures in found)], "")
     return table
 
 
 def benchmark_table(title: str, rows: Mapping[str, Mapping[str, Figures]]) -> Table:
     """A row for each task and metric, a column for each snapshot; `rows` are task -> metric -> figure, by snapshot."""
-    table = _table(title, ["task", "metric", *rows])
+    table = blank(title, ["task", "metric", *rows])
     for task, name in benchmarks(rows.values()):
-        _row(table, [task, name, *(figure((figures.get(task) or {}).get(name)) for figures in rows.values())])
+        add_row(table, [task, name, *(figure((figures.get(task) or {}).get(name)) for figures in rows.values())])
     return table
 
 
@@ -113,7 +113,7 @@ def sweep_table(jobs: Iterable[Path]) -> Table:
         *(f"{name}\nkept" for name in further),
         "time",
     ]
-    table = _table("sweep", headers)
+    table = blank("sweep", headers)
     for label, members in groups.items():
         runs = [finished[job] for job in members]
         cells = [
@@ -123,7 +123,7 @@ def sweep_table(jobs: Iterable[Path]) -> Table:
         ]
         cells += [_spread(runs, "sampled", name) for name in further]
         seeds = ", ".join(str(run.seed) for run in runs)
-        _row(table, [label, seeds, *cells, duration(fmean(run.seconds for run in runs))])
+        add_row(table, [label, seeds, *cells, duration(fmean(run.seconds for run in runs))])
     lost = [str(job) for job in jobs if job not in finished]
     caption = (
         "mean ± standard deviation over seeds [least, most]; kept iteration, chosen on validation; mean time of a job"
@@ -162,29 +162,31 @@ def _spread(runs: Sequence[Summary], mode: str, metric: str, start: bool = False
     return f"{fmean(means):.3f} ±{stdev(means):.3f} [{min(means):.2f}, {max(means):.2f}]"
 
 
-def _table(title: str, headers: Sequence[str]) -> Table:
+def blank(title: str, headers: Sequence[str]) -> Table:
+    """A table without rows; the first column is words, the others are figures."""
     table = Table(title=Text(title), title_justify="left", caption_justify="left", header_style="bold")
     for index, header in enumerate(headers):
         table.add_column(Text(header), justify="left" if index == 0 else "right", overflow="fold", vertical="bottom")
     return table
 
 
-def _row(table: Table, cells: Sequence[str], style: str = "") -> None:
+def add_row(table: Table, cells: Sequence[str], style: str = "") -> None:
+    """Adds one row of plain text, of which nothing is read as markup."""
     table.add_row(*(Text(cell) for cell in cells), style=style)
 
 
 def figures_table(title: str, figures: Figures) -> Table:
     """One row per metric."""
-    table = _table(title, ["metric", "mean, 95 %"])
+    table = blank(title, ["metric", "mean, 95 %"])
     for name, value in figures.items():
-        _row(table, [name, figure(value)], "")
+        add_row(table, [name, figure(value)], "")
     return table
 
 
 def tournament_table(figures: Mapping[str, Mapping[str, Figures]], metric: str) -> Table:
     """Who plays (rows) against whom (columns): the row player's `metric`."""
     opponents = list(dict.fromkeys(name for row in figures.values() for name in row))
-    table = _table(f"{metric} of the row's player against the column's", ["", *opponents])
+    table = blank(f"{metric} of the row's player against the column's", ["", *opponents])
     for name, row in figures.items():
-        _row(table, [name, *(figure(row.get(other, {}).get(metric)) for other in opponents)], "")
+        add_row(table, [name, *(figure(row.get(other, {}).get(metric)) for other in opponents)], "")
     return table
