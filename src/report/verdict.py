@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from .rows import Figure, Summary
+from .rows import Figure, Figures, Measured, Summary
 from .run import figure
 
 
@@ -22,7 +22,8 @@ def verdicts(data: Summary) -> Iterator[Verdict]:
     """The verdict on each policy, in the run's metric, at 95 % confidence.
 
     A run that is judged against its start is told by that paired gain, any other by the paired gain in greedy
-    self-play. Where the start itself is kept, its sampled figure is compared with that of the last iteration.
+    self-play. Where the start itself is kept, its figure (sampled, or against itself) is compared with that of the last
+    iteration.
     """
     for policy in data.policies:
         verdict = _start_kept(data, policy) if data.best == data.iterations[0].iteration else _gained(data, policy)
@@ -44,14 +45,21 @@ def _gained(data: Summary, policy: str) -> Verdict:
 
 
 def _start_kept(data: Summary, policy: str) -> Verdict:
-    first, last = (row.policies[policy].sampled.get(data.metric) for row in (data.iterations[0], data.iterations[-1]))
+    ends = (data.iterations[0].policies[policy], data.iterations[-1].policies[policy])
+    first, last = (_judged(data, each).get(data.metric) for each in ends)
+    how = f"against the {data.start}" if data.gains else "sampled"
     if len(data.iterations) == 1 or not first or not last:
         return Verdict("unclear", "Nothing was learned in this run: there is the start alone.")
-    told = f"{data.metric} sampled, {figure(first)} at the start and {figure(last)} at the end; the start is kept"
+    told = f"{data.metric} {how}, {figure(first)} at the start and {figure(last)} at the end; the start is kept"
     apart = last["high"] is not None and first["low"] is not None and last["high"] < first["low"]
     if apart:
         return Verdict("worse", f"It got worse: {told}.")
     return Verdict("unclear", f"No iteration was better on validation: {told}.")
+
+
+def _judged(data: Summary, measured: Measured) -> Figures:
+    """The figures by which a run is judged: in a zero-sum game self-play's own is 0 whatever was learned."""
+    return measured.versus.get(data.start, {}) if data.gains else measured.sampled
 
 
 def _signed(gain: Figure) -> str:

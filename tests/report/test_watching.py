@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -98,3 +99,14 @@ def test_a_folder_of_another_task_is_listed_as_that_task(tmp_path):
     with (played / "config.yaml").open("a") as file:
         file.write("task: {_target_: parley.cli.tasks.training.play}\n")
     assert [(each.state, each.iterations) for each in runs([tmp_path / "outputs"])] == [("task=play", "–")]
+
+
+def test_the_verdict_on_a_zero_sum_run_that_kept_its_start_reads_the_matches_against_the_start():
+    data = summary([0, 0], 0, against=figure(0))
+    versus = [{"start": {"score": figure(mean)}} for mean in (0, -4)]
+    rows = [
+        replace(row, policies={"learner": replace(row.policies["learner"], versus=each)})
+        for row, each in zip(data.iterations, versus, strict=True)
+    ]
+    (verdict,) = verdicts(replace(data, iterations=tuple(rows)))
+    assert verdict.word == "worse" and "score against the start" in verdict.text
