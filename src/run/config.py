@@ -168,6 +168,7 @@ class Config:
     benchmark: Any = None
     guards: Any = None
     league: Any = None
+    table: Any = None  # what task=table serves
 
 
 def register() -> None:
