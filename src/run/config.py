@@ -187,6 +187,7 @@ class Config:
     benchmark: Any = None
     guards: Any = None
     league: Any = None
+    table: Any = None  # what task=table serves
 
 
 def register() -> None:
