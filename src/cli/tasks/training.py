@@ -49,7 +49,7 @@ def selfplay(config: DictConfig, out: Path) -> float | None:
 
 def _conclude(run: Run, logs: Sequence[Tracker], summary: Summary) -> None:
     write_json(run.out / SUMMARY, summary.to_json())
-    html.write(run.out, run.game.facts.metrics, _views(run), run.config.eval.transcripts)
+    html.write(run.out, run.game.facts, _views(run), run.config.eval.transcripts)
     for tracker in logs:
         tracker.table("transcripts", *_transcripts(run, summary.best), summary.best)
 

@@ -184,9 +184,9 @@ class _Gathered(ScoredMatches):
 
     def _found(self, match: str) -> Episode | None:
         for prefix, matches in self._stages:
-            own = match.removeprefix(prefix)
-            if own != match and own in matches and self._wanted(episode := matches[own]):
-                return self._named(prefix, episode)
+            with suppress(KeyError):
+                if match.startswith(prefix) and self._wanted(episode := matches[match.removeprefix(prefix)]):
+                    return self._named(prefix, episode)
         return None
 
     def _named(self, prefix: str, episode: Episode) -> Episode:
