@@ -22,7 +22,7 @@ from yaml import YAMLError
 from ..credit import NothingKept
 from ..data.episode import Episode
 from ..data.replay import ReplayError
-from ..data.seal import MANIFEST
+from ..data.seal import MANIFEST, rounds
 from ..data.store import EpisodeStore
 from ..models import snapshot as snapshots
 from ..models.snapshot import Snapshot
@@ -268,8 +268,7 @@ def history(run: Path, what: str) -> list[int]:
 def rounds_of(run: Path) -> list[str]:
     """The stages of the rounds of self-play that are finished in `run`, in order."""
     saved(run)
-    found = [*run.glob(f"iter_*/play/{MANIFEST}"), *run.glob(f"iter_*/play/r*/{MANIFEST}")]
-    return sorted(str(path.parent.relative_to(run)) for path in found)
+    return rounds(run)
 
 
 def all_snapshots(run: Path) -> dict[int, dict[str, Snapshot]]:
