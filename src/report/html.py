@@ -90,9 +90,13 @@ class Report:
             seconds=_seconds(data),
             demonstrated=_demonstrated(data),
         )
-        path = self.run / PATH
-        write_text(path, page)
-        return path
+        write_text(self.path, page)
+        return self.path
+
+    @property
+    def path(self) -> Path:
+        """Where it is written."""
+        return self.run / PATH
 
     def stopped(self, text: str, stage: str, matches: Iterable[Episode], data: Summary) -> Stop:
         """What a run that stopped with the error `text` tells of the round `stage`, whose matches are given."""

@@ -89,7 +89,10 @@ def _task_of(run: Path) -> str | None:
     return target
 
 
-UNCOUNTED = ("resume", "run", "runs", "match", "logger", "hardware", "keep", "stated", "benchmark")
+UNCOUNTED = (
+    "resume", "run", "runs", "match", "logger", "hardware", "keep", "stated", "benchmark", "eval.report",
+    "eval.transcripts",
+)  # fmt: skip
 """Keys that a resumed run may change: they decide where and how fast, not what. (Of hardware, precision does count.)"""
 
 
@@ -108,7 +111,7 @@ def changed_keys(old: Mapping[str, Any] | DictConfig, new: Mapping[str, Any] | D
 
 
 def _counts(key: str) -> bool:
-    return key.split(".")[0] not in UNCOUNTED or key == "hardware.precision"
+    return key == "hardware.precision" or not {key, key.split(".")[0]} & set(UNCOUNTED)
 
 
 def _differ(key: str, before: Any, after: Any) -> bool:
