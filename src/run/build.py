@@ -28,7 +28,7 @@ from .directory import SPENDING, begun, load_snapshot
 from .parts import PREVIOUS, Parts, Policy, Recipe, plain
 from .run import Run, cast_of
 
-MEASURING = ("exploit", "exploiter", "tournament")
+MEASURING = ("exploit", "exploiter", "table", "tournament")
 """Tasks that make no start: nobody demonstrates."""
 
 

@@ -16,7 +16,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.errors import CompactHydraException
 from omegaconf import DictConfig, OmegaConf
 
-from ..system.bounds import Amount, Count, OneOf, Share, Whole
+from ..system.bounds import Amount, Count, OneOf, Positive, Share, Whole
 
 
 class ConfigError(CompactHydraException):
@@ -118,10 +118,29 @@ class Lengths:
 
 
 @dataclass
+class StatedMatch:
+    """Tokens of one match, over its seats of language models."""
+
+    read: Amount  # of prompts, each token once; 0: not known
+    written: Amount  # sampled
+
+
+@dataclass
+class StatedSpeed:
+    """Tokens a second of one device; null: not known."""
+
+    prefill: Positive | None
+    decode: Positive | None
+    train: Positive | None
+
+
+@dataclass
 class Stated:
     model: str | None
     samples: list[Lengths]
     source: str
+    match: StatedMatch
+    speed: StatedSpeed
 
 
 @dataclass
@@ -168,6 +187,7 @@ class Config:
     benchmark: Any = None
     guards: Any = None
     league: Any = None
+    table: Any = None  # what task=table serves
 
 
 def register() -> None:

@@ -24,12 +24,14 @@ from ..batches.shapes import Shape, draw
 from ..data.sample import Sample
 from ..learners.lightning import LightningLearner
 from ..learners.memory import CONTEXT_GIB, GIB, PARTS, SLACK, Memory, Model, predict
+from ..learners.reference import RECORDED
 from ..models.published import SHAPES, shape
 from ..models.snapshot import Snapshot
 from ..system.files import InputError
 from ..system.naming import locate
 from .beside import Held, beside, compared, listed
 from .config import leaves
+from .hours import Tokens
 
 PACKED = 8  # steps that are packed for a forecast
 
@@ -66,6 +68,8 @@ class Forecast:
     vocabulary: int
     memory: Memory
     held: Held  # what stands beside the policy on its device
+    shaped: Any  # the transformers config
+    adapter: Any  # what is trained on it; None: all weights
 
 
 def real(samples: Sequence[Sample], source: str, forks: str = "") -> Data:
@@ -148,7 +152,7 @@ def forecast(
         micros=(min(map(len, shares)), max(map(len, shares))), world=world, rows=_shape(largest),
         supervised=len(largest.target_N),
         vocabulary=shaped.get_text_config().vocab_size,
-        memory=replace(memory, beside=sum(held.values())), held=held,
+        memory=replace(memory, beside=sum(held.values())), held=held, shaped=shaped, adapter=adapter,
     )  # fmt: skip
 
 
@@ -216,10 +220,27 @@ def words(it: Forecast, learner: LightningLearner, config: DictConfig) -> Iterat
         )
 
 
+def trained(it: Forecast, learner: LightningLearner, config: DictConfig) -> Tokens:
+    """Tokens of learning in a mean iteration: steps over packed rows, padding included, and the passes before a round
+    for the columns that the loss compares with."""
+    padded, rounds, columns = it.scale * it.packed.tokens_padded, config.rounds, learner.loss.columns
+    steps = it.steps * it.epochs * rounds
+    if it.data.first and config.iterations:
+        steps = _steps(it, learner.batch_utterances, config.iterations * rounds, config.replay) / config.iterations
+    passes = ("old" in columns and config.old != RECORDED) + ("reference" in columns) + it.epochs * ("kl" in columns)
+    share = steps / (it.steps * it.epochs)
+    return Tokens(read=padded * passes * share, trained=padded * it.epochs * share)
+
+
+def _steps(it: Forecast, batch: int, iterations: int, replay: int) -> int:
+    """Optimiser steps of all rounds, which are alike but for replay."""
+    rounds = [min(number, replay + 1) for number in range(1, iterations + 1)]
+    return sum(-(-count * it.data.utterances // batch) * it.epochs for count in rounds)
+
+
 def _rounds(it: Forecast, batch: int, iterations: int, replay: int) -> str:
     """What comes after the first round, which is the one that is planned."""
-    rounds = [min(number, replay + 1) for number in range(1, iterations + 1)]
-    every = sum(-(-count * it.data.utterances // batch) * it.epochs for count in rounds)
+    every = _steps(it, batch, iterations, replay)
     before = f"{replay} rounds" if replay > 1 else "the round"
     again = f", from the second on with the samples of {before} before as well" if replay and iterations > 1 else ""
     return f"That is the first round; all {iterations} rounds are {every:,} steps{again}."

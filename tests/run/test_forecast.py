@@ -38,7 +38,7 @@ def told(command: str, capsys, tmp_path, run=None) -> str:
     with initialize_config_module("parley.conf", version_base="1.3"):
         config = compose("config", ["task=plan", *shlex.split(command)])
     try:
-        plan(config, tmp_path, run)
+        plan(config, tmp_path, run, False)
     finally:
         said = " ".join(capsys.readouterr().out.split())
     assert not any(tmp_path.iterdir())

@@ -103,7 +103,7 @@ def test_a_plan_counts_the_newest_round(
     three: tuple[Path, dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, summary = three
-    plan(config(f"run={run}", "rounds=4", "old=recorded", "objective=offline_po"), tmp_path, str(run))
+    plan(config(f"run={run}", "rounds=4", "old=recorded", "objective=offline_po"), tmp_path, str(run), False)
     said = " ".join(capsys.readouterr().out.split())
     logs = summary["iterations"][1]["policies"]["learner"]["play"]["logs"] // 3
     assert f"Data of a round: {logs} samples" in said and "(round 3 of" in said and "an iteration has 4" in said
@@ -219,7 +219,9 @@ def test_two_policies_learn_from_one_round(tmp_path: Path, capsys: pytest.Captur
     alice, bob = (summary["iterations"][1]["policies"][name] for name in ("alice", "bob"))
     assert alice["play"]["logs"] == bob["play"]["logs"] == 6
     assert alice["versus"]["start"]["score"]["n"] == bob["versus"]["start"]["score"]["n"] == 3
-    plan(config(f"run={tmp_path / 'run'}", "adapter=lora"), tmp_path, str(tmp_path / "run"))  # knows who played there
+    plan(
+        config(f"run={tmp_path / 'run'}", "adapter=lora"), tmp_path, str(tmp_path / "run"), False
+    )  # knows who played there
     assert "Data of a round: 6 samples" in " ".join(capsys.readouterr().out.split())
 
 

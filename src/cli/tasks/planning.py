@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from ...data.episode import Episode
+from ...data.store import EpisodeStore
 from ...learners.lightning import LightningLearner
 from ...models.snapshot import Snapshot
 from ...report.forks import Forks
@@ -15,26 +18,29 @@ from ...report.progress import Progress, terminal
 from ...run.build import build
 from ...run.config import ConfigError
 from ...run.directory import EXPECTED, played_by, rounds_of, saved
-from ...run.forecast import Data, Forecast, architecture, forecast, real, refusal, stated, words
+from ...run.forecast import Data, Forecast, architecture, forecast, real, refusal, stated, trained, words
 from ...run.forecast import table as memory_table
+from ...run.hours import Speed, Tokens, matches, of_match
+from ...run.hours import words as hours_words
 from ...run.lessons import Round
 from ...run.loop import Loop
 from ...run.run import Run
 from ..stored import stored
 
 
-def plan(config: DictConfig, out: Path, run: str | None) -> float | None:
-    """Explains one round of learning in words and figures: of the newest round of `run`, else of what the experiment
-    states.
+def plan(config: DictConfig, out: Path, run: str | None, probe: bool) -> float | None:
+    """Explains one round of learning in words and figures, and how long the run takes: of the newest round of `run`,
+    else of what the experiment states. `probe`: tokens a second that are not given are measured on this machine.
 
     ConfigError, after the explanation, when a device has too little memory for it.
     """
     try:
         learner, forecast = _forecast(config, run)
+        hours = list(_hours(config, run, learner, forecast, probe))
     except EXPECTED as error:
         raise ConfigError(str(error)) from error
     console = terminal()
-    for paragraph in words(forecast, learner, config):
+    for paragraph in [*words(forecast, learner, config), *hours]:
         console.print(paragraph, highlight=False)
     console.print(memory_table(forecast, learner))
     if (why := refusal(forecast, learner)) is not None:
@@ -58,6 +64,29 @@ def _forecast(config: DictConfig, run: str | None) -> tuple[LightningLearner, Fo
         data = stated(config.stated, learner.batch_utterances)
     adapter = instantiate(config.adapter, _convert_="all") if config.adapter else None
     return learner, forecast(learner, adapter, *architecture(config, snapshot), data, config)
+
+
+def _hours(config: DictConfig, run: str | None, learner: Any, it: Forecast, probe: bool) -> Iterator[str]:
+    """What the run takes, at the rates that are given, that `run` had or that are measured here."""
+    given = Speed(**{name: config.stated.speed[name] for name in ("prefill", "decode", "train")})
+    if probe and not given.complete:
+        from ...run.probe import probe as measured
+
+        batch = min(int(config.play.in_flight), 32)
+        given = given.over(measured(it.shaped, it.adapter, config.hardware, config.hardware.memory_gib, batch))
+    roles = getattr(get_class(config.game._target_), "roles", ())
+    match = (
+        of_match(_newest_matches(Path(run))) if run else Tokens(config.stated.match.read, config.stated.match.written)
+    )
+    played, evaluated = matches(config, len(roles) if isinstance(roles, tuple) else 2)
+    known = match.read or match.written
+    work = {"play": match * played, "evaluation": match * evaluated} if known else {}
+    return hours_words({**work, "learning": trained(it, learner, config)}, given, it.world, config.iterations)
+
+
+def _newest_matches(run: Path) -> Iterator[Episode]:
+    """The stored matches of the newest round of a run."""
+    return EpisodeStore(run / rounds_of(run)[-1], shard=None).read()
 
 
 def _newest(config: DictConfig, run: Path) -> tuple[Snapshot, Any, Data]:
