@@ -3,7 +3,8 @@
     {"time": 1767225600.0, "person": "p1f…", "what": "consent", "version": "2", "training": true}
     {"time": …, "person": …, "what": "rating", "item": …, "scores": {"goal": {"first": 7.0, "second": 3.0}}, …}
 
-`Standing.after` says which kinds there are. A line is never rewritten; only `forget` takes a person's lines out.
+`Standing.after` says which kinds there are. A line is never rewritten; only forgetting takes a person's
+lines out.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from threading import Lock
 from typing import Any
 
 from ..data.store import repair
-from ..system.files import append_lines, read_jsonl, replacing
+from ..system.files import append_lines, read_jsonl
 from .plan import Standing
 
 FILE = "events.jsonl"
@@ -59,13 +60,3 @@ class Events:
 
     def _fold(self, event: Mapping[str, Any]) -> None:
         self.standings[event["person"]] = self.standings[event["person"]].after(event)
-
-
-def forget(folder: Path, person: str) -> int:
-    """Takes a person's events out; returns how many there were."""
-    kept = [event for event in read(folder) if event["person"] != person]
-    gone = sum(1 for _ in read(folder)) - len(kept)
-    if gone:
-        with replacing(folder / FILE) as file:
-            file.writelines(json.dumps(event) + "\n" for event in kept)
-    return gone

@@ -8,16 +8,17 @@ from __future__ import annotations
 import csv
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..data.episode import Episode
-from ..report.estimates import Estimate, two_way, values
+from ..report.estimates import Estimate, to_json, two_way, values
 from ..system.files import replacing
 from .events import read
 from .plan import Standing
-from .played import figures, persons
+from .played import at_seat, persons
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -37,11 +38,25 @@ def tables(study: Path, matches: Iterable[Episode]) -> dict[str, Rows]:
     return {"ratings": ratings, "votes": votes, "persons": people, "matches": played}
 
 
+def consented(study: Path, matches: Iterable[Episode]) -> Iterator[Episode]:
+    """The matches with what each person in them has agreed to by now, as `data.consent` reads it."""
+    standings: dict[str, Standing] = defaultdict(Standing)
+    for event in read(study):
+        standings[event["person"]] = standings[event["person"]].after(event)
+    for episode in matches:
+        there = {seat: (person, standings[person]) for seat, person in persons(episode).items()}
+        told = {
+            seat: {"person": person, "version": now.consent, "training": now.training}
+            for seat, (person, now) in there.items()
+        }
+        yield replace(episode, extra={**episode.extra, "consent": told})
+
+
 def _match(episode: Episode) -> list[dict[str, Any]]:
     """A row for each person at the table."""
     whole = {"match": episode.id, "scenario": episode.scenario.id, "cluster": episode.scenario.cluster}
     return [
-        {**whole, "seat": seat, "person": person, "outcome": episode.result.outcome, **figures(episode, seat)}
+        {**whole, "seat": seat, "person": person, "outcome": episode.result.outcome, **at_seat(episode, seat)}
         for seat, person in persons(episode).items()
     ]
 
@@ -87,9 +102,16 @@ def _flat(row: Mapping[str, Any], head: str = "") -> Iterable[tuple[str, Any]]:
             yield f"{head}{key}", f"'{value}" if formula else value
 
 
+def figures(matches: Iterable[Episode], votes: Rows) -> dict[str, dict[str, Any]]:
+    """All figures as JSON: those of each player at the tables of people, and of votes."""
+    found = {f"{player}, with people": to_json(each) for player, each in against(matches).items()}
+    side = preferred(votes)
+    return {**found, **({} if side is None else {"votes": to_json({"right preferred": side})})}
+
+
 def preferred(votes: Rows) -> Estimate | None:
-    """How often the second side was preferred, ties (and both bad) as a half; by person and scenario. None without a
-    vote."""
+    """How often the matches of the study's `right` were preferred to those of its `left`, ties and both bad as a half;
+    by person and scenario. None without a vote."""
     if not votes:
         return None
     worth = {"left": 1.0, "right": 0.0}

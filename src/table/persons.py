@@ -89,6 +89,9 @@ class Persons:
         """Whose token it is."""
         return self._by_token.get(digest(token))
 
+    def __contains__(self, person: object) -> bool:
+        return person in self._by_token.values()
+
     def forget(self, person: Person) -> None:
         """Removes a person's tokens and outer id from the map; their links are void from now on."""
         left = [line for line in read_jsonl(self.folder / FILE, lambda row: _Line(**row)) if line.person != person.id]

@@ -20,7 +20,7 @@ def persons(episode: Episode) -> dict[str, str]:
     return {seat: player.removeprefix(PERSON) for seat, player in episode.players.items() if player.startswith(PERSON)}
 
 
-def figures(episode: Episode, seat: str) -> dict[str, float]:
+def at_seat(episode: Episode, seat: str) -> dict[str, float]:
     """The metrics of a match at one seat, and its payoff there."""
     player = episode.players[seat]
     return {**values(episode, [player]), PAYOFF: episode.result.returns.get(seat, 0.0)}
@@ -38,7 +38,7 @@ class Played:
         """The figures of each match of a person, in the order of their ends."""
         for episode in self._new() if self.folder.is_dir() else ():
             for seat, who in persons(episode).items():
-                self._of[who].append(figures(episode, seat))
+                self._of[who].append(at_seat(episode, seat))
         return self._of[person]
 
     def _new(self) -> Iterator[Episode]:

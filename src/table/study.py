@@ -18,6 +18,7 @@ from ..games.base import Json
 from ..report.agreement import read, rows
 from ..run.config import ConfigError
 from ..run.directory import rounds_of
+from ..system.bounds import Count, Positive
 from ..system.files import InputError
 from .desks import VOTES, Held, Pair, Reference, held, mirrored, pairs, pick, scores, shown
 from .events import Events
@@ -47,8 +48,8 @@ class Study:
         stages: Sequence[str],
         left: Sequence[str],
         right: Sequence[str],
-        per_item: int,
-        abandon_s: float,
+        per_item: Count,
+        abandon_s: Positive,
         reference: Mapping[str, Any] | None,
     ) -> None:
         self.plan, self.pay, self.judge = plan, pay, judge
@@ -91,7 +92,8 @@ class Taking:
             "consent": self.consent, "read": self.read, "questions": self.questions, "attention": self.attention,
             "rate": self.rate, "vote": self.vote,
         }  # fmt: skip
-        return Served("Study", "study.html", {"step": self.step}, takes, holds=self.holds)
+        about = self.plan.instructions or self.plan.consent
+        return Served("Study", "study.html", {"step": self.step}, takes, holds=self.holds, about=about)
 
     def holds(self, person: Person) -> str:
         """People play once the study asks them to, and no longer than that."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -37,20 +37,21 @@ PAY: dict[str, Any] = {
     "most": 9.0,
     "currency": "USD",
 }
+LEARNERS = {"first": "learner", "second": "learner"}
 SERVING: dict[str, Any] = {
     "parts": {}, "host": "127.0.0.1", "port": 0, "outer_keys": ["WHO"], "max_bytes": 20000, "per_minute": 1e9,
-    "streams": 2, "forms_to": [], "framed_by": [],
+    "streams": 2, "forms_to": [], "framed_by": [], "preview": {"WHO": "NOBODY"},
 }  # fmt: skip
 
 
-def played(run: Path, stage: str, count: int, player: str = "learner", policy: str = "v3") -> None:
-    """Stores scripted matches of Deal, one a scenario, as if `player` had sat in both seats."""
-    game, scripts = Deal(), {BEFORE: "naive"}
+def played(run: Path, stage: str, players: Sequence[Mapping[str, str]], policy: str = "v3") -> None:
+    """Stores a scripted match of Deal on one scenario after the other, as if these players had sat there."""
+    game = Deal()
     with EpisodeStore(run / stage) as store:
-        for scenario in game.scenarios("test")[:count]:
-            found = play_match(game, dict.fromkeys(game.roles, scripts.get(stage, "fair")), scenario)
-            seated = dict.fromkeys(game.roles, player), dict.fromkeys(game.roles, policy)
-            store.append(replace(found, id=f"{stage}/{scenario.id}/0", players=seated[0], policies=seated[1]))
+        for scenario, seated in zip(game.scenarios("train"), players, strict=False):
+            found = play_match(game, dict.fromkeys(game.roles, "naive" if stage == BEFORE else "fair"), scenario)
+            policies = {seat: "" if name.startswith("person:") else policy for seat, name in seated.items()}
+            store.append(replace(found, id=f"{stage}/{scenario.id}/0", players=seated, policies=policies))
 
 
 def study(**changed: Any) -> Study:

@@ -10,14 +10,14 @@ from parley.run.config import ConfigError
 from parley.system.files import InputError
 from parley.table.events import Events, read
 from parley.table.plan import COUNTS
-from studied import AFTER, BEFORE, Visitor, played, serve, study
+from studied import AFTER, BEFORE, LEARNERS, Visitor, played, serve, study
 
 
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory):
     run = tmp_path_factory.mktemp("stored")
     for stage, policy in ((BEFORE, "v0"), (AFTER, "v3")):
-        played(run, stage, 6, policy=policy)
+        played(run, stage, [LEARNERS] * 6, policy)
     return run
 
 
@@ -63,6 +63,18 @@ def test_a_person_is_taken_through_every_step_and_its_ratings_are_stored(run):
     assert {row["episode"] for event in rated for row in event["rows"]} == {event["match"] for event in rated}
     (consent,) = told(run, "consent")
     assert (consent["version"], consent["training"]) == ("2", True)
+
+
+def test_who_only_looks_reads_the_instructions_and_is_nobody(run):
+    async def work(client, persons):
+        at = f"/join/{persons.door('join')}"
+        look = await (await client.post(at, json={"WHO": "NOBODY"})).json()
+        assert look == {"preview": ["Be careful."]}
+        assert (run / "table/persons.jsonl").read_text() == ""
+        assert "token" in await (await client.post(at, json={"WHO": "worker-9"})).json()
+
+    serve(run, study(), work)
+    assert not (run / "table/study/events.jsonl").exists()
 
 
 def test_who_refuses_gives_nothing_and_may_come_back(run):
