@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..data.consent import CONSENT
 from ..data.episode import Episode
 from ..report.estimates import Estimate, to_json, two_way, values
 from ..system.files import replacing
@@ -49,7 +50,7 @@ def consented(study: Path, matches: Iterable[Episode]) -> Iterator[Episode]:
             seat: {"person": person, "version": now.consent, "training": now.training}
             for seat, (person, now) in there.items()
         }
-        yield replace(episode, extra={**episode.extra, "consent": told})
+        yield replace(episode, extra={**episode.extra, CONSENT: told})
 
 
 def _match(episode: Episode) -> list[dict[str, Any]]:

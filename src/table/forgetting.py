@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from ..data.consent import PERSON
 from ..data.store import EpisodeStore
 from ..system.files import InputError, read_jsonl, read_lines, replacing
 from . import events
 from .persons import Person, Persons
-from .played import PERSON
 
 SEATINGS = "seatings.jsonl"
 NOBODY = f"{PERSON}forgotten"

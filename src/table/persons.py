@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ..data.consent import PERSON
 from ..data.store import repair
 from ..system.files import append_lines, read_json, read_jsonl
 
@@ -34,7 +35,7 @@ class Person:
     @property
     def player(self) -> str:
         """The name under which they sit in matches."""
-        return f"person:{self.id}"
+        return f"{PERSON}{self.id}"
 
 
 @dataclass(frozen=True, slots=True)

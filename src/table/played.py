@@ -6,12 +6,12 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from ..data.consent import PERSON
 from ..data.episode import Episode
 from ..data.store import EpisodeStore
 from ..report.estimates import values
 from ..system.files import parse_line
 
-PERSON = "person:"  # how the name of a player begins that is a person
 PAYOFF = "payoff"
 
 

@@ -12,11 +12,15 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 from parley.cli.main import check
 from parley.cli.tasks.people import people
+from parley.data.consent import trainable
+from parley.data.episode import Episode
+from parley.data.sources.matches import StoredMatches
 from parley.data.store import Matches
+from parley.games.deal.game import Deal
 from parley.report.agreement import read as read_ratings
 from parley.report.estimates import two_way
 from parley.run.config import ConfigError
-from parley.system.files import InputError, read_jsonl
+from parley.system.files import InputError, read_json, read_jsonl
 from parley.table import exports
 from parley.table.forgetting import forget
 from parley.table.persons import Persons
@@ -130,6 +134,15 @@ def test_figures_against_people_are_clustered_by_person_and_scenario(run: Path) 
     assert (found["learner"]["payoff"].n, found["people"]["payoff"].n) == (4, 5) and len(ids) == 3
 
 
+def _allowed(episode: Episode) -> bool:
+    return all(told["training"] for told in episode.extra["consent"].values())
+
+
+def test_what_people_wrote_is_no_training_data_before_they_are_asked(run: Path) -> None:
+    visited(run)
+    assert not any(map(trainable, Matches(run / "table/play")))  # as the table stores them
+
+
 def test_a_spreadsheet_computes_nothing_of_what_people_wrote(tmp_path: Path) -> None:
     exports.write(tmp_path, {"t": [{"a": "=1+1", "b": {"c": "@x", "d": -1.5}}]})
     assert rows(tmp_path / "t.csv") == [{"a": "'=1+1", "b.c": "'@x", "b.d": "-1.5"}]
@@ -164,6 +177,12 @@ def test_the_task_writes_files_and_a_round_to_learn_from(run: Path) -> None:
     for out, count in (("one", 5), ("two", 3)):
         stored = list(Matches(run / out / "iter_001/play"))
         assert len(stored) == count and all(each.extra["consent"] for each in stored)
+        with pytest.warns(UserWarning, match="without consent to training"):
+            learned = StoredMatches([str(run / out)]).recorded(Deal(), "learner")
+        assert {each.scenario.id for each in learned} == {each.scenario.id for each in stored if _allowed(each)}
+        assert len(learned) == (3 if out == "one" else 1)
+        figures = read_json(run / out / "figures.json")
+        assert figures["learner, with people"]["payoff"]["n"] == (4 if out == "one" else 3)
         assert len(rows(run / out / "matches.csv")) == count + (out == "one")  # one match seats two people
     with pytest.raises(ConfigError, match="nobody with the id"):
         people(config, run / "three", str(run), [ids["ann"]])
