@@ -16,6 +16,7 @@ from itertools import compress, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from ..data.consent import HUMAN
 from ..data.episode import Episode
 from ..data.journal import Journal, clear
 from ..data.store import EpisodeStore
@@ -32,7 +33,6 @@ from .tools import service
 if TYPE_CHECKING:
     from ..models.bases import Weights
 
-HUMAN = "human"
 ATTEMPTS = 3  # rounds in which matches that lost a player are played again before the run stops
 
 Who: TypeAlias = Mapping[str, Snapshot]  # the language models that may be seated, by name
