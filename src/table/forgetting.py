@@ -16,9 +16,9 @@ from ..data.consent import PERSON
 from ..data.store import EpisodeStore
 from ..system.files import InputError, read_jsonl, read_lines, replacing
 from . import events
+from .lobby import FILE as SEATINGS
 from .persons import Person, Persons
 
-SEATINGS = "seatings.jsonl"
 NOBODY = f"{PERSON}forgotten"
 Change: TypeAlias = Callable[[Any], Sequence[Any] | None]  # a line -> the lines in its place; None: it stays
 
