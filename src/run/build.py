@@ -55,7 +55,7 @@ def build(config: DictConfig, out: Path) -> Parts:
     )
     _check_mixes(parts)
     faults = [*_strangers(parts), *_misplaced(parts), *_several(parts), *_league(parts)]
-    faults += [*_off_policy(parts), *_unchosen(parts)]
+    faults += [*_off_policy(parts), *_unchosen(parts), *_unbranched(parts)]
     if faults:
         raise ConfigError("\n  - ".join(["the parts do not go together", *faults]))
     _one_judge(parts)
@@ -238,6 +238,17 @@ def _off_policy(parts: Parts) -> Iterator[str]:
         yield (
             "objective.credit.zeros: the loss has a penalty (kl_coef or entropy_coef), which replies without an "
             "advantage are needed for; say objective.credit.zeros=true"
+        )
+
+
+def _unbranched(parts: Parts) -> Iterator[str]:
+    """A credit that compares the continuations of a turn, where no match has any."""
+    credits = [recipe.credit for each in parts.policies.values() for recipe in each.recipes.values()]
+    whole = _task(parts.config) == "selfplay" and not parts.config.play.branches
+    if whole and any(getattr(credit, "within", None) == "turn" for credit in credits):
+        yield (
+            "objective.credit.within: turns are compared with their other continuations, and no match has any; say "
+            "play.branches=3"
         )
 
 
