@@ -49,11 +49,11 @@ def run_table(data: Summary, metrics: Sequence[str] | None = None, policy: str |
         ),
         column("\ngreedy", lambda row: row.greedy.get(main)),
         *([column("kl to the\nsource", lambda row: row.demonstrations.get("kl"))] if far else []),
-        *(column(f"\nversus {each}", lambda row, who=each: row.versus.get(who, {}).get(main)) for each in opponents),
+        *(column(f"\nversus {each}", _against(each, main)) for each in opponents),
         *(
             column(
                 f"{each.removesuffix('_rate')}\nsampled",
-                lambda row, of=each: row.sampled.get(of),
+                _sampled(each),
                 [figure(shown.get(each)) for shown in below.values()],
             )
             for each in further
@@ -69,6 +69,14 @@ def run_table(data: Summary, metrics: Sequence[str] | None = None, policy: str |
         f"{duration(data.seconds)}, {data.cpu_seconds:.0f} CPU-s"
     )
     return table
+
+
+def _against(opponent: str, metric: str) -> Callable[[Measured], Figure | None]:
+    return lambda row: row.versus.get(opponent, {}).get(metric)
+
+
+def _sampled(metric: str) -> Callable[[Measured], Figure | None]:
+    return lambda row: row.sampled.get(metric)
 
 
 @dataclass(frozen=True, slots=True)
