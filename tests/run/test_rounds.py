@@ -144,18 +144,9 @@ class Remembering(FilteredBC):
 RAE = ["rounds=3", "objective=rae", "play.sampling.temperature=1.0", "objective.credit.token_cost=0.01"]
 
 
-@pytest.fixture(scope="module")
-def role_means(start: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    run = tmp_path_factory.mktemp("rae") / "whole"
-    return run, ran(run, *RAE)
-
-
-@pytest.mark.parametrize("moment", ["play of round 2", "learning of round 2"])
-def test_running_means_by_role_go_on_over_a_kill(
-    role_means: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
-) -> None:
+def test_running_means_by_role_go_on_over_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """RAE's baseline after three rounds is that of all their matches in turn, killed in between or not."""
-    whole, summary = role_means
+    summary = ran(whole := tmp_path / "whole", *RAE)
     expected = {"first": 0.0, "second": 0.0}
     for stage in rounds_of(whole):
         for episode in Matches(whole / stage):
@@ -167,7 +158,7 @@ def test_running_means_by_role_go_on_over_a_kill(
     run = tmp_path / "run"
     shutil.copytree(whole / "iter_000", run / "iter_000")
     with monkeypatch.context() as patch:
-        patch.setattr(*killing(moment))
+        patch.setattr(*killing("learning of round 2"))
         with pytest.raises(Killed):
             training.selfplay(config(*RAE, f"resume={run}"), claimed(run, whole))
     assert figures(ran(run, *RAE, f"resume={run}")) == figures(summary)
