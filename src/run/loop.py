@@ -48,6 +48,7 @@ from .lessons import Crediting, Given, Round
 from .matchmaking import Plan
 from .parts import Recipe, plain
 from .run import Run
+from .sharing import write_cards
 from .start import Start, magnet
 
 
@@ -73,6 +74,7 @@ def iterations(run: Run, logs: Sequence[Tracker]) -> Summary:
             stay |= loop.standings.frozen(number)
         best = max(range(len(rows)), key=lambda at: _judged(run, rows[at]))
         rows[-1] = replace(rows[-1], alarms=loop.alarms(rows))
+        ranks.shared(partial(write_cards, run.out, number, history[-1], rows[-1].policies))
         log(logs, rows[-1])
         run.progress.note(line(rows, config.iterations, *judge(config), metric_name(config)))
         if config.keep is not None:
@@ -84,6 +86,7 @@ def iterations(run: Run, logs: Sequence[Tracker]) -> Summary:
     if best:
         measured = evaluation.against_scripts(best, history[: best + 1], rows[best].policies)
         rows[best] = replace(rows[best], policies=measured)
+        ranks.shared(partial(write_cards, run.out, best, history[best], measured))
     return _summary(run, evaluation, rows, best)
 
 
