@@ -2,8 +2,8 @@
 
 `generate()` has no seed per request and gives back no row before the last is done. Here a finished row leaves at once,
 a new prompt joins at once, a stream's keys and values are kept between its turns, and the ids of a reply depend on its
-prompt and its seed alone (float32 on a CPU), because every choice that is close is settled by one forward of that
-stream by itself.
+prompt and its seed alone (float32 on a CPU), because every choice that is close is settled by forwards of that
+stream by itself. Those are kept in blocks (`prefixes.py`), as are the beginnings that several streams share.
 
 Legend: B rows of the pool, n rows of a call, q tokens, V vocabulary.
 """
@@ -27,9 +27,10 @@ from ..models.snapshot import Snapshot
 from ..play.player import Completion, Prompt, Sampling
 from ..system.bounds import Count
 from .guide import Guide, Guides, banned
+from .prefixes import BLOCK, Prefixes
 from .reply import check_update, completed, limit, stopped
 from .sampling import Draw, choose
-from .slots import Slots, Stash, check_decodable
+from .slots import Slots, Stash, check_decodable, size
 
 STATE = ("length", "token", "count", "limit", "seed", "top_k", "temperature", "top_p")
 
@@ -43,7 +44,7 @@ class HFBackend:
 
     max_batch  rows that decode together, per policy
     keep_gib   memory, per policy, for the keys and values of streams that are between two turns; what it has no room
-               for is read anew at its next turn, and 0 keeps none
+               for is read anew at its next turn, and 0 keeps none. An eighth as much again holds shared beginnings
     settle     how close two scores may be before the choice is settled alone; used in float32 only, 0 turns it off
 
     `read`, `sampled` and `settled` count prompt tokens that had to be read, tokens sampled, and choices settled.
@@ -166,12 +167,12 @@ class HFBackend:
 
 @dataclass(slots=True)
 class Row:
-    """One reply in the making. `ids` is its prompt, of which the stream's `stash` holds the first `held` already;
-    `born` is the pool's clock when its first token was sampled; `guide` holds it to a schema."""
+    """One reply in the making. `ids` is its prompt, of which `stashes` hold the first `held` already, one after the
+    other; `born` is the pool's clock when its first token was sampled; `guide` holds it to a schema."""
 
     prompt: Prompt
     ids: tuple[int, ...]
-    stash: Stash | None = None
+    stashes: Sequence[Stash] = ()
     held: int = 0
     born: int = 0
     guide: Guide | None = None
@@ -197,6 +198,7 @@ class Pool:
         self.kept_bytes = 0
         self.device = model.device
         self.slots = Slots(model.config)
+        self.prefixes = Prefixes(model, keep_bytes // 8)
         self._state = {
             name: self._zeros(torch.float64 if name in ("temperature", "top_p") else torch.long) for name in STATE
         }
@@ -246,6 +248,7 @@ class Pool:
         self.version = version
         self.kept.clear()
         self.kept_bytes = 0
+        self.prefixes.clear()
         self.slots.free()
         self.slots = Slots(self.model.config)
 
@@ -269,20 +272,26 @@ class Pool:
         return [Completion(row.prompt.id, "", "context", (), (), self.version) for row in lost]
 
     def _resume(self, row: Row) -> None:
-        """Takes over what is kept of the stream, and finds how much of the prompt it holds."""
+        """Takes over what is kept of the stream, or else of those that begin alike, and finds how much of the prompt
+        it holds."""
         kept = self.forget(row.prompt.stream)
         if kept is not None:
-            row.stash, ids = kept
+            stash, ids = kept
+            row.stashes = (stash,)
             row.held = min(common(ids, row.ids), len(row.ids) - 1)  # one token at least must be read, for its logits
+        if row.held < BLOCK and (shared := self.prefixes.shared(row.ids)):
+            row.stashes, row.held = shared, BLOCK * len(shared)
 
     def _prefill(self, group: list[Row]) -> None:
         start, n = len(self.rows), len(group)
         width = max(len(row.ids) for row in group)
         self.slots.reserve(start + n, width)
         for i, row in enumerate(group):
-            if row.stash is not None:
-                self.slots.fetch(row.stash, start + i, row.held)
-                row.stash = None
+            at = 0
+            for stash in row.stashes:
+                self.slots.fetch(stash, start + i, part := min(stash[0].shape[1], row.held - at), at)
+                at += part
+            row.stashes = ()
         fresh = [len(row.ids) - row.held for row in group]
         q = max(fresh)
         ids_nq = self._long([(0,) * (q - new) + row.ids[row.held :] for new, row in zip(fresh, group, strict=True)])
@@ -375,11 +384,9 @@ class Pool:
         self.sampled += end - start
 
     def _settle(self, i: int, draw: Draw, never_V: Tensor | None) -> Tensor:
-        """The choice from one forward of the row's stream alone, without any cache: the same whatever the batch."""
-        done = self._ids[i : i + 1, : int(draw.position)]
-        ids = torch.cat([self._long([self.rows[i].ids]), done], dim=1)
-        logits_BV = self.model(input_ids=ids, use_cache=False, logits_to_keep=1).logits[:, -1].float()
-        return choose(logits_BV, draw, self._kinds, never_V, 0.0)[0][0]
+        """The choice from forwards of the row's stream alone: the same whatever the batch."""
+        ids = (*self.rows[i].ids, *self._ids[i, : int(draw.position)].tolist())
+        return choose(self.prefixes.logits(ids), draw, self._kinds, never_V, 0.0)[0][0]
 
     # --- coming and going ---
 
@@ -453,7 +460,7 @@ class Pool:
             ids = row.ids + tuple(self._sampled(i)[:-1])  # the last token was sampled but never read
             self.forget(row.prompt.stream)
             self.kept[row.prompt.stream] = stash, _ = self.slots.stash(i, len(ids)), ids
-            self.kept_bytes += _bytes(stash)
+            self.kept_bytes += size(stash)
             while self.kept_bytes > self.keep_bytes:
                 self.forget(next(iter(self.kept)))
 
@@ -461,7 +468,7 @@ class Pool:
         """Takes a stream out of what is kept; None where it is not."""
         kept = self.kept.pop(stream, None)
         if kept is not None:
-            self.kept_bytes -= _bytes(kept[0])
+            self.kept_bytes -= size(kept[0])
         return kept
 
     def _zeros(self, dtype: torch.dtype, *shape: int) -> Tensor:
@@ -469,10 +476,6 @@ class Pool:
 
     def _long(self, values: Sequence[object]) -> Tensor:
         return torch.tensor(values, dtype=torch.long, device=self.device)
-
-
-def _bytes(stash: Stash) -> int:
-    return sum(each.nbytes for each in stash)
 
 
 def _wider(tensor: Tensor, columns: int) -> Tensor:

@@ -13,15 +13,18 @@ from torch import Tensor
 GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)  # 2^64 / golden ratio, as a signed 64-bit integer
 
 
-def gumbel(seed_B: Tensor, position_B: Tensor, vocab: int) -> Tensor:
-    """Independent standard Gumbel noise [B, V], float64, for token `position` of the reply with `seed` (both long).
+def gumbel(seed_B: Tensor, position_B: Tensor, tokens: int | Tensor) -> Tensor:
+    """Independent standard Gumbel noise, float64, for token `position` of the reply with `seed` (both long).
+
+    `tokens` is how many there are (noise [B, V]), or which ids it is wanted for ([B, K], as the noise).
 
     Adding it to logits and taking the argmax draws from their softmax (Gumbel, 1954). The bits are a SplitMix64 stream
     (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators") whose start is hashed from seed and
     position; the upper 52 of them make a uniform number that is never 0 or 1.
     """
     start_B = _mix(_mix(seed_B + GOLDEN) + (position_B + 1) * GOLDEN)
-    bits_BV = _mix(start_B[:, None] + _steps(vocab, seed_B.device))
+    steps = _steps(tokens, seed_B.device) if isinstance(tokens, int) else (tokens + 1) * GOLDEN
+    bits_BV = _mix(start_B[:, None] + steps)
     uniform_BV = _shift(bits_BV, 12).to(torch.float64).add_(0.5).mul_(2.0**-52)
     return uniform_BV.log_().neg_().log_().neg_()
 

@@ -133,10 +133,10 @@ class Slots(Cache):
         """A copy of a row, as long as it is: rows that wait take no more room than they need."""
         return tuple(buffer[row, :, :length].clone() for layer in self.own for buffer in layer.live)
 
-    def fetch(self, stash: Stash, row: int, length: int) -> None:
-        """Copies the first `length` tokens of what was stashed back to a row."""
+    def fetch(self, stash: Stash, row: int, length: int, at: int = 0) -> None:
+        """Copies the first `length` tokens of what was stashed to a row, from the column `at` on."""
         for buffer, states in zip((buffer for layer in self.own for buffer in layer.live), stash, strict=True):
-            buffer[row, :, :length] = states[:, :length]
+            buffer[row, :, at : at + length] = states[:, :length]
 
     def aim(
         self, start: int, length_n: Tensor, q: int, fresh_n: Tensor | None, width: int, dtype: torch.dtype
@@ -188,6 +188,11 @@ def _kinds(config: PretrainedConfig) -> tuple[str, ...]:
             f"backend=vllm"
         )
     return tuple(kinds)
+
+
+def size(stash: Stash) -> int:
+    """In bytes."""
+    return sum(each.nbytes for each in stash)
 
 
 def check_decodable(config: PretrainedConfig) -> None:

@@ -21,7 +21,7 @@ from yaml import YAMLError
 from ..credit import NothingKept
 from ..data.episode import Episode
 from ..data.replay import ReplayError
-from ..data.seal import MANIFEST
+from ..data.seal import MANIFEST, rounds
 from ..data.store import EpisodeStore
 from ..models import snapshot as snapshots
 from ..models.snapshot import Snapshot
@@ -88,7 +88,10 @@ def _task_of(run: Path) -> str | None:
     return target
 
 
-UNCOUNTED = ("resume", "run", "runs", "match", "logger", "hardware", "keep", "stated", "benchmark")
+UNCOUNTED = (
+    "resume", "run", "runs", "match", "logger", "hardware", "keep", "stated", "benchmark", "eval.report",
+    "eval.transcripts",
+)  # fmt: skip
 """Keys that a resumed run may change: they decide where and how fast, not what. (Of hardware, precision does count.)"""
 
 
@@ -107,7 +110,7 @@ def changed_keys(old: Mapping[str, Any] | DictConfig, new: Mapping[str, Any] | D
 
 
 def _counts(key: str) -> bool:
-    return key.split(".")[0] not in UNCOUNTED or key == "hardware.precision"
+    return key == "hardware.precision" or not {key, key.split(".")[0]} & set(UNCOUNTED)
 
 
 def _differ(key: str, before: Any, after: Any) -> bool:
@@ -262,8 +265,7 @@ def stage_outputs(run: Path, stage: str) -> Any:
 def rounds_of(run: Path) -> list[str]:
     """The stages of the rounds of self-play that are finished in `run`, in order."""
     saved(run)
-    found = [*run.glob(f"iter_*/play/{MANIFEST}"), *run.glob(f"iter_*/play/r*/{MANIFEST}")]
-    return sorted(str(path.parent.relative_to(run)) for path in found)
+    return rounds(run)
 
 
 def all_snapshots(run: Path) -> dict[int, dict[str, Snapshot]]:

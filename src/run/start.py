@@ -83,7 +83,8 @@ class Start:
             lessons, kept = found
             return {policy: {**self._taught(recipe.learner, lessons, begin, name, "iter_001", folder), "credit": kept}}
 
-        outputs = self.run.stage(name, inputs, work, alone=partial(imported, self.parts.data, policy, recipe, begin))
+        given = partial(imported, self.run.game, self.parts.data, policy, recipe, begin)
+        outputs = self.run.stage(name, inputs, work, alone=given)
         return {policy: restored(outputs[policy]["snapshot"], self.run.out)}
 
     def _imitated(self) -> Snapshot:

@@ -2,6 +2,7 @@
 
 import json
 from collections import defaultdict
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -119,6 +120,13 @@ def test_preferences_are_the_widest_gaps_of_groups_where_views_part_at_an_own_re
             if writers._parting(first, second, frozenset()) is not None and "?" not in [said.content for said in first]
         ]
         assert row["payoff_chosen"] - row["payoff_rejected"] >= max(gaps)
+
+
+def test_matches_of_people_who_did_not_agree_are_left_out(tmp_path):
+    source = played("deal_short", tmp_path)
+    asked = [replace(each, players={"first": "learner", "second": "person:ann"}) for each in source.rounds[0]]
+    assert list(writers.preferences(source.game, asked, "learner")) == []
+    assert replace(source, rounds=[asked]).played == []
 
 
 def test_a_pair_never_parts_at_what_the_other_said():

@@ -10,6 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from ...credit import NothingKept
+from ...data.consent import trainable
 from ...data.formats.writers import WRITERS, Chosen, Source, Written, log
 from ...data.scorer import ScoredMatches
 from ...data.store import Matches
@@ -32,7 +33,7 @@ def export(
     card, `README.md`, with which `datasets` loads the folder. Nothing is sent.
 
     credit: the logs and replies that credit chose, which a hosted learner sends; all: every log, without illegal
-    replies. Seats of others are never written as logs. preferences, spin, spag and trajectories take all matches.
+    replies. Seats of others are never written as logs, nor matches of people who did not agree to training. preferences, spin, spag and trajectories take all matches.
     """
     folder = Path(run)
     credit = ("objective", "schedule", "policies") if keep == "credit" else ()  # a run of 0.1.0 has it elsewhere
@@ -79,14 +80,14 @@ def _credited(config: DictConfig, rounds: Mapping[str, Matches], policy: str) ->
         except NothingKept:  # pairs without their demonstrations, or a round that taught nothing
             continue
         for verdict in table:
-            if verdict.replies:
+            if verdict.replies and trainable(matches[verdict.match]):
                 yield Chosen(matches[verdict.match], verdict.seat, frozenset(verdict.replies))
 
 
 def _every(rounds: Iterable[Matches], policy: str) -> Iterator[Chosen]:
     """Every log of a policy, without illegal replies; services are nobody to learn from."""
     for matches in rounds:
-        for episode in matches:
+        for episode in filter(trainable, matches):
             for seat, player in sorted(episode.players.items()):
                 if player == policy and seat in episode.result.returns:
                     own = frozenset(turn.request for turn in episode.turns if turn.seat == seat)

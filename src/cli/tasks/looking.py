@@ -53,7 +53,7 @@ def report(config: DictConfig, out: Path, run: str, transcripts: int) -> float |
     """Writes the report of `run` anew; its game is built from the stored config."""
     game: Game = instantiate(stored(Path(run), config, "game")["game"])
     try:
-        path = html.write(Path(run), game.facts.metrics, lambda episode: replayed(game, episode).views, transcripts)
+        path = html.write(Path(run), game.facts, lambda episode: replayed(game, episode).views, transcripts)
     except (FileNotFoundError, ValueError) as error:
         raise ConfigError(f"run={run}: no report can be written: {error}") from error
     terminal().print(f"report: {path}", soft_wrap=True)

@@ -15,6 +15,7 @@ from typing import TypeAlias
 from ...games.base import Game, Json, Message
 from ...games.chats import write_messages
 from ...system.files import read_json
+from ..consent import trainable
 from ..episode import Episode
 from ..replay import replay as replayed
 from ..store import Matches
@@ -54,8 +55,9 @@ class Source:
 
     @property
     def played(self) -> list[Episode]:
-        """The matches in which the policy sat."""
-        return [each for matches in self.rounds for each in matches if self.policy in each.players.values()]
+        """The matches in which the policy sat, but for those with people who did not agree to training."""
+        every = (each for matches in self.rounds for each in matches)
+        return [each for each in every if self.policy in each.players.values() and trainable(each)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,7 @@ def preferences(game: Game, matches: Iterable[Episode], policy: str) -> Iterator
     until it replied differently. Of a seat's pairs that with the widest gap in payoff stands, if there is a gap."""
     groups: dict[tuple[str, str], list[tuple[float, tuple[Message, ...], frozenset[str]]]] = defaultdict(list)
     for episode in matches:
-        if episode.parent is not None:
+        if episode.parent is not None or not trainable(episode):
             continue
         views = replayed(game, episode).views
         for seat, payoff in episode.result.returns.items():
@@ -185,7 +187,8 @@ def _files(told: str, made: Callable[[Path, Source], Iterable[Path]]) -> Writer:
 
 
 def _sotopia(out: Path, source: Source) -> Iterator[Written]:
-    for path in sotopia.export(out, source.game, source.rounds, source.run):
+    rounds = [matches for matches in source.rounds if all(map(trainable, matches))]
+    for path in sotopia.export(out, source.game, rounds, source.run):
         yield Written(path.stem, path, None, "Sotopia's episodes, whose rewards are of two types")
 
 

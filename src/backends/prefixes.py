@@ -1,0 +1,106 @@
+"""A prefix cache: keys and values of the beginnings of streams, in blocks that stand at fixed places.
+
+Each block is read by its stream alone, after the blocks before it. So what it holds depends on the tokens up to its
+end and on nothing else: neither on the batch, nor on who asked first. A choice can be settled from it, and streams that
+begin alike share it.
+
+Legend: q tokens of a call, H heads, D size of a head, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedModel
+
+from .slots import Stash, size
+
+BLOCK = 32  # tokens; few enough that a settled choice reads little, enough that a prompt takes few forwards
+OFTEN = 3  # how often a beginning must come before it is read for those to come
+MOST_SEEN = 100_000  # beginnings that are counted at a time
+
+Key = tuple[int, tuple[int, ...]]
+"""The number of the block before (0: none), and a block's own tokens."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    number: int
+    stash: Stash
+
+
+class Prefixes:
+    """The blocks of one policy, at most `room` bytes of them; those that were used last stay."""
+
+    def __init__(self, model: PreTrainedModel, room: int) -> None:
+        self.model, self.room = model, room
+        self.bytes = 0
+        self._blocks: OrderedDict[Key, Block] = OrderedDict()
+        self._seen: Counter[Key] = Counter()
+        self._numbers = count(1)
+
+    def logits(self, ids: Sequence[int]) -> Tensor:
+        """Logits [1, V] of the token after `ids`, whatever else is being decoded."""
+        whole = (len(ids) - 1) // BLOCK * BLOCK
+        logits_V, _ = self._read([block.stash for block in self._walk(ids[:whole], lambda _: True)], ids[whole:])
+        return logits_V
+
+    def shared(self, ids: Sequence[int]) -> list[Stash]:
+        """The blocks with which `ids` begins, as far as they are there or have been asked for often enough; never all
+        of `ids`."""
+        if len(self._seen) > MOST_SEEN:
+            self._seen.clear()
+        return [block.stash for block in self._walk(ids[: (len(ids) - 1) // BLOCK * BLOCK], self._often)]
+
+    def clear(self) -> None:
+        """Lets go of everything, as the weights have changed."""
+        self._blocks.clear()
+        self._seen.clear()
+        self.bytes = 0
+
+    def _often(self, key: Key) -> bool:
+        self._seen[key] += 1
+        return self.room > 0 and self._seen[key] >= OFTEN
+
+    def _walk(self, ids: Sequence[int], wanted: Callable[[Key], bool]) -> Iterator[Block]:
+        """The blocks of `ids` from the first on; one that is not there is read where it is wanted, else they end."""
+        found: list[Stash] = []
+        number = 0
+        for start in range(0, len(ids), BLOCK):
+            key = number, tuple(ids[start : start + BLOCK])
+            block = self._blocks.get(key)
+            if block is None:
+                if not wanted(key):
+                    return
+                block = Block(next(self._numbers), self._read(found, key[1])[1])
+                self._keep(key, block)
+            else:
+                self._blocks.move_to_end(key)
+            found.append(block.stash)
+            number = block.number
+            yield block
+
+    def _keep(self, key: Key, block: Block) -> None:
+        self._blocks[key] = block
+        self.bytes += size(block.stash)
+        while self.bytes > self.room:
+            self.bytes -= size(self._blocks.popitem(last=False)[1].stash)
+
+    def _read(self, before: Sequence[Stash], ids: Sequence[int]) -> tuple[Tensor, Stash]:
+        """(logits [1, V] after `ids`, their keys and values), where `before` are the blocks before them."""
+        cache = DynamicCache()
+        for layer in range(len(before[0]) // 2 if before else 0):
+            keys, values = (torch.cat([each[2 * layer + i] for each in before], dim=1)[None] for i in (0, 1))
+            cache.update(keys, values, layer)
+        ids_1q = torch.tensor([ids], device=self.model.device)
+        out = self.model(input_ids=ids_1q, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        layers: Any = cache.layers
+        fresh = tuple(states[0, :, -len(ids) :].clone() for layer in layers for states in (layer.keys, layer.values))
+        logits_V: Tensor = out.logits[:, -1].float()
+        return logits_V, fresh
