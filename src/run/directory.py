@@ -268,6 +268,13 @@ def rounds_of(run: Path) -> list[str]:
     return rounds(run)
 
 
+def evaluations(run: Path) -> list[str]:
+    """The stages of play of the newest evaluation in `run` that has any, in order."""
+    found = sorted(path.parent for path in run.glob(f"iter_*/eval/**/{MANIFEST}") if path.parent.name != "score")
+    names = [str(path.relative_to(run)) for path in found]
+    return [name for name in names if name.startswith(names[-1].split("/")[0])]
+
+
 def all_snapshots(run: Path) -> dict[int, dict[str, Snapshot]]:
     """The snapshots of a run that are still there: iteration (0 is the start) -> policy -> snapshot."""
     names = list(policies(saved(run)))
