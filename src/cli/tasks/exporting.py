@@ -33,7 +33,8 @@ def export(
     card, `README.md`, with which `datasets` loads the folder. Nothing is sent.
 
     credit: the logs and replies that credit chose, which a hosted learner sends; all: every log, without illegal
-    replies. Seats of others are never written as logs, nor matches of people who did not agree to training. preferences, spin, spag and trajectories take all matches.
+    replies. Seats of others are never written as logs, nor matches of people who did not agree to training.
+    preferences, spin, spag and trajectories take all other matches.
     """
     folder = Path(run)
     credit = ("objective", "schedule", "policies") if keep == "credit" else ()  # a run of 0.1.0 has it elsewhere
