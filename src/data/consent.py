@@ -7,13 +7,15 @@ from typing import Any
 
 from .episode import Episode
 
-HUMAN = "human"  # the player's name where a person sits
+HUMAN = "human"  # the player's name where a person sits at the terminal
+PERSON = "person:"  # how it begins where one sits in a browser; the rest is the person's id
 CONSENT = "consent"  # what a record keeps beside the match: {seat: {"training": true, …}} of the people in it
 
 
 def people(episode: Episode) -> set[str]:
     """The seats in which people sat: by the player's name, or because the record tells of their consent."""
-    return {seat for seat, name in episode.players.items() if name == HUMAN} | _told(episode).keys()
+    named = {seat for seat, name in episode.players.items() if name == HUMAN or name.startswith(PERSON)}
+    return named | _told(episode).keys()
 
 
 def trainable(episode: Episode) -> bool:

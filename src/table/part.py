@@ -62,7 +62,7 @@ class Served:
     """A part at work. `title` names it on the home page, `page` is its file in `static/`.
 
     `holds(person)` says why the person may not use the other parts yet ("": they may): a study holds those who have not
-    consented. The home page sends them to the part that holds them.
+    consented. The home page sends them to the part that holds them. `about` is what those are told who only look.
     """
 
     title: str
@@ -71,6 +71,7 @@ class Served:
     takes: Mapping[str, Take] = field(default_factory=dict)
     streams: Mapping[str, Stream] = field(default_factory=dict)
     holds: Callable[[Person], str] = lambda person: ""
+    about: str = ""
 
 
 class Part(Protocol):

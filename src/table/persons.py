@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ..data.consent import PERSON
 from ..data.store import repair
 from ..system.files import append_lines, read_json, read_jsonl
 
@@ -34,7 +35,7 @@ class Person:
     @property
     def player(self) -> str:
         """The name under which they sit in matches."""
-        return f"person:{self.id}"
+        return f"{PERSON}{self.id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,9 @@ class Persons:
     def of(self, token: str) -> Person | None:
         """Whose token it is."""
         return self._by_token.get(digest(token))
+
+    def __contains__(self, person: object) -> bool:
+        return person in self._by_token.values()
 
     def forget(self, person: Person) -> None:
         """Removes a person's tokens and outer id from the map; their links are void from now on."""

@@ -47,6 +47,8 @@ class Serving:
     streams        event streams that one person may have open
     forms_to       origins that pages may post a form to
     framed_by      origins that may show the pages in a frame
+    preview        query parameters, with their values, of those who only look: they are told what it is about, and are
+                   nobody yet
     """
 
     parts: Mapping[str, Any]
@@ -58,6 +60,7 @@ class Serving:
     streams: Count
     forms_to: list[str]
     framed_by: list[str]
+    preview: dict[str, str]
 
     @property
     def policy(self) -> str:
@@ -191,6 +194,8 @@ class Site:
     async def _join(self, request: web.Request) -> web.Response:
         self._through(request)
         given = {key: value for key, value in (await _body(request)).items() if isinstance(value, str)}
+        if any(given.get(key) == value for key, value in self.serving.preview.items()):
+            return web.json_response({"preview": [part.about for part in self.parts.values() if part.about]})
         _, token = self.persons.join(given)
         return web.json_response({"token": token})
 

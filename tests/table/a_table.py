@@ -40,7 +40,7 @@ from parley.table.server import Serving, Site
 
 SETTINGS: dict[str, Any] = {
     "parts": {}, "host": "127.0.0.1", "port": 0, "outer_keys": [], "max_bytes": 20000, "per_minute": 1e6, "streams": 4,
-    "forms_to": [], "framed_by": [],
+    "forms_to": [], "framed_by": [], "preview": {},
 }  # fmt: skip
 
 

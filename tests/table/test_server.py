@@ -18,7 +18,7 @@ from parley.table.server import Rate, Serving, Site, static
 Client = TestClient[Any, Any]
 SETTINGS: dict[str, Any] = {
     "parts": {}, "host": "127.0.0.1", "port": 0, "outer_keys": ["WHO"], "max_bytes": 2000, "per_minute": 1000.0,
-    "streams": 2, "forms_to": [], "framed_by": [],
+    "streams": 2, "forms_to": [], "framed_by": [], "preview": {"WHO": "NOBODY"},
 }  # fmt: skip
 
 

@@ -1,5 +1,5 @@
 // Comes in: asks for a token, and goes to the pages that are this person's own.
-import {at} from "./base.js";
+import {at, make} from "./base.js";
 
 at("join").addEventListener("click", async () => {
   at("join").disabled = true;
@@ -11,6 +11,10 @@ at("join").addEventListener("click", async () => {
     });
     const found = await answer.json();
     if (!answer.ok) throw new Error(found.error);
+    if (found.preview) {
+      at("told").replaceChildren(...found.preview.map((text) => make("span", {class: "text"}, text)));
+      return;
+    }
     location.assign(location.pathname.replace(/join\/[^/]*$/, `p/${found.token}/`) + location.search);
   } catch (error) {
     at("error").textContent = error.message;
