@@ -238,8 +238,12 @@ class Site:
         try:
             response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"})
             await response.prepare(request)
-            with suppress(ConnectionError):
+            try:
                 await _told(response, stream(person))
+            except ConnectionError:  # the page is gone
+                pass
+            except Exception:  # the head is sent, so nothing can be refused any more: the page asks again
+                LOG.exception("a stream failed")
             return response
         finally:
             self.streaming[person.id] -= 1
