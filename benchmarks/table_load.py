@@ -13,6 +13,8 @@ from statistics import quantiles
 from typing import Any
 
 from aiohttp import ClientSession, ClientTimeout, TCPConnector
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from parley.data.replay import replay
 from parley.data.store import Matches
 from parley.games.base import Request
@@ -118,9 +120,10 @@ def load(table: Any, run: Path) -> dict[str, Any]:
     few = asyncio.run(crowd(server.link, server.process.pid, 8, EIGHT_S))
     many = asyncio.run(crowd(server.link, server.process.pid, 64, MANY_S))
     code = server.stop()
+    game = instantiate(OmegaConf.load(run / "config.yaml").game)
     stored = {episode.id: episode for episode in Matches(run / "table" / "play")}
     for episode in stored.values():
-        replay(Deal(), episode)
+        replay(game, episode)
     recorded = {
         f"{episode.id}/{turn.request}" for episode in stored.values() for turn in episode.turns
         if episode.players[turn.seat].startswith("person:")
@@ -270,7 +273,7 @@ def hostile(table: Any, run: Path) -> dict[str, Any]:
     server = table(run, "table.parts.play.partner=fair", "table.per_minute=60000")
     found = asyncio.run(attacked(server.link))
     (episode,) = Matches(run / "table" / "play")
-    replay(Deal(), episode)
+    replay(instantiate(OmegaConf.load(run / "config.yaml").game), episode)
     said = " ".join(turn.text for turn in episode.turns)
     wrong = found.pop("wrong") + (["a hostile text is in the record"] if "stolen" in said or "again" in said else [])
     wrong += [f"the server ended with {code}"] if (code := server.stop()) else []

@@ -42,6 +42,8 @@ def table(config: DictConfig, out: Path, run: str | None) -> float | None:
     return None
 
 
-def _say(link: str) -> None:
+def _say(link: str, watchers: str | None) -> None:
     terminal().print(f"people come in at {link}", soft_wrap=True, highlight=False)
+    if watchers is not None:
+        terminal().print(f"runs are watched at {watchers}", soft_wrap=True, highlight=False)
     terminal().print("stop with Ctrl-C; the same command goes on with whatever is open")
