@@ -14,7 +14,7 @@ FILES = sorted(SRC.rglob("*.py"))
 # The rooms, from the ground up. A room imports from rooms below it, and from itself.
 ROOMS = (
     "system", "games", "data", "credit", "batches", "models", "objectives", "play", "backends", "learners", "report",
-    "run", "cli",
+    "run", "table", "cli",
 )  # fmt: skip
 FLOOR = {room: number for number, room in enumerate(ROOMS)}
 NARROWER = {  # all that a room may import of the others

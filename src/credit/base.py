@@ -19,6 +19,8 @@ from .verdicts import Verdict, Verdicts
 
 Numbers: TypeAlias = Mapping[str, tuple[float, float]]  # request -> (reward, weight)
 
+BEST = 3  # logs that an error lists
+
 
 class NothingKept(ValueError):
     """A credit kept no log at all; the message holds the table of scores."""
@@ -43,7 +45,7 @@ class Credited:
                 "the kept logs have no token ids, so that they cannot be trained on-policy: the server that played "
                 "them did not give "
                 f"any. Say backend.token_ids=true where it can (vLLM's can), or learner=openai, which reads "
-                f"chats\n{self.text()}"
+                f"chats\n{self.text(BEST)}"
             )
         return self.samples
 
@@ -107,6 +109,12 @@ class Log:
         neither."""
         value = self.episode.result.metrics.get(name, self.scores.get(name))
         return value.get(self.seat) if isinstance(value, Mapping) else value
+
+    def mark(self, request: str, name: str) -> float | None:
+        """The number of this name that the game marked a reply with, or that a scorer gave it; None where there is
+        neither."""
+        value = self.episode.result.marks.get(request, {}).get(name, self.scores.get(name, {}).get(request))
+        return None if value is None else float(value)
 
     def replies(self, breach: bool = False, probes: bool = False, refused: bool = False) -> list[str]:
         """Requests whose replies may be trained on, in order: made by this policy, and legal (`Episode.refused`).
@@ -207,7 +215,7 @@ def credited(samples: list[Sample], table: Iterable[Verdict], mixed: Sequence[Sa
         hint = (
             "no seat was played by the policy under training" if not table else "loosen the rule, or play more matches"
         )
-        raise NothingKept(f"credit kept nothing to train on: {hint}\n{result.text()}")
+        raise NothingKept(f"credit kept nothing to train on: {hint}\n{result.text(BEST)}")
     return result
 
 

@@ -1,28 +1,39 @@
-"""Preference pairs of a policy's own rollouts: right against wrong on the same question (DPO)."""
+"""Preference pairs of a policy's own play (DPO): the better against the worse of one scenario, or of one turn."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from ..data.episode import Episode
 from ..data.sample import Sample, paired
 from .base import Credited, Log, credited, logs
 from .verdicts import Verdicts
 
-Group: TypeAlias = tuple[str, str]  # scenario, seat
+Group: TypeAlias = tuple[str, str]  # a scenario, or a match and how many of its turns; seat
+ELSEWHERE = "its seat does not speak where a match branched"
 
 
 @dataclass(frozen=True, slots=True)
 class Contrast:
-    """Of each scenario and seat the log with the highest payoff against the one with the lowest, the first of each by
-    match id; none where all are worth the same. For `parley.objectives.spin.Spin`, which on given pairs is DPO
-    (arXiv:2305.18290), with the policy at the round's start as reference. Needs `play.group` of 2 or more.
+    """Of each group the log with the highest payoff against the one with the lowest, the first of each by match id;
+    none where all are worth the same. For `parley.objectives.spin.Spin`, which on given pairs is DPO
+    (arXiv:2305.18290), with the policy at the round's start as reference.
+
+    within   scenario: the logs of one scenario and seat (needs `play.group` of 2 or more). turn: a match and its
+             branches from one turn, of the seat that spoke there (needs `play.branches`), so that both sides have the
+             same history; that reply and what follows is supervised
 
     Of the better log the legal replies are supervised, of the worse one all of them. Observations are context: the
     published rows (ReinholdM/SPIN, convert_dpo_data) have them, and the line with the reward, in both texts.
     """
+
+    within: Literal["scenario", "turn"] = "scenario"
+
+    def __post_init__(self) -> None:
+        if self.within not in ("scenario", "turn"):
+            raise ValueError(f"within is {self.within!r}, expected scenario or turn")
 
     @property
     def mix(self) -> int:
@@ -33,18 +44,21 @@ class Contrast:
         self, episodes: Collection[Episode], player: str, demonstrations: Sequence[Sample] = (), state: Any = None
     ) -> Credited:
         found = logs(episodes, player)
-        chosen = _extremes(found)
+        cuts = dict(log.episode.parent for log in found if log.episode.parent) if self.within == "turn" else None
+        chosen = _extremes((_group(log, cuts), log) for log in found)
         sides: dict[Group, dict[bool, list[Sample]]] = {}
         samples: list[Sample] = []
         table = Verdicts()
         for log in found:
-            group = _group(log)
+            if (group := _group(log, cuts)) is None:
+                table.append(log.verdict(ELSEWHERE))
+                continue
             best, worst = chosen[group]
             if log.episode.id not in (best, worst) or best == worst:
                 table.append(log.verdict("all are worth the same" if best == worst else "neither best nor worst"))
                 continue
             better = log.episode.id == best
-            replies = log.replies(refused=not better)
+            replies = _after(log, cuts, log.replies(refused=not better))
             table.append(log.verdict("chosen" if better else "rejected", bool(replies)))
             sides.setdefault(group, {})[better] = log.samples({request: (log.score, 1.0) for request in replies})
             if len(sides[group]) == 2:
@@ -53,15 +67,29 @@ class Contrast:
         return credited(samples, table)
 
 
-def _group(log: Log) -> Group:
-    return log.episode.scenario.id, log.seat
+def _group(log: Log, cuts: Mapping[str, int] | None) -> Group | None:
+    """Whom a log is compared with; None where with nobody. `cuts` says after how many turns matches branched."""
+    if cuts is None:
+        return log.episode.scenario.id, log.seat
+    match, cut = log.episode.parent or (log.episode.id, cuts.get(log.episode.id))
+    if cut is None or log.seat not in {turn.seat for turn in log.episode.turns[cut : cut + 1]}:
+        return None
+    return f"{match}@{cut}", log.seat
 
 
-def _extremes(found: Iterable[Log]) -> dict[Group, tuple[str, str]]:
+def _after(log: Log, cuts: Mapping[str, int] | None, replies: Sequence[str]) -> list[str]:
+    """Those of `replies` that come after the branching."""
+    first = 0 if cuts is None or log.episode.parent else cuts[log.episode.id]
+    late = {turn.request for turn in log.episode.turns[first:]}
+    return [request for request in replies if request in late]
+
+
+def _extremes(found: Iterable[tuple[Group | None, Log]]) -> dict[Group, tuple[str, str]]:
     """The match ids of the best and the worst log of each group; the same one twice where all are worth the same."""
     scores: dict[Group, list[tuple[float, str]]] = {}
-    for log in found:
-        name, score = log.episode.id, log.score
-        best, worst = scores.setdefault(_group(log), [(score, name), (score, name)])
-        scores[_group(log)] = [(score, name) if score > best[0] else best, (score, name) if score < worst[0] else worst]
+    for group, log in found:
+        if group is not None:
+            name, score = log.episode.id, log.score
+            best, worst = scores.setdefault(group, [(score, name), (score, name)])
+            scores[group] = [(score, name) if score > best[0] else best, (score, name) if score < worst[0] else worst]
     return {group: (best[1], worst[1]) for group, (best, worst) in scores.items()}

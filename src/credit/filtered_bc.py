@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import inf, isnan
 from statistics import mean  # exact, so that equal scores have exactly their mean
-from typing import Any, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 from ..data.episode import Episode
 from ..data.sample import Sample, decayed
@@ -67,6 +67,7 @@ class FilteredBC:
     reward: Literal["score", "one", "shared"] = "score"
     decay: float = 0.8
     mix: int = 0
+    imitates: ClassVar[bool] = True  # what it keeps is worth imitating, whoever played it
 
     def __call__(
         self, episodes: Collection[Episode], player: str, demonstrations: Sequence[Sample] = (), state: Any = None

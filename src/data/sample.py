@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ..games.base import Json, Message
@@ -59,6 +59,11 @@ class Demonstration:
     logprob: float | None = None
     cluster: str = ""
     meta: Mapping[str, Json] = field(default_factory=dict)
+
+
+def chosen(name: str, view: Sequence[Message], replies: Container[str | None], cluster: str = "") -> Demonstration:
+    """A seat's whole view as a chat in which the `replies` (requests) weigh 1 and everything else 0."""
+    return Demonstration(name, tuple(view), tuple(float(each.request in replies) for each in view), cluster=cluster)
 
 
 def decayed(replies: int, gamma: float) -> list[float]:

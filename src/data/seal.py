@@ -31,6 +31,12 @@ def manifest(folder: Path) -> dict[str, Any] | None:
     return dict(found)
 
 
+def rounds(run: Path) -> list[str]:
+    """The stages of the rounds of self-play that are finished in the folder of a run, in order."""
+    found = [*run.glob(f"iter_*/play/{MANIFEST}"), *run.glob(f"iter_*/play/r*/{MANIFEST}")]
+    return sorted(str(path.parent.relative_to(run)) for path in found)
+
+
 def sealed(folder: Path) -> Seal:
     """The seal on the records that lie in `folder` now: shards of episodes, and scores. Files are read in blocks."""
     names = [path for path in folder.glob("*.jsonl") if path.stem.isdecimal() or path.name == SCORES]

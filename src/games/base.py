@@ -119,6 +119,7 @@ class Facts:
         False  # a seat's first view may hold assistant messages that the scenario brings along (an earlier chat)
     )
     metrics: Mapping[str, str] = field(default_factory=dict)  # name of a metric -> what it says, for reports
+    ceilings: Mapping[str, str] = field(default_factory=dict)  # metric -> the metric that says the most it can be
     held_out: bool = True  # False: all splits are one list, as in a game that has only a few scenarios
     # All chance is the draw of a scenario, each equally likely, and every request lists its legal replies: the whole
     # game can be walked (`games.tree`) and a policy measured exactly.

@@ -107,6 +107,11 @@ class Suite:
             metrics={
                 self._told(name) + key: text for name, each in facts.items() for key, text in each.metrics.items()
             },
+            ceilings={
+                self._told(name) + key: self._told(name) + most
+                for name, each in facts.items()
+                for key, most in each.ceilings.items()
+            },
             held_out=all(each.held_out for each in facts.values()),
         )
 

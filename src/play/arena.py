@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -73,6 +73,7 @@ class _Table:
 class Arena:
     """Plays seatings of one game among named players. It decides neither who meets whom nor how anything is sampled.
 
+    players       by name; they may become more while seatings come
     in_flight     matches that are open at once
     max_failures  share of the matches (ended or open: lost ones end first) that may lose a player before the run stops,
                   once `min_failures` of them have
@@ -88,7 +89,7 @@ class Arena:
     ) -> None:
         if in_flight < 1:
             raise ValueError(f"in_flight is {in_flight}: at least one match must be open")
-        self.game, self.players = game, dict(players)
+        self.game, self.players = game, players
         self.in_flight, self.max_failures, self.min_failures = in_flight, max_failures, min_failures
 
     def play(
@@ -131,11 +132,8 @@ class _Session:
         self.arena, self.sink, self.journal = arena, sink, journal
         self.game, self.players = arena.game, arena.players
         self.tables: dict[str, _Table] = {}  # match id -> match in flight
-        self.open: dict[str, dict[str, _Table]] = {
-            name: {} for name in self.players
-        }  # player -> prompt id -> its match
-        self.outbox: dict[str, list[Prompt]] = {name: [] for name in self.players}
-        self.remembering = {name: player for name, player in self.players.items() if isinstance(player, Remembers)}
+        self.open: dict[str, dict[str, _Table]] = defaultdict(dict)  # player -> prompt id -> its match
+        self.outbox: dict[str, list[Prompt]] = defaultdict(list)
         self.lost: set[str] = set()  # ids of the failed matches
         self.started = time.monotonic()
         self.matches = self.turns = self.tokens = 0
@@ -335,8 +333,8 @@ class _Session:
         match = table.seating.match
         del self.tables[match]
         for seat, name in table.seating.players.items():
-            if name in self.remembering:
-                self.remembering[name].forget([f"{match}/{seat}"])
+            if isinstance(player := self.players[name], Remembers):
+                player.forget([f"{match}/{seat}"])
 
     def cancel_all(self) -> None:
         """Cancels all open requests, whatever ended the session."""

@@ -7,14 +7,16 @@ names.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections import ChainMap
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import compress, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from ..data.consent import HUMAN
 from ..data.episode import Episode
 from ..data.journal import Journal, clear
 from ..data.store import EpisodeStore
@@ -31,7 +33,6 @@ from .tools import service
 if TYPE_CHECKING:
     from ..models.bases import Weights
 
-HUMAN = "human"
 ATTEMPTS = 3  # rounds in which matches that lost a player are played again before the run stops
 
 Who: TypeAlias = Mapping[str, Snapshot]  # the language models that may be seated, by name
@@ -121,6 +122,23 @@ class Sitting:
         if not found:
             raise TooManyFailures(report)
         return found[0]
+
+    def host(
+        self,
+        names: Iterable[str],
+        guests: MutableMapping[str, Player],
+        seatings: Iterable[Seating | None],
+        sink: Callable[[Episode], None],
+        progress: Callable[[Report], None],
+        journal: Journal,
+    ) -> None:
+        """Plays seatings as they come, among the players `names` of this sitting and `guests`, who may become more. A
+        lost player ends its own match alone, however often that happens."""
+        players = ChainMap(guests, self._seat(names))
+        opened = (None if seating is None else _opened(seating, journal) for seating in seatings)
+        arena = Arena(self.seats.game, players, self.seats.in_flight, max_failures=1.0)
+        with suppress(TooManyFailures):  # all were lost
+            arena.play(opened, sink, progress, journal)
 
     def update(self, name: str, version: str, weights: Weights) -> None:
         """Gives the language model `name` these weights: it plays on as `version`, which no other policy may have.

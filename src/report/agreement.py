@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import io
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from math import isfinite, nan, sqrt
@@ -19,6 +19,8 @@ from typing import Any, TypeAlias
 
 from rich.table import Table
 
+from ..data.episode import Episode
+from ..data.scorer import Scores
 from ..system.files import InputError, read_jsonl
 from ..system.seeds import rng
 from .estimates import Estimate, estimate
@@ -96,6 +98,20 @@ def _rating(row: Mapping[str, Any]) -> Rating:
     given = {name: float(value) for name, value in scores.items() if value is not None}
     dialogue = "/".join(str(row[key]) for key in ("model", "episode") if key in row or key == "episode")
     return Rating((dialogue, str(row["agent"])), str(row["annotator"]), given)
+
+
+def rows(episode: Episode, scores: Scores, rater: str) -> Iterator[dict[str, Any]]:
+    """The row that `read` reads for each seat that has a score; seats are numbered from 1."""
+    for number, seat in enumerate(episode.result.returns, 1):
+        given = {scale: own[seat] for scale, own in scores.items() if seat in own}
+        if given:
+            yield {**identity(episode), "agent": number, "annotator": rater, "scores": given}
+
+
+def identity(episode: Episode) -> dict[str, str]:
+    """How rows call a match: a dialogue of Sotopia-π keeps the id by which people rated it."""
+    record = episode.extra.get("sotopia", {})
+    return {key: str(record[key]) for key in ("model", "episode") if key in record} or {"episode": episode.id}
 
 
 def agreement(ratings: Sequence[Rating], dimension: str, seed: int = 0) -> Agreement:

@@ -7,47 +7,84 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from markupsafe import Markup
+
 from .rows import Figure
 from .run import figure
 
-WIDTH, HEIGHT = 420, 250
-At = Callable[[float, float], tuple[float, float]]  # (iteration, value) -> (x, y) in the drawing
-LEFT, RIGHT, TOP, BOTTOM = 52, 12, 14, 42  # margins: room for the numbers and the names of the axes
+At = Callable[[float, float], tuple[float, float]]  # (x, value) -> the place in the drawing
+LEFT, RIGHT, TOP, BOTTOM = 66, 14, 14, 42  # margins: room for the numbers and the names of the axes
+SMALL, LARGE = (420, 250), (900, 340)  # width and height
+DENSE = 40  # points of a curve from which on they are drawn as one path, without a figure for each
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One line of a chart; `key` is its style in the page (series-<key>)."""
+    """One line of a chart; `key` is its style in the page (series-<key>). A thin one has no dots."""
 
     key: str
     label: str
     points: Mapping[int, Figure]  # iteration -> mean, low, high
+    thin: bool = False
 
 
-def chart(name: str, curves: Sequence[Curve], level: Figure | None = None, level_label: str = "") -> str:
-    """One metric by iteration. `level` is a line across, with its band (the demonstrators' figure)."""
+@dataclass(frozen=True, slots=True)
+class Level:
+    """A line across the chart, with its band: the demonstrators' figure, the most that can be reached."""
+
+    key: str
+    label: str
+    figure: Figure
+
+
+def chart(
+    name: str,
+    curves: Sequence[Curve],
+    levels: Sequence[Level] = (),
+    across: str = "iteration",
+    kept: int | None = None,
+    limits: tuple[float, float] | None = None,
+    size: tuple[int, int] = SMALL,
+) -> Markup:
+    """One metric by iteration (or what `across` says). `kept` is marked on the axis, `limits` are the ends of the
+    scale (None: what the figures need)."""
+    width, height = size
     xs = sorted({x for curve in curves for x in curve.points})
-    spans = [_span(point) for curve in curves for point in curve.points.values()] + ([_span(level)] if level else [])
-    means = [point["mean"] for curve in curves for point in curve.points.values()] + ([level["mean"]] if level else [])
+    low, high, step = scale(*(limits or reach(name, curves, levels)))
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        along = (x - xs[0]) / (xs[-1] - xs[0]) if len(xs) > 1 else 0.5
+        up = (min(max(y, low), high) - low) / (high - low)
+        return LEFT + along * (width - LEFT - RIGHT), height - BOTTOM - up * (height - TOP - BOTTOM)
+
+    label = f"{name} by {across}: " + "; ".join(_told(curve) for curve in curves if curve.points and not curve.thin)
+    parts = [f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">']
+    parts += _axes(name, across, xs, (low, high, step), at, size)
+    if kept in xs:
+        parts.append(_kept(at(kept, high), at(kept, low)))
+    for level in levels:
+        parts += _level(level, at, width)
+    for curve in curves:
+        parts += _curve(curve, at, across)
+    return Markup("\n".join([*parts, "</svg>"]))
+
+
+def _told(curve: Curve) -> str:
+    """The ends of a curve in words, for those who cannot see it."""
+    first, last = min(curve.points), max(curve.points)
+    return f"{curve.label} {figure(curve.points[first])} at {first}, {figure(curve.points[last])} at {last}"
+
+
+def reach(name: str, curves: Sequence[Curve], levels: Sequence[Level] = ()) -> tuple[float, float]:
+    """The least and the most that a chart must hold."""
+    shown = [point for curve in curves for point in curve.points.values()] + [level.figure for level in levels]
+    spans, means = [_span(point) for point in shown], [point["mean"] for point in shown]
     least, most = min(low for low, _ in spans), max(high for _, high in spans)
     if min(means) >= 0:  # an interval may reach below 0 where no value can: the axis does not follow it
         least = max(least, 0.0)
     if name.endswith("_rate") and max(means) <= 1:
         most = min(most, 1.0)
-    low, high, step = scale(least, most)
-
-    def at(x: float, y: float) -> tuple[float, float]:
-        across = (x - xs[0]) / (xs[-1] - xs[0]) if len(xs) > 1 else 0.5
-        up = (min(max(y, low), high) - low) / (high - low)
-        return LEFT + across * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM)
-
-    parts = [f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(name)} by iteration">']
-    parts += _axes(name, xs, low, high, step, at)
-    if level:
-        parts += _level(level, level_label, at, xs)
-    for curve in curves:
-        parts += _curve(curve, at)
-    return "\n".join([*parts, "</svg>"])
+    return least, most
 
 
 def scale(low: float, high: float, ticks: int = 5) -> tuple[float, float, float]:
@@ -69,59 +106,71 @@ def _span(point: Figure) -> tuple[float, float]:
     return low, high
 
 
-def _axes(name: str, xs: Sequence[int], low: float, high: float, step: float, at: At) -> list[str]:
+def _axes(
+    name: str, across: str, xs: Sequence[int], ends: tuple[float, float, float], at: At, size: tuple[int, int]
+) -> list[str]:
+    (width, height), (low, high, step) = size, ends
     parts = []
     places = max(0, -math.floor(math.log10(step) + 1e-9))
     for index in range(round((high - low) / step) + 1):
         _, y = at(xs[0], low + index * step)
-        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(
-            f'<text class="tick" x="{LEFT - 6}" y="{y + 4:.1f}" '
-            f'text-anchor="end">{low + index * step:.{places}f}</text>'
-        )
-    every = math.ceil(len(xs) / 12)
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{width - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        tick = f"{low + index * step:.{places}f}" if abs(high) < 1e6 else f"{low + index * step:.3g}"
+        parts.append(f'<text class="tick" x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{tick}</text>')
+    every = math.ceil(len(xs) / (width / 50))
     for x in xs[::every]:
-        across, _ = at(x, low)
-        parts.append(f'<text class="tick" x="{across:.1f}" y="{HEIGHT - BOTTOM + 17}" text-anchor="middle">{x}</text>')
-    middle = (TOP + HEIGHT - BOTTOM) / 2
+        along, _ = at(x, low)
+        parts.append(f'<text class="tick" x="{along:.1f}" y="{height - BOTTOM + 17}" text-anchor="middle">{x}</text>')
+    middle = (TOP + height - BOTTOM) / 2
     parts.append(
-        f'<text class="name" x="{(LEFT + WIDTH - RIGHT) / 2:.0f}" y="{HEIGHT - 6}" '
-        f'text-anchor="middle">iteration</text>'
+        f'<text class="name" x="{(LEFT + width - RIGHT) / 2:.0f}" y="{height - 6}" '
+        f'text-anchor="middle">{escape(across)}</text>'
     )
     parts.append(
         f'<text class="name" transform="translate(13 {middle:.0f}) rotate(-90)" '
-        f'text-anchor="middle">{escape(name)}</text>'
+        f'text-anchor="middle">{escape(name if len(name) <= 30 else name[:29] + "…")}</text>'
     )
     return parts
 
 
-def _level(level: Figure, label: str, at: At, xs: Sequence[int]) -> list[str]:
-    low, high = _span(level)
-    (_, top), (_, bottom), (_, y) = at(xs[0], high), at(xs[0], low), at(xs[0], level["mean"])
+def _kept(top: tuple[float, float], bottom: tuple[float, float]) -> str:
+    """A mark on the axis where the kept snapshot is."""
+    (x, high), (_, low) = top, bottom
+    return (
+        f'<g class="series-kept"><line class="line" x1="{x:.1f}" x2="{x:.1f}" y1="{high:.1f}" y2="{low:.1f}">'
+        f"<title>the kept snapshot</title></line></g>"
+    )
+
+
+def _level(level: Level, at: At, width: int) -> list[str]:
+    low, high = _span(level.figure)
+    (_, top), (_, bottom), (_, y) = at(0, high), at(0, low), at(0, level.figure["mean"])
     return [
-        '<g class="series-level">',
-        f'<rect class="band" x="{LEFT}" y="{top:.1f}" width="{WIDTH - LEFT - RIGHT}" height="{bottom - top:.1f}"/>',
-        f'<line class="line" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}">'
-        f"<title>{escape(label)}: {escape(figure(level))}</title></line>",
+        f'<g class="series-{escape(level.key)}">',
+        f'<rect class="band" x="{LEFT}" y="{top:.1f}" width="{width - LEFT - RIGHT}" height="{bottom - top:.1f}"/>',
+        f'<line class="line" x1="{LEFT}" x2="{width - RIGHT}" y1="{y:.1f}" y2="{y:.1f}">'
+        f"<title>{escape(level.label)}: {escape(figure(level.figure))}</title></line>",
         "</g>",
     ]
 
 
-def _curve(curve: Curve, at: At) -> list[str]:
+def _curve(curve: Curve, at: At, across: str) -> list[str]:
     points = sorted(curve.points.items())
     spans = [(x, *_span(point)) for x, point in points]
     band = [at(x, high) for x, _, high in spans] + [at(x, low) for x, low, _ in reversed(spans)]
     line = [at(x, point["mean"]) for x, point in points]
-    parts = [f'<g class="series-{escape(curve.key)}">']
+    parts = [f'<g class="series-{escape(curve.key)}{" thin" if curve.thin else ""}">']
+    if len(points) > 1 and not curve.thin:
+        parts.append(f'<polygon class="band" points="{_path(band)}"/>')
     if len(points) > 1:
-        parts.append(f'<polygon class="band" points="{_path(band)}"/><polyline class="line" points="{_path(line)}"/>')
-    for (x, point), (across, y) in zip(points, line, strict=True):
+        parts.append(f'<polyline class="line" points="{_path(line)}"/>')
+    if len(points) > DENSE or curve.thin:
+        return [*parts, "</g>"]
+    for (x, point), (along, y) in zip(points, line, strict=True):
         (_, top), (_, bottom) = at(x, _span(point)[1]), at(x, _span(point)[0])
-        parts.append(f'<line class="whisker" x1="{across:.1f}" x2="{across:.1f}" y1="{top:.1f}" y2="{bottom:.1f}"/>')
-        shown = f"{curve.label}, iteration {x}: {figure(point)}"
-        parts.append(
-            f'<circle class="dot" cx="{across:.1f}" cy="{y:.1f}" r="3"><title>{escape(shown)}</title></circle>'
-        )
+        parts.append(f'<line class="whisker" x1="{along:.1f}" x2="{along:.1f}" y1="{top:.1f}" y2="{bottom:.1f}"/>')
+        shown = f"{curve.label}, {across} {x}: {figure(point)}"
+        parts.append(f'<circle class="dot" cx="{along:.1f}" cy="{y:.1f}" r="3"><title>{escape(shown)}</title></circle>')
     return [*parts, "</g>"]
 
 

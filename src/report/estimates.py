@@ -93,6 +93,31 @@ def estimate(values: Sequence[float], clusters: Sequence[Hashable]) -> Estimate:
     return column.estimate()
 
 
+def two_way(values: Sequence[float], one: Sequence[Hashable], other: Sequence[Hashable]) -> Estimate:
+    """The mean of `values` with an interval that is robust to two crossed clusterings (person and scenario): the
+    variances by each, less that by both (Cameron, Gelbach & Miller 2011, eq. 2.11-2.12, each with its C/(C-1)).
+
+    Where that is below the larger of the two, which a small sample can give, the larger one stands. Student's t and
+    `clusters` count by the coarser clustering; fewer than two of either make the interval infinite.
+    """
+    both = list(zip(one, other, strict=True))
+    mean, n = estimate(values, both).mean, len(values)
+    clusters = min(len(set(one)), len(set(other)))
+    if clusters < 2:
+        return Estimate(mean, float("-inf"), float("inf"), n, clusters)
+    first, second, crossed = (_variance(values, mean, each) for each in (one, other, both))
+    half = t_quantile(clusters - 1) * sqrt(max(first + second - crossed, first, second))
+    return Estimate(mean, mean - half, mean + half, n, clusters)
+
+
+def _variance(values: Sequence[float], mean: float, clusters: Sequence[Hashable]) -> float:
+    """The cluster-robust variance of the mean."""
+    sums: dict[Hashable, float] = defaultdict(float)
+    for value, cluster in zip(values, clusters, strict=True):
+        sums[cluster] += value - mean
+    return len(sums) / (len(sums) - 1) * sum(total * total for total in sums.values()) / len(values) ** 2
+
+
 def values(episode: Episode, players: Iterable[str] | None = None) -> dict[str, float]:
     """The metrics of one match. A metric per seat is averaged over the seats of `players` (None: over all seats); {}
     where none of them sits."""

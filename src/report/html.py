@@ -2,300 +2,280 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from html import escape
-from importlib.resources import files
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from string import Template
 from typing import Any
 
 from ..data.episode import Episode
-from ..games.base import Message
-from ..system.files import InputError, read_json, write_text
-from .choice import choose, worth
-from .curves import Curve, chart
-from .estimates import values
+from ..games.base import Facts
+from ..system.files import InputError, read_json, read_text, write_text
+from . import panels
+from .gallery import Entry, Pair, Viewed, entries, entry, fitting, pairs
+from .pages import render
+from .panels import measured, numbers
 from .progress import duration
-from .rows import Figure, Figures, Measured, Summary
-from .run import benchmarks, figure, metric_names, number, rounds, summary
-from .transcript import Views, ending, facts, notes, printable, spoken, steps, thoughts
-from .verdict import verdicts
+from .redact import masked
+from .rows import Figures, Row, Summary
+from .run import figure, metric_names, number, overrides, summary
+from .transcript import spoken
+from .verdict import Verdict, verdicts
 
-SHOWN = ("sampled", "greedy")
-FIRST_CHARTS = 9
-WATCHED = (
-    "entropy", "reply_tokens", "illegal", "cut", "dead", "distinct_replies", "kl", "grad_norm", "ratio", "clipped",
-    "mismatch",
-)  # fmt: skip
-SHORT = 600  # characters of a system message that need no folding
+ROWS = 24  # of a table by iteration: those of a longer run are thinned
+PATH = Path("report") / "index.html"
 
 
-def write(
-    run: Path,
-    definitions: Mapping[str, str] | None = None,
-    views: Callable[[Episode], Views] | None = None,
-    transcripts: int = 6,
-) -> Path:
-    """Writes `report/index.html` of a run directory and returns its path.
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of text: column heads with their explanations, and rows of label, cells and whether it is kept."""
 
-    `definitions` say what each metric is. `views` gives the private views of a match (`replay(game, episode).views`);
-    without it only what each seat said is shown. `transcripts` are chosen for each iteration: a third the best by the
-    run's metric, a third the worst, the rest at random. FileNotFoundError or ValueError where there is no summary.
+    corner: str
+    heads: Sequence[tuple[str, str]]
+    rows: Sequence[tuple[str, Sequence[str], bool]]
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """Why a run ended before its last iteration: `text`, and of the round at hand the outcomes, the illegal replies by
+    reason, and one match."""
+
+    text: str
+    round: str = ""
+    outcomes: Sequence[tuple[str, int]] = ()
+    refusals: Sequence[tuple[str, int]] = ()
+    example: Entry | None = None
+
+
+class Report:
+    """The report of the run directory `run`, which may be written again and again: a match is read once.
+
+    facts        of the game: what each metric is, what bounds it; views: the private views of a match
+                 (`replay(game, episode).views`), without which only what each seat said is shown
+    transcripts  chosen for each iteration: a third the best by the run's metric, a third the worst, the rest at random
     """
-    data, told = summary(run), dict(definitions or {})
-    page = (files(__package__) / "page.html").read_text(encoding="utf-8")
-    filled = Template(page).substitute(
-        title=_text(f"{data.experiment}, seed {data.seed}"),
-        subtitle=_subtitle(data),
-        verdict=_verdict(data),
-        tiles=_tiles(data),
-        legend=_legend(data),
-        curves=_each(data, lambda policy: _curves(data, policy, told)),
-        metrics=_each(data, lambda policy: _metric_tables(data, policy, told)) + _definitions(told),
-        transcripts=_transcripts(run, data, views or spoken, transcripts),
-        learning=_alarms(data) + _each(data, lambda policy: _numbers(data, policy, told)) + _by_round(run),
-        facts=_facts(run, data),
-        script_digest=_digest(page),
-    )
-    path = run / "report" / "index.html"
-    write_text(path, filled)
-    return path
+
+    def __init__(
+        self, run: Path, facts: Facts | None = None, views: Viewed | None = None, transcripts: int = 6
+    ) -> None:
+        self.run, self.facts, self.viewed, self.transcripts = run, facts, views or spoken, transcripts
+        self._entries: dict[int, list[Entry]] = {}
+        self._pairs: tuple[tuple[int, int], list[Pair]] | None = None
+
+    def write(self, data: Summary, planned: int | None = None, stop: Stop | None = None) -> Path:
+        """Writes `report/index.html` of what is known so far, and returns its path. `planned` is the number of
+        iterations of a run that is still at work."""
+        told = self.facts.metrics if self.facts else {}
+        found, left_out = self._chosen(data)
+        page = render(
+            "page.html",
+            title=f"{data.experiment}, seed {data.seed}",
+            data=data,
+            stop=stop,
+            verdicts=_verdicts(data, planned, stop),
+            subtitle=_subtitle(data, planned),
+            tiles=_tiles(data),
+            series=panels.series(data),
+            policies=[self._policy(data, policy, told) for policy in data.policies],
+            pairs=self._ends(data),
+            entries=[each.to_json() for each in found],
+            left_out=left_out,
+            alarms=[(row.iteration, text) for row in data.iterations for text in row.alarms],
+            rounds=panels.by_round(self.run),
+            definitions=told,
+            facts=_facts(self.run, data),
+            overrides=overrides(self.run),
+            config=_config(self.run),
+            costs=_costs(data),
+            seconds=_seconds(data),
+            demonstrated=_demonstrated(data),
+        )
+        write_text(self.path, page)
+        return self.path
+
+    @property
+    def path(self) -> Path:
+        """Where it is written."""
+        return self.run / PATH
+
+    def worst(self, iteration: int) -> str | None:
+        """The id of the worst match of an iteration that the page shows."""
+        found = [each for each in self._entries.get(iteration, ()) if each.kind == "worst"]
+        return min(found, key=lambda each: each.value).match if found else None
+
+    def stopped(self, text: str, stage: str, matches: Iterable[Episode], data: Summary) -> Stop:
+        """What a run that stopped with the error `text` tells of the round `stage`, whose matches are given."""
+        outcomes, refusals = Counter[str](), Counter[str]()
+        example: Episode | None = None
+        for episode in matches:
+            outcomes[episode.result.outcome] += 1
+            refusals.update(_reasons(episode))
+            example = example or episode
+        if example is None:
+            return Stop(text, stage)
+        at = len(data.iterations)
+        shown = entry(self.run, at, "of this round", example, self.viewed(example), data.metric)
+        return Stop(text, stage, outcomes.most_common(), refusals.most_common(), shown)
+
+    def _policy(self, data: Summary, policy: str, told: Mapping[str, str]) -> dict[str, Any]:
+        """What is drawn of one policy."""
+        return {
+            "name": policy if len(data.policies) > 1 else "",
+            "headline": panels.headline(data, policy, self.facts),
+            "multiples": panels.multiples(data, policy, self.facts),
+            "learned": panels.learned(data, policy, told),
+            "steps": panels.steps(self.run, data, policy),
+            "tables": _tables(data, policy, told),
+            "numbers": _numbers(data, policy, told),
+        }
+
+    def _chosen(self, data: Summary) -> tuple[list[Entry], int]:
+        """The matches of the list, and how many have no room."""
+        for row in data.iterations:
+            if row.iteration not in self._entries:
+                self._entries[row.iteration] = entries(
+                    self.run, row.iteration, data.metric, self.transcripts, data.seed, self.viewed
+                )
+        return fitting(self._entries, (data.iterations[0].iteration, data.best, data.iterations[-1].iteration))
+
+    def _ends(self, data: Summary) -> list[Pair]:
+        """One scenario at the start and in the kept iteration, or in the last one where the start is kept."""
+        first, last = data.iterations[0].iteration, data.iterations[-1].iteration
+        ends = (first, data.best if data.best != first else last)
+        if ends[0] == ends[1]:
+            return []
+        if self._pairs is None or self._pairs[0] != ends:
+            self._pairs = ends, pairs(self.run, ends, data.metric, self.viewed)
+        return self._pairs[1]
 
 
-def _digest(page: str) -> str:
-    """What the page's policy lets run: its own script and no other, should a word of a model ever escape the
-    escaping."""
-    script = page[page.index("<script>") + len("<script>") : page.index("</script>")]
-    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+def write(run: Path, facts: Facts | None = None, views: Viewed | None = None, transcripts: int = 6) -> Path:
+    """Writes the report of a finished run (see `Report`). FileNotFoundError or ValueError where there is no summary."""
+    return Report(run, facts, views, transcripts).write(summary(run))
 
 
-def _text(value: object) -> str:
-    """Any value as text that HTML shows and never obeys, in an attribute too."""
-    return escape(printable(str(value)), quote=True)
-
-
-def _attribute(name: str, value: object) -> str:
-    """The attribute ` name="value"`; nothing where there is no value."""
-    return "" if value is None else f' {name}="{_text(value)}"'
+def _reasons(episode: Episode) -> Counter[str]:
+    """The illegal replies of a match, by the reason that the game gives."""
+    refused = [request for seat in episode.players for request in episode.refused(seat)]
+    marks = episode.result.marks
+    return Counter(", ".join(str(value) for value in marks.get(each, {}).values()) or "illegal" for each in refused)
 
 
 # --- the head ---------------------------------------------------------------------------------------------------------
 
 
-def _each(data: Summary, draw: Callable[[str], str]) -> str:
-    """What is drawn of each policy, under its name where there are several."""
-    heads = {name: f"<h3>{_text(name)}</h3>" if len(data.policies) > 1 else "" for name in data.policies}
-    return "".join(head + draw(name) for name, head in heads.items())
+def _verdicts(data: Summary, planned: int | None, stop: Stop | None) -> list[Verdict]:
+    if stop is not None:
+        number = data.iterations[-1].iteration + 1
+        return [Verdict("worse", f"It stopped in iteration {number}: {stop.text.splitlines()[0]}.".replace("..", "."))]
+    if planned is not None:
+        at = data.iterations[-1].iteration
+        return [Verdict("unclear", f"It is at work: {at} of {planned} iterations are done."), *_so_far(data)]
+    return list(verdicts(data))
 
 
-def _verdict(data: Summary) -> str:
-    return "".join(f'<p class="verdict {each.word}">{_text(each.text)}</p>' for each in verdicts(data))
+def _so_far(data: Summary) -> list[Verdict]:
+    return list(verdicts(data)) if len(data.iterations) > 1 else []
 
 
-def _subtitle(data: Summary) -> str:
+def _subtitle(data: Summary, planned: int | None) -> str:
     count = len(data.iterations) - 1
-    return _text(
-        f"{count} iterations after the start; the snapshot of iteration {data.best} is kept, chosen on validation."
-    )
+    told = "the best so far is that of" if planned is not None else "kept is the snapshot of"
+    return f"{count} iteration{'s' * (count != 1)} after the start; {told} iteration {data.best}, chosen on validation."
 
 
-def _tiles(data: Summary) -> str:
-    tiles = [tile for policy in data.policies for tile in _gained(data, policy)]
+def _tiles(data: Summary) -> list[tuple[str, str]]:
+    tiles = []
+    for policy in data.policies:
+        main = f"{policy}: {data.metric}" if len(data.policies) > 1 else data.metric
+        for mode in ("sampled", "greedy"):
+            before, after = (
+                row.policies[policy].mode(mode).get(data.metric) for row in (data.iterations[0], data.kept)
+            )
+            if before and after:
+                tiles.append((f"{main}, {mode}: start → kept", f"{before['mean']:.2f} → {after['mean']:.2f}"))
+        if gain := data.gains.get(policy, {}).get(data.metric):
+            tiles.append((f"{main}, against the {data.start}: paired gain", figure(gain)))
+        if gain := data.improvement_greedy.get(policy):
+            tiles.append((f"{main}, greedy: paired gain over the start", figure(gain)))
     if shown := data.demonstrators.get(data.metric):
         tiles.append((f"{data.metric}, demonstrators", figure(shown)))
-    tiles.append(("time", f"{duration(data.seconds)}, {data.cpu_seconds:,.0f} CPU-s"))
-    return "".join(
-        f'<div class="tile"><span class="soft">{_text(name)}</span><b>{_text(value)}</b></div>' for name, value in tiles
-    )
-
-
-def _gained(data: Summary, policy: str) -> Iterator[tuple[str, str]]:
-    """What a policy gained from the start to the kept iteration, in the run's metric."""
-    main = f"{policy}: {data.metric}" if len(data.policies) > 1 else data.metric
-    for mode in SHOWN:
-        before, after = (row.policies[policy].mode(mode).get(data.metric) for row in (data.iterations[0], data.kept))
-        if before and after:
-            yield f"{main}, {mode}: start → kept", f"{before['mean']:.2f} → {after['mean']:.2f}"
-    if gain := data.improvement_greedy.get(policy):
-        yield f"{main}, greedy: paired gain over the start", figure(gain)
-
-
-# --- curves -----------------------------------------------------------------------------------------------------------
-
-
-def _legend(data: Summary) -> str:
-    rows = [measured for row in data.iterations for measured in row.policies.values()]
-    labels = {"sampled": "sampled", "greedy": "greedy"}
-    if any(data.start in row.versus for row in rows):
-        labels["versus"] = "sampled, versus the start"
-    if any(row.benchmark for row in rows):
-        labels["benchmark"] = "benchmark"
-    if data.demonstrators:
-        labels["level"] = "demonstrators"
-    items = (
-        f'<li><svg class="series-{key}" viewBox="0 0 30 10" aria-hidden="true"><line class="line" x1="0" x2="30" '
-        f'y1="5" y2="5"/></svg>'
-        f"{_text(label)}</li>"
-        for key, label in labels.items()
-    )
-    return f'<ul class="legend">{"".join(items)}</ul>'
-
-
-def _curves(data: Summary, policy: str, definitions: Mapping[str, str]) -> str:
-    rows = _rows(data, policy)
-    names = metric_names([row.mode(mode) for row in rows.values() for mode in SHOWN])
-    names.sort(
-        key=lambda name: (name != data.metric, not name.endswith("_rate"))
-    )  # a stable sort: the file's order within each
-    drawn = [_figure(name, rows, data, definitions) for name in names]
-    drawn += [_benchmark(task, name, rows) for task, name in benchmarks(row.benchmark for row in rows.values())]
-    first, rest = "".join(drawn[:FIRST_CHARTS]), "".join(drawn[FIRST_CHARTS:])
-    more = (
-        f'<details><summary>{len(drawn) - FIRST_CHARTS} more</summary><div class="charts">{rest}</div></details>'
-        if rest
-        else ""
-    )
-    return f'<div class="charts">{first}</div>{more}'
-
-
-def _rows(data: Summary, policy: str) -> dict[int, Measured]:
-    """The figures of a policy by iteration."""
-    return {row.iteration: row.policies[policy] for row in data.iterations}
-
-
-def _figure(name: str, rows: Mapping[int, Measured], data: Summary, definitions: Mapping[str, str]) -> str:
-    sources: dict[str, tuple[str, dict[int, Figures]]] = {
-        "sampled": ("sampled", {at: row.sampled for at, row in rows.items()}),
-        "greedy": ("greedy", {at: row.greedy for at, row in rows.items()}),
-        "versus": ("versus the start", {at: row.versus.get(data.start, {}) for at, row in rows.items()}),
-    }
-    curves = []
-    for key, (label, found) in sources.items():
-        if points := {at: figures[name] for at, figures in found.items() if name in figures}:
-            curves.append(Curve(key, label, points))
-    drawn = chart(printable(name), curves, data.demonstrators.get(name), "demonstrators")
-    return f"<figure><figcaption><b>{_text(name)}</b> {_text(definitions.get(name, ''))}</figcaption>{drawn}</figure>"
-
-
-def _benchmark(task: str, name: str, rows: Mapping[int, Measured]) -> str:
-    found = {iteration: row.benchmark.get(task, {}).get(name) for iteration, row in rows.items()}
-    points = {iteration: point for iteration, point in found.items() if point}
-    drawn = chart(printable(f"{task} {name}"), [Curve("benchmark", "benchmark", points)])
-    return f"<figure><figcaption><b>{_text(task)}</b> {_text(name)}</figcaption>{drawn}</figure>"
+    return [*tiles, ("time", f"{duration(data.seconds)}, {data.cpu_seconds:,.0f} CPU-s")]
 
 
 # --- tables -----------------------------------------------------------------------------------------------------------
 
 
-def _metric_tables(data: Summary, policy: str, definitions: Mapping[str, str]) -> str:
-    modes: dict[str, dict[int, Figures]] = {}
-    for iteration, row in _rows(data, policy).items():
+def _thinned(data: Summary) -> list[Row]:
+    """The rows of a table: all of a short run; else the first, the kept, the last and some between."""
+    every = -(-len(data.iterations) // ROWS)
+    ends = {data.best, data.iterations[-1].iteration}
+    return [row for at, row in enumerate(data.iterations) if at % every == 0 or row.iteration in ends]
+
+
+def _by_iteration(data: Summary, cells: Mapping[int, Sequence[str]], heads: Sequence[tuple[str, str]]) -> Table:
+    kept = {at: at == data.best for at in cells}
+    rows = [(f"{at} (kept)" if kept[at] else str(at), each, kept[at]) for at, each in cells.items()]
+    return Table("iteration", heads, rows)
+
+
+def _tables(data: Summary, policy: str, told: Mapping[str, str]) -> list[tuple[str, Table]]:
+    """A table of figures for each way of playing."""
+    modes: dict[str, dict[int, Figures]] = defaultdict(dict)
+    for iteration in _thinned(data):
+        row = iteration.policies[policy]
         plain = {mode: getattr(row, mode) for mode in ("sampled", "greedy", "validation", "demonstrations", "scores")}
         nested = (
-            ("sampled, versus", row.versus),
-            ("greedy, versus", row.versus_greedy),
+            ("sampled, against", row.versus),
+            ("greedy, against", row.versus_greedy),
             ("alone,", row.alone),
             ("benchmark", row.benchmark),
         )
         plain |= {f"{words} {other}": figures for words, part in nested for other, figures in part.items()}
         for mode, figures in plain.items():
             if figures:
-                modes.setdefault(mode, {})[iteration] = figures
-    parts = []
-    for mode, table in modes.items():
-        names = metric_names(list(table.values()))
-        labelled = {str(iteration): figures for iteration, figures in table.items()}
-        if mode == "sampled" and data.demonstrators:
-            labelled["demonstrators"] = data.demonstrators
-        cells = {label: [figure(figures.get(name)) for name in names] for label, figures in labelled.items()}
-        drawn = _table("iteration", names, cells, definitions, str(data.best))
-        parts.append(
-            f"<details{' open' if mode == 'sampled' else ''}><summary>{_text(mode)}</summary>{drawn}</details>"
-        )
-    return "".join(parts)
+                modes[mode][iteration.iteration] = figures
+    return [(mode, _mode(data, mode, table, told)) for mode, table in modes.items()]
 
 
-def _definitions(definitions: Mapping[str, str]) -> str:
-    if not definitions:
-        return ""
-    entries = "".join(f"<dt>{_text(name)}</dt><dd>{_text(sentence)}</dd>" for name, sentence in definitions.items())
-    return f"<details><summary>what the metrics mean</summary><dl>{entries}</dl></details>"
+def _mode(data: Summary, mode: str, table: Mapping[int, Figures], told: Mapping[str, str]) -> Table:
+    names = metric_names(list(table.values()))
+    cells = {at: [figure(figures.get(name)) for name in names] for at, figures in table.items()}
+    made = _by_iteration(data, cells, [(name, told.get(name, "")) for name in names])
+    if mode == "sampled" and data.demonstrators:
+        demos = ("demonstrators", [figure(data.demonstrators.get(name)) for name in names], False)
+        return Table(made.corner, made.heads, [*made.rows, demos])
+    return made
 
 
-def _numbers(data: Summary, policy: str, definitions: Mapping[str, str]) -> str:
-    """The plain numbers of play and learning, one row per iteration."""
-    found: dict[str, dict[str, Any]] = {}
-    for iteration, row in _rows(data, policy).items():
+def _numbers(data: Summary, policy: str, told: Mapping[str, str]) -> Table | None:
+    """The plain numbers of play and learning, one row for each iteration."""
+    found: dict[int, dict[str, Any]] = {}
+    for at, row in measured(data, policy).items():
         parts = {"play": row.play, "learn": row.learn, "language": row.language}
-        found[str(iteration)] = {
-            f"{part}.{key}": value for part, numbers in parts.items() for key, value in numbers.items()
-        }
+        found[at] = {f"{part}.{key}": value for part, each in parts.items() for key, value in each.items()}
     names = list(dict.fromkeys(name for row in found.values() for name in row))
     if not names:
-        return '<p class="soft">Nothing was learned in this run.</p>'
-    cells = {label: [number(row.get(name)) for name in names] for label, row in found.items()}
-    told = {name: definitions[name.partition(".")[2]] for name in names if name.partition(".")[2] in definitions}
-    return _table("iteration", names, cells, told, str(data.best))
+        return None
+    cells = {row.iteration: numbers(found[row.iteration], names) for row in _thinned(data)}
+    return _by_iteration(data, cells, [(name, told.get(name.partition(".")[2], "")) for name in names])
 
 
-def _alarms(data: Summary) -> str:
-    """What guards said, by iteration."""
-    said = [f"<li>iteration {row.iteration}: {_text(text)}</li>" for row in data.iterations for text in row.alarms]
-    return f"<h3>Guards</h3><ul>{''.join(said)}</ul>" if said else ""
+def _demonstrated(data: Summary) -> str:
+    return figure(data.demonstrators.get(data.metric)) if data.demonstrators else ""
 
 
-def _by_round(run: Path) -> str:
-    """Curves over rounds of what guards watch, of each policy that played several."""
-    parts = []
-    for policy, rows in rounds(run).items():
-        shown = {name: {int(row["round"]): _point(row[name]) for row in rows if name in row} for name in WATCHED}
-        drawn = [
-            f"<figure><figcaption><b>{name}</b></figcaption>{chart(name, [Curve('sampled', name, points)])}</figure>"
-            for name, points in shown.items()
-            if len(points) > 1
-        ]
-        if drawn:
-            head = f"<summary>{_text(policy)}, by round</summary>"
-            parts.append(f'<details>{head}<div class="charts">{"".join(drawn)}</div></details>')
-    return "".join(parts)
+# --- the run ----------------------------------------------------------------------------------------------------------
 
 
-def _point(value: float) -> Figure:
-    """A figure whose spread is not known."""
-    return {"mean": value, "low": None, "high": None}
-
-
-def _table(
-    corner: str, names: Sequence[str], rows: Mapping[str, Sequence[str]], definitions: Mapping[str, str], kept: str = ""
-) -> str:
-    heads = "".join(f'<th scope="col"{_attribute("title", definitions.get(name))}>{_text(name)}</th>' for name in names)
-    body = "".join(
-        f"<tr{' class=kept' if label == kept else ''}><td>{_text(label)}{' (kept)' if label == kept else ''}</td>"
-        + "".join(f"<td>{_text(cell)}</td>" for cell in cells)
-        + "</tr>"
-        for label, cells in rows.items()
-    )
-    head = f'<thead><tr><th scope="col">{_text(corner)}</th>{heads}</tr></thead>'
-    return f'<div class="scroll"><table>{head}<tbody>{body}</tbody></table></div>'
-
-
-def _facts(run: Path, data: Summary) -> str:
-    """The manifest in words, and where the time went."""
+def _facts(run: Path, data: Summary) -> list[tuple[str, str]]:
+    """The manifest in words."""
     path = run / "manifest.json"
     manifest = read_json(path) if path.exists() else {}
     if not isinstance(manifest, dict):
         raise InputError(f"{path} is no manifest of a run: remove it, and resume={run} writes a new one")
     lines = {"experiment": data.experiment, "seed": data.seed, **manifest}
-    body = "".join(
-        f'<tr><td>{_text(key)}</td><td class="words">{_text(_words(value))}</td></tr>' for key, value in lines.items()
-    )
-    spent = {str(row.iteration): row.seconds for row in data.iterations}
-    stages = list(dict.fromkeys(stage for row in spent.values() for stage in row))
-    cells = {label: [number(row.get(stage)) for stage in stages] for label, row in spent.items()}
-    times = f"<h3>Seconds by stage</h3>{_table('iteration', stages, cells, {})}" if stages else ""
-    return f'<div class="scroll"><table><tbody>{body}</tbody></table></div>{times}'
+    return [(str(key), _words(value)) for key, value in lines.items()]
 
 
 def _words(value: object) -> str:
@@ -308,68 +288,26 @@ def _words(value: object) -> str:
     return str(value)
 
 
-# --- transcripts ------------------------------------------------------------------------------------------------------
+def _config(run: Path) -> str:
+    """The config that the run was begun with; "" where it is gone. Logins and keys are masked."""
+    path = run / "config.yaml"
+    return masked(read_text(path)) if path.exists() else ""
 
 
-def _transcripts(run: Path, data: Summary, views: Callable[[Episode], Views], count: int) -> str:
-    articles, iterations = [], []
+def _costs(data: Summary) -> list[tuple[str, str, int]]:
+    """What the stages cost over all iterations: name, time, and its share in %; the dearest first."""
+    spent: dict[str, float] = defaultdict(float)
     for row in data.iterations:
-        chosen = choose(run, row.iteration, data.metric, count, data.seed)
-        iterations += [row.iteration] if chosen else []
-        articles += [_match(row.iteration, kind, episode, views(episode), data.metric) for kind, episode in chosen]
-    if not articles:
-        return '<p class="soft">No match of this run is stored.</p>'
-    return _bar(iterations) + "".join(articles)
+        for stage, seconds in row.seconds.items():
+            spent[stage.partition("/")[0]] += seconds
+    whole = sum(spent.values()) or 1.0
+    order = sorted(spent.items(), key=lambda each: -each[1])
+    return [(stage, duration(seconds), round(100 * seconds / whole)) for stage, seconds in order]
 
 
-def _bar(iterations: Sequence[int]) -> str:
-    def pick(name: str, every: str, options: Iterable[object]) -> str:
-        entries = "".join(f'<option value="{_text(option)}">{_text(option)}</option>' for option in options)
-        return f'<label>{name} <select id="pick-{name}"><option value="">{every}</option>{entries}</select></label>'
-
-    return (
-        f'<div class="bar">{pick("iteration", "all", iterations)}{pick("kind", "all", ("best", "worst", "random"))}'
-        '<button id="previous" type="button">← previous</button><button id="next" type="button">next →</button>'
-        '<span id="place" class="soft" aria-live="polite"></span></div>'
-    )
-
-
-def _match(iteration: int, kind: str, episode: Episode, views: Views, metric: str) -> str:
-    remarks, silent = notes(episode), thoughts(episode)
-    seats = "".join(
-        f'<div class="seat"><h4>{_text(seat)} <span class="soft">{_text(facts(episode, seat))}</span></h4>'
-        f"{''.join(_thought(message, silent) + _said(message, remarks) for message in view)}</div>"
-        for seat, view in views.items()
-    )
-    shown = "".join(
-        f"<span>{_text(name)} <b>{_text(number(value))}</b></span>" for name, value in values(episode).items() if value
-    )
-    return (
-        f'<article class="match" data-iteration="{iteration}" data-kind="{kind}">'
-        f"<h3>iteration {iteration}, {kind}: {_text(metric)} {_text(number(worth(episode, metric)))}, "
-        f"{_text(ending(episode))}</h3>"
-        f'<p class="soft">match {_text(episode.id)}, scenario {_text(episode.scenario.id)}</p>'
-        f'<div class="numbers">{shown}</div><div class="seats">{seats}</div></article>\n'
-    )
-
-
-def _thought(message: Message, silent: Mapping[str, str]) -> str:
-    if not (thought := silent.get(message.request or "")):
-        return ""
-    return (
-        f'<details class="said"><summary class="who">thought</summary><pre dir="auto">{_text(thought)}</pre></details>'
-    )
-
-
-def _step(kind: str, text: str) -> str:
-    return f'<span class="step {kind}">{_text(text)}</span>' if kind else _text(text)
-
-
-def _said(message: Message, remarks: Mapping[str, str]) -> str:
-    remark = remarks.get(message.request or "", "")
-    mark = f' <span class="mark">{_text(remark)}</span>' if remark else ""
-    words = f'<pre dir="auto">{"".join(_step(kind, text) for kind, text in steps(message))}</pre>'
-    if message.role == "system":
-        unfolded = " open" if len(message.content) <= SHORT else ""
-        words = f"<details{unfolded}><summary>what the seat was told at the start</summary>{words}</details>"
-    return f'<div class="said {message.role}"><span class="who">{message.role}{mark}</span>{words}</div>'
+def _seconds(data: Summary) -> Table | None:
+    """Seconds of each stage, by iteration."""
+    rows = {row.iteration: row.seconds for row in _thinned(data)}
+    stages = list(dict.fromkeys(stage for row in rows.values() for stage in row))
+    cells = {at: [number(row.get(stage)) for stage in stages] for at, row in rows.items()}
+    return _by_iteration(data, cells, [(stage, "") for stage in stages]) if stages else None

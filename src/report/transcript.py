@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import re
+import shlex
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
+from markupsafe import Markup
 from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
@@ -13,20 +16,13 @@ from rich.text import Text
 from ..data.episode import Episode
 from ..games.base import Json, Message
 from .estimates import values
+from .pages import printable as printable
+from .pages import render
 from .run import number
 
 Views = Mapping[str, Sequence[Message]]  # seat -> its private view, as a replay gives it
 
-# What a terminal or a page would obey instead of print: control characters (escape sequences begin with one), lone
-# surrogates, and the marks that turn the direction of writing around.
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
-
 _LABELS: Mapping[str, tuple[str, ...]] = {"assistant": ("Thought", "Action"), "user": ("Observation",)}
-
-
-def printable(text: str) -> str:
-    """Model text with everything that is not text, line breaks or tabs replaced by �."""
-    return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n"))
 
 
 def notes(episode: Episode) -> dict[str, str]:
@@ -85,6 +81,105 @@ def ending(episode: Episode) -> str:
     """The outcome, and whose fault it was."""
     blame = ", ".join(episode.result.blame)
     return episode.result.outcome + (f" (blamed: {blame})" if blame else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One message of a match, as a page shows it.
+
+    lane      the place of its seat among the seats
+    role      as in the chat: system, user (what the seat was told), assistant (its reply)
+    echo      it hands on what another seat has just said
+    """
+
+    seat: str
+    lane: int
+    role: str
+    parts: Sequence[tuple[str, str]]  # (kind, text), see `steps`
+    thought: str
+    remark: str
+    refused: bool
+    echo: bool
+
+
+def timeline(episode: Episode, views: Views) -> tuple[dict[str, list[Said]], list[Said]]:
+    """What each seat was told before its first reply, and all else in the order of play: each reply after what its seat
+    was told before it."""
+    remarks, silent = notes(episode), thoughts(episode)
+    refused = {request for seat in episode.players for request in episode.refused(seat)}
+    order = {turn.request: at for at, turn in enumerate(episode.turns)}
+    openings: dict[str, list[Said]] = {}
+    placed: list[tuple[int, Said]] = []
+    for lane, (seat, view) in enumerate(views.items()):
+        first = min((order[each.request] for each in view if each.request in order), default=len(order))
+        openings[seat] = []
+        for at, message in _located(view, order):
+            request = message.request or ""
+            echo = message.role == "user" and _echoed(episode, seat, message.content, at)
+            said = Said(
+                seat,
+                lane,
+                message.role,
+                steps(message),
+                silent.get(request, ""),
+                remarks.get(request, ""),
+                request in refused,
+                echo,
+            )
+            if at == first and request not in order and not echo:
+                openings[seat].append(said)
+            else:
+                placed.append((at, said))
+    return openings, [said for _, said in sorted(placed, key=lambda each: each[0])]
+
+
+def _located(view: Sequence[Message], order: Mapping[str, int]) -> list[tuple[int, Message]]:
+    """Each message with the turn that it belongs to: a reply with its own, any other with the seat's next one."""
+    found, at = [], len(order)
+    for message in reversed(view):
+        at = order.get(message.request or "", at)
+        found.append((at, message))
+    return found[::-1]
+
+
+def _echoed(episode: Episode, seat: str, content: str, at: int) -> bool:
+    """Whether `content` holds a reply that another seat gave shortly before the turn `at`, or is what it said."""
+    told = content.strip()
+    said = [
+        turn.text.strip() for turn in episode.turns[max(at - 2 * len(episode.players), 0) : at] if turn.seat != seat
+    ]
+    return bool(told) and any(text and (text in told or told in text) for text in said)
+
+
+LONG = 120  # messages of a match that a page shows in full
+SHORT = 600  # characters of what a seat is told at the start that need no folding
+
+
+def markup(episode: Episode, views: Views, run: Path | None = None, title: str = "") -> Markup:
+    """The match as HTML (an `article`), for any page with the style `page.css`: who sat where, what each seat was told,
+    every reply in the order of play, the metrics, and the commands that show and replay it (`run` is its directory).
+    Of a long match the middle is left out."""
+    openings, said = timeline(episode, views)
+    lengths = {seat: sum(len(text) for each in told for _, text in each.parts) for seat, told in openings.items()}
+    end = said[-LONG // 3 :] if len(said) > LONG else []
+    return render(
+        "match.html",
+        id=episode.id,
+        title=title or f"{episode.scenario.id}: {ending(episode)}",
+        scenario=episode.scenario.id,
+        outcome=ending(episode),
+        seats=[(seat, facts(episode, seat), openings[seat], lengths[seat] > SHORT) for seat in views],
+        said=said[: LONG - len(end)] if end else said,
+        left_out=len(said) - LONG if end else 0,
+        end=end,
+        numbers=[(name, number(value)) for name, value in values(episode).items() if value],
+        commands=[] if run is None else [command(each, run, episode.id) for each in ("show", "replay")],
+    )
+
+
+def command(task: str, run: Path, match: str) -> str:
+    """The command that shows or replays a match of `run`, as a shell takes it."""
+    return shlex.join(["parley", f"task={task}", f"run={run}", f"match={match}"])
 
 
 def text(episode: Episode, views: Views, definitions: Mapping[str, str] | None = None) -> RenderableType:

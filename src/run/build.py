@@ -14,11 +14,13 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from ..backends.openai import served
+from ..data.consent import HUMAN
 from ..data.scorer import Judge
+from ..data.sources.base import Recorded
 from ..games.base import Game, services
 from ..games.suite import UNSEEN
 from ..play.player import Backend
-from ..play.seats import HUMAN, Opponent
+from ..play.seats import Opponent
 from ..report.rows import MODES
 from ..report.trackers import Jsonl, Tracker
 from ..system import ranks
@@ -28,13 +30,13 @@ from .directory import SPENDING, begun, load_snapshot
 from .parts import PREVIOUS, Parts, Policy, Recipe, plain
 from .run import Run, cast_of
 
-MEASURING = ("exploit", "exploiter", "tournament")
+MEASURING = ("exploit", "exploiter", "table", "tournament")
 """Tasks that make no start: nobody demonstrates."""
 
 
 def build(config: DictConfig, out: Path) -> Parts:
     """The parts of the experiment. Nodes are built here and nowhere else."""
-    game, data = instantiate(config.game), instantiate(config.data) if config.data else None
+    game, data = instantiate(config.game), instantiate(config.data, _convert_="all") if config.data else None
     given = {"hardware": config.hardware, "old": config.old, "ledger": out / SPENDING / "learner.jsonl"}
     loss = instantiate(config.imitate.loss)
     parts = Parts(
@@ -52,7 +54,8 @@ def build(config: DictConfig, out: Path) -> Parts:
         league=instantiate(config.league, _convert_="all") if config.get("league") else None,
     )
     _check_mixes(parts)
-    faults = [*_strangers(parts), *_misplaced(parts), *_several(parts), *_league(parts), *_off_policy(parts)]
+    faults = [*_strangers(parts), *_misplaced(parts), *_several(parts), *_league(parts)]
+    faults += [*_off_policy(parts), *_unchosen(parts), *_unbranched(parts)]
     if faults:
         raise ConfigError("\n  - ".join(["the parts do not go together", *faults]))
     _one_judge(parts)
@@ -238,6 +241,27 @@ def _off_policy(parts: Parts) -> Iterator[str]:
         yield (
             "objective.credit.zeros: the loss has a penalty (kl_coef or entropy_coef), which replies without an "
             "advantage are needed for; say objective.credit.zeros=true"
+        )
+
+
+def _unbranched(parts: Parts) -> Iterator[str]:
+    """A credit that compares the continuations of a turn, where no match has any."""
+    credits = [recipe.credit for each in parts.policies.values() for recipe in each.recipes.values()]
+    whole = _task(parts.config) == "selfplay" and not parts.config.play.branches
+    if whole and any(getattr(credit, "within", None) == "turn" for credit in credits):
+        yield (
+            "objective.credit.within: turns are compared with their other continuations, and no match has any; say "
+            "play.branches=3"
+        )
+
+
+def _unchosen(parts: Parts) -> Iterator[str]:
+    """A credit that cannot choose what to imitate of stored matches: their replies are not the policy's own."""
+    credits = [each.recipe(0).credit for each in parts.policies.values()]
+    if _from_data(parts.config) and isinstance(parts.data, Recorded) and not getattr(credits[0], "imitates", False):
+        yield (
+            "objective.credit: replies of stored matches are imitated where they were good, for they are not this "
+            "policy's own, and this credit keeps the bad ones too; say objective=filtered_bc"
         )
 
 

@@ -57,6 +57,7 @@ class Eval:
     sampling: Sampling
     opponents: list[str]  # scripts, besides the start
     transcripts: Whole  # of each iteration, in the report
+    report: Share  # most of the run's CPU time for writing the report while it runs
 
 
 @dataclass
@@ -187,6 +188,7 @@ class Config:
     benchmark: Any = None
     guards: Any = None
     league: Any = None
+    table: Any = None  # what task=table serves
 
 
 def register() -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 from ..credit import Credit, Verdict
 from ..data.replay import replay
-from ..data.sample import Demonstration
-from ..data.sources.base import Imported, Rewarded
+from ..data.sample import Demonstration, chosen
+from ..data.sources.base import Imported, Recorded, Rewarded
 from ..data.store import Matches
 from ..games.base import Game, Message
 from ..learners.base import Lessons
@@ -93,24 +93,34 @@ def chats(game: Game, matches: Matches, table: Iterable[Verdict]) -> list[Demons
 
 
 def _chosen(verdict: Verdict, view: Sequence[Message]) -> Demonstration:
-    chosen = set(verdict.replies)
-    weights = tuple(float(each.request in chosen) for each in view)
-    return Demonstration(f"{verdict.match}/{verdict.seat}", tuple(view), weights)
+    return chosen(f"{verdict.match}/{verdict.seat}", view, set(verdict.replies))
 
 
-def imported(source: Any, policy: str, recipe: Recipe, begin: Snapshot) -> tuple[Lessons, dict[str, int]]:
-    """What a learner is given of a data source without a match, and what credit kept of it: logs that were played
+def imported(game: Game, source: Any, policy: str, recipe: Recipe, begin: Snapshot) -> tuple[Lessons, dict[str, int]]:
+    """What a learner is given of a data source without a match, and what credit kept of it: matches that were played
     elsewhere go through credit, samples with rewards or pairs do not. InputError for a source that has neither."""
-    if isinstance(source, Imported) and recipe.credit.mix is not None:
-        matches = list(source.matches(policy))
-        views = {(episode.id, seat): view for episode, each in matches for seat, view in each.items()}
-        given = recipe.credit([episode for episode, _ in matches], policy)
-        demos = [_chosen(each, views[each.match, each.seat]) for each in given.table if each.replies]
-        kept = {"logs": len(given.table), "kept": given.kept}
+    if isinstance(source, Recorded | Imported) and recipe.credit.mix is not None:
+        demos, kept = _elsewhere(game, source, policy, recipe.credit)
         return demos if recipe.learner.reads == "chats" else rendered(demos, begin), kept
     if isinstance(source, Rewarded) and recipe.learner.reads != "chats":
         return source.samples(Demonstrated(Renderer.load(begin.base or begin.path)).sample), {}
     raise InputError(
-        "there is no data to learn from in this way: choose an option that has rewards, pairs or logs, as data=spag or "
-        "data=conversations with data.path=…"
+        "there is no data to learn from in this way: choose an option that has rewards, pairs or logs, as data=spag, "
+        "data=conversations with data.path=… or data=matches with data.runs=[…]"
     )
+
+
+def _elsewhere(
+    game: Game, source: Recorded | Imported, policy: str, credit: Credit
+) -> tuple[list[Demonstration], dict[str, int]]:
+    """What credit keeps of matches that were played elsewhere, as chats, and how much that is."""
+    if isinstance(source, Recorded):
+        matches = source.recorded(game, policy)
+        table = credit(matches, policy).table
+        demos = chats(game, matches, table)
+    else:
+        found = list(source.matches(policy))
+        views = {(episode.id, seat): view for episode, each in found for seat, view in each.items()}
+        table = credit([episode for episode, _ in found], policy).table
+        demos = [_chosen(each, views[each.match, each.seat]) for each in table if each.replies]
+    return demos, {"logs": len(table), "kept": sum(each.kept for each in table)}

@@ -47,12 +47,14 @@ from .learning import Learning, remove_checkpoints
 from .lessons import Crediting, Given, Round
 from .matchmaking import Plan
 from .parts import Recipe, plain
+from .reporting import Reporting
 from .run import Run
+from .sharing import write_cards
 from .start import Start, magnet
 
 
-def iterations(run: Run, logs: Sequence[Tracker]) -> Summary:
-    """A whole run: its iterations, one row for each, and the one that is kept."""
+def iterations(run: Run, logs: Sequence[Tracker], report: Reporting | None = None) -> Summary:
+    """A whole run: its iterations, one row for each, and the one that is kept. `report` hears of each."""
     config, loop, evaluation = run.config, Loop(run), Evaluation(run)
     if (bench := run.parts.benchmark) is not None:
         ranks.shared(bench.check)  # what it lacks is told now, not after the first iteration
@@ -73,8 +75,11 @@ def iterations(run: Run, logs: Sequence[Tracker]) -> Summary:
             stay |= loop.standings.frozen(number)
         best = max(range(len(rows)), key=lambda at: _judged(run, rows[at]))
         rows[-1] = replace(rows[-1], alarms=loop.alarms(rows))
+        ranks.shared(partial(write_cards, run.out, number, history[-1], rows[-1].policies))
         log(logs, rows[-1])
         run.progress.note(line(rows, config.iterations, *judge(config), metric_name(config)))
+        if report is not None:
+            report.iteration(_summary(run, rows, best), partial(_gained, run, evaluation, best))
         if config.keep is not None:
             ahead = range(len(rows), config.iterations + 1)  # a resumed run has some of these already
             kept = {best, magnet(len(rows), config.magnet), *range(len(rows))[-config.keep :], *ahead}
@@ -84,25 +89,34 @@ def iterations(run: Run, logs: Sequence[Tracker]) -> Summary:
     if best:
         measured = evaluation.against_scripts(best, history[: best + 1], rows[best].policies)
         rows[best] = replace(rows[best], policies=measured)
-    return _summary(run, evaluation, rows, best)
+        ranks.shared(partial(write_cards, run.out, best, history[best], measured))
+    return replace(_summary(run, rows, best), **_gained(run, evaluation, best))
 
 
-def _summary(run: Run, evaluation: Evaluation, rows: Sequence[Row], best: int) -> Summary:
+def _summary(run: Run, rows: Sequence[Row], best: int) -> Summary:
+    """What is known after the last of `rows`, but for what was gained over the start."""
     demonstrators = run.done.get("iter_000/demonstrations/train")
-    metric = metric_name(run.config)
     return Summary(
         experiment=run.config.name,
         seed=run.config.seed,
         **run.cost(),
         best=best,
         policy=judge(run.config)[0],
-        metric=metric,
+        metric=metric_name(run.config),
         start=run.config.eval.start_name,
         demonstrators=demonstrators.outputs if demonstrators else {},
-        improvement_greedy=evaluation.improvement(best, metric),
-        gains=evaluation.gains(best) if evaluation.against_start else {},
+        improvement_greedy={},
+        gains={},
         iterations=tuple(rows),
     )
+
+
+def _gained(run: Run, evaluation: Evaluation, best: int) -> dict[str, Any]:
+    """What the snapshot of iteration `best` gained over the start, paired."""
+    return {
+        "improvement_greedy": evaluation.improvement(best, metric_name(run.config)),
+        "gains": evaluation.gains(best) if evaluation.against_start else {},
+    }
 
 
 def _judged(run: Run, row: Row) -> float:

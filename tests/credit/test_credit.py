@@ -298,7 +298,7 @@ def test_nothing_kept_stops_with_the_table_of_scores() -> None:
         FilteredBC("nonzero")(matches, ME)
     text = str(error.value)
     assert "0 of 30 logs kept" in text and "30 not above the bar (nonzero)" in text
-    assert "   0.0000    0.0000  m00, a: not above the bar (nonzero)" in text and "… and 10 more" in text
+    assert "   0.0000    0.0000  m00, a: not above the bar (nonzero)" in text and "… and 27 more" in text
     with pytest.raises(NothingKept, match="no seat was played by the policy under training"):
         FilteredBC("all")(matches, "iter_007")
 

@@ -7,7 +7,7 @@ import random
 import pytest
 from parley.data.episode import Call, Episode, Turn
 from parley.games.base import Result, Scenario
-from parley.report.estimates import estimate, language, paired, summarise, t_quantile, values
+from parley.report.estimates import estimate, language, paired, summarise, t_quantile, two_way, values
 
 
 def episode(
@@ -108,3 +108,53 @@ def test_language_counts_the_players_own_words_only() -> None:
     found |= {"cut": 0.0, "illegal": 0.0}
     assert language([match], ["learner"]) == found
     assert language([match], ["nobody"]) == {}
+
+
+def slow_two_way(values_: list[float], one: list[int], other: list[int]) -> float:
+    """The variance of the mean, pair by pair: the residuals of values that share a cluster are multiplied."""
+    n, mean = len(values_), sum(values_) / len(values_)
+
+    def shared(keys: list[object]) -> float:
+        count = len(set(keys))
+        pairs = ((i, j) for i in range(n) for j in range(n) if keys[i] == keys[j])
+        return count / (count - 1) * sum((values_[i] - mean) * (values_[j] - mean) for i, j in pairs) / n**2
+
+    by_one, by_other, by_both = shared(list(one)), shared(list(other)), shared(list(zip(one, other, strict=True)))
+    return max(by_one + by_other - by_both, by_one, by_other)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_two_crossed_clusterings_equal_the_sum_over_all_pairs(seed: int) -> None:
+    draw = random.Random(seed)
+    rows = [(draw.gauss(0, 1), draw.randrange(6), draw.randrange(9)) for _ in range(60)]
+    values_, one, other = (list(column) for column in zip(*rows, strict=True))
+    found = two_way(values_, one, other)
+    half = t_quantile(5) * slow_two_way(values_, one, other) ** 0.5
+    assert (found.mean, found.high - found.mean) == pytest.approx((sum(values_) / 60, half), rel=1e-9)
+    assert (found.n, found.clusters) == (60, 6)
+
+
+def test_the_interval_by_person_and_scenario_by_hand() -> None:
+    """Persons a, b, c play scenarios 1 and 2: 1 3, 3 5, 5 7, mean 4. Residuals by person -4, 0, 4 (squares 32), by
+    scenario -3, 3 (18), by cell -3 -1 -1 1 1 3 (22): the variance of the mean is (3/2·32 + 2·18 - 6/5·22) / 36 = 1.6,
+    and t(1) = 12.7062."""
+    found = two_way([1, 3, 3, 5, 5, 7], list("aabbcc"), [1, 2, 1, 2, 1, 2])
+    assert found.mean == 4 and found.clusters == 2 and found.n == 6
+    assert found.high - found.mean == pytest.approx(12.7062 * 1.6**0.5, rel=1e-6)
+
+
+def test_an_interval_that_knows_persons_and_scenarios_covers_and_one_that_does_not_does_not() -> None:
+    draw, hits, naive = random.Random(0), 0, 0
+    for _ in range(300):
+        persons, scenarios = ([draw.gauss(0, 1) for _ in range(count)] for count in (12, 15))
+        cells = [(p, s) for p in range(12) for s in range(15)]
+        found = [persons[p] + scenarios[s] + draw.gauss(0, 1) for p, s in cells]
+        known = two_way(found, [p for p, _ in cells], [s for _, s in cells])
+        hits += known.low <= 0 <= known.high
+        alone = estimate(found, [s for _, s in cells])
+        naive += alone.low <= 0 <= alone.high
+    assert 0.9 < hits / 300 <= 1 and naive < hits
+
+
+def test_one_person_says_nothing_of_people() -> None:
+    assert two_way([1, 2], ["a", "a"], [1, 2]).to_json()["low"] is None

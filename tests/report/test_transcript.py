@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 from market import NASTY, episode, views
+from parley.data.episode import Turn
 from parley.games.base import Message
-from parley.report.html import _said
-from parley.report.transcript import notes, printable, spoken, steps, text
+from parley.report.transcript import LONG, markup, notes, printable, spoken, steps, text, timeline
 from rich.console import Console
 
 
@@ -80,7 +81,41 @@ def test_thought_action_and_observation_are_told_apart():
 
 
 def test_a_rollout_is_shown_in_steps_on_the_page():
-    page = _said(Message("assistant", "Thought: <b>\nAction: search[tea]"), {})
+    found = episode("m1", "s1", 1.0)
+    sides = {
+        "buyer": (
+            Message("user", "What is it?"),
+            Message("assistant", "Thought: <b>\nAction: search[tea]", "buyer.1"),
+            Message("user", "Observation: x"),
+        )
+    }
+    page = markup(found, sides)
     assert '<span class="step thought">Thought: &lt;b&gt;\n</span>' in page and '<span class="step action">' in page
-    assert '<span class="step observation">Observation: x</span>' in _said(Message("user", "Observation: x"), {})
-    assert "step" not in _said(Message("user", "What is it?"), {})
+    assert '<span class="step observation">Observation: x</span>' in page
+    assert '<pre dir="auto">What is it?</pre>' in page
+
+
+def test_a_timeline_has_every_message_of_every_seat_once_and_replies_in_the_order_of_play():
+    found = episode("m1", "s1", 1.0, "hello there")
+    openings, said = timeline(found, views(found))
+    assert {seat: [each.parts for each in told] for seat, told in openings.items()} == {
+        "buyer": [[("", "you buy <cheap>")]],
+        "seller": [[("", "you sell")]],
+    }
+    assert [(each.seat, each.role, each.parts[0][1], each.echo, each.refused) for each in said] == [
+        ("buyer", "assistant", "garbage", False, True),
+        ("buyer", "user", "say it again", False, False),
+        ("buyer", "assistant", "hello there", False, False),
+        ("seller", "user", "hello there", True, False),  # what the buyer has just said
+        ("seller", "assistant", "fine", False, False),
+    ]
+    assert [each.lane for each in said] == [0, 0, 0, 1, 1]
+
+
+def test_the_middle_of_a_long_match_is_left_out_and_counted(tmp_path):
+    turns = tuple(Turn(f"buyer.{at}", "buyer", "act", f"word {at}.") for at in range(500))
+    found = replace(episode("m1", "s1", 1.0), turns=turns)
+    page = markup(found, spoken(found), tmp_path / "a run")
+    assert page.count('<li class="said') == LONG and "380 messages are left out" in page
+    assert "word 0." in page and "word 499." in page and "word 300." not in page
+    assert "parley task=show &#39;run=" in page and "match=m1" in page

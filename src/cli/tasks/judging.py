@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig
 
-from ...data.scorer import Scored, ScoredMatches
+from ...data.scorer import ScoredMatches
+from ...report.agreement import rows
 from ...report.progress import terminal
 from ...report.table import figures_table
 from ...run.build import running
@@ -61,17 +60,7 @@ def _write(out: Path, scoring: Scoring, source: Run, names: list[str], rater: st
         for name in names:
             matches = scoring.matches(name, source)
             assert isinstance(matches, ScoredMatches)
-            for row in (row for each in matches.scored() for row in _rows(each, rater)):
+            for row in (row for each in matches.scored() for row in rows(each.episode, each.scores, rater)):
                 file.write(json.dumps(row, ensure_ascii=False) + "\n")
                 count += 1
     return count
-
-
-def _rows(each: Scored, rater: str) -> Iterator[dict[str, Any]]:
-    """A rating for each seat that has a score. A dialogue of Sotopia-π keeps the id by which people rated it."""
-    record = each.episode.extra.get("sotopia", {})
-    whose = {key: record[key] for key in ("model", "episode") if key in record} or {"episode": each.episode.id}
-    for number, seat in enumerate(each.episode.result.returns, 1):
-        scores = {scale: given[seat] for scale, given in each.scores.items() if seat in given}
-        if scores:
-            yield {**whose, "agent": number, "annotator": rater, "scores": scores}

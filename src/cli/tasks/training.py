@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ...data.episode import Episode
-from ...data.replay import replay as replayed
 from ...models.snapshot import Snapshot
-from ...report import choice, html, transcript
+from ...report import choice
+from ...report.line import next_steps
 from ...report.progress import terminal
 from ...report.rows import Summary
 from ...report.table import benchmark_table, figures_table, run_table, yardstick_table
@@ -27,6 +26,7 @@ from ...run.directory import (
     played_by,
 )
 from ...run.loop import Loop, iterations
+from ...run.reporting import Reporting, reporting
 from ...run.run import Run
 from ...system import ranks
 from ...system.files import write_json
@@ -37,35 +37,34 @@ VERDICT = {"better": "bold green", "worse": "bold red", "unclear": "bold"}
 @ranks.collective
 def selfplay(config: DictConfig, out: Path) -> float | None:
     """Imitates, then plays, learns and evaluates, again and again; returns the kept snapshot's figure."""
-    with running(config, out) as run, tracking(trackers(config), out) as logs:
+    with running(config, out) as run, reporting(run) as report, tracking(trackers(config), out) as logs:
         for tracker in logs:
             tracker.config(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
-        summary = iterations(run, logs)
-        ranks.shared(partial(_conclude, run, logs, summary))
-    _closing(out, summary)
+        summary = iterations(run, logs, report)
+        worst = ranks.shared(partial(_conclude, run, logs, summary, report))
+        steps = next_steps(out, worst, list(run.game.roles))
+    _closing(out, summary, steps)
     policy, path = judge(config)
     return float(summary.kept.policies[policy].figure(path)["mean"])
 
 
-def _conclude(run: Run, logs: Sequence[Tracker], summary: Summary) -> None:
+def _conclude(run: Run, logs: Sequence[Tracker], summary: Summary, report: Reporting) -> str | None:
+    """Writes what a run ends with; returns the worst match that the report shows of the kept snapshot."""
     write_json(run.out / SUMMARY, summary.to_json())
-    html.write(run.out, run.game.facts.metrics, _views(run), run.config.eval.transcripts)
+    report.finished(summary)
     for tracker in logs:
-        tracker.table("transcripts", *_transcripts(run, summary.best), summary.best)
+        tracker.table("transcripts", *_transcripts(run, summary.best, report), summary.best)
+    return report.report.worst(summary.best)
 
 
-def _views(run: Run) -> Callable[[Episode], transcript.Views]:
-    return lambda episode: replayed(run.game, episode).views
-
-
-def _transcripts(run: Run, best: int) -> tuple[Sequence[str], Sequence[Sequence[Any]]]:
+def _transcripts(run: Run, best: int, report: Reporting) -> tuple[Sequence[str], Sequence[Sequence[Any]]]:
     """A table of the kept snapshot's matches, for trackers: (columns, rows)."""
     metric = metric_name(run.config)
     chosen = choice.choose(run.out, best, metric, run.config.eval.transcripts, run.seed)
-    return choice.COLUMNS, choice.rows(chosen, _views(run), metric)
+    return choice.COLUMNS, choice.rows(chosen, report.views, metric)
 
 
-def _closing(out: Path, summary: Summary) -> None:
+def _closing(out: Path, summary: Summary, steps: Sequence[tuple[str, str]]) -> None:
     console = terminal()
     for policy in summary.policies:
         console.print(run_table(summary, policy=policy))
@@ -76,8 +75,8 @@ def _closing(out: Path, summary: Summary) -> None:
             console.print(benchmark_table("benchmark", rows))
     for verdict in verdicts(summary):
         console.print(verdict.text, style=VERDICT[verdict.word], highlight=False)
-    console.print(f"report: {out / 'report' / 'index.html'}", soft_wrap=True)
-    console.print(f"its matches: parley task=show run={out} match=ID", soft_wrap=True)
+    for what, how in steps:
+        console.print(f"{what}: {how}", soft_wrap=True, highlight=False)
 
 
 @ranks.collective

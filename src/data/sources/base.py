@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 from ...games.base import Game, Message
 from ..episode import Episode
 from ..sample import Demonstration, Sample
+from ..store import Matches
 
 
 class Source(Protocol):
@@ -32,3 +33,11 @@ class Imported(Protocol):
 
     def matches(self, player: str) -> Iterable[tuple[Episode, Mapping[str, Sequence[Message]]]]:
         """The matches, as if `player` had played every seat, and the view of each seat."""
+
+
+@runtime_checkable
+class Recorded(Protocol):
+    """A data source of matches that other runs have stored, for credit to choose from."""
+
+    def recorded(self, game: Game, player: str) -> Matches:
+        """The matches, in which `player` sits wherever somebody is learned from. `game` can replay them."""

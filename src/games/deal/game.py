@@ -45,6 +45,10 @@ from .scoring import METRICS, ROLES, Tally, result
 from .scripts import SCRIPTS
 
 PAYOFFS: Mapping[str, float] = {"self": 0.0, "coop": 1.0, "comp": -1.0}
+_CEILINGS: Mapping[float, Mapping[str, str]] = {  # what `ceiling` bounds, at lambda 1 and 0
+    1.0: {"joint_score": "ceiling", "payoff": "ceiling"},
+    0.0: {"score": "ceiling", "payoff": "ceiling"},
+}
 
 
 class Deal:
@@ -87,6 +91,7 @@ class Deal:
             max_retries=retries,
             zero_sum=self.weight == -1.0,
             metrics=METRICS,
+            ceilings=_CEILINGS.get(self.weight, {}),
         )
         if contexts is not None:
             self._splits  # noqa: B018  (a bad file is reported now, not in the middle of a run)

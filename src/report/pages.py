@@ -1,0 +1,60 @@
+"""HTML pages from templates with autoescape: one file each, without network, server or other files."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
+
+# What a terminal or a page would obey instead of print: control characters (escape sequences begin with one), lone
+# surrogates, and the marks that turn the direction of writing around.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> str:
+    """Model text with everything that is not text, line breaks or tabs replaced by �."""
+    return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n"))
+
+
+def render(template: str, **values: Any) -> Markup:
+    """`template` of this folder filled with `values`. Every text among them is shown and never obeyed, but Markup."""
+    return Markup(_environment().get_template(template).render(**values))
+
+
+def asset(name: str) -> Markup:
+    """A style sheet or script of this folder, which stands in the page itself."""
+    return Markup(_source(name))
+
+
+def allowed(script: str) -> str:
+    """The digest of `script` for a page's policy, which lets run its own script and no other, should a word of a model
+    ever escape the escaping."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(_source(script).encode()).digest()).decode()
+
+
+def _source(name: str) -> str:
+    return (files(__package__) / name).read_text(encoding="utf-8")
+
+
+@cache
+def _environment() -> Environment:
+    made = Environment(
+        loader=FunctionLoader(_source),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_shown,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.globals.update(asset=asset, allowed=allowed)
+    return made
+
+
+def _shown(value: Any) -> Any:
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value

@@ -1,0 +1,132 @@
+"""A chair: the player who is a person. The arena asks and polls in its thread; pages show and answer in the event loop.
+
+A chair shows what its seat's view holds, and nothing else of a match that is not over.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from threading import Condition
+from typing import Any
+
+from ..data.episode import Turn
+from ..games.base import Json, Message
+from ..play.player import Completion, Prompt
+from ..report.transcript import printable
+
+
+class Chair:
+    """The seat of one person, for all matches that they play one after the other.
+
+    name        the player's name in records
+    patience_s  seconds that a question may wait for its answer; after that the person has left
+    changed     is called, in whatever thread, when there is something new to show
+    """
+
+    busy = False
+
+    def __init__(self, name: str, patience_s: float, changed: Callable[[], None]) -> None:
+        self.name, self.patience_s, self.changed = name, patience_s, changed
+        self._lock = Condition()
+        self._asked: dict[str, tuple[Prompt, float]] = {}  # prompt id -> (prompt, since when)
+        self._ready: list[Completion] = []
+        self._shown: Prompt | None = None  # the last view, with the replies that came after it
+        self._said: list[Message] = []
+        self._left = ""
+
+    def submit(self, prompts: Sequence[Prompt]) -> None:
+        with self._lock:
+            for prompt in prompts:
+                self._asked[prompt.id] = prompt, time.monotonic()
+                self._shown, self._said = prompt, []
+            if self._left:
+                self._give_up(self._left)
+        self.changed()
+
+    def poll(self, wait_s: float = 0.0) -> list[Completion]:
+        """What was answered; waits at most `wait_s` for an answer."""
+        with self._lock:
+            if not self._ready and wait_s:
+                self._lock.wait(wait_s)
+            if any(time.monotonic() - since > self.patience_s for _, since in self._asked.values()):
+                self._give_up(f"the person did not answer within {self.patience_s:g} s")
+            ready, self._ready = self._ready, []
+        return ready
+
+    def cancel(self, ids: Sequence[str]) -> None:
+        gone = set(ids)
+        with self._lock:
+            for each in ids:
+                self._asked.pop(each, None)
+            self._ready = [done for done in self._ready if done.id not in gone]
+        self.changed()
+
+    def forget(self, streams: Sequence[str]) -> None:
+        """The match is over."""
+        with self._lock:
+            self._shown, self._said, self._left = None, [], ""
+        self.changed()
+
+    def recall(self, prompt: Prompt, turn: Turn) -> str:
+        with self._lock:
+            self._shown, self._said = prompt, [Message("assistant", turn.text, turn.request)]
+        return self.name
+
+    def close(self) -> None:
+        with self._lock:
+            self._asked.clear()
+            self._ready.clear()
+
+    # --- what pages call --------------------------------------------------------------------------------------------
+
+    def answer(self, question: str, text: str) -> bool:
+        """Answers an open question; False where it is not open (any more)."""
+        with self._lock:
+            if (asked := self._asked.pop(question, None)) is None:
+                return False
+            prompt, since = asked
+            seconds = round(time.monotonic() - since, 3)
+            self._ready.append(Completion(question, text, policy=self.name, seconds=seconds))
+            self._said.append(Message("assistant", text, prompt.request))
+            self._lock.notify()
+        self.changed()
+        return True
+
+    def leave(self, reason: str) -> None:
+        """Gives up the match that is being played: now, or when the seat is asked next."""
+        with self._lock:
+            self._left = reason
+            self._give_up(reason)
+
+    def view(self) -> dict[str, Json]:
+        """What the seat sees, as the page shows it: the messages so far, and the open question if there is one."""
+        with self._lock:
+            prompt, said = self._shown, list(self._said)
+            asked = next(iter(self._asked.values()), None)
+        if asked is not None:
+            prompt = asked[0]
+        if prompt is None:
+            return {"phase": "wait", "messages": []}
+        seen: dict[str, Any] = {
+            "phase": "wait" if asked is None else "ask",
+            "seat": prompt.seat,
+            "messages": [told(message) for message in (*prompt.messages, *said)],
+            "seen": dict(prompt.observation or {}),
+        }
+        if asked is not None:
+            left = self.patience_s - (time.monotonic() - asked[1])
+            seen |= {"question": prompt.id, "kind": prompt.kind, "left_s": max(0, round(left))}
+        return seen
+
+    def _give_up(self, reason: str) -> None:
+        """Loses the player for every open question. The lock is held."""
+        self._ready += [Completion(each, reason, "error", policy=self.name) for each in self._asked]
+        self._asked.clear()
+        self._lock.notify()
+
+
+def told(message: Message) -> dict[str, Json]:
+    """A message of a view for the page: who speaks, and the words without what would be obeyed instead of shown."""
+    who = {"system": "rules", "user": "told", "assistant": "you"}[message.role]
+    return {"who": who, "text": printable(message.content)}

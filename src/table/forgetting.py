@@ -1,0 +1,64 @@
+"""Takes a person out of a table's files: the one thing for which written lines are written anew.
+
+Their events, links and outer ids go, and so does every match in which they sat, with everybody's words. Who sat where
+in matches that were seated is kept under nobody's name, for the numbers of later matches depend on it.
+"""
+
+from __future__ import annotations
+
+import json
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from ..data.consent import PERSON
+from ..data.store import EpisodeStore
+from ..system.files import InputError, read_jsonl, read_lines, replacing
+from . import events
+from .lobby import FILE as SEATINGS
+from .persons import Person, Persons
+
+NOBODY = f"{PERSON}forgotten"
+Change: TypeAlias = Callable[[Any], Sequence[Any] | None]  # a line -> the lines in its place; None: it stays
+
+
+def forget(table: Path, person: str) -> str:
+    """Forgets a person; says what was taken out. InputError where nobody of that id has ever come."""
+    persons, name = Persons(table), f"{PERSON}{person}"
+    if Person(person) not in persons:
+        raise InputError(f"nobody with the id {person} has come to {table}: persons.csv of task=people has the ids")
+    play, seatings = table / "play", table / "play" / SEATINGS
+    matches = {row["match"] for row in _rows(seatings) if name in row.get("players", {}).values()}
+    gone = _rewrite(table / "study" / events.FILE, lambda row: () if row["person"] == person else None)
+    shards = EpisodeStore(play, shard=None).shards() if play.is_dir() else []
+    played = sum(_rewrite(each, lambda row: () if name in row["players"].values() else None) for each in shards)
+    for path in (*play.glob("open-*.jsonl"), play / "failures.jsonl"):
+        _rewrite(path, lambda row: () if row["match"] in matches else None)
+    _rewrite(seatings, lambda row: _unnamed(row, name) if name in row.get("players", {}).values() else None)
+    persons.forget(Person(person))
+    return f"{gone} events and {played} matches were taken out"
+
+
+def _unnamed(row: Any, name: str) -> list[Any]:
+    """A seating without the name. Its match is given up, so that nobody takes it for an open one."""
+    players = {seat: NOBODY if player == name else player for seat, player in row["players"].items()}
+    return [{**row, "players": players}, {"match": row["match"], "over": "forgotten"}]
+
+
+def _rows(path: Path) -> Iterator[Any]:
+    if path.exists():
+        yield from read_jsonl(path)
+
+
+def _rewrite(path: Path, change: Change) -> int:
+    """Writes a file anew, whole or not at all, with the same mode; returns how many of its lines were changed. Where
+    none is, the file is left alone."""
+    count = sum(change(row) is not None for row in _rows(path))
+    if count:
+        with replacing(path) as file:
+            Path(file.name).chmod(stat.S_IMODE(path.stat().st_mode))
+            for _, line in read_lines(path):
+                instead = change(json.loads(line))
+                file.writelines([line] if instead is None else (json.dumps(row) + "\n" for row in instead))
+    return count

@@ -1,0 +1,249 @@
+"""The lobby: seats who has come, one match after the other. Each seating is on disk before its match begins."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from threading import Lock
+
+from ..data.store import EpisodeStore, repair
+from ..games.base import Game, Json, Scenario, seats
+from ..play.pairing import Seating, seated
+from ..system.files import append_lines, read_jsonl
+from ..system.seeds import derive, rng
+from .part import Refusal
+from .persons import is_person
+
+FILE = "seatings.jsonl"
+AWAY_S = 10.0  # without an open page, who waits loses their place in the queue
+
+
+class Closing(Exception):
+    """The table is being closed: open matches stay as they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Booked:
+    """A match that was seated: who sits where. `over`: "" while it is open, then played or why it was given up."""
+
+    match: str
+    scenario: Scenario
+    seed: int
+    players: Mapping[str, str]
+    over: str = ""
+
+    def seat(self, name: str) -> str:
+        """The seat of the player `name`."""
+        return next(seat for seat, player in self.players.items() if player == name)
+
+
+class Bookings:
+    """All matches that were ever seated, in the file `seatings.jsonl`: a line when one is seated, and one when it is
+    given up. Played ones are in the store."""
+
+    def __init__(self, folder: Path, store: EpisodeStore) -> None:
+        self.path = folder / FILE
+        self.all: dict[str, Booked] = {}
+        self.last: dict[str, str] = {}  # player -> its newest match
+        self.counts: Counter[str] = Counter()  # seatings of each scenario
+        repair(self.path)
+        for _ in read_jsonl(self.path, self._read) if self.path.exists() else ():
+            pass
+        stored = store.ids()
+        self.all = {key: replace(each, over="played") if key in stored else each for key, each in self.all.items()}
+
+    @property
+    def again(self) -> list[Scenario]:
+        """The scenarios whose last match was given up."""
+        last = {each.scenario.id: each for each in self.all.values()}
+        return [each.scenario for each in last.values() if each.over not in ("", "played")]
+
+    @property
+    def drawn(self) -> int:
+        """How many scenarios were drawn: those of matches that took the place of one that was given up do not count."""
+        given_up = sum(each.over not in ("", "played") for each in self.all.values())
+        return len(self.all) - given_up + len(self.again)
+
+    def open(self) -> list[Booked]:
+        """Matches that are neither played nor given up."""
+        return [each for each in self.all.values() if not each.over]
+
+    def add(self, booked: Booked) -> None:
+        row = asdict(booked)
+        del row["over"]
+        append_lines(self.path, [json.dumps(row)])
+        self._know(booked)
+
+    def end(self, match: str, over: str) -> Booked:
+        """Notes that a match was played, or why it was given up."""
+        if over != "played":
+            append_lines(self.path, [json.dumps({"match": match, "over": over})])
+        self.all[match] = booked = replace(self.all[match], over=over)
+        return booked
+
+    def _read(self, row: dict[str, Json]) -> None:
+        if "over" in row:
+            self.all[row["match"]] = replace(self.all[row["match"]], over=str(row["over"]))
+        else:
+            self._know(Booked(**{**row, "scenario": Scenario(**row["scenario"])}))
+
+    def _know(self, booked: Booked) -> None:
+        self.all[booked.match] = booked
+        self.counts[booked.scenario.id] += 1
+        self.last.update(dict.fromkeys(booked.players.values(), booked.match))
+
+
+@dataclass(slots=True)
+class _Waiting:
+    since: float
+    alone: bool
+    seen: float
+
+
+class Lobby:
+    """Who waits, who sits, and whom the next match seats.
+
+    People are seated together as soon as there are enough for a scenario. Where there are not, `partners` (role ->
+    player; None: nobody) take the free seats once the first has waited `wait_s`, or at once for who does not want to
+    wait. Scenarios come in an order drawn from `seed`; one whose match was given up comes next. Roles rotate.
+
+    The arena's thread goes through the lobby as through seatings; pages call the rest from the event loop.
+    """
+
+    def __init__(
+        self,
+        game: Game,
+        bookings: Bookings,
+        stage: str,
+        scenarios: Sequence[Scenario],
+        partners: Mapping[str, str] | None,
+        wait_s: float,
+        most: int | None,
+        serving: Mapping[str, str],
+        seed: int,
+        changed: Callable[[str], None],
+    ) -> None:
+        self.game, self.bookings, self.stage = game, bookings, stage
+        self.partners, self.wait_s, self.most = partners, wait_s, most
+        self.serving, self.seed, self.changed = serving, seed, changed
+        self.scenarios = list(scenarios)
+        rng(seed, "table").shuffle(self.scenarios)
+        self._lock = Lock()
+        self._waiting: dict[str, _Waiting] = {}
+        self._pages: Counter[str] = Counter()
+        self._again, self._next = deque(bookings.again), bookings.drawn
+        self._reopened = deque(bookings.open())
+        self.seated = {name: each for each in bookings.open() for name in each.players.values() if is_person(name)}
+        self.matches = Counter(
+            name for each in bookings.all.values() if each.over in ("", "played") for name in each.players.values()
+        )
+        self.closing = False
+
+    def __iter__(self) -> Iterator[Seating | None]:
+        while True:
+            yield self._seating()
+
+    # --- what pages call --------------------------------------------------------------------------------------------
+
+    def come(self, name: str, alone: bool) -> None:
+        """Puts a person into the queue. `alone`: they do not wait for other people."""
+        with self._lock:
+            if name in self.seated:
+                raise Refusal("you are at the table already", 409)
+            if self.most is not None and self.matches[name] >= self.most:
+                raise Refusal("you have played all the matches that there are for you: thank you", 409)
+            now = time.monotonic()
+            since = self._waiting[name].since if name in self._waiting else now
+            self._waiting[name] = _Waiting(since, alone and self.partners is not None, now)
+        self.changed(name)
+
+    def go(self, name: str) -> None:
+        """Takes a person out of the queue."""
+        with self._lock:
+            self._waiting.pop(name, None)
+        self.changed(name)
+
+    def waits(self, name: str) -> bool:
+        return name in self._waiting
+
+    @contextmanager
+    def page(self, name: str) -> Iterator[None]:
+        """While a page of this person is open."""
+        self._pages[name] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._pages[name] -= 1
+                if name in self._waiting:
+                    self._waiting[name].seen = time.monotonic()
+
+    # --- what the arena's thread calls ------------------------------------------------------------------------------
+
+    def ended(self, match: str, over: str) -> Booked:
+        """A match was played, or given up."""
+        with self._lock:
+            booked = self.bookings.end(match, over)
+            for name in booked.players.values():
+                self.seated.pop(name, None)
+            if over != "played":
+                self._again.append(booked.scenario)
+                self.matches.subtract(name for name in booked.players.values() if is_person(name))
+        return booked
+
+    def _seating(self) -> Seating | None:
+        with self._lock:
+            if self.closing:
+                raise Closing
+            if self._reopened:
+                booked = self._reopened.popleft()
+            elif (found := self._group()) is not None:
+                booked = self._book(*found)
+            else:
+                return None
+        for name in booked.players.values():
+            self.changed(name)
+        return Seating(booked.match, booked.scenario, booked.seed, booked.players)
+
+    def _group(self) -> tuple[Scenario, list[str]] | None:
+        """The next scenario and the people who play it; None while too few have come."""
+        now = time.monotonic()
+        for name, each in list(self._waiting.items()):
+            if not self._pages[name] and now - each.seen > AWAY_S:
+                del self._waiting[name]
+        there = [name for name in self._waiting if self._pages[name]]
+        if not there:
+            return None
+        scenario = self._again[0] if self._again else self.scenarios[self._next % len(self.scenarios)]
+        people = [name for name in there if not self._waiting[name].alone]
+        wanted = len(seats(self.game, scenario))
+        if alone := [name for name in there if self._waiting[name].alone]:
+            return scenario, alone[:1]
+        if len(people) >= wanted:
+            return scenario, people[:wanted]
+        if self.partners is not None and now - self._waiting[people[0]].since >= self.wait_s:
+            return scenario, people
+        return None
+
+    def _book(self, scenario: Scenario, people: Sequence[str]) -> Booked:
+        if self._again:
+            self._again.popleft()
+        else:
+            self._next += 1
+        roles = seats(self.game, scenario)
+        shift = len(self.bookings.all) % len(roles)
+        sitting = {roles[(place + shift) % len(roles)]: name for place, name in enumerate(people)}
+        players = seated(self.game, scenario, {**(self.partners or {}), **sitting, **self.serving})
+        match = f"{self.stage}/{scenario.id}/{self.bookings.counts[scenario.id]}"
+        booked = Booked(match, scenario, derive(self.seed, "match", match), players)
+        self.bookings.add(booked)
+        for name in people:
+            del self._waiting[name]
+            self.seated[name] = booked
+            self.matches[name] += 1
+        return booked

@@ -1,0 +1,275 @@
+"""Playing in the browser: the arena in a thread of its own, and a chair for each person at the table.
+
+The matches lie in `<run>/table/play/`, an episode store as any other; beside it `seatings.jsonl` (who was seated),
+`open-0.jsonl` (the journal of open matches) and `failures.jsonl` (matches that somebody left). A server that was
+stopped or killed goes on with its open matches, each from its last turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import threading
+from collections import defaultdict
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, Literal
+
+from ..data.episode import Episode
+from ..data.journal import Journal, clear
+from ..data.replay import replay
+from ..data.store import EpisodeStore, Matches
+from ..games.base import Game, Json, services
+from ..models.snapshot import Snapshot
+from ..play.arena import Report
+from ..play.player import Player, Sampling
+from ..report.transcript import printable
+from ..run.config import ConfigError
+from ..run.directory import all_snapshots, kept
+from ..run.parts import plain
+from ..system.bounds import Amount, Count, Positive
+from ..system.files import append_lines
+from ..system.naming import nearest
+from .chair import Chair, told
+from .lobby import Bookings, Closing, Lobby
+from .part import Body, Desk, Refusal, Served, text
+from .persons import Person, is_person
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Play:
+    """The part in which people play.
+
+    partner      who takes the seats for which nobody came: a policy of the run (what it kept), start, a script, a name
+                 of `opponents`, or players: whom `players` seats in each role. None: people play among themselves
+    wait_s       seconds that the first waits for other people before the partner sits down
+    patience_s   seconds that a question may wait for its answer, before its person has left and the match is given up
+    split        whose scenarios are played
+    matches      of one person; None for as many as they like
+    longest      characters of a reply
+    """
+
+    partner: str | None
+    wait_s: Amount
+    patience_s: Positive
+    split: Literal["train", "validation", "test"]
+    matches: Count | None
+    longest: Count
+
+    @asynccontextmanager
+    async def open(self, desk: Desk) -> AsyncIterator[Served]:
+        """The part at work: its arena plays in a thread until the server stops."""
+        room = await asyncio.to_thread(_Room, self, desk, asyncio.get_running_loop())
+        thread = threading.Thread(target=room.play, name="arena", daemon=True)
+        thread.start()
+        try:
+            yield Served(
+                "Play",
+                "play.html",
+                takes={"sit": room.sit, "say": room.say, "leave": room.leave},
+                streams={"events": room.events},
+            )
+        finally:
+            room.lobby.closing = True
+            await asyncio.to_thread(thread.join)
+            room.store.close()
+
+
+class Bell:
+    """Tells pages that there is something new. `ring` may be called from any thread."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.rung, self._loop, self._event = 0, loop, asyncio.Event()
+
+    def ring(self) -> None:
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._ring)
+
+    async def after(self, rung: int) -> None:
+        """Returns once it was rung more than `rung` times."""
+        while self.rung <= rung:
+            await self._event.wait()
+
+    def _ring(self) -> None:
+        self.rung += 1
+        self._event.set()
+        self._event = asyncio.Event()
+
+
+class _Room:
+    """The lobby, the chairs and the arena of a server, and what its pages call."""
+
+    def __init__(self, play: Play, desk: Desk, loop: asyncio.AbstractEventLoop) -> None:
+        self.settings, self.run, self.game = play, desk.at_work, desk.at_work.game
+        self.folder, self.partners = desk.folder, _partners(play.partner, desk)
+        self.store = EpisodeStore(desk.folder)
+        bookings = Bookings(desk.folder, self.store)
+        sitting = {name for each in bookings.open() for name in each.players.values() if not is_person(name)}
+        self.names = {*(self.partners or {}).values(), *sitting, *services(self.game), *self.run.serving.values()}
+        self.snapshots = _snapshots(self.names - services(self.game).keys(), desk)
+        if not bookings.open():
+            clear(desk.folder)
+        self.bells: dict[str, Bell] = defaultdict(partial(Bell, loop))
+        self.chairs: dict[str, Chair] = {}
+        self.guests: dict[str, Player] = {}
+        self.lost: dict[str, str] = {}  # person -> why their last match was given up
+        self.played: dict[str, Episode] = {}  # person -> their last match
+        self.broken = ""
+        self._failures = 0
+        self.lobby = Lobby(
+            self.game, bookings, f"table/{desk.folder.name}", self.game.scenarios(play.split), self.partners,
+            play.wait_s, play.matches, self.run.serving, self.run.seed, self._changed,
+        )  # fmt: skip
+        for name in self.lobby.seated:
+            self._chair(name)
+
+    # --- the arena's thread -----------------------------------------------------------------------------------------
+
+    def play(self) -> None:
+        """Plays whatever the lobby seats, until it closes."""
+        sampling = Sampling(**plain(self.run.config.eval.sampling))
+        try:
+            with self.run.seated(sampling, self.snapshots) as sitting, Journal(self.folder) as journal:
+                sitting.host(self.names, self.guests, self.lobby, self._ended, self._progress, journal)
+        except Closing:
+            pass
+        except Exception:  # of the game or of a backend: the pages say so, and what is open stays open
+            LOG.exception("play has stopped")
+            self.broken = (
+                "Play has stopped because of a fault. Your match is kept: it goes on once the table is restarted."
+            )
+            for bell in list(self.bells.values()):
+                bell.ring()
+
+    def _ended(self, episode: Episode) -> None:
+        self.store.append(episode)
+        self.played.update(dict.fromkeys(filter(is_person, episode.players.values()), episode))
+        self._leave(episode.id, "played")
+
+    def _progress(self, report: Report) -> None:
+        for failure in report.failures[self._failures :]:
+            append_lines(self.folder / "failures.jsonl", [json.dumps(asdict(failure))])
+            self._leave(failure.match, failure.reason)
+        self._failures = len(report.failures)
+
+    def _leave(self, match: str, over: str) -> None:
+        booked = self.lobby.ended(match, over)
+        for name in booked.players.values():
+            if over != "played" and is_person(name):
+                self.lost[name] = over
+            self._changed(name)
+
+    def _chair(self, name: str) -> None:
+        if name not in self.chairs and is_person(name):
+            self.chairs[name] = Chair(name, self.settings.patience_s, self.bells[name].ring)
+            self.guests[name] = self.chairs[name]
+
+    def _changed(self, name: str) -> None:
+        if name in self.lobby.seated:
+            self._chair(name)
+        if name in self.bells:
+            self.bells[name].ring()
+
+    # --- what pages call --------------------------------------------------------------------------------------------
+
+    async def sit(self, person: Person, body: Body) -> Json:
+        """{"alone": bool} enters the queue; {"go": true} leaves it."""
+        if self.broken:
+            raise Refusal(self.broken, 503)
+        if body.get("go") is True:
+            self.lobby.go(person.player)
+        else:
+            self.lost.pop(person.player, None)
+            self.lobby.come(person.player, alone=body.get("alone") is True)
+        return {}
+
+    async def say(self, person: Person, body: Body) -> Json:
+        """{"question": id, "text": reply} answers the open question."""
+        question, said = text(body, "question", 500), text(body, "text", self.settings.longest)
+        chair = self.chairs.get(person.player)
+        if chair is None or not chair.answer(question, said):
+            raise Refusal("this question is not open any more", 409)
+        return {}
+
+    async def leave(self, person: Person, body: Body) -> Json:
+        """Gives the match up."""
+        if person.player not in self.lobby.seated:
+            raise Refusal("you are at no table", 409)
+        self.chairs[person.player].leave("the person left")
+        return {}
+
+    async def events(self, person: Person) -> AsyncIterator[Json]:
+        """What the person sees, whole, whenever it has changed."""
+        bell, name = self.bells[person.player], person.player
+        with self.lobby.page(name):
+            while True:
+                rung = bell.rung
+                yield await self._state(name)
+                await bell.after(rung)
+
+    async def _state(self, name: str) -> Json:
+        shared = {"game": self.game.name, "partner": self.partners is not None, "broken": self.broken}
+        booked = self.lobby.seated.get(name)
+        if booked is not None and name in self.chairs:
+            return {**shared, **self.chairs[name].view(), "match": booked.match}
+        if self.lobby.waits(name):
+            return {**shared, "phase": "lobby"}
+        if name in self.lost:
+            return {**shared, "phase": "lost", "why": printable(self.lost[name])}
+        last = self.lobby.bookings.last.get(name)
+        if last is not None and self.lobby.bookings.all[last].over == "played":
+            return {**shared, "phase": "over", "over": await asyncio.to_thread(self._over, last, name)}
+        return {**shared, "phase": "idle"}
+
+    def _over(self, match: str, name: str) -> Json:
+        if (episode := self.played.get(name)) is None or episode.id != match:  # it ended before a restart
+            episode = Matches(self.folder)[match]
+        return {"you": self.lobby.bookings.all[match].seat(name), **ending(self.game, episode, name)}
+
+
+def ending(game: Game, episode: Episode, name: str) -> dict[str, Json]:
+    """What is shown of a match that is over: how it ended; of each role who sat there, what it knew, and its payoff."""
+    again, result = replay(game, episode), episode.result
+    first = {request.seat: request for request in reversed(again.requests)}
+    roles: dict[str, Any] = {}
+    for seat, payoff in result.returns.items():
+        request, player = first.get(seat), episode.players[seat]
+        roles[seat] = {
+            "who": "you" if player == name else "another person" if is_person(player) else player,
+            "payoff": payoff,
+            "outcome": result.outcome_by_seat.get(seat, ""),
+            "knew": [told(message) for message in request.messages] if request else [],
+            "seen": dict(request.observation or {}) if request else {},
+            "metrics": {
+                key: each[seat] for key, each in result.metrics.items() if isinstance(each, Mapping) and seat in each
+            },
+        }
+    said = [[turn.seat, printable(turn.text)] for turn in episode.turns if turn.seat in result.returns]
+    return {"outcome": result.outcome, "blame": list(result.blame), "roles": roles, "said": said}
+
+
+def _partners(name: str | None, desk: Desk) -> dict[str, str] | None:
+    """Who plays each role for which nobody came."""
+    cast = desk.at_work.cast
+    if name is None:
+        return None
+    found = dict(cast.table) if name == "players" else dict.fromkeys(cast.game.roles, name)
+    return {role: found[role] for role in cast.game.roles}
+
+
+def _snapshots(names: set[str], desk: Desk) -> dict[str, Snapshot]:
+    """The snapshots behind those of the partners `names` that have one. ConfigError for a name that nobody has."""
+    run = desk.at_work
+    models = names - {*run.game.scripts(), *run.parts.opponents}
+    history = list(all_snapshots(desk.run).values()) if models else []
+    found = run.cast.snapshots(models, history) if history else {}
+    found |= {name: each for name, each in kept(desk.run).items() if name in models} if models else {}
+    for name in sorted(models - found.keys()):
+        known = ["players", *run.cast.policies, run.cast.start, *run.game.scripts(), *run.parts.opponents]
+        raise ConfigError(f"table.parts.play.partner: there is no player {name}{nearest(name, known)}")
+    return found

@@ -1,0 +1,53 @@
+"""What people have played: the figures of each person's finished matches, read from the records as they grow."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from ..data.consent import PERSON
+from ..data.episode import Episode
+from ..data.store import EpisodeStore
+from ..report.estimates import values
+from ..system.files import parse_line
+
+PAYOFF = "payoff"
+
+
+def persons(episode: Episode) -> dict[str, str]:
+    """The seats in which people sat -> who sat there."""
+    return {seat: player.removeprefix(PERSON) for seat, player in episode.players.items() if player.startswith(PERSON)}
+
+
+def at_seat(episode: Episode, seat: str) -> dict[str, float]:
+    """The metrics of a match at one seat, and its payoff there."""
+    player = episode.players[seat]
+    return {**values(episode, [player]), PAYOFF: episode.result.returns.get(seat, 0.0)}
+
+
+class Played:
+    """The matches in `folder`, of which each `of` reads what was added since."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._read: dict[Path, int] = defaultdict(int)  # shard -> bytes
+        self._of: dict[str, list[Mapping[str, float]]] = defaultdict(list)
+
+    def of(self, person: str) -> list[Mapping[str, float]]:
+        """The figures of each match of a person, in the order of their ends."""
+        for episode in self._new() if self.folder.is_dir() else ():
+            for seat, who in persons(episode).items():
+                self._of[who].append(at_seat(episode, seat))
+        return self._of[person]
+
+    def _new(self) -> Iterator[Episode]:
+        for path in EpisodeStore(self.folder, shard=None).shards():
+            if path.stat().st_size <= self._read[path]:
+                continue
+            with open(path, "rb") as file:
+                file.seek(self._read[path])
+                for line in file:
+                    if line.endswith(b"\n"):
+                        self._read[path] += len(line)
+                        yield parse_line(line, path, 0, Episode.from_json)

@@ -1,0 +1,354 @@
+"""The web server: one event loop, pages from the package, JSON in, JSON and server-sent events out, and what guards it.
+
+It speaks plain HTTP and is made for the loopback interface, or for a reverse proxy that adds TLS.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import signal
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, field
+from functools import cache, partial
+from html import escape
+from importlib.resources import files
+from typing import Annotated, Any
+
+from aiohttp import web
+
+from ..games.base import Json
+from ..run.config import ConfigError
+from ..system.bounds import Count, Least, Most, Positive
+from .part import Desk, Part, Refusal, Served, Stream, Take
+from .persons import Person, Persons, digest
+from .watch import POLICY, Watching
+
+LOG = logging.getLogger(__name__)
+BEAT_S = 15.0  # between two signs of life in a stream, so that proxies do not close it
+KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+WORDS = {404: "there is no such page", 405: "this page is not asked in this way"}
+NEAR = ("same-origin", "none")  # Sec-Fetch-Site of our own pages, and of what a person typed
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What is served and how.
+
+    host           interface to listen on; another than loopback is the operator's to say
+    port           0 takes a free one
+    parts          the parts of the site by name, each an object with `open` (see `Part`)
+    outer_keys     query parameters by which another service tells who comes
+    max_bytes      of one request
+    per_minute     requests of one person, or of one address that has no person
+    streams        event streams that one person may have open
+    forms_to       origins that pages may post a form to
+    framed_by      origins that may show the pages in a frame
+    preview        query parameters, with their values, of those who only look: they are told what it is about, and are
+                   nobody yet
+    watched        folders whose runs may be watched by who has the watchers' link; none: there is no such link
+    """
+
+    parts: Mapping[str, Any]
+    host: str
+    port: Annotated[int, Least(0), Most(65535)]
+    outer_keys: list[str]
+    max_bytes: Count
+    per_minute: Positive
+    streams: Count
+    forms_to: list[str]
+    framed_by: list[str]
+    preview: dict[str, str]
+    watched: list[str] = field(default_factory=list)
+
+    @property
+    def policy(self) -> str:
+        """The content security policy of every response."""
+        forms, frames = (" ".join(each) or "'none'" for each in (self.forms_to, self.framed_by))
+        return (
+            "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
+            f"base-uri 'none'; form-action {forms}; frame-ancestors {frames}"
+        )
+
+
+class Rate:
+    """A bucket for each name, which holds a minute's requests and fills steadily."""
+
+    def __init__(self, per_minute: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.per_minute, self.clock = per_minute, clock
+        self._used: dict[str, tuple[float, float]] = {}  # name -> (requests that count, as of when)
+
+    def take(self, name: str) -> bool:
+        """Whether one more request of `name` is within the rate; it counts if it is."""
+        now = self.clock()
+        used, then = self._used.get(name, (0.0, now))
+        used = max(0.0, used - (now - then) * self.per_minute / 60)
+        if len(self._used) > 10_000:  # those of whom nothing counts any more
+            self._used = {key: each for key, each in self._used.items() if now - each[1] < 60}
+        if used + 1 > self.per_minute:
+            return False
+        self._used[name] = used + 1, now
+        return True
+
+
+@cache
+def static() -> Mapping[str, bytes]:
+    """The files that the package brings for browsers, by name. Nothing else is ever read for a request."""
+    folder = files("parley.table") / "static"
+    return {each.name: each.read_bytes() for each in folder.iterdir() if each.is_file()}
+
+
+class Site:
+    """The routes of all parts, and the guards before them."""
+
+    def __init__(self, parts: Mapping[str, Served], persons: Persons, serving: Serving) -> None:
+        self.parts, self.persons, self.serving = parts, persons, serving
+        self.rate, self.streaming = Rate(serving.per_minute), Counter[str]()
+        self.watching = Watching(serving.watched)
+
+    def application(self) -> web.Application:
+        """The aiohttp application."""
+        app = web.Application(middlewares=[self._guarded], client_max_size=self.serving.max_bytes)
+        app.on_response_prepare.append(self._headers)
+        app.router.add_get("/", self._nobody)
+        app.router.add_get("/static/{name}", self._static)
+        app.router.add_get("/join/{door}", self._door)
+        app.router.add_post("/join/{door}", self._join)
+        app.router.add_get("/p/{token}/", self._home)
+        app.router.add_get("/p/{token}/about", self._about)
+        app.router.add_get("/watch/{door}/", self._watch)
+        app.router.add_get("/watch/{door}/runs", self._watched)
+        app.router.add_get("/watch/{door}/report/{run}", self._reported)
+        for name, part in self.parts.items():
+            at = f"/p/{{token}}/{name}"
+            app.router.add_get(at, partial(self._page, part))
+            for word, read in part.reads.items():
+                app.router.add_get(f"{at}/{word}", partial(self._read, name, read))
+            for word, take in part.takes.items():
+                app.router.add_post(f"{at}/{word}", partial(self._take, name, take))
+            for word, stream in part.streams.items():
+                app.router.add_get(f"{at}/{word}", partial(self._stream, name, stream))
+        return app
+
+    @web.middleware
+    async def _guarded(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        try:
+            self._near(request)
+            return await handler(request)
+        except Refusal as refusal:
+            return _refused(request, str(refusal), refusal.status)
+        except web.HTTPRequestEntityTooLarge:
+            return _refused(request, f"a request may have {self.serving.max_bytes:,} bytes: send less", 413)
+        except web.HTTPException as error:
+            return _refused(request, WORDS.get(error.status, error.reason), error.status)
+        except (ConnectionError, asyncio.CancelledError):
+            raise
+        except Exception:
+            LOG.exception("a request failed")  # its path is not told: it holds a token
+            return _refused(request, "the table made a mistake: try again", 500)
+
+    def _near(self, request: web.Request) -> None:
+        """Refuses what pages of others have a browser send. A link to a page may stand anywhere."""
+        site = request.headers.get("Sec-Fetch-Site", "none")
+        link = request.method == "GET" and request.headers.get("Sec-Fetch-Mode") == "navigate"
+        if site not in NEAR and not link:
+            raise Refusal("this request comes from another site", 403)
+
+    async def _headers(self, request: web.Request, response: web.StreamResponse) -> None:
+        response.headers.setdefault("Content-Security-Policy", self.serving.policy)
+        response.headers.update(
+            {
+                "Referrer-Policy": "no-referrer",  # the path holds a token
+                "Cache-Control": "no-store",
+                "X-Content-Type-Options": "nosniff",
+                "Cross-Origin-Resource-Policy": "same-origin",
+            }
+        )
+
+    def _counted(self, name: str) -> None:
+        if not self.rate.take(name):
+            raise Refusal("too many requests: wait a moment", 429)
+
+    def _person(self, request: web.Request) -> Person:
+        person = self.persons.of(request.match_info["token"])
+        self._counted(person.id if person else str(request.remote))
+        if person is None:
+            raise Refusal("this link is not valid: ask for a new one", 404)
+        return person
+
+    def _may(self, name: str, person: Person) -> None:
+        """Refuses a part while another one holds the person."""
+        for other, part in self.parts.items():
+            if other != name and (why := part.holds(person)):
+                raise Refusal(why, 403)
+
+    async def _nobody(self, request: web.Request) -> web.Response:
+        raise Refusal("people come in by a link: ask whoever runs this table for one", 404)
+
+    async def _static(self, request: web.Request) -> web.Response:
+        return _file(request.match_info["name"])
+
+    async def _door(self, request: web.Request) -> web.Response:
+        self._through(request, "join")
+        return _file("join.html")
+
+    async def _join(self, request: web.Request) -> web.Response:
+        self._through(request, "join")
+        given = {key: value for key, value in (await _body(request)).items() if isinstance(value, str)}
+        if any(given.get(key) == value for key, value in self.serving.preview.items()):
+            return web.json_response({"preview": [part.about for part in self.parts.values() if part.about]})
+        _, token = self.persons.join(given)
+        return web.json_response({"token": token})
+
+    def _through(self, request: web.Request, door: str) -> None:
+        self._counted(str(request.remote))
+        there = door == "join" or bool(self.serving.watched)
+        if not there or digest(request.match_info["door"]) != digest(self.persons.door(door)):  # in even time
+            raise Refusal("this link is not valid: ask for a new one", 404)
+
+    async def _watch(self, request: web.Request) -> web.Response:
+        self._through(request, "watch")
+        return _file("watch.html")
+
+    async def _watched(self, request: web.Request) -> web.Response:
+        self._through(request, "watch")
+        return web.json_response(await self.watching.listed())
+
+    async def _reported(self, request: web.Request) -> web.Response:
+        self._through(request, "watch")
+        page = await self.watching.report(request.match_info["run"])
+        headers = {"Content-Security-Policy": POLICY}
+        return web.Response(body=page, content_type="text/html", charset="utf-8", headers=headers)
+
+    async def _home(self, request: web.Request) -> web.Response:
+        self._person(request)
+        return _file("home.html")
+
+    async def _about(self, request: web.Request) -> web.Response:
+        person = self._person(request)
+        held = next((name for name, part in self.parts.items() if part.holds(person)), None)
+        shown = [{"name": name, "title": part.title} for name, part in self.parts.items()]
+        return web.json_response({"parts": shown, "held": held})
+
+    async def _page(self, part: Served, request: web.Request) -> web.Response:
+        self._person(request)
+        return _file(part.page)
+
+    async def _read(self, name: str, read: Callable[[Person], Awaitable[Json]], request: web.Request) -> web.Response:
+        person = self._person(request)
+        self._may(name, person)
+        return web.json_response(await read(person))
+
+    async def _take(self, name: str, take: Take, request: web.Request) -> web.Response:
+        person = self._person(request)
+        self._may(name, person)
+        return web.json_response(await take(person, await _body(request)))
+
+    async def _stream(self, name: str, stream: Stream, request: web.Request) -> web.StreamResponse:
+        """Server-sent events until the page goes away, or the stream ends."""
+        person = self._person(request)
+        self._may(name, person)
+        if self.streaming[person.id] >= self.serving.streams:
+            raise Refusal("this table is open in too many windows: close one", 429)
+        self.streaming[person.id] += 1
+        try:
+            response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"})
+            await response.prepare(request)
+            try:
+                await _told(response, stream(person))
+            except ConnectionError:  # the page is gone
+                pass
+            except Exception:  # the head is sent, so nothing can be refused any more: the page asks again
+                LOG.exception("a stream failed")
+            return response
+        finally:
+            self.streaming[person.id] -= 1
+            self.streaming += Counter()  # drops who has none
+
+
+async def _told(response: web.StreamResponse, events: Any) -> None:
+    """Writes events as they come, and a beat when none has come for a while."""
+    await response.write(b"retry: 1000\n\n")
+    coming = asyncio.ensure_future(anext(events, None))
+    try:
+        while True:
+            done, _ = await asyncio.wait([coming], timeout=BEAT_S)
+            if not done:
+                await response.write(b": beat\n\n")
+                continue
+            if (event := coming.result()) is None:
+                return
+            await response.write(b"data: " + json.dumps(event).encode() + b"\n\n")
+            coming = asyncio.ensure_future(anext(events, None))
+    finally:
+        coming.cancel()
+        with suppress(asyncio.CancelledError, Exception):
+            await coming
+        await events.aclose()
+
+
+async def _body(request: web.Request) -> dict[str, Json]:
+    """The JSON object that a request brings."""
+    if request.content_type != "application/json":
+        raise Refusal("expected JSON", 415)
+    try:
+        body = json.loads(await request.read())
+    except (ValueError, RecursionError):
+        raise Refusal("this is not JSON") from None
+    if not isinstance(body, dict):
+        raise Refusal("expected a JSON object")
+    return body
+
+
+def _file(name: str) -> web.Response:
+    if (data := static().get(name)) is None:
+        raise Refusal("there is no such file", 404)
+    kind = KINDS[name[name.rindex(".") :]]
+    return web.Response(body=data, content_type=kind, charset=None if kind.startswith("image") else "utf-8")
+
+
+def _refused(request: web.Request, text: str, status: int) -> web.Response:
+    """Why not: as a page for a person who followed a link, as JSON for a script."""
+    if request.method == "GET" and "text/html" in request.headers.get("Accept", ""):
+        page = f"<!doctype html><html lang=en><title>parley</title><h1>parley</h1><p>{escape(text)}</p></html>"
+        return web.Response(text=page, content_type="text/html", status=status)
+    return web.json_response({"error": text}, status=status)
+
+
+async def serve(
+    serving: Serving,
+    parts: Mapping[str, Part],
+    desk: Callable[[str], Desk],
+    persons: Persons,
+    say: Callable[[str, str | None], None],
+) -> None:
+    """Serves until it is asked to stop (Ctrl-C, SIGTERM). `say` is told the invitation link once people can come, and
+    the watchers' link where there is one."""
+    stop = asyncio.Event()
+    for each in (signal.SIGINT, signal.SIGTERM):
+        with suppress(ValueError, NotImplementedError):  # outside the main thread nothing can be heard
+            asyncio.get_running_loop().add_signal_handler(each, stop.set)
+    async with AsyncExitStack() as held:
+        served = {name: await held.enter_async_context(part.open(desk(name))) for name, part in parts.items()}
+        runner = web.AppRunner(Site(served, persons, serving).application(), access_log=None, shutdown_timeout=1.0)
+        await runner.setup()
+        held.push_async_callback(runner.cleanup)
+        site = web.TCPSite(runner, serving.host, serving.port)
+        try:
+            await site.start()
+        except OSError as error:
+            at = f"{serving.host}:{serving.port}"
+            raise ConfigError(f"table.port: nobody can listen at {at} ({error.strerror}); say another") from error
+        port = runner.addresses[0][1]
+        shown = f"[{serving.host}]" if ":" in serving.host else serving.host
+        base = f"http://{shown}:{port}"
+        say(
+            f"{base}/join/{persons.door('join')}", f"{base}/watch/{persons.door('watch')}/" if serving.watched else None
+        )
+        await stop.wait()
