@@ -60,7 +60,8 @@ class Advantage:
                 denominators alone. With one they are where it acts: a policy that has become pure has no advantage
                 anywhere.
     score       name of a metric, or of what a scorer says, that counts in place of the payoff
-    turn_reward name of a number among the marks of a reply, 0 where the game marked none
+    turn_reward name of a number among the marks of a reply, or of what a scorer says of it (`scorer=turns`). 0 where
+                the game marked none; a log of which the scorer says nothing is left out
     token_cost, turn_cost   taken off each reply's r: so much a token, so much a reply
     mix         demonstrations that are mixed into each round as kind "sft", all of them where there are fewer
 
@@ -99,7 +100,10 @@ class Advantage:
         found = logs(episodes, player)
         self._check(found)
         branched = dict(log.episode.parent for log in found if log.episode.parent)
-        returns = [self._returns(log, branched) for log in found]
+        judged = any(self.turn_reward in log.scores for log in found)
+        returns = [
+            None if judged and self.turn_reward not in log.scores else self._returns(log, branched) for log in found
+        ]
         running = dict(state or {})
         advantages = self._scaled(returns, self._compared(returns, running))
         samples: list[Sample] = []
@@ -147,9 +151,8 @@ class Advantage:
 
     def _earned(self, log: Log, request: str, tokens: int) -> float:
         """r of one reply, without the score."""
-        marks = log.episode.result.marks.get(request, {})
-        marked = float(marks.get(self.turn_reward, 0.0)) if self.turn_reward else 0.0
-        return marked - self.turn_cost - self.token_cost * tokens
+        marked = log.mark(request, self.turn_reward) if self.turn_reward else None
+        return (marked or 0.0) - self.turn_cost - self.token_cost * tokens
 
     def _to_go(self, earned: Sequence[float]) -> list[float]:
         found = [0.0]
@@ -165,7 +168,10 @@ class Advantage:
         if self.score is not None and all(log.metric(self.score) is None for log in found):
             known = sorted({*first.episode.result.metrics, *first.scores})
             raise InputError(f"score={self.score!r}: match {first.episode.id} has no such metric; it has {known}")
-        if self.turn_reward is not None and not any(self.turn_reward in each for log in found for each in _marks(log)):
+        name = self.turn_reward
+        if name is not None and not any(
+            log.mark(each, name) is not None for log in found for each in log.replies(refused=True)
+        ):
             raise InputError(f"turn_reward={self.turn_reward!r}: no reply of this round has such a mark")
 
     # --- advantages ---
@@ -256,10 +262,6 @@ def _keys(log: Log, by: Sequence[Part], requests: Sequence[str], branched: Mappi
 def _tokens(log: Log, requests: Sequence[str]) -> tuple[int, ...]:
     counts = {turn.request: len(turn.call.sampled_ids) if turn.call else 0 for turn in log.episode.own}
     return tuple(counts[name] for name in requests)
-
-
-def _marks(log: Log) -> list[Mapping[str, Any]]:
-    return [log.episode.result.marks.get(turn.request, {}) for turn in log.episode.own if turn.seat == log.seat]
 
 
 def _left_out(log: Log) -> Verdict:

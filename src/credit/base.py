@@ -110,6 +110,12 @@ class Log:
         value = self.episode.result.metrics.get(name, self.scores.get(name))
         return value.get(self.seat) if isinstance(value, Mapping) else value
 
+    def mark(self, request: str, name: str) -> float | None:
+        """The number of this name that the game marked a reply with, or that a scorer gave it; None where there is
+        neither."""
+        value = self.episode.result.marks.get(request, {}).get(name, self.scores.get(name, {}).get(request))
+        return None if value is None else float(value)
+
     def replies(self, breach: bool = False, probes: bool = False, refused: bool = False) -> list[str]:
         """Requests whose replies may be trained on, in order: made by this policy, and legal (`Episode.refused`).
 

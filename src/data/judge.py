@@ -1,17 +1,17 @@
-"""A judge that rates the seats of stored matches by a rubric, by playing the game `verdict`."""
+"""Judges that rate the seats of stored matches, or their replies, by a rubric, by playing the game `verdict`."""
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from ..games.base import Scenario
+from ..games.base import Json, Scenario
 from ..games.social.people import Task
 from ..games.social.scene import story
 from ..games.verdict import Ratings, Rubric, VerdictGame, case, rated
-from .episode import Episode
+from .episode import Episode, Turn
 from .formats.sotopia import actions
 from .scorer import Scores
 
@@ -66,14 +66,19 @@ class RubricJudge:
 
     def _cases(self, episode: Episode) -> Iterator[Scenario]:
         """A case for each order in which the judge is asked about the seats."""
-        said, seats = self.text(episode), names(episode)
+        seats = names(episode)
+        yield from self._orders(episode, self.text(episode), [*seats], {"match": episode.id, "seats": seats})
+
+    def _orders(
+        self, episode: Episode, said: str, subjects: Sequence[str], data: Mapping[str, Json]
+    ) -> Iterator[Scenario]:
         if self.scenario:
             said = f"{json.dumps(episode.scenario.data, ensure_ascii=False)}\n\n{said}"
         name = episode.id.replace("/", "|")  # a scenario's id is a part of its match's id
         cluster = episode.scenario.cluster
-        yield case(name, said, [*seats], cluster, match=episode.id, seats=seats)
+        yield case(name, said, subjects, cluster, **data)
         if self.swapped:
-            yield case(f"{name}|swapped", said, [*seats][::-1], cluster, match=episode.id, seats=seats)
+            yield case(f"{name}|swapped", said, subjects[::-1], cluster, **data)
 
     def text(self, episode: Episode) -> str:
         """What the judge reads: the words that counted, line by line; of Sotopia's episodes what their judge reads."""
@@ -85,12 +90,37 @@ class RubricJudge:
         return "\n".join(f"{turn.seat}: {turn.text}" for turn in episode.turns if turn.request not in refused)
 
 
+class TurnJudge(RubricJudge):
+    """Rates every legal reply of the seats that have a payoff: how much each did (attribution; Sotopia-RL,
+    arXiv:2508.03905). What it says is scored by request: name -> {request: number}, as a game's own marks are, and
+    `Advantage.turn_reward` reads it. With `swapped` it is asked about the last reply first.
+    """
+
+    def _cases(self, episode: Episode) -> Iterator[Scenario]:
+        asked = {f"#{number}": turn for number, turn in enumerate(_legal(episode), 1)}
+        calls = {seat: name for name, seat in names(episode).items()}
+        said = "\n".join(f"{number} {calls[turn.seat]}: {turn.text}" for number, turn in asked.items())
+        data = {"match": episode.id, "seats": {number: turn.request for number, turn in asked.items()}}
+        if asked:
+            yield from self._orders(episode, said, [*asked], data)
+
+
 def names(episode: Episode) -> dict[str, str]:
     """What the judge calls each seat that has a payoff -> the seat."""
     seats = [*episode.result.returns]
     if episode.game == "social":
         return dict(zip(Task.from_json(episode.scenario.data).names, seats, strict=True))
     return {seat: seat for seat in seats}
+
+
+def _legal(episode: Episode) -> list[Turn]:
+    """The replies that counted, of the seats that have a payoff; answers to questions aside are none."""
+    refused = frozenset[str]().union(*(episode.refused(seat) for seat in episode.result.returns))
+    return [
+        turn
+        for turn in episode.turns
+        if turn.seat in episode.result.returns and turn.kind != "probe" and turn.request not in refused
+    ]
 
 
 def _mean(found: list[Ratings]) -> Scores:

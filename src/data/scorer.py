@@ -18,7 +18,8 @@ from .seal import verify
 from .store import Matches
 
 Scores: TypeAlias = Mapping[str, Mapping[str, float]]
-"""name -> {seat: score}. A score that is missing is not there; it is never 0."""
+"""name -> {seat: score}, or of a judge of single replies {request: score}. A score that is missing is not there; it is
+never 0."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from rich.table import Table
+from rich.text import Text
 
 from .estimates import Estimate, estimate, values
 from .rows import Measured, Summary
@@ -60,7 +61,7 @@ def compare(
     matches of equal seeds, or of the only run of each setting, on the scenario's id. "auto" takes seeds from three on.
     ValueError says what cannot be paired.
     """
-    sides = [_side(run) for run in runs]
+    sides = [side(run) for run in runs]
     groups = _settings(sides)
     if len(groups) < 2:
         raise ValueError(
@@ -84,7 +85,8 @@ def compare(
     return found
 
 
-def _side(run: str | Path) -> Side:
+def side(run: str | Path) -> Side:
+    """A run's directory, or `directory@k`. FileNotFoundError or ValueError says what is missing."""
     path, at, number = str(run).rpartition("@")
     if not (at and number.isdecimal()):
         path, number = str(run), ""
@@ -160,7 +162,8 @@ def _averaged(side: Side, mode: str) -> dict[tuple[str, str], dict[str, float]]:
 HEADERS = ("metric", "mode", "setting", "mean", "against", "its mean", "difference", "pairs")
 
 
-def _cells(row: Difference) -> tuple[str, ...]:
+def cells(row: Difference) -> tuple[str, ...]:
+    """A difference as text, under `HEADERS`."""
     sign = "+" if row.difference.mean > 0 else ""
     pairs = f"{row.difference.n} {row.by}s"
     return (
@@ -169,13 +172,19 @@ def _cells(row: Difference) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def as_table(rows: Sequence[Difference]) -> Table:
-    """The differences for a terminal; those whose interval leaves 0 out are green or red."""
-    table = blank("paired differences, 95 % intervals", HEADERS)
-    for row in rows:
-        style = "green" if row.difference.low > 0 else "red" if row.difference.high < 0 else ""
-        add_row(table, _cells(row), style)
-    return table
+def as_tables(rows: Sequence[Difference]) -> list[Table]:
+    """The differences for a terminal, a table for each setting; those whose interval leaves 0 out are green or red."""
+    made = []
+    for label in dict.fromkeys(row.after for row in rows):
+        own = [row for row in rows if row.after == label]
+        table = blank(f"{label}\nagainst {own[0].before}", ["metric", "mode", "mean", "against", "difference"])
+        for row in own:
+            style = "green" if row.difference.low > 0 else "red" if row.difference.high < 0 else ""
+            metric, mode, _, mean, _, against, gain, _ = cells(row)
+            add_row(table, [metric, mode, mean, against, gain], style)
+        table.caption = Text(f"{own[0].difference.n} pairs of {own[0].by}s, 95 % intervals")
+        made.append(table)
+    return made
 
 
 def as_csv(rows: Sequence[Difference]) -> str:
@@ -208,7 +217,7 @@ def as_csv(rows: Sequence[Difference]) -> str:
 def as_latex(rows: Sequence[Difference]) -> str:
     """The differences as a `tabular` with booktabs' rules; whatever LaTeX would read as a command is escaped."""
     lines = [r"\begin{tabular}{lllrlrrr}", r"\toprule", " & ".join(map(latex, HEADERS)) + r" \\", r"\midrule"]
-    lines += [" & ".join(map(latex, _cells(row))) + r" \\" for row in rows]
+    lines += [" & ".join(map(latex, cells(row))) + r" \\" for row in rows]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 
 

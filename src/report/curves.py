@@ -20,11 +20,12 @@ DENSE = 40  # points of a curve from which on they are drawn as one path, withou
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One line of a chart; `key` is its style in the page (series-<key>)."""
+    """One line of a chart; `key` is its style in the page (series-<key>). A thin one has no dots."""
 
     key: str
     label: str
     points: Mapping[int, Figure]  # iteration -> mean, low, high
+    thin: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +50,14 @@ def chart(
     scale (None: what the figures need)."""
     width, height = size
     xs = sorted({x for curve in curves for x in curve.points})
-    low, high, step = scale(*(limits or _reach(name, curves, levels)))
+    low, high, step = scale(*(limits or reach(name, curves, levels)))
 
     def at(x: float, y: float) -> tuple[float, float]:
         along = (x - xs[0]) / (xs[-1] - xs[0]) if len(xs) > 1 else 0.5
         up = (min(max(y, low), high) - low) / (high - low)
         return LEFT + along * (width - LEFT - RIGHT), height - BOTTOM - up * (height - TOP - BOTTOM)
 
-    label = f"{name} by {across}: " + "; ".join(filter(None, map(_told, curves)))
+    label = f"{name} by {across}: " + "; ".join(_told(curve) for curve in curves if curve.points and not curve.thin)
     parts = [f'<svg class="chart" viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">']
     parts += _axes(name, across, xs, (low, high, step), at, size)
     if kept in xs:
@@ -70,13 +71,11 @@ def chart(
 
 def _told(curve: Curve) -> str:
     """The ends of a curve in words, for those who cannot see it."""
-    if not curve.points:
-        return ""
     first, last = min(curve.points), max(curve.points)
     return f"{curve.label} {figure(curve.points[first])} at {first}, {figure(curve.points[last])} at {last}"
 
 
-def _reach(name: str, curves: Sequence[Curve], levels: Sequence[Level]) -> tuple[float, float]:
+def reach(name: str, curves: Sequence[Curve], levels: Sequence[Level] = ()) -> tuple[float, float]:
     """The least and the most that a chart must hold."""
     shown = [point for curve in curves for point in curve.points.values()] + [level.figure for level in levels]
     spans, means = [_span(point) for point in shown], [point["mean"] for point in shown]
@@ -160,10 +159,12 @@ def _curve(curve: Curve, at: At, across: str) -> list[str]:
     spans = [(x, *_span(point)) for x, point in points]
     band = [at(x, high) for x, _, high in spans] + [at(x, low) for x, low, _ in reversed(spans)]
     line = [at(x, point["mean"]) for x, point in points]
-    parts = [f'<g class="series-{escape(curve.key)}">']
+    parts = [f'<g class="series-{escape(curve.key)}{" thin" if curve.thin else ""}">']
+    if len(points) > 1 and not curve.thin:
+        parts.append(f'<polygon class="band" points="{_path(band)}"/>')
     if len(points) > 1:
-        parts.append(f'<polygon class="band" points="{_path(band)}"/><polyline class="line" points="{_path(line)}"/>')
-    if len(points) > DENSE:
+        parts.append(f'<polyline class="line" points="{_path(line)}"/>')
+    if len(points) > DENSE or curve.thin:
         return [*parts, "</g>"]
     for (x, point), (along, y) in zip(points, line, strict=True):
         (_, top), (_, bottom) = at(x, _span(point)[1]), at(x, _span(point)[0])

@@ -98,6 +98,11 @@ class Report:
         """Where it is written."""
         return self.run / PATH
 
+    def worst(self, iteration: int) -> str | None:
+        """The id of the worst match of an iteration that the page shows."""
+        found = [each for each in self._entries.get(iteration, ()) if each.kind == "worst"]
+        return min(found, key=lambda each: each.value).match if found else None
+
     def stopped(self, text: str, stage: str, matches: Iterable[Episode], data: Summary) -> Stop:
         """What a run that stopped with the error `text` tells of the round `stage`, whose matches are given."""
         outcomes, refusals = Counter[str](), Counter[str]()

@@ -1,13 +1,17 @@
-"""The line that an iteration leaves on the terminal and in `log.txt`: its figures, the gain, the time that is left."""
+"""The line that an iteration leaves on the terminal and in `log.txt`: its figures, the gain, the time that is left; and
+what to do next when a run has ended."""
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
+from pathlib import Path
 
 from .progress import duration
 from .rows import Row
-from .run import figure
+from .run import figure, overrides
 from .table import rates
+from .transcript import command
 
 
 def line(rows: Sequence[Row], iterations: int, policy: str, path: str, name: str) -> str:
@@ -31,3 +35,23 @@ def line(rows: Sequence[Row], iterations: int, policy: str, path: str, name: str
 def _left(rows: Sequence[Row], iterations: int) -> list[str]:
     took, ahead = [sum(row.seconds.values()) for row in rows[1:]], iterations - rows[-1].iteration
     return [f"{duration(sum(took) / len(took) * ahead)} left"] if took and ahead else []
+
+
+def next_steps(out: Path, worst: str | None, roles: Sequence[str]) -> list[tuple[str, str]]:
+    """What can be done with the finished run in `out`: what it is, and its page or command."""
+    found = [("report", str(out / "report" / "index.html"))]
+    if worst is not None:
+        found.append(("the worst match", command("show", out, worst)))
+    if roles:
+        game = [word for word in overrides(out) if word.partition("=")[0] in ("experiment", "game")]
+        words = [
+            "parley",
+            "task=play",
+            *game,
+            f"run={out}",
+            f"players.{roles[0]}=human",
+            "play.scenarios=1",
+            "play.group=1",
+        ]
+        found.append(("play against it", shlex.join(words)))
+    return found

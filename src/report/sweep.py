@@ -1,4 +1,4 @@
-"""What a multirun ends with: one table over its jobs."""
+"""What a multirun ends with: one table over its jobs, and a page with its figure and numbers."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from omegaconf import DictConfig
 
 
 class SweepTable(Callback):
-    """Prints the sweep's table, and writes it beside the jobs, where any of them has a summary."""
+    """Prints the sweep's table, and writes it and the page `sweep.html` with its figure and numbers beside the jobs,
+    where any of them has a summary."""
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
 
         from ..system.files import write_text
+        from .overview import write
         from .progress import terminal
+        from .settings import settings
         from .table import sweep_table
 
         folder = Path(config.hydra.sweep.dir)
@@ -28,4 +31,10 @@ class SweepTable(Callback):
         paper = terminal(file=StringIO(), width=120)
         paper.print(table)
         write_text(folder / "table.txt", paper.file.getvalue())  # type: ignore[attr-defined]
-        terminal().print(f"sweep: {folder}", soft_wrap=True)
+        lost = [job for job in jobs if not (job / "summary.json").exists()]
+        try:
+            page = write(folder, "sweep", f"Sweep {folder.name}", settings(set(jobs) - set(lost)), sorted(lost))
+        except ValueError as error:
+            terminal().print(f"sweep: {folder} ({error})", soft_wrap=True)
+        else:
+            terminal().print(f"sweep: {page}", soft_wrap=True)

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 
+from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
 from .progress import duration
-from .rows import Figures, Measured, Summary
+from .rows import Figure, Figures, Measured, Summary
 from .run import benchmarks, figure, overrides, summary
 
-SHOWN_RATES = 2  # what fits 80 columns
+SHOWN_RATES = 2  # that the line of an iteration and a table show
+WIDTH = 80  # columns of a terminal that a table fits
+SPARKS = "▁▂▃▄▅▆▇█"
 
 
 def run_table(data: Summary, metrics: Sequence[str] | None = None, policy: str | None = None) -> Table:
@@ -30,30 +34,91 @@ def run_table(data: Summary, metrics: Sequence[str] | None = None, policy: str |
     rows = [row.policies[name] for row in data.iterations]
     further = list(metrics) if metrics is not None else rates(rows[-1].sampled, main)
     opponents = [each for each in _opponents(rows) if sum(each in row.versus for row in rows) > len(rows) / 2]
-    headers = ["", f"{main}\nsampled", "\ngreedy", *(f"\nversus {each}" for each in opponents)]
-    headers += [f"{each.removesuffix('_rate')}\nsampled" for each in further]
+    below = {head: shown for head, shown in {"demos": data.demonstrators, **rows[0].alone}.items() if shown}
+    none = [""] * len(below)
+
+    def column(head: str, each: Callable[[Measured], Figure | None], ends: Sequence[str] = none) -> Column:
+        return Column(head, [*(figure(each(row)) for row in rows), *ends])
+
+    numbers = [f"{row.iteration}{' *' if row.iteration == data.best else ''}" for row in data.iterations]
     far = any("kl" in row.demonstrations for row in rows)
+    columns = [
+        Column("", [*numbers, *below]),
+        column(
+            f"{main}\nsampled", lambda row: row.sampled.get(main), [figure(each.get(main)) for each in below.values()]
+        ),
+        column("\ngreedy", lambda row: row.greedy.get(main)),
+        *([column("kl to the\nsource", lambda row: row.demonstrations.get("kl"))] if far else []),
+        *(column(f"\nversus {each}", _against(each, main)) for each in opponents),
+        *(
+            column(
+                f"{each.removesuffix('_rate')}\nsampled",
+                _sampled(each),
+                [figure(shown.get(each)) for shown in below.values()],
+            )
+            for each in further
+        ),
+    ]
+    if _still(rows, main) and opponents:  # in a zero-sum game self-play's own is 0 whatever was learned
+        columns = [columns[0], *columns[3 + far :]]
+    columns.append(Column("time", [*(duration(sum(row.seconds.values())) for row in data.iterations), *none]))
     several = f", {name}" if len(data.policies) > 1 else ""
-    table = blank(
-        f"{data.experiment}, seed {data.seed}{several}", [*headers, *(["kl to the\nsource"] if far else []), "time"]
-    )
-    for iteration, row in zip(data.iterations, rows, strict=True):
-        cells = [figure(row.sampled.get(main)), figure(row.greedy.get(main))]
-        cells += [figure(row.versus.get(each, {}).get(main)) for each in opponents]
-        cells += [figure(row.sampled.get(each)) for each in further]
-        cells += [figure(row.demonstrations.get("kl"))] if far else []
-        best = iteration.iteration == data.best
-        head, took = f"{iteration.iteration}{' *' if best else ''}", duration(sum(iteration.seconds.values()))
-        add_row(table, [head, *cells, took], "bold green" if best else "")
-    gap, end = [""] * (1 + len(opponents)), [""] * (1 + far)
-    for head, shown in {"demos": data.demonstrators, **rows[0].alone}.items():
-        if shown:
-            cells = [figure(shown.get(main)), *gap, *(figure(shown.get(each)) for each in further)]
-            add_row(table, [head, *cells, *end], "dim")
+    styles = ["bold green" if row.iteration == data.best else "" for row in data.iterations]
+    table = _laid(f"{data.experiment}, seed {data.seed}{several}", columns, [*styles, *("dim" for _ in below)])
+    drawn = sparkline([(_judged_of(data, row).get(main) or {}).get("mean") for row in rows])
     table.caption = Text(
-        f"* kept, chosen on validation; intervals at 95 %; {duration(data.seconds)}, {data.cpu_seconds:.0f} CPU-s"
+        f"{main} {drawn}\n* kept, chosen on validation; intervals at 95 %\n"
+        f"{duration(data.seconds)}, {data.cpu_seconds:.0f} CPU-s"
     )
     return table
+
+
+def _still(rows: Sequence[Measured], metric: str) -> bool:
+    """Whether self-play's figure is 0 at every snapshot, sampled and greedy."""
+    figures = [mode[metric]["mean"] for row in rows for mode in (row.sampled, row.greedy) if metric in mode]
+    return bool(figures) and not any(figures)
+
+
+def _against(opponent: str, metric: str) -> Callable[[Measured], Figure | None]:
+    return lambda row: row.versus.get(opponent, {}).get(metric)
+
+
+def _sampled(metric: str) -> Callable[[Measured], Figure | None]:
+    return lambda row: row.sampled.get(metric)
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column of a table: its head, in lines, and its cells."""
+
+    head: str
+    cells: Sequence[str]
+
+    @property
+    def width(self) -> int:
+        """Of its longest line."""
+        return max(cell_len(line) for line in [*self.head.split("\n"), *self.cells])
+
+
+def _laid(title: str, columns: Sequence[Column], styles: Sequence[str]) -> Table:
+    """A table that fits `WIDTH`: columns are left out, the last but the time first, and never the first two."""
+    shown = list(columns)
+    while len(shown) > 3 and sum(each.width + 3 for each in shown) + 1 > WIDTH:
+        del shown[-2]
+    table = blank(title, [each.head for each in shown])
+    for at, style in enumerate(styles):
+        add_row(table, [each.cells[at] for each in shown], style)
+    return table
+
+
+def sparkline(values: Sequence[float | None]) -> str:
+    """One character for each value, from the least to the most; a space where there is none."""
+    found = [value for value in values if value is not None]
+    if not found:
+        return ""
+    least, span = min(found), (max(found) - min(found)) or 1.0
+    top = len(SPARKS) - 1
+    return "".join(" " if value is None else SPARKS[round((value - least) / span * top)] for value in values)
 
 
 def yardstick_table(data: Summary, policy: str | None = None) -> Table | None:
@@ -97,37 +162,26 @@ def sweep_table(jobs: Iterable[Path]) -> Table:
 
     Jobs without a summary (failed or unfinished) are counted in the caption, never left out in silence.
     """
-    jobs = sorted(jobs)
+    jobs = sorted(jobs, key=lambda job: (len(job.name), job))
     finished = {job: summary(job) for job in jobs if (job / "summary.json").exists()}
     if not finished:
         raise FileNotFoundError(f"none of the {len(jobs)} jobs has a summary.json; see their logs for why they failed")
     groups = by_setting(finished)
     first = next(iter(finished.values()))
     main, further = first.metric, rates(_judged(first).sampled, first.metric)
-    headers = [
-        "setting",
-        "seeds",
-        f"{main}\nstart",
-        "\nkept",
-        "\nkept, greedy",
-        *(f"{name}\nkept" for name in further),
-        "time",
+    found = [(each, sorted((finished[job] for job in members), key=_seed)) for each, members in groups.items()]
+    columns = [
+        Column("setting", [label for label, _ in found]),
+        Column(f"{main}\nkept", [_spread(runs, "sampled", main) for _, runs in found]),
+        Column("seeds", [_seeds(runs) for _, runs in found]),
+        Column("\nstart", [_spread(runs, "sampled", main, start=True) for _, runs in found]),
+        Column("\nkept, greedy", [_spread(runs, "greedy", main) for _, runs in found]),
+        *(Column(f"{name}\nkept", [_spread(runs, "sampled", name) for _, runs in found]) for name in further),
+        Column("time", [duration(fmean(run.seconds for run in runs)) for _, runs in found]),
     ]
-    table = blank("sweep", headers)
-    for label, members in groups.items():
-        runs = [finished[job] for job in members]
-        cells = [
-            _spread(runs, "sampled", main, start=True),
-            _spread(runs, "sampled", main),
-            _spread(runs, "greedy", main),
-        ]
-        cells += [_spread(runs, "sampled", name) for name in further]
-        seeds = ", ".join(str(run.seed) for run in runs)
-        add_row(table, [label, seeds, *cells, duration(fmean(run.seconds for run in runs))])
+    table = _laid("sweep", columns, ["" for _ in found])
     lost = [str(job) for job in jobs if job not in finished]
-    caption = (
-        "mean ± standard deviation over seeds [least, most]; kept iteration, chosen on validation; mean time of a job"
-    )
+    caption = "mean ± standard deviation over seeds; kept iteration, chosen on validation; mean time of a job"
     table.caption = Text(
         caption + (f"; {len(lost)} of {len(jobs)} jobs have no summary: {', '.join(lost)}" if lost else "")
     )
@@ -135,16 +189,38 @@ def sweep_table(jobs: Iterable[Path]) -> Table:
 
 
 def by_setting(runs: Iterable[Path]) -> dict[str, list[Path]]:
-    """Runs that differ in nothing but the seed, under a label of the words in which the settings differ."""
+    """Runs that differ in nothing but the seed, under a label of the words in which the settings differ, as short as
+    they can be told apart: `lr=0.001` for `learner.optimizer.lr=0.001`."""
     words = {
         run: tuple(word for word in overrides(run) if word.lstrip("+").partition("=")[0] != "seed") for run in runs
     }
     shared = set.intersection(*(set(found) for found in words.values()))
+    short = _shortened({word for found in words.values() for word in found})
     groups: dict[str, list[Path]] = defaultdict(list)
     for run, found in words.items():
-        own = " ".join(word for word in found if word not in shared)
-        groups[own or " ".join(found) or summary(run).experiment].append(run)
+        own = " ".join(short[word] for word in found if word not in shared)
+        groups[own or " ".join(short[word] for word in found) or summary(run).experiment].append(run)
     return dict(groups)
+
+
+def _shortened(words: Iterable[str]) -> dict[str, str]:
+    """Each `a.b.key=value` with as few of its key's last parts as tell it from all other keys."""
+    parts = {word: word.lstrip("+").partition("=") for word in words}
+    keys = {key for key, _, _ in parts.values()}
+    ends = Counter(ending for key in keys for ending in _endings(key))
+    short = {key: next((each for each in _endings(key) if ends[each] == 1), key) for key in keys}
+    return {word: short[key] + sign + value for word, (key, sign, value) in parts.items()}
+
+
+def _endings(key: str) -> list[str]:
+    """`c`, `b.c`, `a.b.c` of `a.b.c`."""
+    names = key.split(".")
+    return [".".join(names[at:]) for at in range(len(names) - 1, -1, -1)]
+
+
+def _judged_of(data: Summary, row: Measured) -> Figures:
+    """The figures by which a run is judged."""
+    return row.versus.get(data.start, {}) if data.gains else row.sampled
 
 
 def _judged(run: Summary, start: bool = False) -> Measured:
@@ -159,7 +235,17 @@ def _spread(runs: Sequence[Summary], mode: str, metric: str, start: bool = False
         return "–"
     if len(means) == 1:
         return f"{means[0]:.3f}"
-    return f"{fmean(means):.3f} ±{stdev(means):.3f} [{min(means):.2f}, {max(means):.2f}]"
+    return f"{fmean(means):.3f} ±{stdev(means):.3f}"
+
+
+def _seed(run: Summary) -> int:
+    return run.seed
+
+
+def _seeds(runs: Sequence[Summary]) -> str:
+    """The seeds, or how many there are."""
+    told = ", ".join(str(run.seed) for run in runs)
+    return told if len(told) <= 12 else f"{len(runs)} seeds"
 
 
 def blank(title: str, headers: Sequence[str]) -> Table:

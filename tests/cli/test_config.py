@@ -36,6 +36,7 @@ LOOKS = {
     "export": "run=a",
     "merge": "run=a",
     "report": "run=a",
+    "dimensions": "run=a",
 }
 
 BESIDE = {

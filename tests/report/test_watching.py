@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from parley.report.line import line
+from market import views
+from parley.report.html import Report
+from parley.report.line import line, next_steps
 from parley.report.listing import runs, runs_table
 from parley.report.rows import Measured, Row, Summary
+from parley.report.run import summary as stored
 from parley.report.verdict import verdicts
 from parley.system.files import lock, write_json
 from rich.console import Console
@@ -110,3 +114,18 @@ def test_the_verdict_on_a_zero_sum_run_that_kept_its_start_reads_the_matches_aga
     ]
     (verdict,) = verdicts(replace(data, iterations=tuple(rows)))
     assert verdict.word == "worse" and "score against the start" in verdict.text
+
+
+def test_a_finished_run_says_what_can_be_done_next(make_run):
+    run = make_run("a run", overrides=("experiment=market_tiny", "seed=3"))
+    steps = dict(next_steps(run, "sampled/2/s0", ["buyer", "seller"]))
+    assert steps["report"] == f"{run}/report/index.html"
+    assert shlex.split(steps["the worst match"]) == ["parley", "task=show", f"run={run}", "match=sampled/2/s0"]
+    assert shlex.split(steps["play against it"])[2:5] == ["experiment=market_tiny", f"run={run}", "players.buyer=human"]
+    assert [what for what, _ in next_steps(run, None, [])] == ["report"]
+
+
+def test_the_worst_match_is_one_that_the_report_shows(make_run):
+    report = Report(make_run(scores={f"s{at}": float(at) for at in range(9)}), None, views)
+    report.write(stored(report.run))
+    assert report.worst(0) == "sampled/0/s0" and report.worst(7) is None

@@ -10,12 +10,17 @@ from omegaconf import DictConfig
 
 from ...data.episode import Episode
 from ...data.replay import replay as replayed
+from ...data.scorer import ScoredMatches, judged
+from ...data.seal import SCORES
+from ...data.store import Matches
 from ...games.base import Game
 from ...models.adapter import merge as merged
 from ...report import html, listing, transcript
+from ...report.dimensions import rated, table
 from ...report.progress import terminal
 from ...run.config import ConfigError
-from ...run.directory import find_match, kept_of
+from ...run.directory import evaluations, find_match, kept_of, saved
+from ...run.sharing import write_merged_card
 from ..stored import stored
 
 
@@ -59,6 +64,27 @@ def report(config: DictConfig, out: Path, run: str, transcripts: int) -> float |
     return None
 
 
+def dimensions(
+    config: DictConfig, out: Path, run: str, stages: list[str], player: str, names: list[str]
+) -> float | None:
+    """Prints what judges say of `player` in `stages` of a run, whose matches have their ratings as metrics or as
+    scores. ConfigError where no rating is found."""
+    folder = Path(run)
+    saved(folder)
+    shown = 0
+    for stage in stages or evaluations(folder):
+        scores = folder / stage / "score" / SCORES
+        matches = ScoredMatches(folder / stage, scores) if scores.exists() else Matches(folder / stage)
+        if found := rated(judged(matches), player, names):
+            terminal().print(table(f"{stage}, {player}", found))
+            shown += 1
+    if not shown:
+        raise ConfigError(
+            f"run={run}: no judge has rated {player} on {', '.join(names)} in {stages or 'its evaluations'}"
+        )
+    return None
+
+
 def _played(config: DictConfig, run: Path, match: str) -> tuple[Game, Episode]:
     """A match, and the game that it was played in: a verdict's is the judge's."""
     episode, verdict = find_match(run, match)
@@ -72,5 +98,6 @@ def merge(config: DictConfig, out: Path, run: str, policy: str | None = None) ->
     merged into its base."""
     source = kept_of(Path(run), policy)
     made = merged(source, out / "model", source.version.rpartition("-")[0])
+    write_merged_card(Path(run), source, made)
     terminal().print(f"snapshot {source.version} as a model of its own: {made.path}", soft_wrap=True)
     return None

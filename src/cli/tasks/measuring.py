@@ -9,7 +9,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from ...report import compare as comparison
+from ...report import overview
 from ...report.progress import terminal
+from ...report.settings import settings
 from ...report.table import benchmark_table
 from ...report.trackers import tracking
 from ...run.build import trackers
@@ -51,12 +53,21 @@ def benchmark(
 
 
 def compare(config: DictConfig, out: Path, runs: list[str]) -> float | None:
-    """Paired differences between runs, as a table here and as CSV and LaTeX in the run directory."""
+    """Paired differences between runs, as a table here, and as a page, a figure, CSV and LaTeX in the run directory."""
     try:
         rows = comparison.compare(runs)
     except (ValueError, FileNotFoundError) as error:
         raise ConfigError(f"runs: {error}") from error
     write_text(out / "comparison.csv", comparison.as_csv(rows))
     write_text(out / "comparison.tex", comparison.as_latex(rows))
-    terminal().print(comparison.as_table(rows))
+    for table in comparison.as_tables(rows):
+        terminal().print(table)
+    differences = [comparison.HEADERS, *map(comparison.cells, rows)]
+    try:
+        found = settings({comparison.side(run).path for run in runs})
+    except ValueError as error:  # judged by different metrics: no chart can hold them
+        terminal().print(f"comparison: {out} ({error})", soft_wrap=True)
+        return None
+    page = overview.write(out, "comparison", "Comparison", found, differences=differences)
+    terminal().print(f"comparison: {page}", soft_wrap=True)
     return None

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ...models.snapshot import Snapshot
 from ...report import choice
+from ...report.line import next_steps
 from ...report.progress import terminal
 from ...report.rows import Summary
 from ...report.table import benchmark_table, figures_table, run_table, yardstick_table
@@ -40,17 +41,20 @@ def selfplay(config: DictConfig, out: Path) -> float | None:
         for tracker in logs:
             tracker.config(OmegaConf.to_container(config, resolve=True))  # type: ignore[arg-type]
         summary = iterations(run, logs, report)
-        ranks.shared(partial(_conclude, run, logs, summary, report))
-    _closing(out, summary)
+        worst = ranks.shared(partial(_conclude, run, logs, summary, report))
+        steps = next_steps(out, worst, list(run.game.roles))
+    _closing(out, summary, steps)
     policy, path = judge(config)
     return float(summary.kept.policies[policy].figure(path)["mean"])
 
 
-def _conclude(run: Run, logs: Sequence[Tracker], summary: Summary, report: Reporting) -> None:
+def _conclude(run: Run, logs: Sequence[Tracker], summary: Summary, report: Reporting) -> str | None:
+    """Writes what a run ends with; returns the worst match that the report shows of the kept snapshot."""
     write_json(run.out / SUMMARY, summary.to_json())
     report.finished(summary)
     for tracker in logs:
         tracker.table("transcripts", *_transcripts(run, summary.best, report), summary.best)
+    return report.report.worst(summary.best)
 
 
 def _transcripts(run: Run, best: int, report: Reporting) -> tuple[Sequence[str], Sequence[Sequence[Any]]]:
@@ -60,7 +64,7 @@ def _transcripts(run: Run, best: int, report: Reporting) -> tuple[Sequence[str],
     return choice.COLUMNS, choice.rows(chosen, report.views, metric)
 
 
-def _closing(out: Path, summary: Summary) -> None:
+def _closing(out: Path, summary: Summary, steps: Sequence[tuple[str, str]]) -> None:
     console = terminal()
     for policy in summary.policies:
         console.print(run_table(summary, policy=policy))
@@ -71,8 +75,8 @@ def _closing(out: Path, summary: Summary) -> None:
             console.print(benchmark_table("benchmark", rows))
     for verdict in verdicts(summary):
         console.print(verdict.text, style=VERDICT[verdict.word], highlight=False)
-    console.print(f"report: {out / 'report' / 'index.html'}", soft_wrap=True)
-    console.print(f"its matches: parley task=show run={out} match=ID", soft_wrap=True)
+    for what, how in steps:
+        console.print(f"{what}: {how}", soft_wrap=True, highlight=False)
 
 
 @ranks.collective

@@ -1,0 +1,61 @@
+"""What a judge says of a player by dimension, with Sotopia's interval beside ours."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from math import sqrt
+from statistics import mean, variance
+from typing import TypeAlias
+
+from rich.table import Table
+
+from ..data.episode import Episode
+from .estimates import Estimate, estimate, t_quantile
+
+Setting: TypeAlias = tuple[str, str]  # a scenario's cluster, and the seat
+Rows: TypeAlias = Sequence[tuple[Setting, float]]
+
+
+def margin(rows: Rows) -> float:
+    """Half of Sotopia's 95 % interval, as its benchmark computes it (sotopia-lab/sotopia at 041d074, get_avg_reward).
+
+    t(n) sqrt(v / n) for n ratings: v is the mean over settings (environment and position) of the variance within each,
+    0 where a setting has one rating. It says how far repeats of these settings would differ, nothing of other settings;
+    with one rating for each it is 0. The original draws a million values for t's quantile.
+    """
+    settings: dict[Setting, list[float]] = defaultdict(list)
+    for setting, value in rows:
+        settings[setting].append(value)
+    within = mean(variance(own) if len(own) > 1 else 0.0 for own in settings.values())
+    return t_quantile(len(rows)) * sqrt(within / len(rows))
+
+
+def rated(matches: Iterable[Episode], player: str, names: Iterable[str]) -> dict[str, Rows]:
+    """The ratings of `player` on each of the dimensions `names` that some match has, by setting."""
+    found: dict[str, list[tuple[Setting, float]]] = defaultdict(list)
+    for episode in matches:
+        for seat in (seat for seat, name in episode.players.items() if name == player):
+            for name in names:
+                value = episode.result.metrics.get(name)
+                if isinstance(value, Mapping) and seat in value:
+                    found[name].append(((episode.scenario.cluster, seat), float(value[seat])))
+    return dict(found)
+
+
+def estimated(rows: Rows) -> tuple[Estimate, float]:
+    """The mean with our interval, clustered by environment, and Sotopia's margin."""
+    return estimate([value for _, value in rows], [cluster for (cluster, _), _ in rows]), margin(rows)
+
+
+def table(title: str, found: Mapping[str, Rows]) -> Table:
+    """A line for each dimension."""
+    made = Table(title=title)
+    for head in ("", "mean", "95 %, by environment", "Sotopia's ±", "ratings", "settings"):
+        made.add_column(head, justify="right" if head else "left")
+    for name, rows in found.items():
+        ours, theirs = estimated(rows)
+        settings = len({setting for setting, _ in rows})
+        between = f"[{ours.low:.2f}, {ours.high:.2f}]".replace("[", r"\[")
+        made.add_row(name, f"{ours.mean:.2f}", between, f"{theirs:.2f}", str(ours.n), str(settings))
+    return made
