@@ -1,4 +1,4 @@
-"""Headless Chromium for the table: a person at a page, what the page looks like, and whether it is accessible."""
+"""Headless Chromium: a page or a person at one, what it looks like, and whether it is accessible."""
 
 from __future__ import annotations
 
@@ -13,25 +13,35 @@ FLAGS = ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable
 WIDTHS = {"desktop": (1200, 900), "phone": (360, 740)}
 
 # What is wrong with a page's layout: it scrolls sideways, something sticks out, text is cut, or two things overlap.
+# What lies in a part that scrolls by itself is compared with its like alone.
 LAYOUT = """
 const root = document.documentElement, wide = root.clientWidth, faults = [];
 const name = (each) => `${each.tagName.toLowerCase()}#${each.id}.${each.className} ${each.textContent.slice(0, 20)}`;
 const seen = (each) => each.checkVisibility() && each.getClientRects().length;
+const scrolls = (each) => /auto|scroll/.test(getComputedStyle(each).overflowX) && each.scrollWidth > each.clientWidth
+  || /auto|scroll/.test(getComputedStyle(each).overflowY) && each.scrollHeight > each.clientHeight;
+const around = (each) => {
+  for (let p = each.parentElement; p; p = p.parentElement) if (scrolls(p)) return p;
+  return root;
+};
 const all = [...document.querySelectorAll("main *")].filter(seen);
 if (root.scrollWidth > wide) faults.push(`scrolls to ${root.scrollWidth} of ${wide}`);
 for (const each of all) {
-  const box = each.getBoundingClientRect(), hides = getComputedStyle(each).overflowX !== "visible";
-  if (box.left < -1 || box.right > wide + 1) faults.push(`sticks out: ${name(each)}`);
+  const box = each.getBoundingClientRect(), hides = /hidden|clip/.test(getComputedStyle(each).overflowX);
+  if ((box.left < -1 || box.right > wide + 1) && around(each) === root) faults.push(`sticks out: ${name(each)}`);
   if (hides && each.clientWidth && each.scrollWidth > each.clientWidth + 1) faults.push(`cut: ${name(each)}`);
 }
-const solid = all.filter((each) => each.matches("button,input,select,textarea,li,p,h1,h2,summary,td,th,legend"));
-solid.forEach((one, at) => solid.slice(at + 1).forEach((other) => {
-  if (one.contains(other) || other.contains(one)) return;
-  const a = one.getBoundingClientRect(), b = other.getBoundingClientRect();
-  const x = Math.min(a.right, b.right) - Math.max(a.left, b.left);
-  const y = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top);
-  if (x > 2 && y > 2) faults.push(`overlap: ${name(one)} and ${name(other)}`);
-}));
+const solid = all.filter((each) => each.matches("button,input,select,textarea,li,p,h1,h2,summary,td,th,legend,text"))
+  .map((each) => ({each, box: each.getBoundingClientRect(), part: around(each)})).sort((a, b) => a.box.top - b.box.top);
+solid.forEach((one, at) => {
+  for (const other of solid.slice(at + 1)) {
+    if (other.box.top > one.box.bottom - 2) break;
+    if (one.part !== other.part || one.each.contains(other.each) || other.each.contains(one.each)) continue;
+    const x = Math.min(one.box.right, other.box.right) - Math.max(one.box.left, other.box.left);
+    const y = Math.min(one.box.bottom, other.box.bottom) - other.box.top;
+    if (x > 2 && y > 2) faults.push(`overlap: ${name(one.each)} and ${name(other.each)}`);
+  }
+});
 return faults;
 """
 AXE = """
@@ -41,8 +51,8 @@ axe.run(document).then((found) => done(found.violations), failed);
 """
 
 
-class Person:
-    """A person at a browser of their own."""
+class Browser:
+    """A browser at the page `link`."""
 
     def __init__(self, link: str) -> None:
         from selenium import webdriver
@@ -58,9 +68,6 @@ class Person:
         self.driver = webdriver.Chrome(options=options, service=Service(DRIVER))
         self.driver.set_window_size(*WIDTHS["desktop"])
         self.driver.get(link)
-        self.click("#join")
-        self.until(lambda: self.driver.current_url.endswith("/play"))
-        self.url = self.driver.current_url
 
     def all(self, css: str) -> list[Any]:
         """The visible elements that `css` selects."""
@@ -99,10 +106,14 @@ class Person:
         field.send_keys(text)
 
     def choose(self, name: str, value: str) -> None:
+        """Chooses an option of the list of this name."""
+        self.choose_by(f"select[name='{name}']", value)
+
+    def choose_by(self, css: str, value: str) -> None:
         """Chooses an option of a list."""
         from selenium.webdriver.support.select import Select
 
-        self.until(lambda: Select(self.all(f"select[name='{name}']")[0]).select_by_value(value) or True)
+        self.until(lambda: Select(self.all(css)[0]).select_by_value(value) or True)
 
     @property
     def text(self) -> str:
@@ -149,3 +160,13 @@ class Person:
 
     def quit(self) -> None:
         self.driver.quit()
+
+
+class Person(Browser):
+    """A person at a browser of their own, who joins the table by `link`."""
+
+    def __init__(self, link: str) -> None:
+        super().__init__(link)
+        self.click("#join")
+        self.until(lambda: self.driver.current_url.endswith("/play"))
+        self.url = self.driver.current_url
