@@ -61,12 +61,12 @@ test-vllm: .venv-vllm/installed
 		"$$(grep -m1 ERROR .venv-vllm/pip.log || tail -n1 .venv-vllm/pip.log)" >&2; exit 1; }
 	@touch $@
 
-# Benchmarks, with lm-evaluation-harness, which brings pandas, scipy and much else along.
+# Benchmarks with lm-evaluation-harness, and exports as `datasets` loads them; both bring pandas and much else along.
 test-benchmark: export HF_HUB_OFFLINE = 1
 test-benchmark: export HF_DATASETS_OFFLINE = 1
 test-benchmark: setup
 	@$(PIP) -c constraints-benchmark.txt --no-build-isolation -e '.[benchmark]'
-	@$(BIN)/python -m pytest tests/run/test_harness.py
+	@$(BIN)/python -m pytest tests/run/test_harness.py tests/data/test_writers.py
 
 # What is claimed of learning, resume and batching, measured again: four hours of an idle core, figures in docs/results/.
 # DATA=FOLDER, with the human data in it, adds what is shown on that.

@@ -6,7 +6,6 @@ B [out, r] are trained. An adapter's snapshot is a folder with these two for eac
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Mapping
@@ -176,7 +175,7 @@ def _fresh(name: str, shape: torch.Size, seed: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter apart from its base. No path stands in its files, so that they are the same wherever the base lies."""
+    """An adapter apart from its base. Where that lies is no part of its version."""
 
     config: LoraConfig
     tensors: Mapping[str, Tensor]
@@ -198,9 +197,8 @@ class Adapter:
         plain = {
             key: sorted(value) if isinstance(value, set) else value for key, value in self.config.to_dict().items()
         }
-        plain |= {"base_model_name_or_path": None, "inference_mode": True}
         folder = Path(folder)
-        (folder / "adapter_config.json").write_text(json.dumps(plain, indent=2, sort_keys=True, default=str) + "\n")
+        snapshots.write_adapter_config(folder, {**plain, snapshots.BASE: None, "inference_mode": True})
         save_file(
             {name: tensor.detach().cpu().contiguous() for name, tensor in self.tensors.items()},
             folder / snapshots.ADAPTER,

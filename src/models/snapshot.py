@@ -4,8 +4,10 @@ changed."""
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,6 +15,7 @@ from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..system.files import InputError
+from ..system.naming import hub_id
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -22,7 +25,8 @@ PARTS = (
     "quantization.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
     "added_tokens.json", "vocab.json", "merges.txt", "*.jinja", "additional_chat_templates/*.jinja",
 )  # fmt: skip
-ADAPTER = "adapter_model.safetensors"
+ADAPTER, ADAPTED = "adapter_model.safetensors", "adapter_config.json"
+BASE = "base_model_name_or_path"  # peft's name for what an adapter stands on
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +65,58 @@ def digest(folder: str | Path) -> str:
 
 @lru_cache(maxsize=4096)
 def _file(path: str, size: int, changed: int, inode: int) -> str:
-    """A file's SHA-256, read again only when its size, time or inode has changed (weights can be many gigabytes)."""
+    """A file's SHA-256, read again only when its size, time or inode has changed (weights can be many gigabytes).
+
+    Of an adapter's config that parley wrote, where its base lies is left out: it is a name for peft, and the base's own
+    digest stands in the version.
+    """
+    if Path(path).name == ADAPTED and size < 1 << 20 and (data := _ours(path)) is not None:
+        return hashlib.sha256(_dumped({**data, BASE: None}).encode()).hexdigest()
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _ours(path: str | Path) -> dict[str, Any] | None:
+    """The config of an adapter as `write_adapter_config` wrote it; None for one by others."""
+    text = Path(path).read_bytes()
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return data if isinstance(data, dict) and BASE in data and _dumped(data).encode() == text else None
+
+
+def write_adapter_config(folder: str | Path, values: Mapping[str, Any]) -> None:
+    """Writes what peft reads of an adapter."""
+    (Path(folder) / ADAPTED).write_text(_dumped(values), encoding="utf-8")
+
+
+def _dumped(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, indent=2, sort_keys=True, default=str) + "\n"
+
+
+def _named(folder: Path, base: str) -> None:
+    """Names the base in an adapter's config, so that peft opens the adapter alone: ORG/NAME, or the folder where it
+    lies now (parley itself never reads that of its own snapshots)."""
+    if (data := _ours(folder / ADAPTED)) is not None:
+        write_adapter_config(folder, {**data, BASE: hub_id(base) or str(Path(base).absolute())})
+
+
+LOCAL = (
+    "name_or_path", "tokenizer_file", "vocab_file", "merges_file", "special_tokens_map_file", "is_local",
+    "local_files_only", "cache_dir", "_commit_hash", "trust_remote_code",
+)  # fmt: skip
+"""Keys of a tokenizer's config that say how it was once loaded, and where from."""
+
+
+def _clean(folder: Path) -> None:
+    """Drops from a tokenizer's config what holds on the machine alone that wrote it."""
+    path = folder / "tokenizer_config.json"
+    if path.exists():
+        data = json.loads(path.read_text(encoding="utf-8"))
+        kept = {key: value for key, value in data.items() if key not in LOCAL}
+        if kept != data:
+            path.write_text(json.dumps(kept, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def of(folder: str | Path, name: str = "", base: str | None = None) -> Snapshot:
@@ -108,6 +161,9 @@ def save(
     try:
         model.save_pretrained(part)
         tokenizer.save_pretrained(part)
+        _clean(part)
+        if base is not None:
+            _named(part, base)
         for path in (part, *part.rglob("*")):  # transformers leaves weights readable to their owner alone
             path.chmod(0o755 if path.is_dir() else 0o644)
         if not (folder.exists() and any(folder.iterdir())):
@@ -122,5 +178,6 @@ def save(
 
 
 def _same(one: Path, other: Path) -> bool:
-    names = [sorted(path.relative_to(folder) for path in folder.rglob("*")) for folder in (one, other)]
-    return names[0] == names[1] and digest(one) == digest(other)
+    """Whether both hold the same model; the second may have a card."""
+    names = [{path.relative_to(folder) for path in folder.rglob("*")} for folder in (one, other)]
+    return names[0] == names[1] - {Path("README.md")} and digest(one) == digest(other)

@@ -68,6 +68,14 @@ def episodes(run: Path, iteration: int, what: str) -> Iterator[Episode]:
         yield from EpisodeStore(folder, shard=None).read()
 
 
+def without_aliases(text: str) -> str:
+    """`text`, unless it is YAML with aliases, which parley never writes: a few lines of them can fill the memory.
+    InputError for these; yaml.YAMLError for what is no YAML."""
+    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+        raise InputError("holds aliases")
+    return text
+
+
 def metric_names(tables: Sequence[Figures]) -> list[str]:
     """Every metric of the tables, in the order of first appearance."""
     return list(dict.fromkeys(name for table in tables for name in table))

@@ -13,7 +13,6 @@ from pathlib import Path
 from shutil import rmtree
 from typing import Any
 
-import yaml
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -29,7 +28,7 @@ from ..models.snapshot import Snapshot
 from ..play.arena import TooManyFailures
 from ..report import manifest
 from ..report.progress import Progress, terminal
-from ..report.run import summary
+from ..report.run import summary, without_aliases
 from ..system import preempt, ranks
 from ..system.files import REFUSED, InputError, Locked, lock, read_text, reason, write_json, write_text
 from .config import ONLY, ConfigError, leaves, policies
@@ -245,24 +244,22 @@ def saved(run: Path) -> DictConfig:
     if not (run / SAVED).exists():
         raise ConfigError(f"{run} is no run directory: it has no {SAVED}")
     try:
-        config = OmegaConf.create(_data(read_text(run / SAVED)))
+        config = OmegaConf.create(without_aliases(read_text(run / SAVED)))
         assert isinstance(config, DictConfig) and config
     except (YAMLError, OmegaConfBaseException, AssertionError, *REFUSED):
         raise ConfigError(f"{run / SAVED} is torn, or no config of parley: nothing of this run can be used") from None
     return config
 
 
-def _data(text: str) -> str:
-    """`text`, unless it is YAML with aliases, which parley never writes: a few lines of them can fill the memory."""
-    if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-        raise InputError("holds aliases")
-    return text
-
-
 def history(run: Path, what: str) -> list[int]:
     """The numbers of the iterations whose stage `what` (play, learn, start) is finished in `run`."""
     saved(run)
     return sorted(int(path.parts[-3].removeprefix("iter_")) for path in run.glob(f"iter_*/{what}/{MANIFEST}"))
+
+
+def stage_outputs(run: Path, stage: str) -> Any:
+    """What a finished stage of `run` gave; None where it is not finished."""
+    return None if (done := finished(run / stage)) is None else done.outputs
 
 
 def rounds_of(run: Path) -> list[str]:

@@ -49,6 +49,7 @@ from .matchmaking import Plan
 from .parts import Recipe, plain
 from .reporting import Reporting
 from .run import Run
+from .sharing import write_cards
 from .start import Start, magnet
 
 
@@ -74,6 +75,7 @@ def iterations(run: Run, logs: Sequence[Tracker], report: Reporting | None = Non
             stay |= loop.standings.frozen(number)
         best = max(range(len(rows)), key=lambda at: _judged(run, rows[at]))
         rows[-1] = replace(rows[-1], alarms=loop.alarms(rows))
+        ranks.shared(partial(write_cards, run.out, number, history[-1], rows[-1].policies))
         log(logs, rows[-1])
         run.progress.note(line(rows, config.iterations, *judge(config), metric_name(config)))
         if report is not None:
@@ -87,6 +89,7 @@ def iterations(run: Run, logs: Sequence[Tracker], report: Reporting | None = Non
     if best:
         measured = evaluation.against_scripts(best, history[: best + 1], rows[best].policies)
         rows[best] = replace(rows[best], policies=measured)
+        ranks.shared(partial(write_cards, run.out, best, history[best], measured))
     return replace(_summary(run, rows, best), **_gained(run, evaluation, best))
 
 

@@ -6,6 +6,7 @@ import difflib
 import pkgutil
 from collections.abc import Iterable, Sequence
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -52,3 +53,11 @@ def nearest(name: Any, names: Iterable[str]) -> str:
     if close:
         return f"; did you mean {close[0]}?"
     return f"; there is {', '.join(names)}" if 0 < len(names) <= 12 else ""
+
+
+def hub_id(path: str | Path) -> str | None:
+    """ORG/NAME of a folder in the Hugging Face cache; None for any other."""
+    for part in Path(path).parts:
+        if part.startswith("models--"):
+            return part.removeprefix("models--").replace("--", "/", 1)
+    return None

@@ -24,7 +24,7 @@ LOOKING = [
     f"task=show match={MATCH}",
     f"task=replay match={MATCH}",
     "task=export",
-    "task=export task.logs=all",
+    "task=export task.keep=all",
     "task=plan",
 ]
 USING = ["task=merge", "task=learn", "task=play", "task=tournament", "task=benchmark"]

@@ -139,7 +139,7 @@ def test_what_cannot_be_judged_is_said(run: Path, tmp_path: Path) -> None:
 def test_exports_of_a_judged_import_have_its_own_scores_only(run: Path, tmp_path: Path) -> None:
     judged(run, tmp_path / "out", "players.judge=dice")
     (tmp_path / "back").mkdir()
-    export(config("game.path=."), tmp_path / "back", str(run), "all")
+    export(config("game.path=."), tmp_path / "back", str(run), "all", None)
     rows = [json.loads(line) for line in (tmp_path / "back/sotopia.jsonl").read_text().splitlines()]
     assert rows == sorted((dialogue(number) for number in range(12)), key=lambda row: str(row["episode"]))
 

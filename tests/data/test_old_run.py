@@ -69,7 +69,7 @@ def test_an_old_run_is_shown_and_replayed(config, tmp_path: Path, capsys) -> Non
 def test_an_old_run_is_exported_with_all_its_logs(config, tmp_path: Path, capsys) -> None:
     run = tmp_path / "run"
     shutil.copytree(OLD, run)
-    export(config, tmp_path, str(run), "all")
+    export(config, tmp_path, str(run), "all", None)
     game, played = instantiate(config.game), list(Matches(OLD / "iter_001/play"))
     logs = [json.loads(line) for line in (tmp_path / "messages.jsonl").read_text().splitlines()]
     assert len(logs) == len(played) * len(game.roles)

@@ -163,7 +163,7 @@ def test_import_and_export_through_the_tasks(tmp_path: Path) -> None:
     matches = Matches(tmp_path / "run" / STAGE)
     assert [each.id for each in matches] == [f"{STAGE}/E1/0", f"{STAGE}/L1/0"]
     (tmp_path / "out").mkdir()
-    export(config, tmp_path / "out", str(tmp_path / "run"), "all")
+    export(config, tmp_path / "out", str(tmp_path / "run"), "all", None)
     out = [json.loads(line) for line in (tmp_path / "out/sotopia.jsonl").read_text().splitlines()]
     assert out == [json.loads(line) for line in file.read_text().splitlines()]
     rows = list(read_conversations(tmp_path / "out/alpaca.jsonl"))

@@ -1,6 +1,7 @@
 """Adapters, on bases in full and in 4 bits: what is trained is what is stored, played and merged, and the base stays as
 it was."""
 
+import json
 import random
 import shutil
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from parley.models.tiny import word_tokenizer
 from parley.objectives.filtered_bc import FilteredBC
 from parley.run.config import register
 from parley.system.files import InputError
+from peft import AutoPeftModelForCausalLM
 from safetensors.torch import load_file
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
@@ -151,7 +153,24 @@ def test_a_snapshot_goes_to_disk_and_back_without_loss(made, tmp_path):
         Path(made.trained.path) / "adapter_config.json"
     ).read_text()
     assert torch.equal(logits(load_policy(again)), logits(model))
-    assert str(Path(made.base.path).parent) not in (Path(again.path) / "adapter_config.json").read_text()
+
+
+def test_an_adapter_names_its_base_and_its_version_does_not_depend_on_the_place(made, tmp_path):
+    moved = tmp_path / "elsewhere" / "models--lab--small" / "snapshots" / "1"
+    shutil.copytree(made.base.path, moved)
+    model, words = load_policy(made.trained, trainable=True), word_tokenizer([[Message("user", "x")]])
+    one, other = (
+        snapshot.save(Adapter.of(model), words, tmp_path / name, base=str(base))
+        for name, base in (("one", made.base.path), ("other", moved))
+    )
+    named = [json.loads((Path(each.path) / snapshot.ADAPTED).read_text())[snapshot.BASE] for each in (one, other)]
+    assert named == [made.base.path, "lab/small"] and one.version == other.version
+    config = Path(other.path) / snapshot.ADAPTED
+    config.write_text(config.read_text().replace('"r": ', '"r": 1'))
+    assert snapshot.of(other.path, "", str(moved)).version != other.version  # all else in it counts
+    if fourbit.FourBit.read(one.path) is None:
+        alone = AutoPeftModelForCausalLM.from_pretrained(one.path)
+        assert (logits(alone) - logits(model)).abs().max() < 1e-5
 
 
 def test_an_adapter_on_an_adapter_is_refused(made, tmp_path):

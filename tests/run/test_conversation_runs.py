@@ -150,7 +150,7 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
 
 def test_A16_export_writes_what_credit_keeps_and_a_hosted_learner_sends(played, tmp_path):
     run, made = played
-    exporting.export(made, tmp_path, str(run), "kept")
+    exporting.export(made, tmp_path, str(run), "credit", None)
     parts, matches = build(made, run), Matches(run / "iter_001/play")
     table = parts.policies["learner"].recipe(1).credit(matches, "learner").table
     sent = [
@@ -167,7 +167,7 @@ def test_A16_export_writes_what_credit_keeps_and_a_hosted_learner_sends(played, 
 
 def test_A16_all_logs_are_those_of_the_learner_never_of_an_opponent(played, tmp_path):
     run, made = played
-    exporting.export(made, tmp_path, str(run), "all")
+    exporting.export(made, tmp_path, str(run), "all", None)
     logs = [log for _, log in conversations.read(tmp_path / "messages.jsonl")]
     episodes = list(EpisodeStore(run / "iter_001/play", shard=None).read())
     assert len(logs) == len(episodes) == 48 and {log.meta["player"] for log in logs} == {"learner"}

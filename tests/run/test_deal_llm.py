@@ -4,6 +4,7 @@ evaluate, merge."""
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from omegaconf import OmegaConf
 from parley.cli.tasks.looking import merge
 from parley.data.episode import streams
@@ -22,9 +24,10 @@ from parley.games.deal import Deal
 from parley.models import snapshot
 from parley.models.load import load_model, load_policy, load_tokenizer
 from parley.models.snapshot import Snapshot
+from peft import AutoPeftModelForCausalLM
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
 pytestmark = pytest.mark.slow
 CHATML = (
@@ -159,3 +162,38 @@ def test_the_merged_model_is_the_adapter_on_its_base(run: Path) -> None:
     with torch.no_grad():
         assert (merged(ids).logits - adapted(input_ids=ids).logits).abs().max() < 1e-4
     assert load_tokenizer(run.parent / "merged/model").chat_template == CHATML
+
+
+# --- what is handed on: the path of an engineer ---------------------------------------------------------------------
+
+
+def test_the_hours_of_the_run_are_planned(run: Path) -> None:
+    words = ["task=plan", *SMALL, "objective.credit.keep=all", f"run={run}", "task.probe=true"]
+    said = " ".join(parley(run.parent, *words).split())
+    assert "Tokens of play, an iteration" in said and "written" in said and "measured here" in said
+    assert re.search(r"all 4 iterations [\d.]+ (h|min) on 1 device, which are", said)
+
+
+def test_an_adapter_is_opened_by_peft_alone_and_has_a_card(run: Path) -> None:
+    adapter = Snapshot(**outputs(run, "iter_001/learn")["learner"]["snapshot"])
+    folder = run / adapter.path
+    alone = AutoPeftModelForCausalLM.from_pretrained(folder)
+    ids = torch.tensor([[5, 6, 7, 8]])
+    ours = load_policy(Snapshot(adapter.version, str(folder), str(run.parent / "my-instruct-model")))
+    assert (alone(ids).logits - ours(ids).logits).abs().max() < 1e-5
+    card = (folder / "README.md").read_text()
+    head = yaml.safe_load(card.split("---")[1])
+    assert head["library_name"] == "peft" and "base: `my-instruct-model`" in card and str(run.parent) not in card
+    for told in ("game: `Deal", "FilteredBC", "experiment: `deal_llm`", "| sampled | `joint_score` |", "revision"):
+        assert told in card, told
+    assert not {"is_local", "local_files_only"} & json.loads((folder / "tokenizer_config.json").read_text()).keys()
+    assert snapshot.of(folder, "iter_001", str(run.parent / "my-instruct-model")).version == adapter.version
+
+
+def test_a_merged_model_is_opened_by_plain_transformers_and_has_a_card(run: Path) -> None:
+    merge(OmegaConf.create(), run.parent / "shared", str(run))
+    model = AutoModelForCausalLM.from_pretrained(run.parent / "shared/model")
+    tokenizer = AutoTokenizer.from_pretrained(run.parent / "shared/model")
+    assert tokenizer.chat_template == CHATML and model.num_parameters() > 0
+    card = (run.parent / "shared/model/README.md").read_text()
+    assert "library_name: transformers" in card and "base: `my-instruct-model`" in card and "| sampled |" in card

@@ -38,7 +38,7 @@ def test_spin_on_rollouts_trains_shows_and_exports(tmp_path: Path) -> None:
     assert '<span class="step action">' in page and '<span class="step observation">' in page
     shown = parley("task=show", f"run={run}", f"match={played[0].id}", f"hydra.run.dir={tmp_path}/show")
     assert "Action:" in shown
-    exported = parley("task=export", f"run={run}", "task.logs=all", f"hydra.run.dir={out}")
+    exported = parley("task=export", f"run={run}", "task.keep=all", f"hydra.run.dir={out}")
     finished = {each.scenario.id for each in played if each.result.metrics["finished_rate"]}
     if finished:
         assert "as FireAct's code reads it" in exported

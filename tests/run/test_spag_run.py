@@ -83,7 +83,7 @@ def test_a_round_mixes_in_facts_and_no_matches(whole):
 
 def test_its_matches_leave_as_spags_files_and_come_back_as_data(whole, tmp_path):
     run, _ = whole
-    exporting.export(config(), tmp_path / "out", str(run), "kept")
+    exporting.export(config(), tmp_path / "out", str(run), "credit", None)
     games = spag.read_episodes(tmp_path / "out/spag_episodes.json")
     assert len(games) == 2 * 24 and {game.turns for game in games} == {5}
     rows = spag.read_rows(tmp_path / "out/spag_rows.json")

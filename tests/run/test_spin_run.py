@@ -79,7 +79,7 @@ def test_the_distance_to_the_source_is_measured_on_held_out_prompts(tiny: tuple[
 def test_every_pair_can_be_exported_and_read_again_as_prompts(tiny: tuple[Path, str], tmp_path: Path) -> None:
     run, _ = tiny
     out = tmp_path / "export"
-    assert "48 pairs" in parley(tmp_path, "task=export", f"run={run}", f"hydra.run.dir={out}").stdout
+    assert "48 rows in" in parley(tmp_path, "task=export", f"run={run}", f"hydra.run.dir={out}").stdout
     rows = list(spin_rows.read(out / "spin.jsonl"))
     said = [
         episode.turns[0].text

@@ -86,7 +86,7 @@ def credited(run: Path) -> None:
 
 
 def exported(run: Path) -> None:
-    exporting.export(config(), run.with_name("exported"), str(run), "all")
+    exporting.export(config(), run.with_name("exported"), str(run), "all", None)
 
 
 def shown(run: Path) -> None:
@@ -204,7 +204,7 @@ def test_B_a_replay_that_differs_is_one_line_in_show_and_export(run: Path) -> No
     match = next(EpisodeStore(run / PLAY, shard=None).read()).id
     for use in (
         lambda: looking.show(config(), run, str(run), match),
-        lambda: exporting.export(config(), run / "x", str(run), "all"),
+        lambda: exporting.export(config(), run / "x", str(run), "all", None),
     ):
         with pytest.raises(TOLD, match=f"match {match} ends with outcome"):
             use()

@@ -2,70 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from ...credit import NothingKept
-from ...data.episode import Episode
-from ...data.formats import alpaca, messages, openai_chat, sotopia, spag, spin_rows, trajectories
-from ...data.formats.messages import Log
-from ...data.replay import replay as replayed
+from ...data.consent import trainable
+from ...data.formats.writers import WRITERS, Chosen, Source, Written, log
 from ...data.scorer import ScoredMatches
 from ...data.store import Matches
-from ...games.base import Game
+from ...report import cards
 from ...report.progress import terminal
 from ...run.config import ConfigError, overlaid, policies, scheduled
 from ...run.directory import rounds_of, saved
+from ...system.files import write_text
 from ..stored import stored
 
-
-@dataclass(frozen=True, slots=True)
-class Chosen:
-    """A seat of a match, and the requests whose replies are to be imitated."""
-
-    episode: Episode
-    seat: str
-    replies: frozenset[str]
+Format: TypeAlias = Literal[
+    "messages", "completions", "preferences", "openai", "sharegpt", "alpaca", "spin", "spag", "trajectories", "sotopia"
+]
 
 
-def export(config: DictConfig, out: Path, run: str, logs: Literal["kept", "all"]) -> float | None:
-    """Writes the self-play of the policies of `run` as chats: `messages.jsonl` (with meta) and `openai.jsonl` (for a
-    fine-tuning service); replies to single messages as `alpaca.jsonl`; matches of Taboo as SPAG's files, of Sotopia as
-    its episodes, of question answering as FireAct's files, too, and replies whose real counterpart is known as SPIN's
-    (`spin.jsonl`).
+def export(
+    config: DictConfig, out: Path, run: str, keep: Literal["credit", "all"], formats: list[Format] | None
+) -> float | None:
+    """Writes the self-play of each policy of `run` in `formats` (None: all that the game has rows for), and a dataset
+    card, `README.md`, with which `datasets` loads the folder. Nothing is sent.
 
-    kept: the logs and replies that credit chose, which a hosted learner sends; all: every log, without illegal replies.
-    Seats of others are never written as logs.
+    credit: the logs and replies that credit chose, which a hosted learner sends; all: every log, without illegal
+    replies. Seats of others are never written as logs, nor matches of people who did not agree to training.
+    preferences, spin, spag and trajectories take all other matches.
     """
     folder = Path(run)
-    credit = ("objective", "schedule", "policies") if logs == "kept" else ()  # a run of 0.1.0 has it elsewhere
+    credit = ("objective", "schedule", "policies") if keep == "credit" else ()  # a run of 0.1.0 has it elsewhere
     nodes = stored(folder, config, "game", *credit)
     game, mine = instantiate(nodes["game"]), saved(folder)
     rounds = {stage: _round(mine, folder, stage) for stage in rounds_of(folder)}
     if not rounds:
         raise ConfigError(f"{run} has no finished round of self-play to export")
-    found = list(_kept(mine, rounds) if logs == "kept" else _every(rounds.values(), set(policies(mine))))
-    told = [_log(game, each) for each in found]
-    count = messages.write(out / "messages.jsonl", told), openai_chat.write(out / "openai.jsonl", told)
-    terminal().print(f"{count[0]} logs in {out}/messages.jsonl, {count[1]} in {out}/openai.jsonl", soft_wrap=True)
-    for path in [*_alpaca(out, game, found), *sotopia.export(out, game, rounds.values(), folder.name)]:
-        terminal().print(f"also {path}", soft_wrap=True)
+    found: list[Written] = []
     for policy in policies(mine):
-        played = [each for matches in rounds.values() for each in matches if policy in each.players.values()]
+        chosen = list(_credited(mine, rounds, policy) if keep == "credit" else _every(rounds.values(), policy))
+        logs = [log(game, each) for each in chosen]
+        source = Source(game, folder.name, policy, config.seed, chosen, logs, list(rounds.values()))
         place = out if len(policies(mine)) == 1 else out / policy
-        for path in spag.export(place, game, played, policy, config.seed):
-            terminal().print(f"as SPAG's code reads it: {path}", soft_wrap=True)
-        for path in trajectories.export(place, played):
-            terminal().print(f"as FireAct's code reads it: {path}", soft_wrap=True)
-        if pairs := list(spin_rows.rows(played)):
-            terminal().print(
-                f"{spin_rows.write(place / 'spin.jsonl', pairs)} pairs in {place}/spin.jsonl", soft_wrap=True
-            )
+        found += [made for name in formats or WRITERS for made in WRITERS[name](place, source)]
+    if not found:
+        raise ConfigError(f"{run} has nothing for {', '.join(formats or WRITERS)}: task.keep=all writes every log")
+    for each in found:
+        count = f"{each.rows:,} rows in" if each.rows is not None else "also"
+        terminal().print(f"{count} {each.path}: {each.told}", soft_wrap=True)
+    write_text(out / cards.CARD, cards.data_card(folder, out, found, keep))
+    terminal().print(
+        f"card: {out / cards.CARD}; load it with datasets.load_dataset({str(out)!r}, NAME)", soft_wrap=True
+    )
     return None
 
 
@@ -76,42 +69,28 @@ def _round(config: DictConfig, run: Path, stage: str) -> Matches:
     return ScoredMatches(folder, scores) if config.scorer or scores.exists() else Matches(folder)
 
 
-def _kept(config: DictConfig, rounds: Mapping[str, Matches]) -> Iterator[Chosen]:
-    """The logs that credit keeps of each round and policy, and the replies that it chose."""
-    recipes = scheduled(config)
+def _credited(config: DictConfig, rounds: Mapping[str, Matches], policy: str) -> Iterator[Chosen]:
+    """The logs of a policy that credit keeps of each round, and the replies that it chose."""
+    recipes, own = scheduled(config), policies(config)[policy]
     for stage, matches in rounds.items():
         iteration = int(stage.partition("/")[0].removeprefix("iter_"))
         nodes = recipes[max(number for number in recipes if number <= iteration)]["objective"]
-        for policy, own in policies(config).items():
-            credit = instantiate(overlaid(nodes, own.get("objective", {}))["credit"])
-            try:
-                table = credit(matches, policy).table
-            except NothingKept:  # pairs without their demonstrations, or a round that taught nothing
-                continue
-            for verdict in table:
-                if verdict.replies:
-                    yield Chosen(matches[verdict.match], verdict.seat, frozenset(verdict.replies))
+        credit = instantiate(overlaid(nodes, own.get("objective", {}))["credit"])
+        try:
+            table = credit(matches, policy).table
+        except NothingKept:  # pairs without their demonstrations, or a round that taught nothing
+            continue
+        for verdict in table:
+            if verdict.replies and trainable(matches[verdict.match]):
+                yield Chosen(matches[verdict.match], verdict.seat, frozenset(verdict.replies))
 
 
-def _every(rounds: Iterable[Matches], learners: Collection[str]) -> Iterator[Chosen]:
+def _every(rounds: Iterable[Matches], policy: str) -> Iterator[Chosen]:
+    """Every log of a policy, without illegal replies; services are nobody to learn from."""
     for matches in rounds:
-        for episode in matches:
+        for episode in filter(trainable, matches):
             for seat, player in sorted(episode.players.items()):
-                if player in learners and seat in episode.result.returns:  # services are nobody to learn from
+                if player == policy and seat in episode.result.returns:
                     own = frozenset(turn.request for turn in episode.turns if turn.seat == seat)
-                    yield Chosen(episode, seat, own - episode.refused(seat))
-
-
-def _log(game: Game, each: Chosen) -> Log:
-    """The log of a seat, in which all replies that are not chosen count as rejected."""
-    view = replayed(game, each.episode).views[each.seat]
-    rejected = (at for at, said in enumerate(view) if said.role == "assistant" and said.request not in each.replies)
-    return replace(messages.log(each.episode, each.seat, view), rejected=tuple(rejected))
-
-
-def _alpaca(out: Path, game: Game, found: Iterable[Chosen]) -> Iterator[Path]:
-    """The file of Alpaca rows, where some replies were asked for with a single message."""
-    rows = [row for each in found for row in alpaca.rows(each.episode, replayed(game, each.episode), each.replies)]
-    if rows:
-        messages.write_lines(out / "alpaca.jsonl", rows)
-        yield out / "alpaca.jsonl"
+                    if own:  # a match may end before a seat is asked
+                        yield Chosen(episode, seat, own - episode.refused(seat))

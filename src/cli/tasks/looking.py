@@ -20,6 +20,7 @@ from ...report.dimensions import rated, table
 from ...report.progress import terminal
 from ...run.config import ConfigError
 from ...run.directory import evaluations, find_match, kept_of, saved
+from ...run.sharing import write_merged_card
 from ..stored import stored
 
 
@@ -97,5 +98,6 @@ def merge(config: DictConfig, out: Path, run: str, policy: str | None = None) ->
     merged into its base."""
     source = kept_of(Path(run), policy)
     made = merged(source, out / "model", source.version.rpartition("-")[0])
+    write_merged_card(Path(run), source, made)
     terminal().print(f"snapshot {source.version} as a model of its own: {made.path}", soft_wrap=True)
     return None

@@ -66,7 +66,7 @@ def log(episode: Episode, seat: str, view: Sequence[Message]) -> Log:
 
 def write(path: Path, logs: Iterable[Log]) -> int:
     """Writes one line per log, replacing `path`; returns how many."""
-    return write_lines(path, (_to_json(entry) for entry in logs))
+    return write_lines(path, map(to_json, logs))
 
 
 def read(path: Path) -> Iterator[Log]:
@@ -86,7 +86,8 @@ def write_lines(path: Path, lines: Iterable[Json]) -> int:
     return count
 
 
-def _to_json(entry: Log) -> dict[str, Json]:
+def to_json(entry: Log) -> dict[str, Json]:
+    """One line of a file."""
     meta: dict[str, Json] = {key: value for key, value in entry.meta.items() if value not in ("", None)}
     if entry.rejected:
         meta["rejected"] = list(entry.rejected)

@@ -40,9 +40,12 @@ def read(path: Path) -> Iterator[Row]:
 
 def write(path: Path, rows: Iterable[Row]) -> int:
     """Writes one line per row, replacing `path`; returns how many."""
-    return write_lines(
-        path, ({"real": write_messages(row.real), "generated": write_messages(row.generated)} for row in rows)
-    )
+    return write_lines(path, map(line, rows))
+
+
+def line(row: Row) -> dict[str, Json]:
+    """One line of a file."""
+    return {"real": write_messages(row.real), "generated": write_messages(row.generated)}
 
 
 def rows(episodes: Iterable[Episode]) -> Iterator[Row]:
