@@ -1,18 +1,26 @@
 """People at the table in real browsers: Deal, Taboo and a social scene to the end, and a match against a model.
 
-    python benchmarks/show_table.py FOLDER
+    python benchmarks/show_table.py FOLDER [browsers] [hostile] [load]
 
-FOLDER gets the runs that are served (a model that imitated for a moment) and the pictures. Headless Chromiums play:
-illegal replies and their correction, a page that is reloaded, a closed tab, a server that is killed (kill -9) and
-started again in the middle. Shown are: no match is lost, every record replays, scores are those of the rules, no page
-scrolls sideways, overlaps or cuts text at 1200 and 360 pixels, light and dark, and axe-core finds nothing serious.
-Needs Debian's chromium and chromium-driver, and the extra `browser`. Exits with 1 where one of these fails.
+FOLDER gets the runs that are served (a model that imitated for a moment), the pictures, and the figures of each part,
+so that parts may be run one by one.
+
+browsers  Headless Chromiums play: illegal replies and their correction, a page that is reloaded, a closed tab, a server
+          that is killed (kill -9) and started again in the middle. No match is lost, every record replays, scores are
+          those of the rules, no page scrolls sideways, overlaps or cuts text at 1200 and 360 pixels, light and dark,
+          and axe-core finds nothing serious. Needs Debian's chromium and chromium-driver, and the extra `browser`.
+hostile   200 hostile requests in the middle of a match: one refusal each, and the match goes on.
+load      8 and then 64 scripted people at once against the model: no event is lost, seconds from a reply to the next
+          question, the server's memory.
+
+Exits with 1 where one of these fails.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -24,6 +32,7 @@ from typing import Any
 
 from browsers import WIDTHS, Person
 from omegaconf import OmegaConf
+from parley.system.files import read_json, write_json
 from results import record
 
 SMALL = ("debug=fast", "iterations=0", "imitate.matches=64", "imitate.validation=4")
@@ -228,23 +237,38 @@ def against(run: Path, shots: Path) -> dict[str, Any]:
     return found | {"stopped_with": table.stop(), "faults": faults, "console": errors, "kills": kills}
 
 
-def main() -> int:
-    folder = Path(sys.argv[1]).resolve()
-    shots = folder / "pictures"
-    shots.mkdir(parents=True, exist_ok=True)
-    runs = made(folder)
-    figures = {
+def everywhere(runs: dict[str, Path], shots: Path) -> dict[str, Any]:
+    """The part `browsers`."""
+    found = {
         "deal": deal(runs["deal"], shots),
         "taboo": taboo(runs["taboo"], shots),
         "social": social(runs["social"], shots),
         "against a model": against(runs["deal"], shots),
     }
-    figures |= {"screens": {name: list(size) for name, size in WIDTHS.items()}, "pictures": len(list(shots.iterdir()))}
-    wrong = [each for part in figures.values() if isinstance(part, dict) for each in part.get("faults", ())]
-    wrong += [each for part in figures.values() if isinstance(part, dict) for each in part.get("console", ())]
-    print(json.dumps(figures, indent=1))
-    record("table", {"browsers": figures})
-    return int(bool(wrong))
+    wrong = [each for part in found.values() for each in (*part["faults"], *part["console"])]
+    return {**found, "screens": {name: list(size) for name, size in WIDTHS.items()}, "wrong": wrong}
+
+
+def main() -> int:
+    from table_load import hostile, load
+
+    folder, parts = Path(sys.argv[1]).resolve(), sys.argv[2:] or ["browsers", "hostile", "load"]
+    shots = folder / "pictures"
+    shots.mkdir(parents=True, exist_ok=True)
+    runs = made(folder)
+    for part in parts:
+        for run in runs.values():
+            shutil.rmtree(run / "table", ignore_errors=True)
+        if part == "browsers":
+            figures = everywhere(runs, shots)
+        else:
+            figures = {"hostile": hostile, "load": load}[part](Table, runs["deal"])
+        write_json(folder / f"{part}.json", figures)
+        print(json.dumps({part: figures}, indent=1), flush=True)
+    known = [part for part in ("browsers", "hostile", "load") if (folder / f"{part}.json").exists()]
+    found = {part: read_json(folder / f"{part}.json") for part in known}
+    record("table", found)
+    return int(any(each["wrong"] for each in found.values()))
 
 
 if __name__ == "__main__":
