@@ -36,7 +36,8 @@ class DealGuide:
 
     def now(self, seat: str, seen: Mapping[str, Any]) -> str:
         """What may be written now, with an example."""
-        share = table([count - count // 2 for count in seen["counts"]])
+        books, hats, balls = (count - count // 2 for count in seen["counts"])
+        share = table((books, hats, balls))
         propose = f"[propose] and what you keep, as in: [propose] ({share})"
         if seen["partner_proposed"]:
             return f"Your partner has proposed. Write {propose}"
