@@ -13,7 +13,7 @@ from .rows import Figure
 from .run import figure
 
 At = Callable[[float, float], tuple[float, float]]  # (x, value) -> the place in the drawing
-LEFT, RIGHT, TOP, BOTTOM = 52, 12, 14, 42  # margins: room for the numbers and the names of the axes
+LEFT, RIGHT, TOP, BOTTOM = 66, 14, 14, 42  # margins: room for the numbers and the names of the axes
 SMALL, LARGE = (420, 250), (900, 340)  # width and height
 DENSE = 40  # points of a curve from which on they are drawn as one path, without a figure for each
 

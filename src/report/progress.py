@@ -1,7 +1,8 @@
-"""Live progress: bars on a terminal, plain lines at a sane rate elsewhere (a log file, a scheduler's output).
+"""Live progress: bars on a terminal, plain lines at a sane rate elsewhere (a scheduler's output).
 
-A finished stage leaves one line behind, the same on both, and in the run's log file with the time of day. `Progress` is
-silent on a quiet console, which is what the ranks that are not rank 0 are given.
+A finished stage leaves one line behind, the same on both, and in the run's log file with the time of day; off a
+terminal those of evaluation, which are many and short, stand in the log file alone. `Progress` is silent on a quiet
+console, which is what the ranks that are not rank 0 are given.
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ from ..system.files import append_lines
 from .redact import masked
 
 Fact = int | float | str
+
+OFTEN_S, SELDOM_S = 15, 60  # seconds between two lines of a stage: where a tenth of it was done since, and elsewhere
+BRIEF = "/eval/"  # in the names of stages that leave no line off a terminal
 
 
 def terminal(**options: Any) -> Console:
@@ -67,6 +71,13 @@ class Progress:
         self.say(text)
         if self.log is not None:
             self._append(text)
+
+    def end(self, stage: str, text: str) -> None:
+        """The line of a finished or broken-off stage."""
+        if self._bars is None and self.log is not None and BRIEF in stage:
+            self._append(text)
+        else:
+            self.note(text)
 
     def say(self, text: str) -> None:
         """A line for the terminal alone."""
@@ -134,13 +145,12 @@ class Stage:
             if kind is None
             else f"stopped after {self._count()} {self.unit}, {took}"
         )
-        self._progress.note(f"{self.name}: {state}{self._tail(self._facts())}")
+        self._progress.end(self.name, f"{self.name}: {state}{self._tail(self._facts())}")
 
     def _due(self) -> bool:
-        """Every five seconds, or every second where a tenth of the whole was done since; the last unit has its own
-        line."""
+        """Whether it is time for a line; the last unit has its own."""
         silent = self._clock() - self._said
-        return self.done != self.total and (silent >= 5 or (silent >= 1 and self._tenths() > self._tenth))
+        return self.done != self.total and (silent >= SELDOM_S or (silent >= OFTEN_S and self._tenths() > self._tenth))
 
     def _tenths(self) -> int:
         return 10 * self.done // self.total if self.total else 0

@@ -59,16 +59,24 @@ def run_table(data: Summary, metrics: Sequence[str] | None = None, policy: str |
             for each in further
         ),
     ]
+    if _still(rows, main) and opponents:  # in a zero-sum game self-play's own is 0 whatever was learned
+        columns = [columns[0], *columns[3 + far :]]
     columns.append(Column("time", [*(duration(sum(row.seconds.values())) for row in data.iterations), *none]))
     several = f", {name}" if len(data.policies) > 1 else ""
     styles = ["bold green" if row.iteration == data.best else "" for row in data.iterations]
     table = _laid(f"{data.experiment}, seed {data.seed}{several}", columns, [*styles, *("dim" for _ in below)])
-    drawn = sparkline([(row.sampled.get(main) or {}).get("mean") for row in rows])
+    drawn = sparkline([(_judged_of(data, row).get(main) or {}).get("mean") for row in rows])
     table.caption = Text(
         f"{main} {drawn}\n* kept, chosen on validation; intervals at 95 %\n"
         f"{duration(data.seconds)}, {data.cpu_seconds:.0f} CPU-s"
     )
     return table
+
+
+def _still(rows: Sequence[Measured], metric: str) -> bool:
+    """Whether self-play's figure is 0 at every snapshot, sampled and greedy."""
+    figures = [mode[metric]["mean"] for row in rows for mode in (row.sampled, row.greedy) if metric in mode]
+    return bool(figures) and not any(figures)
 
 
 def _against(opponent: str, metric: str) -> Callable[[Measured], Figure | None]:
@@ -208,6 +216,11 @@ def _endings(key: str) -> list[str]:
     """`c`, `b.c`, `a.b.c` of `a.b.c`."""
     names = key.split(".")
     return [".".join(names[at:]) for at in range(len(names) - 1, -1, -1)]
+
+
+def _judged_of(data: Summary, row: Measured) -> Figures:
+    """The figures by which a run is judged."""
+    return row.versus.get(data.start, {}) if data.gains else row.sampled
 
 
 def _judged(run: Summary, start: bool = False) -> Measured:

@@ -54,6 +54,7 @@ class Demonstrations:
                 name,
                 inputs,
                 lambda: self.run.play(name, Seatings(lambda: self._seatings(split, inputs["matches"])), figures),
+                shared=True,
             )
 
     def inputs(self, split: str) -> dict[str, Any]:

@@ -44,6 +44,10 @@ class Reporting:
     def finished(self, data: Summary) -> None:
         """The last one, of a run that came to its end. For rank 0."""
         self._timed(partial(self.report.write, data))
+        share = self.spent / max(time.process_time() - self._began, 1e-9)
+        self.run.progress.note(
+            f"report: written {self.times} times in {self.spent:.2f} CPU-s, {share:.1%} of the run's"
+        )
 
     def stopped(self, error: BaseException) -> None:
         """Of a run that ends with `error`, whatever is known so far: nothing before the first evaluation. For rank 0.

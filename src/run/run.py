@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,9 @@ from ..report.estimates import Tally, to_json
 from ..report.progress import Progress, terminal
 from ..system import ranks
 from ..system.files import InputError, digest
+from .beginnings import borrow, lend, sweep_of
 from .cast import Cast
+from .config import imitation_learner
 from .directory import SPENDING
 from .parts import Parts, plain
 from .stages import Clock, Done, finished, stage
@@ -37,7 +40,7 @@ class Run:
 
     def __init__(self, parts: Parts, out: Path, progress: Progress) -> None:
         self.parts, self.config, self.game = parts, parts.config, parts.game
-        self.out, self.progress = out, progress
+        self.out, self.progress, self.sweep = out, progress, sweep_of(out)
         self.seed, self.cast = int(parts.config.seed), cast_of(parts)
         self.seats = Seats(
             self.game, parts.backend, self.config.play.in_flight, parts.opponents, ledgers=out / SPENDING
@@ -64,8 +67,10 @@ class Run:
         inputs: Mapping[str, Any],
         work: Callable[..., Any] | None = None,
         alone: Callable[[], Any] | None = None,
+        shared: bool = False,
     ) -> Any:
-        """Does the stage `name` unless it is finished; returns its outputs (plain JSON).
+        """Does the stage `name` unless it is finished; returns its outputs (plain JSON). A `shared` one depends on
+        nothing but its inputs and what `_beginnings` names: jobs of a sweep make it once.
 
         `alone` is called on rank 0 only, for what reads and writes files. `work` is called on every rank, with what
         `alone` returned where there is one; without `work` the outputs are what `alone` returned.
@@ -75,9 +80,27 @@ class Run:
             given = [] if alone is None else [ranks.shared(alone)]
             return given[0] if work is None else work(*given)
 
-        done = stage(self.out / name, inputs, both)
+        if self.sweep is None or not shared:
+            done = stage(self.out / name, inputs, both)
+        else:
+            key = self._key(name, inputs)
+            ranks.shared(partial(self._borrow, self.sweep, key, name, digest(inputs)))
+            done = stage(self.out / name, inputs, both)
+            ranks.shared(partial(lend, self.sweep, key, self.out / name))
         self.done.setdefault(name, done)
         return done.outputs
+
+    def _key(self, name: str, inputs: Mapping[str, Any]) -> str:
+        """Stands for all that demonstrations, the base or the imitation depend on: of the learner it is the node that
+        imitates."""
+        nodes = {each: self.node(each) for each in ("game", "data")}
+        plainly = {each: plain(self.config[each]) for each in ("model", "imitate", "players", "opponents", "hardware")}
+        others = {"learner": plain(imitation_learner(self.config)), "seed": self.seed}
+        return digest({"stage": name, **inputs, **nodes, **plainly, **others})
+
+    def _borrow(self, sweep: Path, key: str, name: str, inputs: str) -> None:
+        if (source := borrow(sweep, key, self.out / name, inputs)) is not None:
+            self.progress.note(f"{name}: shared with job {source.relative_to(sweep.resolve()).parts[0]}")
 
     def recall(self, name: str) -> Any:
         """The outputs of a stage that was finished before; None where it was not."""

@@ -98,7 +98,7 @@ class Start:
         learner = plain(self.config.learner)
         inputs = {"base": base.version, "imitate": plain(imitate), "learner": learner}
         outputs = self.run.stage(
-            "iter_000/start", inputs, partial(self._imitate, base), alone=partial(self._lessons, base)
+            "iter_000/start", inputs, partial(self._imitate, base), alone=partial(self._lessons, base), shared=True
         )
         return restored(outputs["snapshot"], self.run.out)
 
@@ -124,7 +124,8 @@ class Start:
         `again`)."""
         self.demonstrations.play("train")
         inputs = {"model": plain(self.config.model), **self.demonstrations.inputs("train")}
-        base = restored(self.run.stage("iter_000/base", inputs, alone=partial(self._create, again)), self.run.out)
+        made = self.run.stage("iter_000/base", inputs, alone=partial(self._create, again), shared=True)
+        base = restored(made, self.run.out)
         if base.served is None:
             renderer = Renderer.load(base.base or base.path)
             self.run.progress.note(f"chat template: {Behaviour.of(renderer).text()}")

@@ -114,9 +114,10 @@ def pick(
     return min(free, key=lambda item: (taken[item], chance.random()), default=None)
 
 
-def mirrored(pair: Pair, person: str, seed: int) -> bool:
-    """Whether this person sees the second match on the left: a fair coin, the same at each reload."""
-    return bool(derive(seed, "sides", pair.item, person) & 1)
+def mirrored(person: str, number: int, seed: int) -> bool:
+    """Whether this person sees the second match of its pair `number` on the left: of each two pairs one, which of them
+    is a fair coin's to say. The same at each reload."""
+    return bool((derive(seed, "sides", person, number // 2) ^ number) & 1)
 
 
 def scores(given: Any, case: Case, judge: RubricJudge) -> Ratings:

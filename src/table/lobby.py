@@ -17,6 +17,7 @@ from ..play.pairing import Seating, seated
 from ..system.files import append_lines, read_jsonl
 from ..system.seeds import derive, rng
 from .part import Refusal
+from .persons import is_person
 
 FILE = "seatings.jsonl"
 AWAY_S = 10.0  # without an open page, who waits loses their place in the queue
@@ -137,7 +138,7 @@ class Lobby:
         self._pages: Counter[str] = Counter()
         self._again, self._next = deque(bookings.again), bookings.drawn
         self._reopened = deque(bookings.open())
-        self.seated = {name: each for each in bookings.open() for name in each.players.values() if _person(name)}
+        self.seated = {name: each for each in bookings.open() for name in each.players.values() if is_person(name)}
         self.matches = Counter(
             name for each in bookings.all.values() if each.over in ("", "played") for name in each.players.values()
         )
@@ -192,7 +193,7 @@ class Lobby:
                 self.seated.pop(name, None)
             if over != "played":
                 self._again.append(booked.scenario)
-                self.matches.subtract(name for name in booked.players.values() if _person(name))
+                self.matches.subtract(name for name in booked.players.values() if is_person(name))
         return booked
 
     def _seating(self) -> Seating | None:
@@ -246,7 +247,3 @@ class Lobby:
             self.seated[name] = booked
             self.matches[name] += 1
         return booked
-
-
-def _person(name: str) -> bool:
-    return name.startswith("person:")

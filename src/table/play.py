@@ -36,7 +36,7 @@ from ..system.naming import nearest
 from .chair import Chair, told
 from .lobby import Bookings, Closing, Lobby
 from .part import Body, Desk, Refusal, Served, text
-from .persons import Person
+from .persons import Person, is_person
 
 LOG = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ class _Room:
         self.folder, self.partners = desk.folder, _partners(play.partner, desk)
         self.store = EpisodeStore(desk.folder)
         bookings = Bookings(desk.folder, self.store)
-        sitting = {name for each in bookings.open() for name in each.players.values() if not name.startswith("person:")}
+        sitting = {name for each in bookings.open() for name in each.players.values() if not is_person(name)}
         self.names = {*(self.partners or {}).values(), *sitting, *services(self.game), *self.run.serving.values()}
         self.snapshots = _snapshots(self.names - services(self.game).keys(), desk)
         if not bookings.open():
@@ -118,6 +118,7 @@ class _Room:
         self.chairs: dict[str, Chair] = {}
         self.guests: dict[str, Player] = {}
         self.lost: dict[str, str] = {}  # person -> why their last match was given up
+        self.played: dict[str, Episode] = {}  # person -> their last match
         self.broken = ""
         self._failures = 0
         self.lobby = Lobby(
@@ -147,6 +148,7 @@ class _Room:
 
     def _ended(self, episode: Episode) -> None:
         self.store.append(episode)
+        self.played.update(dict.fromkeys(filter(is_person, episode.players.values()), episode))
         self._leave(episode.id, "played")
 
     def _progress(self, report: Report) -> None:
@@ -158,12 +160,12 @@ class _Room:
     def _leave(self, match: str, over: str) -> None:
         booked = self.lobby.ended(match, over)
         for name in booked.players.values():
-            if over != "played":
+            if over != "played" and is_person(name):
                 self.lost[name] = over
             self._changed(name)
 
     def _chair(self, name: str) -> None:
-        if name not in self.chairs and name.startswith("person:"):
+        if name not in self.chairs and is_person(name):
             self.chairs[name] = Chair(name, self.settings.patience_s, self.bells[name].ring)
             self.guests[name] = self.chairs[name]
 
@@ -196,9 +198,9 @@ class _Room:
 
     async def leave(self, person: Person, body: Body) -> Json:
         """Gives the match up."""
-        if person.player not in self.lobby.seated:
+        if (booked := self.lobby.seated.get(person.player)) is None:
             raise Refusal("you are at no table", 409)
-        self.chairs[person.player].leave("the person left")
+        self.chairs[person.player].leave(booked.match, "the person left")
         return {}
 
     async def events(self, person: Person) -> AsyncIterator[Json]:
@@ -225,7 +227,8 @@ class _Room:
         return {**shared, "phase": "idle"}
 
     def _over(self, match: str, name: str) -> Json:
-        episode = Matches(self.folder)[match]
+        if (episode := self.played.get(name)) is None or episode.id != match:  # it ended before a restart
+            episode = Matches(self.folder)[match]
         return {"you": self.lobby.bookings.all[match].seat(name), **ending(self.game, episode, name)}
 
 
@@ -237,7 +240,7 @@ def ending(game: Game, episode: Episode, name: str) -> dict[str, Json]:
     for seat, payoff in result.returns.items():
         request, player = first.get(seat), episode.players[seat]
         roles[seat] = {
-            "who": "you" if player == name else "another person" if player.startswith("person:") else player,
+            "who": "you" if player == name else "another person" if is_person(player) else player,
             "payoff": payoff,
             "outcome": result.outcome_by_seat.get(seat, ""),
             "knew": [told(message) for message in request.messages] if request else [],

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, partial
 from html import escape
 from importlib.resources import files
@@ -25,7 +25,8 @@ from ..games.base import Json
 from ..run.config import ConfigError
 from ..system.bounds import Count, Least, Most, Positive
 from .part import Desk, Part, Refusal, Served, Stream, Take
-from .persons import Person, Persons
+from .persons import Person, Persons, digest
+from .watch import POLICY, Watching
 
 LOG = logging.getLogger(__name__)
 BEAT_S = 15.0  # between two signs of life in a stream, so that proxies do not close it
@@ -49,6 +50,7 @@ class Serving:
     framed_by      origins that may show the pages in a frame
     preview        query parameters, with their values, of those who only look: they are told what it is about, and are
                    nobody yet
+    watched        folders whose runs may be watched by who has the watchers' link; none: there is no such link
     """
 
     parts: Mapping[str, Any]
@@ -61,6 +63,7 @@ class Serving:
     forms_to: list[str]
     framed_by: list[str]
     preview: dict[str, str]
+    watched: list[str] = field(default_factory=list)
 
     @property
     def policy(self) -> str:
@@ -105,6 +108,7 @@ class Site:
     def __init__(self, parts: Mapping[str, Served], persons: Persons, serving: Serving) -> None:
         self.parts, self.persons, self.serving = parts, persons, serving
         self.rate, self.streaming = Rate(serving.per_minute), Counter[str]()
+        self.watching = Watching(serving.watched)
 
     def application(self) -> web.Application:
         """The aiohttp application."""
@@ -116,6 +120,9 @@ class Site:
         app.router.add_post("/join/{door}", self._join)
         app.router.add_get("/p/{token}/", self._home)
         app.router.add_get("/p/{token}/about", self._about)
+        app.router.add_get("/watch/{door}/", self._watch)
+        app.router.add_get("/watch/{door}/runs", self._watched)
+        app.router.add_get("/watch/{door}/report/{run}", self._reported)
         for name, part in self.parts.items():
             at = f"/p/{{token}}/{name}"
             app.router.add_get(at, partial(self._page, part))
@@ -154,9 +161,9 @@ class Site:
             raise Refusal("this request comes from another site", 403)
 
     async def _headers(self, request: web.Request, response: web.StreamResponse) -> None:
+        response.headers.setdefault("Content-Security-Policy", self.serving.policy)
         response.headers.update(
             {
-                "Content-Security-Policy": self.serving.policy,
                 "Referrer-Policy": "no-referrer",  # the path holds a token
                 "Cache-Control": "no-store",
                 "X-Content-Type-Options": "nosniff",
@@ -188,21 +195,36 @@ class Site:
         return _file(request.match_info["name"])
 
     async def _door(self, request: web.Request) -> web.Response:
-        self._through(request)
+        self._through(request, "join")
         return _file("join.html")
 
     async def _join(self, request: web.Request) -> web.Response:
-        self._through(request)
+        self._through(request, "join")
         given = {key: value for key, value in (await _body(request)).items() if isinstance(value, str)}
         if any(given.get(key) == value for key, value in self.serving.preview.items()):
             return web.json_response({"preview": [part.about for part in self.parts.values() if part.about]})
         _, token = self.persons.join(given)
         return web.json_response({"token": token})
 
-    def _through(self, request: web.Request) -> None:
+    def _through(self, request: web.Request, door: str) -> None:
         self._counted(str(request.remote))
-        if request.match_info["door"] != self.persons.door("join"):
+        there = door == "join" or bool(self.serving.watched)
+        if not there or digest(request.match_info["door"]) != digest(self.persons.door(door)):  # in even time
             raise Refusal("this link is not valid: ask for a new one", 404)
+
+    async def _watch(self, request: web.Request) -> web.Response:
+        self._through(request, "watch")
+        return _file("watch.html")
+
+    async def _watched(self, request: web.Request) -> web.Response:
+        self._through(request, "watch")
+        return web.json_response(await self.watching.listed())
+
+    async def _reported(self, request: web.Request) -> web.Response:
+        self._through(request, "watch")
+        page = await self.watching.report(request.match_info["run"])
+        headers = {"Content-Security-Policy": POLICY}
+        return web.Response(body=page, content_type="text/html", charset="utf-8", headers=headers)
 
     async def _home(self, request: web.Request) -> web.Response:
         self._person(request)
@@ -238,8 +260,12 @@ class Site:
         try:
             response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"})
             await response.prepare(request)
-            with suppress(ConnectionError):
+            try:
                 await _told(response, stream(person))
+            except ConnectionError:  # the page is gone
+                pass
+            except Exception:  # the head is sent, so nothing can be refused any more: the page asks again
+                LOG.exception("a stream failed")
             return response
         finally:
             self.streaming[person.id] -= 1
@@ -300,9 +326,10 @@ async def serve(
     parts: Mapping[str, Part],
     desk: Callable[[str], Desk],
     persons: Persons,
-    say: Callable[[str], None],
+    say: Callable[[str, str | None], None],
 ) -> None:
-    """Serves until it is asked to stop (Ctrl-C, SIGTERM). `say` is told the invitation link once people can come."""
+    """Serves until it is asked to stop (Ctrl-C, SIGTERM). `say` is told the invitation link once people can come, and
+    the watchers' link where there is one."""
     stop = asyncio.Event()
     for each in (signal.SIGINT, signal.SIGTERM):
         with suppress(ValueError, NotImplementedError):  # outside the main thread nothing can be heard
@@ -320,5 +347,8 @@ async def serve(
             raise ConfigError(f"table.port: nobody can listen at {at} ({error.strerror}); say another") from error
         port = runner.addresses[0][1]
         shown = f"[{serving.host}]" if ":" in serving.host else serving.host
-        say(f"http://{shown}:{port}/join/{persons.door('join')}")
+        base = f"http://{shown}:{port}"
+        say(
+            f"{base}/join/{persons.door('join')}", f"{base}/watch/{persons.door('watch')}/" if serving.watched else None
+        )
         await stop.wait()

@@ -164,7 +164,9 @@ class Taking:
 
     def _sides(self, pair: Pair, person: Person) -> tuple[Held, Held]:
         """(left, right) as this person sees the pair."""
-        return (pair.second, pair.first) if mirrored(pair, person.id, self.seed) else (pair.first, pair.second)
+        number = len(self.events.standings[person.id].voted)
+        turned = mirrored(person.id, number, self.seed)
+        return (pair.second, pair.first) if turned else (pair.first, pair.second)
 
     def _end(self, person: Person) -> dict[str, Json]:
         """The pay, which is settled when a person first comes here, and how the study ends."""

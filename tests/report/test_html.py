@@ -265,7 +265,7 @@ def test_a_chart_stays_inside_its_frame():
     drawn = chart("growth", [Curve("sampled", "sampled", points)], [level])
     Page(drawn)
     for x, y in re.findall(r"(-?[\d.]+),(-?[\d.]+)", drawn):
-        assert 52 <= float(x) <= 408 and 14 <= float(y) <= 208
+        assert 66 <= float(x) <= 406 and 14 <= float(y) <= 208
     assert "nan" not in drawn and "inf" not in drawn
 
 

@@ -26,12 +26,12 @@ def test_plain_lines_come_by_time_and_by_tenths_and_never_more_often():
     progress, out, clock = plain()
     with progress, progress.stage("play", 1000, "games") as stage:
         for _ in range(1000):
-            clock.now += 0.02  # 20 s in all, two seconds for a tenth
+            clock.now += 0.2  # 200 s in all, 20 for a tenth
             stage.advance(tokens=50, kept=1.5)
     lines = out.getvalue().splitlines()
-    assert lines[0] == "play: 100/1,000 games, 50 games/s, 2.5k tokens/s, kept 1.5, 18.0 s left"
+    assert lines[0] == "play: 100/1,000 games, 5 games/s, 250 tokens/s, kept 1.5, 3 min 00 s left"
     assert len(lines) == 10
-    assert lines[-1] == "play: 1,000 games in 20.0 s, 50 games/s, 2.5k tokens/s, kept 1.5"
+    assert lines[-1] == "play: 1,000 games in 3 min 20 s, 5 games/s, 250 tokens/s, kept 1.5"
 
 
 def test_a_fast_stage_leaves_one_line():
@@ -43,17 +43,28 @@ def test_a_fast_stage_leaves_one_line():
     assert out.getvalue() == "learn: 50 steps in 0.5 s, 100 steps/s, loss 0.02\n"
 
 
-def test_a_slow_stage_of_unknown_length_speaks_every_five_seconds():
+def test_a_slow_stage_of_unknown_length_speaks_every_minute():
     progress, out, clock = plain()
     with progress, progress.stage("read", None, "lines") as stage:
         for _ in range(12):
-            clock.now += 1
+            clock.now += 12
             stage.advance(3)
     assert out.getvalue().splitlines() == [
-        "read: 15 lines, 3 lines/s",
-        "read: 30 lines, 3 lines/s",
-        "read: 36 lines in 12.0 s, 3 lines/s",
+        "read: 15 lines, 0.25 lines/s",
+        "read: 30 lines, 0.25 lines/s",
+        "read: 36 lines in 2 min 24 s, 0.25 lines/s",
     ]
+
+
+def test_lines_of_evaluation_stand_in_the_log_alone_where_there_is_no_terminal(tmp_path):
+    out, clock = io.StringIO(), Clock()
+    progress = Progress(Console(file=out, force_terminal=False, width=40), clock, tmp_path / "log.txt")
+    with progress:
+        for name in ("iter_001/play", "iter_001/eval/sampled"):
+            with progress.stage(name, 2, "games") as stage:
+                stage.advance(2)
+    assert out.getvalue().startswith("iter_001/play: 2 games") and "eval" not in out.getvalue()
+    assert "iter_001/eval/sampled: 2 games" in (tmp_path / "log.txt").read_text()
 
 
 def test_a_stage_that_fails_says_where():
@@ -112,11 +123,11 @@ def test_what_an_earlier_process_did_counts_and_says_nothing_of_the_speed():
     with progress, progress.stage("learn", 100, "steps") as stage:
         stage.found(80)
         for _ in range(10):
-            clock.now += 1
+            clock.now += 20
             stage.advance()
     lines = out.getvalue().splitlines()
-    assert lines[0] == "learn: 81/100 steps, 1 steps/s, 19.0 s left"
-    assert lines[-1] == "learn: 90 steps in 10.0 s, 1 steps/s"
+    assert lines[0] == "learn: 81/100 steps, 0.05 steps/s, 6 min 20 s left"
+    assert lines[-1] == "learn: 90 steps in 3 min 20 s, 0.05 steps/s"
 
 
 def test_lines_that_stay_and_the_error_that_ended_it_stand_in_the_log(tmp_path, monkeypatch):

@@ -69,6 +69,17 @@ def test_tables_fit_a_terminal_and_break_no_word(make_run):
     assert "joint ▁▅█" in text
 
 
+def test_a_zero_sum_game_is_shown_against_the_start_and_not_by_its_zeros(make_run):
+    run = make_run()
+    data = json.loads((run / "summary.json").read_text())
+    for row in data["iterations"]:
+        for mode in ("sampled", "greedy"):
+            row["policies"]["learner"][mode]["joint"] = {"mean": 0.0, "low": 0.0, "high": 0.0}
+    (run / "summary.json").write_text(json.dumps(data))
+    text = shown(run_table(summary(run)))
+    assert "0.000 ±0.000" not in text and "versus start" in text and "3.60 ±0.20" in text and "deal" in text
+
+
 def test_a_sparkline_has_a_mark_for_each_value():
     assert sparkline([0.0, 7.0, None, 3.5]) == "▁█ ▅" and sparkline([2.0, 2.0]) == "▁▁" and sparkline([None]) == ""
 

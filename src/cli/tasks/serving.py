@@ -26,6 +26,8 @@ def table(config: DictConfig, out: Path, run: str | None) -> float | None:
     `players` and `opponents` of this config go before the run's. Everything is written below `<run>/table/`."""
     if run is None:
         raise ConfigError("task=table needs a run: name it with run=…")
+    if config.hardware.devices * config.hardware.nodes > 1:
+        raise ConfigError("task=table works in one process: choose a hardware profile with one device")
     folder = Path(run) / FOLDER
     as_begun(Path(run), config)
     serving: Serving = instantiate(config.table, _convert_="all")
@@ -40,6 +42,8 @@ def table(config: DictConfig, out: Path, run: str | None) -> float | None:
     return None
 
 
-def _say(link: str) -> None:
+def _say(link: str, watchers: str | None) -> None:
     terminal().print(f"people come in at {link}", soft_wrap=True, highlight=False)
+    if watchers is not None:
+        terminal().print(f"runs are watched at {watchers}", soft_wrap=True, highlight=False)
     terminal().print("stop with Ctrl-C; the same command goes on with whatever is open")

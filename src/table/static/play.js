@@ -69,13 +69,14 @@ function match(before) {
     make("span", {class: "who"}, each.who === "you" ? "you" : "told to you"), each.who === "you" ? its.shown(each.text) : each.text)));
   const again = state.kind === "retry" && state.phase === "ask";
   at("refused").hidden = !again;
-  at("refused").textContent = again ? `Your reply was not taken: ${talk.length ? talk[talk.length - 1].text : ""}` : "";
+  const why = its.why(seen.error) || (talk.length ? talk[talk.length - 1].text : "");
+  at("refused").textContent = again ? `Your reply was not taken: ${why}` : "";
   if (state.phase !== "ask") { shown = ""; at("reply").replaceChildren(); return; }
   if (shown === state.question) return;
   shown = state.question;
   at("reply").replaceChildren(...its.reply(seen, send));
   const field = at("reply").querySelector("textarea");
-  if (field && (sent.question === state.question || again)) field.value = its.shown(sent.text);
+  if (field && (sent.question === state.question || again)) field.value = its.draft(sent.text);
   if (field) field.focus({preventScroll: true});
   at("status").scrollIntoView({block: "nearest"});
 }

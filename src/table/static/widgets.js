@@ -1,11 +1,14 @@
 // What a game shows beside the conversation, and how a reply to it is made. Everything comes from what the seat sees.
 import {make} from "./base.js";
 
-// A widget: board(seen) -> elements; shown(text) -> one's own reply as it is shown; reply(seen, send) -> elements that
-// call send(text); draft(text, reply) puts a refused text back.
+// A widget: board(seen) -> elements; shown(text) -> one's own reply as it is shown; draft(text) -> what of a reply that
+// was not taken goes back into the field; why(error) -> why, in better words than the game's, or "" for the game's;
+// reply(seen, send) -> elements that call send(text).
 const plain = {
   board: () => [],
   shown: (text) => text,
+  draft: (text) => text,
+  why: () => "",
   reply: (seen, send) => (seen.legal ? choices(seen.legal, send) : [words("Your reply", "Send", send)]),
 };
 
@@ -34,6 +37,12 @@ function labelled(label, field) {
   return make("label", {}, label, field);
 }
 
+const DEAL = {
+  too_early: "say something before you propose",
+  must_propose: "the other player has proposed, so you must propose, too",
+  empty: "a message needs words",
+  tags: "a message cannot hold [message] or [propose]",
+};
 const deal = {
   board: (seen) => {
     const rows = seen.items.map((item, at) => make("tr", {}, make("th", {scope: "row"}, item),
@@ -43,6 +52,8 @@ const deal = {
     return [make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows))];
   },
   shown: (text) => text.replace(/^\s*\[message\]\s*/i, "").replace(/^\s*\[propose\]\s*/i, "Proposal for myself: "),
+  draft: (text) => (/^\s*\[message\]/i.test(text) ? deal.shown(text) : ""),
+  why: (error) => DEAL[error] || "",
   reply: (seen, send) => {
     const said = words("Your message", "Send", (text) => send(`[message] ${text}`));
     const fields = seen.items.map((item, at) => {
@@ -69,6 +80,7 @@ const taboo = {
 };
 
 const KINDS = ["speak", "non-verbal communication", "action", "none", "leave"];
+const SOCIAL = {"no argument": "say what you say or do", "no JSON": "", "no action": ""};
 const social = {
   board: (seen) => [
     make("p", {}, "The character: ", make("strong", {}, seen.you)),
@@ -82,6 +94,8 @@ const social = {
       return text.replace(/^speak /, "");
     }
   },
+  draft: (text) => social.shown(text).replace(/^\[[^\]]*\] ?/, ""),
+  why: (error) => SOCIAL[error] || "",
   reply: (seen, send) => {
     const kind = make("select", {name: "kind"}, ...KINDS.map((each) => make("option", {value: each}, each)));
     const field = make("textarea", {rows: 3, name: "words", "aria-label": "What you say or do", placeholder: "What you say or do"});

@@ -1,0 +1,97 @@
+"""Watching runs: the list and the reports, while a run is at work, and nothing of people."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+from aiohttp.test_utils import TestClient, TestServer
+from parley.report.html import PATH
+from parley.system.files import lock
+from parley.table.persons import Persons
+from parley.table.server import Serving, Site
+from parley.table.watch import REPORT
+from test_server import ECHO, SETTINGS, refused
+
+CONFIG = "name: {name}\nseed: 3\niterations: 4\ntask: {{_target_: parley.cli.tasks.training.selfplay}}\n"
+
+
+def a_run(folder: Path, name: str, done: int = 0, report: str = "") -> Path:
+    run = folder / name / "2026-01-31_12-00-00_ab12cd"
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_text(CONFIG.format(name=name))
+    for number in range(done):
+        (learn := run / f"iter_{number + 1:03d}" / "learn").mkdir(parents=True)
+        (learn / "stage.json").write_text("{}")
+    if report:
+        (run / REPORT).parent.mkdir()
+        (run / REPORT).write_text(report)
+    return run
+
+
+def watched(folder: Path, work, **changed):
+    async def go():
+        persons = Persons(folder / "table")
+        site = Site({"echo": ECHO}, persons, Serving(**{**SETTINGS, "watched": [str(folder / "outputs")], **changed}))
+        site.watching.fresh_s = 0.0
+        async with TestClient(TestServer(site.application())) as client:
+            await work(client, persons, f"/watch/{persons.door('watch')}")
+
+    asyncio.run(go())
+
+
+def test_runs_are_listed_and_their_reports_shown_while_they_are_at_work(tmp_path):
+    assert REPORT.as_posix() == Path(PATH).as_posix()
+    one = a_run(tmp_path / "outputs", "one", 2, "<!doctype html><script>1</script>of one")
+    a_run(tmp_path / "outputs", "<b>two", 0)
+
+    async def work(client, persons, at):
+        assert (await client.get(f"{at}/")).status == 200
+        with lock(one):
+            rows = {row["experiment"]: row for row in await (await client.get(f"{at}/runs")).json()}
+        assert rows["one"]["state"] == "running" and rows["one"]["done"] == "2/4" and rows["one"]["seed"] == "3"
+        assert rows["<b>two"]["state"] == "stopped" and rows["<b>two"]["report_s"] is None
+        link = f"{at}/report/{rows['one']['key']}"
+        page = await client.get(link)
+        assert page.content_type == "text/html" and "of one" in await page.text()
+        policy = page.headers["Content-Security-Policy"]
+        assert "default-src 'none'" in policy and "sandbox allow-scripts" in policy and "same-origin" not in policy
+        (one / REPORT).write_text("written anew")
+        assert await (await client.get(link)).text() == "written anew"  # the same link
+        assert "no report yet" in await refused(await client.get(f"{at}/report/{rows['<b>two']['key']}"), 404)
+
+    watched(tmp_path, work)
+
+
+def test_a_watcher_is_no_person_and_no_path_of_theirs_reaches_the_disk(tmp_path):
+    run = a_run(tmp_path / "outputs", "one", 1, "a report")
+    (run / "table" / "play").mkdir(parents=True)
+    (run / "table" / "play" / "0.jsonl").write_text('{"secret": "zq"}\n')
+
+    async def work(client, persons, at):
+        _, token = persons.join({})
+        watch, join = persons.door("watch"), persons.door("join")
+        for path in (
+            f"/watch/{join}/runs",
+            f"/watch/{token}/runs",
+            f"/join/{watch}",
+            f"/p/{watch}/echo/whoami",
+            "/watch/x/",
+        ):
+            assert "not valid" in await refused(await client.get(path), 404)
+        for key in ("x", "..%2f..%2ftable", "%00", run.name, "../0"):
+            assert "there is no such" in await refused(await client.get(f"{at}/report/{key}"), 404)
+        text = json.dumps(await (await client.get(f"{at}/runs")).json())
+        assert "zq" not in text and str(tmp_path) not in text
+
+    watched(tmp_path, work)
+
+
+def test_there_is_no_watchers_link_unless_folders_are_named(tmp_path):
+    a_run(tmp_path / "outputs", "one", 1, "a report")
+
+    async def work(client, persons, at):
+        assert "not valid" in await refused(await client.get(f"{at}/runs"), 404)
+
+    watched(tmp_path, work, watched=[])
