@@ -12,7 +12,7 @@ from ..system.files import REFUSED, InputError
 from ..system.files import reason as reason_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from ..games.base import Finish
 
@@ -102,6 +102,21 @@ def _with_ids(done: Completion, answer: Any, choice: Any) -> Completion:
         token_ids=(ids := _all(_count, "token_ids", sampled)),
         logprobs=_all(_logprob, "log-probs", logprobs, len(ids)),
     )
+
+
+def sampled(answer: Any, prompt_ids: Sequence[int], name: str) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """(ids, log-probs) of a text completion of `prompt_ids` by the model `name`; Unreadable for anything else."""
+    if (told := getattr(answer, "model", None)) != name:
+        raise Unreadable(f"{name} was asked, and {short(told)} answered")
+    choices = getattr(answer, "choices", None)
+    choice = choices[0] if isinstance(choices, list) and choices else None
+    if _all(_count, "prompt_token_ids", getattr(choice, "prompt_token_ids", None)) != tuple(prompt_ids):
+        raise Unreadable("the server answered another prompt than it was sent")
+    ids = _all(_count, "token_ids", getattr(choice, "token_ids", None))
+    if not ids:
+        raise Unreadable("the server sampled nothing")
+    told = getattr(getattr(choice, "logprobs", None), "token_logprobs", None)
+    return ids, _all(_logprob, "log-probs", told, len(ids))
 
 
 def _all(read: Callable[[Any], T | None], name: str, values: Any, count: int | None = None) -> tuple[T, ...]:

@@ -1,7 +1,6 @@
 """Models behind a server that speaks OpenAI's chat completions: OpenAI itself, vLLM's server, and others.
 
-The requests run in one thread of their own, so that `poll` never blocks who else sits at the table. The official client
-speaks HTTP; retries are made here, because each attempt is booked in the ledger before it is sent.
+The official client speaks HTTP; retries are made here, because each attempt is booked in the ledger before it is sent.
 """
 
 from __future__ import annotations
@@ -10,15 +9,11 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
-from functools import partial
 from pathlib import Path
-from queue import Empty, SimpleQueue
 from random import Random
-from threading import Thread
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..games.base import Finish
@@ -27,6 +22,7 @@ from ..play.player import Completion, Prompt
 from ..system.files import InputError, digest
 from ..system.spending import Ledger, Prices, Ticket
 from .answer import Unreadable, completion, keeping, kept, model, reason, short, usage
+from .remote import Remote
 
 if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI, OpenAI
@@ -105,7 +101,7 @@ def served(model: str) -> Snapshot:
     return Snapshot(model, "", served=model)
 
 
-class OpenAIBackend:
+class OpenAIBackend(Remote):
     """Answers prompts by their messages, from any number of served models.
 
     url, key_env   see `Server`; nothing else that is secret may stand in a config
@@ -125,7 +121,6 @@ class OpenAIBackend:
     """
 
     hosted = True
-    busy = False  # it only ever waits
 
     def __init__(
         self, *, url: str | None = None, key_env: str | None = None, concurrency: int = 32, timeout_s: float = 60.0,
@@ -150,15 +145,11 @@ class OpenAIBackend:
         self.token_ids, self.seeds, self.limit, self.extra = token_ids, seeds, limit, dict(extra or {})
         self.ledger = Ledger(ledger, max_requests, max_cost)
         self._models: dict[str, str] = {}  # version -> the name that the server knows
-        self._open: dict[str, tuple[Prompt, Future[Completion]]] = {}
-        self._done: SimpleQueue[tuple[Prompt, Future[Completion]]] = SimpleQueue()
         self._pause = 0.0  # until then (monotonic) the server wants no request
         self._jitter = Random()  # of waits alone: no figure depends on it
         self._slots = asyncio.Semaphore(concurrency)
         self._client = self.server.async_client(timeout_s)
-        self._loop = asyncio.new_event_loop()
-        self._thread = Thread(target=self._loop.run_forever, name="openai", daemon=True)
-        self._thread.start()
+        super().__init__()
 
     # --- the shape of a backend; all of it runs in the caller's thread ---
 
@@ -175,58 +166,15 @@ class OpenAIBackend:
         """InputError: a server takes no weights from here."""
         raise InputError(f"{old} is held by a server, which takes no weights from here: say rounds=1, or play it here")
 
-    def submit(self, prompts: Sequence[Prompt]) -> None:
-        """ValueError for a prompt of a policy that is not loaded."""
-        for prompt in prompts:
-            if prompt.policy not in self._models:
-                raise ValueError(
-                    f"prompt {prompt.id} asks policy {prompt.policy!r}, loaded are {', '.join(self._models) or 'none'}"
-                )
-            future = asyncio.run_coroutine_threadsafe(self._answer(prompt), self._loop)
-            self._open[prompt.id] = prompt, future
-            future.add_done_callback(partial(self._put, prompt))
-
-    def _put(self, prompt: Prompt, done: Future[Completion]) -> None:
-        self._done.put((prompt, done))
-
-    def poll(self, wait_s: float = 0.0) -> list[Completion]:
-        """The answers that have come; waits at most `wait_s` for the first. SpendingLimit once nothing more may be
-        sent."""
-        found: list[Completion] = []
-        while True:
-            try:
-                prompt, future = self._done.get(timeout=wait_s) if wait_s > 0 and not found else self._done.get_nowait()
-            except Empty:
-                return found
-            if self._open.get(prompt.id) != (prompt, future):
-                continue  # it was cancelled meanwhile
-            if future.exception() is not None and found:
-                self._done.put((prompt, future))  # first what was paid for
-                return found
-            del self._open[prompt.id]
-            found.append(future.result())
-
-    def cancel(self, ids: Sequence[str]) -> None:
-        for prompt in ids:
-            if (asked := self._open.pop(prompt, None)) is not None:
-                asked[1].cancel()
-
-    def close(self) -> None:
-        """Drops what is open, closes the connections and ends the thread."""
-        self.cancel(list(self._open))
-        if self._thread.is_alive():
-            asyncio.run_coroutine_threadsafe(self._shut(), self._loop).result()
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
-            self._loop.close()
+    def _check(self, prompt: Prompt) -> None:
+        if prompt.policy not in self._models:
+            raise ValueError(
+                f"prompt {prompt.id} asks policy {prompt.policy!r}, loaded are {', '.join(self._models) or 'none'}"
+            )
 
     # --- one prompt; all of it runs in the thread of the loop ---
 
-    async def _shut(self) -> None:
-        others = asyncio.all_tasks() - {asyncio.current_task()}
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+    async def _end(self) -> None:
         await self._client.close()
 
     async def _answer(self, prompt: Prompt) -> Completion:

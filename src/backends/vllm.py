@@ -216,7 +216,7 @@ class VLLMBackend:
             if engine.holds == policy.weights and engine.shape.rank >= policy.rank:
                 return engine
         rank = max(each.rank for each in self._policies.values() if each.weights == policy.weights)
-        never = _never(policy.base)
+        never = never_sampled(policy.base)
         shape = replace(self._shape, model=_model(policy.base, never), rank=rank)
         fitting = sorted(
             (engine for engine in IDLE if engine.shape == shape), key=lambda engine: engine.holds != policy.weights
@@ -270,7 +270,7 @@ def _adapter_rank(folder: str) -> int:
 
 
 @lru_cache(maxsize=64)
-def _never(folder: str) -> tuple[int, ...]:
+def never_sampled(folder: str) -> tuple[int, ...]:
     """Ids that are never sampled, as the model's generation config says."""
     path = Path(folder) / "generation_config.json"
     return tuple(sorted(json.loads(path.read_text()).get("suppress_tokens") or ())) if path.is_file() else ()

@@ -184,6 +184,9 @@ def _misplaced(parts: Parts) -> Iterator[str]:
     learners = {_hosted(recipe.nodes["learner"]) for recipe in recipes}
     if learners != {hosted} and _learns(parts):
         yield "learner: a served model (model=served) is trained by learner=openai, and it trains no other"
+    target, policies = locate(config.backend._target_), parts.policies.values()
+    if getattr(target, "adapters_only", False) and _learns(parts) and any(each.adapter is None for each in policies):
+        yield "backend: its servers take adapters and no whole weights; say adapter=lora, or play with backend=vllm"
     looks, folder = getattr(locate(config.backend._target_), "check", None), config.model.get("path")
     if looks and folder and (Path(folder).expanduser() / "config.json").is_file():
         looks(Path(folder).expanduser())

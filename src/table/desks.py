@@ -114,15 +114,19 @@ def pick(
     return min(free, key=lambda item: (taken[item], chance.random()), default=None)
 
 
-def mirrored(pair: Pair, person: str, seed: int) -> bool:
-    """Whether this person sees the second match on the left: a fair coin, the same at each reload."""
-    return bool(derive(seed, "sides", pair.item, person) & 1)
+def mirrored(person: str, number: int, seed: int) -> bool:
+    """Whether this person sees the second match of its pair `number` on the left: of each two pairs one, which of them
+    is a fair coin's to say. The same at each reload."""
+    return bool((derive(seed, "sides", person, number // 2) ^ number) & 1)
 
 
 def scores(given: Any, case: Case, judge: RubricJudge) -> Ratings:
     """{subject: {scale: number}} as scale -> {seat: number}, held to the judge's scales. InputError says what is
     wrong."""
-    found = ratings(json.dumps(given), list(case.seats), judge.rubric.scales)
+    try:
+        found = ratings(json.dumps(given), list(case.seats), judge.rubric.scales)
+    except RecursionError:
+        raise InputError("The ratings are nested too deeply.") from None
     if isinstance(found, Illegal):
         raise InputError(found.told)
     return {scale: {case.seats[name]: value for name, value in own.items()} for scale, own in found.items()}

@@ -181,6 +181,12 @@ def test_the_task_writes_files_and_a_round_to_learn_from(run: Path) -> None:
             learned = StoredMatches([str(run / out)]).recorded(Deal(), "learner")
         assert {each.scenario.id for each in learned} == {each.scenario.id for each in stored if _allowed(each)}
         assert len(learned) == (3 if out == "one" else 1)
+        with pytest.warns(UserWarning):
+            alone = StoredMatches([str(run / out)], players=["human"]).recorded(Deal(), "me")
+        there = {each.id.split("/", 2)[2]: {*each.extra["consent"]} for each in alone}
+        assert there == {
+            each.id.split("/", 2)[2]: {s for s, who in each.players.items() if who == "me"} for each in alone
+        }
         figures = read_json(run / out / "figures.json")
         assert figures["learner, with people"]["payoff"]["n"] == (4 if out == "one" else 3)
         assert len(rows(run / out / "matches.csv")) == count + (out == "one")  # one match seats two people

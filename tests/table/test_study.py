@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import Counter
 
 import pytest
+from a_table import Page, a_play, a_run, open_table
+from parley.data.store import Matches
+from parley.games.deal.game import Deal
 from parley.run.config import ConfigError
 from parley.system.files import InputError
+from parley.table.desks import mirrored
 from parley.table.events import Events, read
 from parley.table.plan import COUNTS
 from studied import AFTER, BEFORE, LEARNERS, Visitor, played, serve, study
@@ -114,6 +119,7 @@ def test_who_answers_wrongly_too_often_does_not_go_on(run):
         ("rate", {"scores": {}}, "goal of first is missing"), ("rate", {"scores": 3}, "no JSON"),
         ("rate", {"scores": {"first": {"goal": 11, "tone": 0}}}, "goal of first must be from 0 to 10"),
         ("rate", {"scores": {"first": {"goal": True, "tone": 0}}}, "goal of first is missing"),
+        ("rate", {"scores": json.loads("[" * 700 + "]" * 700)}, "no JSON"),
         ("rate", {"scores": {"first": {"goal": 1e999, "tone": 0}}}, "goal of first must be"),
     ],
 )  # fmt: skip
@@ -207,8 +213,6 @@ def test_only_those_near_the_reference_go_on(run, tmp_path):
 
 
 def _ids(run):
-    from parley.data.store import Matches
-
     return [each.id for each in Matches(run / AFTER)]
 
 
@@ -218,7 +222,7 @@ def test_votes_are_blind_balanced_and_kept_as_they_were(run):
             each = Visitor(client, persons)
             now = await each.enter()
             for vote in ("left", "right", "tie", "both_bad")[: 1 + number % 4]:
-                assert now["step"] == "vote" and {*now} - {"told"} == {"step", "item", "left", "right"}
+                assert now["step"] == "vote" and {*now} - {"told"} == {"step", "item", "ask", "left", "right"}
                 own = {key: value for key, value in now.items() if key != "told"}
                 assert not any(word in json.dumps(own) for word in ("learner", "iter_", "v3", "v0"))
                 assert "a vote is one of" in (await each.send("vote", 400, item=now["item"], vote="up"))["error"]
@@ -232,7 +236,20 @@ def test_votes_are_blind_balanced_and_kept_as_they_were(run):
         assert {event["left"], event["right"]} == {event["first"], event["second"]}
         assert event["first"].startswith(BEFORE) and event["second"].startswith(AFTER)
         assert event["first"].removeprefix(BEFORE) == event["second"].removeprefix(AFTER)
-    assert 15 <= sum(event["left"] == event["first"] for event in votes) <= 35  # of 50; by chance in 99.7 of 100
+    ahead = {event["person"]: 0 for event in votes}
+    for event in votes:
+        ahead[event["person"]] += 1 if event["left"] == event["first"] else -1
+        assert abs(ahead[event["person"]]) <= 1
+    firsts = {event["person"]: event["left"] == event["first"] for event in reversed(votes)}
+    assert {*firsts.values()} == {True, False}  # nobody can tell which side comes first
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_sides_are_balanced_for_everybody_and_not_foreseeable(seed):
+    turned = [[mirrored(f"p{person}", number, seed) for number in range(40)] for person in range(50)]
+    assert all(sum(own[:even]) == even // 2 for own in turned for even in range(0, 40, 2))
+    first = [own[even] for own in turned for even in range(0, 40, 2)]
+    assert 405 <= sum(first) <= 595  # of 1,000; six standard deviations
 
 
 def test_a_study_that_cannot_be_is_refused_before_it_is_served(run):
@@ -247,3 +264,29 @@ def test_a_study_that_cannot_be_is_refused_before_it_is_served(run):
         with pytest.raises(InputError):
             study(**changed)
     assert "payoff" not in COUNTS
+
+
+def test_people_play_when_the_study_asks_them_to_and_are_paid_for_it(tmp_path):
+    a_run(tmp_path, "game=deal_short")
+    part = study(rate=0, play=2, instructions="", questions=[], attention=[])
+    paid = []
+
+    async def go():
+        async with open_table(tmp_path, {"study": part, "play": a_play(partner="fair")}) as (client, persons):
+            ann, token = persons.join({})
+            page = Page(client, token)
+            assert await page.post("sit") == 403  # consent comes first
+            visitor = Visitor(client, persons)
+            visitor.person, visitor.at = ann, f"/p/{token}/study"
+            assert (await visitor.send("consent", agree=True, training=True))["step"] == "play"
+            async with page.open():
+                await page.play(Deal().scripts()["fair"], 2)
+            now = await visitor.step()
+            assert now["step"] == "done" and await page.post("sit") == 403
+            paid.append((ann.player, now["pay"]["bonus"]))
+
+    asyncio.run(go())
+    ((player, bonus),) = paid
+    matches = list(Matches(tmp_path / "table/play"))
+    payoffs = [each.result.returns[seat] for each in matches for seat, name in each.players.items() if name == player]
+    assert len(payoffs) == 2 and bonus == pytest.approx(round(min(0.2 + 0.2 * sum(payoffs), 9.0), 2))

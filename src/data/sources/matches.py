@@ -16,7 +16,7 @@ from typing import Literal
 
 from ...games.base import Game, Json
 from ...system.files import InputError
-from ..consent import people, trainable
+from ..consent import HUMAN, people, trainable
 from ..episode import Episode
 from ..imported import VERSION
 from ..replay import replay
@@ -36,7 +36,7 @@ class StoredMatches:
     runs      their folders
     stages    whose matches are taken, as iter_001/play; empty: every finished round of self-play
     scores    folders of task=judge, one for each of `runs`, whose scores stand in place of the run's own
-    players   names of those who are learned from; empty: every model and every person
+    players   names of those who are learned from, human for every person; empty: every model and every person
     where     what a record must say: {outcome: deal}, or of what is kept beside the match {consent: {version: 2}}; a
               list allows each of its values
     held_out  what is done with matches on scenarios that the game holds out: refuse (InputError), or leave_out
@@ -121,7 +121,8 @@ class StoredMatches:
     def _learned(self, episode: Episode) -> set[str]:
         """The seats of those who are learned from."""
         if self.players:
-            return {seat for seat, name in episode.players.items() if name in self.players}
+            persons = people(episode) if HUMAN in self.players else set()
+            return persons | {seat for seat, name in episode.players.items() if name in self.players}
         return people(episode) | {seat for seat, version in episode.policies.items() if version}
 
     def _seen(self, episode: Episode, player: str) -> Episode:
