@@ -84,7 +84,7 @@ class Browser:
             try:
                 if found := holds():
                     return found
-            except WebDriverException:
+            except (WebDriverException, IndexError):  # the page changes, or has not come yet
                 if time.monotonic() > end:
                     raise
             if time.monotonic() > end:
