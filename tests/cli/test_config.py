@@ -22,7 +22,7 @@ from parley.run.directory import changed_keys, in_words, run_directory, sweep_di
 from parley.system.naming import locate
 
 CONF = Path(__file__).parents[2] / "conf"
-PARTS = ("hydra", "rubric", "__pycache__")  # rubrics are parts of other nodes
+PARTS = ("hydra", "rubric", "study", "__pycache__")  # rubrics and studies are parts of other nodes
 GROUPS = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir() and folder.name not in PARTS)
 OPTIONS = [f"{group}={file.stem}" for group in GROUPS for file in sorted((CONF / group).glob("*.yaml"))]
 LOOKS = {
@@ -150,6 +150,16 @@ def test_every_option_of_every_group_can_be_run(option):
 @pytest.mark.parametrize("rubric", sorted(file.stem for file in (CONF / "rubric").glob("*.yaml")))
 def test_every_rubric_can_be_a_game_s_judge(rubric):
     assert faults(f"game=social game.path=x rubric@game.judge={rubric}") == []
+
+
+@pytest.mark.parametrize("study", sorted({file.stem for file in (CONF / "study").glob("*.yaml")} - {"base"}))
+def test_every_study_can_be_a_part_of_the_table(study):
+    found = faults(f"task=table run=x +study@table.parts.study={study}")
+    needed = [line.split(": needs a value: ")[0] for line in found]  # ??? in the study's own file
+    assert all(key.startswith("table.parts.study.") for key in needed)
+    assert (
+        faults(" ".join([f"task=table run=x +study@table.parts.study={study}", *(f"{key}=x" for key in needed)])) == []
+    )
 
 
 def test_the_default_and_free_player_roles():
