@@ -1,9 +1,10 @@
 """Computes tests/fixtures/peers.json with peers' own functions: their losses and advantages on a few made sequences.
 
-    python benchmarks/peer_fixtures.py verl=CHECKOUT prime_rl=CHECKOUT spiral=CHECKOUT tinker=CHECKOUT
+    python benchmarks/peer_fixtures.py verl=CHECKOUT prime_rl=CHECKOUT spiral=CHECKOUT tinker=CHECKOUT \\
+        marshal=CHECKOUT trl=
 
-in an environment that has TRL as well. The named functions are taken out of the checkouts, so that nothing else of them
-need be installed; TRL's loss is that of the installed package. Only numbers are stored, with each commit.
+The named functions are taken out of the checkouts, so that nothing else of them need be installed; TRL's loss is that
+of the installed package. Peers that are not named keep their numbers. Only numbers are stored, with each commit.
 """
 
 from __future__ import annotations
@@ -27,13 +28,17 @@ LENGTHS = (3, 1, 6, 4, 2, 5)
 
 
 def functions(source: Path, names: list[str], known: dict[str, Any]) -> SimpleNamespace:
-    """The functions and classes `names` of a file, without their decorators, in the namespace `known`."""
+    """The functions, classes and methods (Class.method) `names` of a file, without their decorators, in the namespace
+    `known`."""
     tree = ast.parse(source.read_text())
-    chosen = [node for node in tree.body if getattr(node, "name", None) in names]
+    found = {getattr(node, "name", ""): node for node in tree.body}
+    for node in [each for each in tree.body if isinstance(each, ast.ClassDef)]:
+        found |= {f"{node.name}.{getattr(each, 'name', '')}": each for each in node.body}
+    chosen = [node for name, node in found.items() if name in names]
     for node in chosen:
         node.decorator_list = []  # type: ignore[attr-defined]
     exec(compile(ast.Module(chosen, []), str(source), "exec"), known)
-    return SimpleNamespace(**{name: known[name] for name in names})
+    return SimpleNamespace(**{name: known[name] for name in (each.rpartition(".")[2] for each in names)})
 
 
 def made() -> dict[str, Any]:
@@ -154,8 +159,57 @@ def tinker(folder: Path, data: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def trl(data: dict[str, Any]) -> dict[str, Any]:
-    """The loss of TRL's GRPOTrainer, which is given the log-probs in place of a model's."""
+def marshal(folder: Path, data: dict[str, Any]) -> dict[str, Any]:
+    """MARSHAL's loss, and its advantages of one reply each: centred by player, summed, whitened over tokens, once each
+    (the configured run whitens the rewards as well, and centres distinct values again)."""
+    space: dict[str, Any] = {"torch": torch, "Optional": Optional, "Dict": dict, "DataProto": Any, "AgenticConfig": Any}
+    names = [
+        "masked_mean", "masked_var", "masked_whiten", "agg_loss", "compute_approx_kl", "compute_reinforce_return",
+        "score_normalize", "reward_normalize_by_player", "reward_postprocess_agentic", "compute_advantage",
+    ]  # fmt: skip
+    space |= {"AdaptiveKLController": Any}
+    theirs = functions(folder / "roll/utils/functionals.py", names, space)
+    loss = functions(folder / "roll/pipeline/base_worker.py", ["ActorWorker.loss_func"], space).loss_func
+    mask = torch.tensor([[0, *row] for row in data["mask"].astype(int).tolist()])  # the first token is a prompt's
+    config = SimpleNamespace(
+        pg_clip=0.2, pg_clip_high=0.2, dual_clip_loss=True, use_kl_loss=True,
+        kl_loss_coef=0.2, entropy_loss_coef=0.0, use_turn_scores=True, reward_clip=None, add_token_level_kl=False,
+        reward_normalization=SimpleNamespace(grouping="tags", method="mean", separate_norm_for_selfplay=True),
+    )  # fmt: skip
+
+    def of(now: torch.Tensor, how: str) -> torch.Tensor:
+        strategy = SimpleNamespace(
+            op_compute_log_probs=lambda **_: now, op_compute_entropy=lambda **_: torch.zeros_like(now)
+        )
+        batch = {
+            "response_mask": mask, "input_ids": None, "ref_log_probs": torch.tensor(data["fixed"]),
+            "old_log_probs": torch.tensor(data["old"]),
+            "advantages": torch.tensor(data["advantages"])[:, None].expand(now.shape),
+        }  # fmt: skip
+        worker = SimpleNamespace(strategy=strategy, pipeline_config=SimpleNamespace(**vars(config), loss_agg_mode=how))
+        return loss(worker, SimpleNamespace(batch=batch), None)[0]  # type: ignore[no-any-return]
+
+    ends = torch.zeros(mask.shape)
+    rewards = torch.zeros(mask.shape)
+    for row, (reward, n) in enumerate(zip(data["rewards"], LENGTHS, strict=True)):
+        ends[row, n], rewards[row, n] = 1.0, reward
+    batch = {"token_level_rewards": rewards, "turn_end_positions": ends, "response_mask": mask}
+    players = {"group_ids": [f"{group}_p{group}" for group in data["groups"]]}
+    given = SimpleNamespace(batch=batch, non_tensor_batch=players, meta_info={})
+    theirs.reward_postprocess_agentic(given, config)
+    theirs.compute_advantage(given, 1.0, 1.0, "reinforce", whiten_advantages=True)
+    return {
+        "commit": commit(folder),
+        "losses": {
+            "marshal": told(data, lambda now: of(now, "token-mean")),
+            "by_log": told(data, lambda now: of(now, "seq-mean-token-sum")),
+        },
+        "advantages": {"marshal": _ragged(batch["advantages"].numpy())},
+    }
+
+
+def trl(folder: Path, data: dict[str, Any]) -> dict[str, Any]:
+    """The loss of TRL's GRPOTrainer, which is given the log-probs in place of a model's; of the installed package."""
     import trl as package
     from trl import GRPOTrainer
 
@@ -201,7 +255,8 @@ def commit(folder: Path) -> str:
 if __name__ == "__main__":
     folders = {name: Path(path) for name, path in (word.split("=", 1) for word in sys.argv[1:])}
     data = made()
-    found = {name: globals()[name](folder, data) for name, folder in folders.items()} | {"trl": trl(data)}
+    kept = {name: each for name, each in json.loads(FILE.read_text()).items() if name != "inputs"}
+    found = kept | {name: globals()[name](folder, data) for name, folder in folders.items()}
     plain = {name: _ragged(data[name]) for name in ("now", "old", "fixed")}
     plain |= {name: [float(x) for x in data[name]] for name in ("advantages", "rewards")}
     FILE.write_text(json.dumps({"inputs": plain | {"groups": data["groups"]}, **found}, indent=1) + "\n")

@@ -1,22 +1,25 @@
 """The structure of the code of two checkouts, side by side: rooms, imports between them, circles, size, strict types.
 
-    python benchmarks/show_house.py BEFORE [AFTER] [tests=true]
+    python benchmarks/show_house.py BEFORE [AFTER] [tests=before,after,busy]
 
 BEFORE and AFTER (default: this one) are checkouts. A room is a folder of `src/`, or a module in `src/` itself.
-With `tests=true` each runs `make test` in its own .venv, and AFTER once more beside two busy loops: CPU-seconds, and
-whether it passed. On two idle cores that takes about half an hour. Exits with 1 where AFTER does not pass.
+`tests` says which runs of `make test` are made, each in its checkout's own .venv: BEFORE, AFTER, and AFTER beside two
+busy loops. Each gives CPU-seconds and whether it passed, about ten to twenty minutes on two idle cores; what is not
+named stays in the results as it is, with the revision that it is of. Exits with 1 where AFTER does not pass.
 """
 
 from __future__ import annotations
 
 import ast
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from results import record
+from results import ROOT, record
 
 LONG = 350  # lines
 
@@ -101,28 +104,30 @@ def revision(checkout: Path) -> str:
     return subprocess.run(command, capture_output=True, text=True).stdout.strip()
 
 
+def stored() -> dict[str, Any]:
+    """What was found of `make test` before."""
+    path = ROOT / "docs/results/house.json"
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return dict(found.get("make test", {}))
+
+
 def main() -> None:
     places = [Path(word).absolute() for word in sys.argv[1:] if "=" not in word]
-    tests = "tests=true" in sys.argv
+    chosen = next((word.removeprefix("tests=").split(",") for word in sys.argv if word.startswith("tests=")), [])
     before, after = (*places, Path(__file__).absolute().parents[1])[:2]
     found = {"before": facts(before), "after": facts(after)}
     for name in found["after"]:
         print(f"{name:26}{found['before'][name]:>10,}{found['after'][name]:>10,}")
-    suites = {}
-    if tests:
-        suites = {
-            "before": tested(before),
-            "after": tested(after),
-            "after, beside two busy loops": tested(after, busy=2),
-        }
-    for name, (seconds, passed) in suites.items():
-        print(f"make test, {name}: {seconds:,} CPU-seconds, {'passed' if passed else 'FAILED'}")
-    told = {name: {"cpu_seconds": seconds, "passed": passed} for name, (seconds, passed) in suites.items()}
-    sys.argv[1:] = ["BEFORE", *(["tests=true"] if tests else [])]  # results name no folder of this machine
-    record(
-        "house", {"revisions": [revision(before), revision(after)], **found, **({"make test": told} if tests else {})}
-    )
-    sys.exit(0 if all(passed for name, (_, passed) in suites.items() if name != "before") else 1)
+    suites = stored()
+    for name in chosen:
+        checkout = before if name == "before" else after
+        seconds, passed = tested(checkout, busy=2 if name == "busy" else 0)
+        suites[name] = {"revision": revision(checkout), "cpu_seconds": seconds, "passed": passed}
+    for name, each in suites.items():
+        print(f"make test, {name}: {each['cpu_seconds']:,} CPU-seconds, {'passed' if each['passed'] else 'FAILED'}")
+    sys.argv[1:] = ["BEFORE", *(word for word in sys.argv if word.startswith("tests="))]  # no folder of this machine
+    record("house", {"revisions": [revision(before), revision(after)], **found, "make test": suites})
+    sys.exit(0 if all(each["passed"] for name, each in suites.items() if name != "before") else 1)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """People at the table in real browsers: Deal, Taboo and a social scene to the end, and a match against a model.
 
-    python benchmarks/show_table.py FOLDER [browsers] [hostile] [load]
+    python benchmarks/show_table.py FOLDER [browsers] [hostile] [load] [watch]
 
 FOLDER gets the runs that are served (a model that imitated for a moment), the pictures, and the figures of each part,
 so that parts may be run one by one.
@@ -12,6 +12,7 @@ browsers  Headless Chromiums play: illegal replies and their correction, a page 
 hostile   200 hostile requests in the middle of a match: one refusal each, and the match goes on.
 load      8 and then 64 scripted people at once against the model: no event is lost, seconds from a reply to the next
           question, the server's memory.
+watch     A small run is watched while it runs, in a browser: its state, then its report, which works in its sandbox.
 
 Exits with 1 where one of these fails.
 """
@@ -30,11 +31,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from browsers import WIDTHS, Person
+from browsers import WIDTHS, Browser, Person
 from omegaconf import OmegaConf
+from parley.data.store import Matches
 from parley.system.files import read_json, write_json
 from results import record
 
+PARTS = ("browsers", "hostile", "load", "watch")
 SMALL = ("debug=fast", "iterations=0", "imitate.matches=64", "imitate.validation=4")
 RUNS = {
     "deal": ("task=imitate", "debug=fast"),
@@ -59,9 +62,10 @@ class Table:
             [sys.executable, "-m", "parley", *words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
         assert self.process.stdout is not None
-        found = re.search(r"http://\S+", self.process.stdout.readline())
+        lines = [self.process.stdout.readline() for _ in range(1 + any("watched" in word for word in self.words))]
+        found = [each for line in lines for each in re.findall(r"http://\S+", line)]
         assert found, "the table did not start"
-        self.link = found[0]
+        self.link, self.watchers = found[0], found[-1]
 
     def kill(self) -> None:
         self.process.send_signal(signal.SIGKILL)
@@ -93,7 +97,6 @@ def replayed(run: Path, seen: int) -> dict[str, Any]:
     """Replays every match of the table; says what they were worth."""
     from hydra.utils import instantiate
     from parley.data.replay import replay
-    from parley.data.store import Matches
 
     game = instantiate(OmegaConf.load(run / "config.yaml").game)
     stored = Matches(run / "table" / "play")
@@ -249,10 +252,50 @@ def everywhere(runs: dict[str, Path], shots: Path) -> dict[str, Any]:
     return {**found, "screens": {name: list(size) for name, size in WIDTHS.items()}, "wrong": wrong}
 
 
+def watch(folder: Path) -> dict[str, Any]:
+    """A run in the list of a watcher from its first stage to its report."""
+    shutil.rmtree(folder / "outputs", ignore_errors=True)
+    out = folder / "outputs" / "small" / "run"
+    words = ["debug=fast", "name=small", f"hydra.run.dir={out}"]
+    run = subprocess.Popen(
+        [sys.executable, "-m", "parley", *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    table, states = Table(folder / "deal", f"table.watched=[{folder / 'outputs'}]"), list[str]()
+    one = Browser(table.watchers)
+
+    def finished() -> bool:
+        told = [each.text for each in one.all("#runs h2")]
+        states.extend(each for each in told if not states or states[-1] != each)
+        return bool(told) and told[0].endswith("finished") and bool(one.all("#runs a"))
+
+    one.until(finished, 900)
+    faults = [f"the run ended with {code}"] if (code := run.wait()) else []
+    faults += [*one.look("light", "phone"), *one.look("dark", "desktop"), *one.accessible()]
+    one.write("nothing of that name", "#find")
+    one.says("0 of 1 runs")
+    one.write("small", "#find")
+    one.click("#runs a")
+    link = one.driver.current_url
+    one.until(
+        lambda: (
+            "small" in one.driver.title and one.driver.execute_script("return document.querySelectorAll('svg').length")
+        )
+    )
+    match = next(each.id for each in Matches(out / "iter_001" / "eval" / "sampled"))
+    one.driver.get("about:blank")
+    one.driver.get(f"{link}#match={match}")
+    shown = one.until(lambda: one.driver.execute_script("return document.getElementById('match')?.textContent"))
+    errors = one.errors()
+    one.quit()
+    code = table.stop()
+    found = {"states": states, "stopped_with": code, "match_shown": len(shown) > 100}
+    return {**found, "wrong": [*faults, *errors, *([] if found["match_shown"] else ["the link to a match shows none"])]}
+
+
 def main() -> int:
     from table_load import hostile, load
 
-    folder, parts = Path(sys.argv[1]).resolve(), sys.argv[2:] or ["browsers", "hostile", "load"]
+    folder, parts = Path(sys.argv[1]).resolve(), sys.argv[2:] or [*PARTS]
     shots = folder / "pictures"
     shots.mkdir(parents=True, exist_ok=True)
     runs = made(folder)
@@ -261,11 +304,13 @@ def main() -> int:
             shutil.rmtree(run / "table", ignore_errors=True)
         if part == "browsers":
             figures = everywhere(runs, shots)
+        elif part == "watch":
+            figures = watch(folder)
         else:
             figures = {"hostile": hostile, "load": load}[part](Table, runs["deal"])
         write_json(folder / f"{part}.json", figures)
         print(json.dumps({part: figures}, indent=1), flush=True)
-    known = [part for part in ("browsers", "hostile", "load") if (folder / f"{part}.json").exists()]
+    known = [part for part in PARTS if (folder / f"{part}.json").exists()]
     found = {part: read_json(folder / f"{part}.json") for part in known}
     record("table", found)
     return int(any(each["wrong"] for each in found.values()))

@@ -33,15 +33,16 @@ class Chair:
         self._ready: list[Completion] = []
         self._shown: Prompt | None = None  # the last view, with the replies that came after it
         self._said: list[Message] = []
-        self._left = ""
+        self._left = ("", "")  # a match that the person gave up, and why
 
     def submit(self, prompts: Sequence[Prompt]) -> None:
         with self._lock:
             for prompt in prompts:
                 self._asked[prompt.id] = prompt, time.monotonic()
                 self._shown, self._said = prompt, []
-            if self._left:
-                self._give_up(self._left)
+            match, why = self._left
+            if match and any(prompt.id.startswith(f"{match}/") for prompt in prompts):
+                self._give_up(why)
         self.changed()
 
     def poll(self, wait_s: float = 0.0) -> list[Completion]:
@@ -65,7 +66,7 @@ class Chair:
     def forget(self, streams: Sequence[str]) -> None:
         """The match is over."""
         with self._lock:
-            self._shown, self._said, self._left = None, [], ""
+            self._shown, self._said = None, []
         self.changed()
 
     def recall(self, prompt: Prompt, turn: Turn) -> str:
@@ -93,11 +94,12 @@ class Chair:
         self.changed()
         return True
 
-    def leave(self, reason: str) -> None:
-        """Gives up the match that is being played: now, or when the seat is asked next."""
+    def leave(self, match: str, reason: str) -> None:
+        """Gives up `match`: now, or when the seat is asked next."""
         with self._lock:
-            self._left = reason
-            self._give_up(reason)
+            self._left = match, reason
+            if any(each.startswith(f"{match}/") for each in self._asked):
+                self._give_up(reason)
 
     def view(self) -> dict[str, Json]:
         """What the seat sees, as the page shows it: the messages so far, and the open question if there is one."""

@@ -198,9 +198,9 @@ class _Room:
 
     async def leave(self, person: Person, body: Body) -> Json:
         """Gives the match up."""
-        if person.player not in self.lobby.seated:
+        if (booked := self.lobby.seated.get(person.player)) is None:
             raise Refusal("you are at no table", 409)
-        self.chairs[person.player].leave("the person left")
+        self.chairs[person.player].leave(booked.match, "the person left")
         return {}
 
     async def events(self, person: Person) -> AsyncIterator[Json]:

@@ -292,6 +292,9 @@ LIKE = {
     ("verl", "dr_grpo"): Advantage(zeros=True),
     ("verl", "rloo"): Advantage(zeros=True, baseline="leave_one_out"),
     ("verl", "reinforce_pp"): Advantage(zeros=True, baseline="none", scale="tokens", eps=1e-12),
+    ("marshal", "marshal"): Advantage(
+        zeros=True, by=["scenario"], of="reply", scale="tokens", eps=1e-12
+    ),  # a player each
     ("spiral", "rae"): Advantage(zeros=True, baseline="ema", by=["seat"]),
 }
 

@@ -4,6 +4,8 @@ import importlib.util
 import json
 import math
 import re
+import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,10 @@ from parley.play.arena import Arena
 from parley.play.pairing import self_play
 from parley.play.players import ScriptedPlayer
 from parley.system.files import InputError
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+import show_import
 
 GAMES = str(Path(__file__).parents[1] / "fixtures" / "clembench")
 needs_clemcore = pytest.mark.skipif(
@@ -123,3 +129,24 @@ def test_a_folder_that_is_none_is_told(tmp_path):
     (tmp_path / "interactions.json").write_text('{"meta": {}, "turns": [], "players": {"Player 1": {}}}')
     with pytest.raises(InputError, match="is no record of clembench"):
         list(clembench.read(tmp_path))
+
+
+def test_ten_times_the_matches_of_a_folder_take_hardly_more_memory(tmp_path):
+    """A matter of names: `benchmarks/show_import.py` reads 10,000 matches."""
+
+    def peak(count):
+        folder = tmp_path / str(count)
+        show_import.made(folder / "results", count)
+        tracemalloc.start()
+        try:
+            assert (
+                messages.write(folder / "rows.jsonl", (log for _, log in clembench.read(folder / "results"))) == count
+            )
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    small, large = peak(20), peak(200)
+    assert large - small < 0.1 * (tmp_path / "200/rows.jsonl").stat().st_size
+    ids = [name for name, _ in clembench.read(tmp_path / "200/results")]
+    assert ids == sorted(ids) and len({*ids}) == 200

@@ -283,6 +283,8 @@ LIKE = {
     ("trl", "dapo"): PolicyGradient(**OLD, high=0.28),
     ("trl", "cispo"): PolicyGradient(**OLD, kind="cispo", low=None, high=0.1),  # TRL's epsilon_high is 1 + high
     ("trl", "gspo"): PolicyGradient(**OLD, low=0.1, high=0.15, ratio="utterance", per="utterance"),
+    ("marshal", "marshal"): PolicyGradient(**OLD, dual=1.4, kl_coef=0.2, kl="k3"),
+    ("marshal", "by_log"): PolicyGradient(**OLD, dual=1.4, kl_coef=0.2, kl="k3", per="utterance"),
     ("prime_rl", "default"): PolicyGradient(kind="mask", low=0.05, high=0.1, kl_coef=0.002, towards="old"),
 }
 

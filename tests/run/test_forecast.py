@@ -69,6 +69,22 @@ def test_sotopia_pi_takes_as_many_steps_as_were_published(options, steps, capsys
     assert steps in said and "of which 3,407,872 are trained" in said and "over the first" in said
 
 
+def test_spin_on_rollouts_at_the_published_scale_fits(capsys, tmp_path):
+    """1,344 questions, a pair each, three replies a side: 8,064 utterances in batches of 384, two epochs; the three
+    later rounds have the pairs of the one before as well."""
+    asked = "model.path=Mistral-7B data.path=rows.json 'game.questions.test=[{path: dev.json, task: hotpotqa}]'"
+    said = told(f"experiment=qa_mistral7b {asked}", capsys, tmp_path)
+    assert -(-8064 // 384) == 21 and 2 * 21 + 3 * 2 * 42 == 294
+    for words in (
+        "published shape mistral_7b", "2,688 samples with 8,064 utterances (stated, not real: 1,344 questions",
+        "are 21 optimiser steps an epoch; 2 epochs of them are 42", "all 4 rounds are 294 steps, from the second on",
+        "rises to 5e-07 over the first 5 steps (10%), then falls in a line to 0",
+        "From iter_003 on: learner.optimizer.lr=1e-07", "From iter_004 on: objective.loss.beta=5.0",
+        "there is │ 80.000 │ hardware=a100x8_fsdp",
+    ):  # fmt: skip
+        assert words in said, words
+
+
 @pytest.fixture
 def folder(tmp_path_factory):
     """A folder with the config of a small model, and no weights."""

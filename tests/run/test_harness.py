@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from hydra import compose, initialize_config_module
+from hydra.utils import instantiate
 from parley.cli.tasks import measuring, training
 from parley.data.sample import Sample, Utterance
 from parley.games.base import Message
@@ -278,6 +279,36 @@ def test_the_published_lists_are_the_harness_s_own(name):
         Benchmark([*node.tasks, "piqqa"]).check()
     assert str(told.value).splitlines() == ["benchmark.tasks:", "  - there is no task piqqa; did you mean piqa?"]
     assert set(node.shots) <= set(node.tasks)
+
+
+@pytest.mark.parametrize("own", [None, 3, 0])
+def test_open_llm_has_the_shots_of_spins_evaluation(own, monkeypatch):
+    """The harness's own task is told them, but for one that takes none."""
+
+    class Task:
+        def __init__(self):
+            self.known = {"num_fewshot": own}
+
+        def get_config(self, key):
+            return self.known[key]
+
+        def set_config(self, key, value):
+            self.known[key] = value
+
+        def set_fewshot_seed(self, seed):
+            self.known["seed"] = seed
+
+    monkeypatch.setattr(benchmark, "find_spec", lambda name: True)
+    with initialize_config_module("parley.conf", version_base="1.3"):
+        made = instantiate(compose("config", ["benchmark=open_llm"]).benchmark, _convert_="all")
+    told = {}
+    for name in made.tasks:
+        task = Task()
+        made._examples(task, name, 7)
+        told[name] = task.known
+    published = {"arc_challenge": 25, "hellaswag": 10, "truthfulqa_mc2": 0, "mmlu": 5, "winogrande": 5, "gsm8k": 5}
+    expected = dict.fromkeys(published, 0) if own == 0 else published
+    assert told == {name: {"num_fewshot": shots, "seed": 7} for name, shots in expected.items()}
 
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch):

@@ -38,7 +38,8 @@ IMITATED = ["imitate.matches=400", "imitate.validation=0", "imitate.learner.epoc
 
 def config(*words: str) -> Any:
     with initialize_config_module("parley.conf", version_base="1.3"):
-        return compose("config", [*SMALL, *words])
+        kept = [each for each in SMALL if "objective=rae" not in words or not each.startswith("objective.credit.keep")]
+        return compose("config", [*kept, *words])
 
 
 def ran(run: Path, *words: str) -> dict[str, Any]:
@@ -138,6 +139,30 @@ class Remembering(FilteredBC):
         assert stage not in known  # a round that is learned again is given what was known before it
         given = super().__call__(episodes, player, demonstrations, state)
         return replace(given, state={**known, stage: total(episodes)})
+
+
+RAE = ["rounds=3", "objective=rae", "play.sampling.temperature=1.0", "objective.credit.token_cost=0.01"]
+
+
+def test_running_means_by_role_go_on_over_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RAE's baseline after three rounds is that of all their matches in turn, killed in between or not."""
+    summary = ran(whole := tmp_path / "whole", *RAE)
+    expected = {"first": 0.0, "second": 0.0}
+    for stage in rounds_of(whole):
+        for episode in Matches(whole / stage):
+            for seat, payoff in episode.result.returns.items():
+                tokens = sum(len(turn.call.sampled_ids) for turn in episode.turns if turn.call and turn.seat == seat)
+                if tokens:  # a seat that never came to speak has no return
+                    expected[seat] = 0.95 * expected[seat] + 0.05 * (payoff - 0.01 * tokens)
+    assert known(whole) == pytest.approx(expected) and all(expected.values())
+    run = tmp_path / "run"
+    shutil.copytree(whole / "iter_000", run / "iter_000")
+    with monkeypatch.context() as patch:
+        patch.setattr(*killing("learning of round 2"))
+        with pytest.raises(Killed):
+            training.selfplay(config(*RAE, f"resume={run}"), claimed(run, whole))
+    assert figures(ran(run, *RAE, f"resume={run}")) == figures(summary)
+    assert known(run) == known(whole)
 
 
 def total(episodes: Iterable[Episode]) -> float:

@@ -15,6 +15,7 @@ import html
 import io
 import json
 import math
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from .messages import Log
 Layout: TypeAlias = Literal["instances", "episodes", "epochs"]
 """Where a match's files go: instance_<id> (one match of an instance), episode_<n> (in the order of play), or, for
 several matches of each instance, epoch_<n>/…/instance_<id>."""
+RECORD = "interactions.json"  # of one match
 NEVER = "1970-01-01T00:00:00"  # when a stored turn was, which parley does not record
 
 
@@ -171,7 +173,7 @@ def read(path: str | Path) -> Iterator[tuple[str, Log]]:
     a file that is not clembench's, and a folder without any.
     """
     root, count = Path(path), 0
-    for file in sorted(root.rglob("interactions.json")):
+    for file in _records(root):
         count += 1
         data = read_json(file)
         try:
@@ -180,6 +182,14 @@ def read(path: str | Path) -> Iterator[tuple[str, Log]]:
             raise InputError(f"{file} is no record of clembench: {error!r}") from error
     if not count:
         raise InputError(f"{path} holds no interactions.json: say the path of a results folder of clembench")
+
+
+def _records(root: Path) -> Iterator[Path]:
+    """The files of matches below a folder, in order; of a large one no list is held."""
+    for folder, below, names in os.walk(root):
+        below.sort()
+        if RECORD in names:
+            yield Path(folder) / RECORD
 
 
 def _logs(root: Path, file: Path, data: Mapping[str, Any]) -> Iterator[tuple[str, Log]]:
