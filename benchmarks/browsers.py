@@ -66,6 +66,7 @@ class Browser:
             options.add_argument(flag)
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
         self.driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+        self.driver.set_script_timeout(600)  # axe-core on a large page, on a busy machine
         self.driver.set_window_size(*WIDTHS["desktop"])
         self.driver.get(link)
 
@@ -84,7 +85,7 @@ class Browser:
             try:
                 if found := holds():
                     return found
-            except WebDriverException:
+            except (WebDriverException, IndexError):  # the page changes, or has not come yet
                 if time.monotonic() > end:
                     raise
             if time.monotonic() > end:

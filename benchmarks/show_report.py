@@ -149,12 +149,19 @@ def loading(pages: dict[str, Path], times: int = 7) -> dict[str, float]:
 def shared(folder: Path) -> dict[str, Any]:
     """A sweep of two seeds and two learning rates: what its jobs made themselves, and whether the figures of those that
     took the start of another are the same as apart."""
-    small = ["iterations=1", "imitate.matches=400", "eval.scenarios=16", "eval.validation=16", "eval.opponents=[]"]
+    small = [
+        "experiment=safecracker",
+        "iterations=1",
+        "imitate.matches=400",
+        "eval.scenarios=16",
+        "eval.validation=16",
+        "eval.opponents=[]",
+    ]
     words = ["seed=0,1", "learner.optimizer.lr=1e-3,2e-3"]
-    command = [sys.executable, "-m", "parley", "--config-dir", "conf", "experiment=safecracker", *small]
+    command = [sys.executable, "-m", "parley", "--config-dir", "conf"]
     if not (folder / "sweep.html").exists():
         shutil.rmtree(folder, ignore_errors=True)
-        swept = [*command, "-m", *words, f"hydra.sweep.dir={folder}"]
+        swept = [*command, "--multirun", *small, *words, f"hydra.sweep.dir={folder}"]
         subprocess.run(swept, cwd=ROOT / "examples", check=True)
     logs = {job: (folder / str(job) / "log.txt").read_text(encoding="utf-8") for job in range(4)}
     made = {stage: sum(f"{stage}: shared with job" not in text for text in logs.values()) for stage in STAGES}
@@ -162,7 +169,7 @@ def shared(folder: Path) -> dict[str, Any]:
     for job, own in ((1, ["seed=0", "learner.optimizer.lr=2e-3"]), (3, ["seed=1", "learner.optimizer.lr=2e-3"])):
         apart = folder.with_name(f"{folder.name}_apart_{job}")
         if not (apart / "summary.json").exists():
-            subprocess.run([*command, *own, f"hydra.run.dir={apart}"], cwd=ROOT / "examples", check=True)
+            subprocess.run([*command, *small, *own, f"hydra.run.dir={apart}"], cwd=ROOT / "examples", check=True)
         same[f"job {job}"] = figures_of(apart) == figures_of(folder / str(job))
     return {"made": made, "same": same}
 

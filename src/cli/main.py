@@ -29,10 +29,12 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from yaml import YAMLError
 
 from .. import __version__
-from ..report.redact import hidden
+from ..report.differences import differences
+from ..report.progress import terminal
+from ..report.redact import from_file, hidden, public
 from ..run.config import ConfigError, leaves, use_threads
 from ..run.directory import TOLD, in_words
-from ..system import ranks
+from ..system import dotenv, ranks
 from ..system.naming import nearest
 from . import launch
 from .validation import validate
@@ -48,6 +50,8 @@ def run(config: DictConfig) -> float | None:
     try:
         use_threads(config)
         _raise(validate(config, job.runtime.choices, out))
+        if job.output_subdir is not None:  # tasks that only look have none
+            _tell(config, job)
         return launch.run(config, out)
     except TOLD as error:
         if job.mode is RunMode.MULTIRUN:
@@ -61,6 +65,7 @@ def main() -> None:
         print(f"parley {__version__}")
         return
     try:
+        dotenv.load(Path(".env"), from_file)
         if launch.follows():
             launch.follow()
             return
@@ -75,6 +80,18 @@ def main() -> None:
     except KeyboardInterrupt:
         print("\nparley: stopped; the same command with resume=auto goes on from here", file=sys.stderr)
         sys.exit(130)
+
+
+def _tell(config: DictConfig, job: Any) -> None:
+    """Prints what differs from the experiment as it stands, as a tree."""
+    experiment = job.runtime.choices.get("experiment")
+    try:
+        plain = hydra.compose(NAME, [f"experiment={experiment}"])
+    except WRONG:  # an experiment that cannot stand without overrides
+        return
+    both = (public(OmegaConf.to_container(each)) for each in (plain, config))
+    if (tree := differences(f"experiment={experiment}, but", *both)) is not None:
+        terminal(stderr=True).print(tree)
 
 
 def _say(error: Exception) -> int:

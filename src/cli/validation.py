@@ -21,7 +21,7 @@ from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseExce
 
 from ..report.redact import hidden, login, secret
 from ..run.config import OWN, SCHEDULED, Config, ConfigError, Opponent, leaves, overlaid
-from ..run.directory import ALIKE, SAVED, changed_keys, saved
+from ..run.directory import ALIKE, SAVED, changed_keys, longer, saved
 from ..system.bounds import Bound, finite
 from ..system.naming import locate, nearest
 
@@ -313,7 +313,7 @@ def _resumes(config: DictConfig, out: Path | None) -> Iterator[str]:
         except ConfigError as error:
             yield f"resume: {error}"
             return
-        for key in changed_keys(old, config):
+        for key in [] if longer(old, config) else changed_keys(old, config):
             before, after = (OmegaConf.select(side, key, default="absent") for side in (old, config))
             yield (
                 f"resume: {key} was {before!r} when {out} was started, and is {after!r} now: put it back, or start a "

@@ -181,7 +181,8 @@ class Game(Protocol):
         services         seat -> Script | Tool: seats that serve the match (a search engine, a judge, a referee)
         seats(scenario)  the roles that a match of this scenario seats, if not all of them
         secrets(scenario), public(scenario)  see the conformance kit
-    which the functions `services` and `seats` of this module read.
+        guide            what a person at the terminal is told: a Guide
+    which the functions `services`, `seats` and `guide` of this module read.
     """
 
     name: str
@@ -202,6 +203,29 @@ class Game(Protocol):
 def services(game: Game) -> Mapping[str, Script | Tool]:
     """The seats of `game` that serve its matches, and who sits there unless the config says otherwise."""
     found: Mapping[str, Script | Tool] = getattr(game, "services", {})
+    return found
+
+
+class Guide(Protocol):
+    """What a game tells a person at the terminal, in place of its system prompt. `seen` is the request's
+    observation."""
+
+    def rules(self, seat: str, seen: Mapping[str, Json]) -> str:
+        """The rules, once, before the first reply."""
+
+    def now(self, seat: str, seen: Mapping[str, Json]) -> str:
+        """What is legal now, with an example."""
+
+    def refused(self, seat: str, seen: Mapping[str, Json]) -> str:
+        """Why the last reply was refused: `seen["error"]` in words."""
+
+    def ending(self, scenario: Scenario, result: Result, seat: str) -> str:
+        """How the match ended, in one line."""
+
+
+def guide(game: Game) -> Guide | None:
+    """The guide of `game` for people; None where it has none."""
+    found: Guide | None = getattr(game, "guide", None)
     return found
 
 

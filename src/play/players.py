@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 from rich.console import Console
 from rich.text import Text
 
-from ..data.episode import Call, Turn
-from ..games.base import Request, Script
+from ..data.episode import Call, Episode, Turn
+from ..games.base import Guide, Request, Result, Scenario, Script
 from ..system.seeds import derive
 from .player import Completion, Player, Prompt, Remembers, Sampling
 
@@ -64,13 +64,21 @@ class ScriptedPlayer:
 class HumanPlayer:
     """A person at a terminal: sees what is new since the last turn, answers with one line.
 
+    With a game's `guide` the rules, what is legal now and why a reply was refused are told in its words, in place of
+    the system prompt and of the retry's message; without one the messages are shown as a model gets them.
     End of input or Ctrl-C while it is this player's turn loses the player: its open matches fail (and stay owed).
     """
 
     busy = False
 
-    def __init__(self, name: str = "human", source: TextIO | None = None, console: Console | None = None) -> None:
-        self.name = name
+    def __init__(
+        self,
+        name: str = "human",
+        source: TextIO | None = None,
+        console: Console | None = None,
+        guide: Guide | None = None,
+    ) -> None:
+        self.name, self.guide = name, guide
         self._source, self._console = source or sys.stdin, console or Console()
         self._waiting: deque[Prompt] = deque()
         self._shown: dict[str, int] = {}  # stream -> messages already on the screen
@@ -110,18 +118,39 @@ class HumanPlayer:
     def close(self) -> None:
         self._waiting.clear()
 
+    def ended(self, episode: Episode) -> None:
+        """Says how a match of this person's ended."""
+        for seat, name in episode.players.items():
+            if name == self.name and seat in episode.result.returns:
+                told = _ending(episode, seat) if self.guide is None else self.guide.ending(*_of(episode), seat)
+                self._console.rule()
+                self._console.print(Text(printable(told)))
+
     def _show(self, prompt: Prompt) -> None:
         if self._asked == prompt.id:
             return
         self._asked = prompt.id
-        start = self._shown.get(prompt.stream, 0)
-        if not start:
+        guide, seen = self.guide, prompt.observation
+        if prompt.stream not in self._shown:
             self._console.rule(Text(printable(f"you are {prompt.seat}")))
-        for message in prompt.messages[start:]:
-            if message.request is None:  # the person's own replies are on the screen already
-                self._console.print(Text(printable(message.content)))
+            if guide is not None and seen is not None:
+                self._print(guide.rules(prompt.seat, seen))
+        refused = guide is not None and seen is not None and prompt.kind == "retry" and bool(seen.get("error"))
+        for message in prompt.messages[self._shown.get(prompt.stream, 0) :]:
+            own = message.request is not None  # the person's own replies are on the screen already
+            if not own and not refused and (guide is None or seen is None or message.role != "system"):
+                self._print(message.content)
         self._shown[prompt.stream] = len(prompt.messages)
+        if guide is not None and seen is not None:
+            if refused:
+                self._print(guide.refused(prompt.seat, seen))
+            self._print(guide.now(prompt.seat, seen))
+        elif isinstance(legal := (seen or {}).get("legal"), list):
+            self._print(f"Write one of: {', '.join(map(str, legal))}")
         self._console.print(Text(f"{prompt.seat}> "), end="")
+
+    def _print(self, text: str) -> None:
+        self._console.print(Text(printable(text)))
 
     def _line(self, wait_s: float) -> str | None:
         """The next whole line, None while there is none."""
@@ -136,6 +165,18 @@ class HumanPlayer:
             self._typed += block
         line, _, self._typed = self._typed.partition(b"\n")
         return line.decode(errors="replace").rstrip("\r")
+
+
+def _ending(episode: Episode, seat: str) -> str:
+    """How a match ended for a seat, in a game without a guide."""
+    result = episode.result
+    others = ", ".join(f"{role} {value:g}" for role, value in result.returns.items() if role != seat)
+    told = result.outcome_by_seat.get(seat, result.outcome)
+    return f"{told}: you {result.returns[seat]:g}{f', {others}' if others else ''}"
+
+
+def _of(episode: Episode) -> tuple[Scenario, Result]:
+    return episode.scenario, episode.result
 
 
 def printable(text: str) -> str:

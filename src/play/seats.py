@@ -20,7 +20,7 @@ from ..data.consent import HUMAN
 from ..data.episode import Episode
 from ..data.journal import Journal, clear
 from ..data.store import EpisodeStore
-from ..games.base import Game, services
+from ..games.base import Game, guide, services
 from ..models.snapshot import Snapshot
 from ..system import ranks
 from ..system.files import append_lines
@@ -118,7 +118,8 @@ class Sitting:
     def match(self, seating: Seating) -> Episode:
         """Plays one match and stores nothing. TooManyFailures where it lost a player."""
         found: list[Episode] = []
-        report = Arena(self.seats.game, self._seat(seating.players.values())).play([seating], found.append)
+        players = self._seat(seating.players.values())
+        report = Arena(self.seats.game, players).play([seating], self._telling(players, found.append))
         if not found:
             raise TooManyFailures(report)
         return found[0]
@@ -171,11 +172,22 @@ class Sitting:
             with self._journal(names, store.folder) as journal:
                 opened = mine if journal is None else (_opened(seating, journal) for seating in mine)
                 own = Arena(self.seats.game, players, self.seats.in_flight).play(
-                    opened, store.append, progress, journal
+                    opened, self._telling(players, store.append), progress, journal
                 )
             report = _summed(ranks.gathered(own))
             progress(report)
         return report
+
+    def _telling(self, players: Mapping[str, Player], sink: Callable[[Episode], None]) -> Callable[[Episode], None]:
+        """`sink`, which also tells a person at the terminal how their match ended."""
+        if not isinstance(person := players.get(HUMAN), HumanPlayer):
+            return sink
+
+        def told(episode: Episode) -> None:
+            sink(episode)
+            person.ended(episode)
+
+        return told
 
     def _journal(self, names: set[str], folder: Path) -> AbstractContextManager[Journal | None]:
         """The journal of matches in which somebody plays whose replies cost money or patience."""
@@ -190,7 +202,7 @@ class Sitting:
                 backend.load(self._models[name].snapshot)
                 self._players[name] = _speaker(board.line(), self._models[name].snapshot, self.sampling, name)
             elif name == HUMAN:
-                self._players[name] = HumanPlayer()
+                self._players[name] = HumanPlayer(guide=guide(self.seats.game))
             elif name in self._own:
                 self._players[name] = service(self._own[name], name, self.seats.ledgers)
         return {name: self._players[name] for name in names if name in self._players}

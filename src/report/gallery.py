@@ -92,7 +92,7 @@ class Pair:
 
 def pairs(run: Path, ends: tuple[int, int], metric: str, viewed: Viewed) -> list[Pair]:
     """Scenarios that both iterations `ends` played: the one whose gain is the median, the one that gained most, the
-    one that lost most. Of several matches of a scenario the first counts."""
+    one that gained least. Of several matches of a scenario the first counts."""
     for what in reversed(SOURCES):
         before, after = ({each.scenario.id: worth(each, metric) for each in _first(run, at, what)} for at in ends)
         gains = sorted((after[key] - before[key], key) for key in before.keys() & after.keys())
@@ -102,7 +102,7 @@ def pairs(run: Path, ends: tuple[int, int], metric: str, viewed: Viewed) -> list
         return []
     chosen = {"a typical scenario (median gain)": gains[len(gains) // 2]}
     if len(gains) > 2:
-        chosen |= {"the scenario that gained most": gains[-1], "the scenario that lost most": gains[0]}
+        chosen |= {"the scenario that gained most": gains[-1], "the scenario that gained least": gains[0]}
     wanted = {key for _, key in chosen.values()}
     at = [{each.scenario.id: each for each in _first(run, end, what) if each.scenario.id in wanted} for end in ends]
     told = ("at the start", "at the end")

@@ -75,7 +75,7 @@ class Report:
             verdicts=_verdicts(data, planned, stop),
             subtitle=_subtitle(data, planned),
             tiles=_tiles(data),
-            series=panels.series(data),
+            series=panels.series(data, self.facts),
             policies=[self._policy(data, policy, told) for policy in data.policies],
             pairs=self._ends(data),
             entries=[each.to_json() for each in found],

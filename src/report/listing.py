@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import yaml
 from rich.table import Table
 
 from ..system.files import held
+from .cards import read_config
 from .rows import Figure
 from .run import figure, summary
 from .table import add_row, blank
@@ -44,11 +45,11 @@ class Listed:
         return f"{self.kept['mean'] - self.started['mean']:+.2f}" if self.kept and self.started else "–"
 
 
-def runs(folders: Sequence[str | Path]) -> list[Listed]:
-    """Every run below the folders, the one that was written to last first."""
+def runs(folders: Sequence[str | Path], tags: Collection[str] = ()) -> list[Listed]:
+    """Every run below the folders that has all of `tags`, the one that was written to last first."""
     found = {path.parent for folder in folders for depth in DEPTHS for path in Path(folder).glob(depth)}
     found = {run for run in found if run.name != ".hydra"}  # where Hydra keeps its own copy of a config
-    return sorted((_listed(run) for run in found), key=lambda run: -run.changed)
+    return sorted((_listed(run) for run in found if set(tags) <= _tags(run)), key=lambda run: -run.changed)
 
 
 def runs_table(found: Sequence[Listed], now: float) -> Table:
@@ -89,6 +90,13 @@ def _listed(run: Path) -> Listed:
     except (ValueError, KeyError, TypeError, AttributeError, OSError, yaml.YAMLError):
         return Listed(run, "?", "?", "unreadable", "?", changed=changed, size=size)
     return Listed(run, name, seed, "finished", done, data.metric, first, last, changed, size)
+
+
+def _tags(run: Path) -> set[str]:
+    try:
+        return {str(tag) for tag in read_config(run).get("tags", [])}
+    except TypeError:
+        return set()
 
 
 def _disk(run: Path) -> tuple[int, float]:

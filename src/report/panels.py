@@ -48,14 +48,15 @@ class Panels:
     flat: list[tuple[str, str]] = field(default_factory=list)
 
 
-def series(data: Summary) -> list[tuple[str, str]]:
-    """(style, label) of every kind of curve and line that the charts of a run may hold."""
+def series(data: Summary, facts: Facts | None) -> list[tuple[str, str]]:
+    """(style, label) of every kind of curve and line that the charts of a run hold."""
     rows = [measured for row in data.iterations for measured in row.policies.values()]
     found = [("sampled", "sampled"), ("greedy", "greedy")]
     found += [("versus", f"sampled, against the {data.start}")] if any(data.start in row.versus for row in rows) else []
     found += [("benchmark", "benchmark")] if any(row.benchmark for row in rows) else []
     found += [("level", "demonstrators")] if data.demonstrators else []
-    return [*found, ("ceiling", "the most that can be reached"), ("kept", "kept snapshot")]
+    lines = {each.key: each.label for name in data.policies for each in _levels(data, measured(data, name), facts)}
+    return [*found, *(each for each in lines.items() if each not in found), ("kept", "kept snapshot")]
 
 
 def headline(data: Summary, policy: str, facts: Facts | None) -> Panel | None:

@@ -21,6 +21,15 @@ def secret(name: str, value: object = None) -> bool:
     return bool(_NAME.search(name)) or (isinstance(value, str) and bool(_VALUE.match(value)))
 
 
+SERVICES = ("WANDB_", "HF_", "OPENAI_", "SERPAPI_")
+
+
+def from_file(name: str) -> bool:
+    """Whether a variable may come from a file `.env`: keys, and what belongs to a service's account. Others, as PATH or
+    PYTHONPATH, could decide what is run."""
+    return secret(name) or name.startswith(SERVICES)
+
+
 def public(value: Any) -> Any:
     """A copy of a config as plain dicts and lists without the keys that look like secrets; logins are cut from URLs."""
     if isinstance(value, Mapping):

@@ -190,7 +190,7 @@ def sweep_table(jobs: Iterable[Path]) -> Table:
 
 def by_setting(runs: Iterable[Path]) -> dict[str, list[Path]]:
     """Runs that differ in nothing but the seed, under a label of the words in which the settings differ, as short as
-    they can be told apart: `lr=0.001` for `learner.optimizer.lr=0.001`."""
+    they can be told apart: `lr=0.001` for `learner.optimizer.lr=0.001`; of a single setting it is the experiment."""
     words = {
         run: tuple(word for word in overrides(run) if word.lstrip("+").partition("=")[0] != "seed") for run in runs
     }
@@ -200,6 +200,9 @@ def by_setting(runs: Iterable[Path]) -> dict[str, list[Path]]:
     for run, found in words.items():
         own = " ".join(short[word] for word in found if word not in shared)
         groups[own or " ".join(short[word] for word in found) or summary(run).experiment].append(run)
+    if len(groups) == 1:
+        (members,) = groups.values()
+        return {summary(members[0]).experiment: members}
     return dict(groups)
 
 

@@ -9,9 +9,9 @@ import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
-from ..system.files import REFUSED, append_lines, write_text
+from ..system.files import REFUSED, append_lines, read_text, write_text
 from . import redact
 from .rows import ONLY
 
@@ -34,6 +34,20 @@ class Tracker(Protocol):
 
     def finish(self, failed: bool = False) -> None:
         """Writes what is left and lets go; a second call does nothing."""
+
+
+@runtime_checkable
+class Dashboard(Tracker, Protocol):
+    """A tracker that takes more than a row for each iteration."""
+
+    def steps(self, rows: Sequence[Mapping[str, float]], iteration: int) -> None:
+        """The optimiser steps of an iteration, before its `log`; `step` counts over the whole run."""
+
+    def summary(self, values: Mapping[str, Any]) -> None:
+        """What became of the run, at its end."""
+
+    def artifact(self, name: str, path: Path) -> None:
+        """A folder of the run, at its end: `report`, or `snapshot` (`snapshot-POLICY`)."""
 
 
 @contextmanager
@@ -111,6 +125,7 @@ class Wandb:
     name      of the run, before its id; None: the run directory's
     group     of runs; None: the sweep to which the run belongs, else its experiment (the folder above it)
     task      dotted name of the task's function, whose last part is the job type
+    artifacts which folders go along at the end: report, snapshot
     """
 
     def __init__(
@@ -123,12 +138,15 @@ class Wandb:
         group: str | None = None,
         task: str | None = None,
         notes: str | None = None,
+        artifacts: Sequence[Literal["report", "snapshot"]] = ("report",),
     ) -> None:
         if mode not in ("online", "offline", "disabled"):
             raise ValueError(f"wandb mode {mode!r}, expected online, offline or disabled")
         self.project, self.mode, self.name, self.tags, self.entity = project, mode, name, tuple(tags), entity
-        self.group, self.task, self.notes = group, task, notes
+        self.group, self.task, self.notes, self.artifacts = group, task, notes, tuple(artifacts)
         self._run: Any = None
+        self._logged = Path()  # holds how many iterations were logged, so that a resumed run says none twice
+        self._next = 0
 
     def open(self, run: Path, iteration: int = 0) -> None:
         """Starts the wandb run; every metric is drawn against `iteration`."""
@@ -153,15 +171,45 @@ class Wandb:
         )  # fmt: skip
         self._run.define_metric("iteration")
         self._run.define_metric("*", step_metric="iteration")
+        self._run.define_metric("step")
+        self._run.define_metric("steps/*", step_metric="step")
+        self._logged = run / "wandb_logged"
+        if self._logged.exists() and (text := read_text(self._logged).strip()).isdecimal():
+            self._next = int(text)
 
     def config(self, values: Mapping[str, Any]) -> None:
         """The config without whatever looks like a key, a token or a password."""
         self._live().config.update(redact.public(values), allow_val_change=True)
 
     def log(self, row: Mapping[str, Any], iteration: int) -> None:
-        self._live().log({**sections(row), "iteration": iteration})
+        """One row; those of iterations that an earlier process logged stand there already."""
+        live = self._live()
+        if iteration >= self._next:
+            live.log({**sections(row), "iteration": iteration})
+            write_text(self._logged, f"{iteration + 1}\n")
+
+    def steps(self, rows: Sequence[Mapping[str, float]], iteration: int) -> None:
+        """The steps as steps/loss, steps/lr, steps/grad_norm, …, drawn against `step`."""
+        for row in rows if iteration >= self._next else ():
+            named = {f"steps/{name}": value for name, value in row.items() if name != "step"}
+            self._live().log({**named, "step": row["step"]})
+
+    def summary(self, values: Mapping[str, Any]) -> None:
+        self._live().summary.update(dict(values))
+
+    def artifact(self, name: str, path: Path) -> None:
+        """Gives the folder along where `artifacts` names it."""
+        import wandb
+
+        live, kind = self._live(), name.partition("-")[0]
+        if kind in self.artifacts and path.is_dir():
+            made = wandb.Artifact(f"{name}-{live.id}", type="model" if kind == "snapshot" else kind)
+            made.add_dir(str(path))
+            live.log_artifact(made)
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], iteration: int) -> None:
+        if iteration < self._next:
+            return
         import wandb
 
         self._live().log(
@@ -244,9 +292,24 @@ class Several:
         for each in self.trackers:
             each.table(name, columns, rows, iteration)
 
+    def steps(self, rows: Sequence[Mapping[str, float]], iteration: int) -> None:
+        for each in self._dashboards():
+            each.steps(rows, iteration)
+
+    def summary(self, values: Mapping[str, Any]) -> None:
+        for each in self._dashboards():
+            each.summary(values)
+
+    def artifact(self, name: str, path: Path) -> None:
+        for each in self._dashboards():
+            each.artifact(name, path)
+
     def finish(self, failed: bool = False) -> None:
         for each in self.trackers:
             each.finish(failed)
+
+    def _dashboards(self) -> list[Dashboard]:
+        return [each for each in self.trackers if isinstance(each, Dashboard)]
 
 
 SECTIONS = {"play": "play", "learn": "train", "scores": "play/scores", "language": "play/language"}

@@ -149,6 +149,7 @@ class Config:
     """The root. Nodes typed Any are built from their `_target_`."""
 
     name: str
+    tags: list[str]
     seed: int
     iterations: Whole
     rounds: Count

@@ -43,17 +43,32 @@ LAUNCH = ".launch-"  # begins the names of folders in which the processes of a r
 LAUNCHED = "PARLEY_LAUNCH"  # the variable that tells these processes its name
 
 
-def run_directory(name: str, resume: str = "none", task: str | None = None, root: str = "outputs") -> str:
-    """Where a single run lives: a new directory, or with `resume` the old one.
+BELOW = "tasks"  # folder of a run in which tasks that look at it write
+
+
+def run_directory(
+    name: str, resume: str = "none", task: str | None = None, run: str | None = None, root: str = "outputs"
+) -> str:
+    """Where a single run lives: a new directory, below `run` where a task looks at one of one's own; or with `resume`
+    the old one.
 
     auto takes the newest unfinished run of this experiment and task that has something to go on with, and a new
     directory where there is none. A run whose config cannot be read is not taken.
     """
     if resume not in ("none", "auto"):
         return resume
-    runs = sorted(Path(root, name).glob(f"*/{SAVED}"), reverse=True) if resume == "auto" else []
-    mine = (run.parent for run in runs if _worth(run.parent) and _task_of(run.parent) == task)
-    return str(next(mine, Path(root, name, _stamp())))
+    place = Path(root, name)
+    if run is not None and task is not None and _own(Path(run)):
+        place = Path(run, BELOW, task.rpartition(".")[2])
+    runs = sorted(place.glob(f"*/{SAVED}"), reverse=True) if resume == "auto" else []
+    mine = (each.parent for each in runs if _worth(each.parent) and _task_of(each.parent) == task)
+    return str(next(mine, place / _stamp()))
+
+
+def _own(run: Path) -> bool:
+    """Whether `run` is one below the working directory: nothing is written into a folder from elsewhere."""
+    inside = run.resolve().is_relative_to(Path.cwd())
+    return inside and (run / SAVED).is_file() and not (run / BELOW).is_symlink()
 
 
 def sweep_directory(name: str, resume: str = "none", root: str = "multirun") -> str:
@@ -89,7 +104,7 @@ def _task_of(run: Path) -> str | None:
 
 
 UNCOUNTED = (
-    "resume", "run", "runs", "match", "logger", "hardware", "keep", "stated", "benchmark", "eval.report",
+    "resume", "run", "runs", "match", "tags", "logger", "hardware", "keep", "stated", "benchmark", "eval.report",
     "eval.transcripts",
 )  # fmt: skip
 """Keys that a resumed run may change: they decide where and how fast, not what. (Of hardware, precision does count.)"""
@@ -107,6 +122,12 @@ def changed_keys(old: Mapping[str, Any] | DictConfig, new: Mapping[str, Any] | D
     before, after = dict(leaves(_container(old))), dict(leaves(_container(new)))
     keys = sorted(before.keys() | after.keys())
     return [key for key in keys if _counts(key) and _differ(key, before.get(key), after.get(key))]
+
+
+def longer(old: Mapping[str, Any] | DictConfig, new: Mapping[str, Any] | DictConfig) -> bool:
+    """Whether `new` is `old` with more iterations, so that the run can go on."""
+    before, after = (_container(each)["iterations"] for each in (old, new))
+    return changed_keys(old, new) == ["iterations"] and before < after
 
 
 def _counts(key: str) -> bool:
@@ -167,9 +188,11 @@ def begun(config: DictConfig, out: Path) -> Iterator[Progress]:
     out.mkdir(parents=True, exist_ok=True)
     try:
         with ExitStack() as held, preempt.listening():
-            ranks.shared(lambda: _begin(config, out, held))
+            told = ranks.shared(lambda: _begin(config, out, held))
             first = ranks.rank() == 0
             with Progress(terminal(stderr=True, quiet=not first), log=out / LOG if first else None) as progress:
+                for line in told:
+                    progress.note(line)
                 yield progress
     except EXPECTED as error:
         raise ConfigError(str(error)) from error
@@ -192,31 +215,61 @@ def _full(error: BaseException | None) -> bool:
     return False
 
 
-def _begin(config: DictConfig, out: Path, held: ExitStack) -> None:
+def _begin(config: DictConfig, out: Path, held: ExitStack) -> list[str]:
+    """Locks and claims `out`; what there is to say of a resumed run."""
     held.enter_context(lock(out))
     for left in out.glob(f"{LAUNCH}*"):  # by a launcher that was killed
         if left.name != os.environ.get(LAUNCHED):
             rmtree(left, ignore_errors=True)
-    _claim(config, out)
+    told = _claim(config, out)
     if not (record := out / "manifest.json").exists():
         write_json(record, manifest.manifest(sys.argv, config.seed, dict(config.hardware)))
+    return told
 
 
-def _claim(config: DictConfig, out: Path) -> None:
-    """Writes the config into a new run directory, or checks that this config may continue the run in it."""
+def _claim(config: DictConfig, out: Path) -> list[str]:
+    """Writes the config into a new run directory, or checks that this config may continue the run in it; what there is
+    to say of that. A run that is to have more iterations than it was begun with is unfinished again."""
     if (out / SAVED).exists():
         if config.resume == "none":
             raise ConfigError(
                 f"{out} already holds a run: resume={out} goes on with it; or name another directory (hydra.run.dir=…)"
             )
-        if changed := changed_keys(saved(out), config):
+        old = saved(out)
+        if longer(old, config):
+            return _lengthened(old, config, out)
+        if changed := changed_keys(old, config):
             raise ConfigError(
                 f"{out} was begun with other values of {', '.join(changed)}: give the old ones, or begin a new run"
             )
-        return
+        return [f"resume: goes on with {out}, of which {_done(out)}"]
     if foreign := sorted(path.name for path in out.iterdir() if not _ours(path.name)):
         raise ConfigError(f"{out} is not empty (it holds {', '.join(foreign[:3])}): choose another directory")
     write_text(out / SAVED, OmegaConf.to_yaml(config))  # unresolved: what comes from the environment stays there
+    if config.resume == "auto":
+        return [f"resume: there is no unfinished run of {config.name} with matches to go on with; {out} is a new one"]
+    return []
+
+
+def _lengthened(old: DictConfig, config: DictConfig, out: Path) -> list[str]:
+    """Makes the run in `out` one of more iterations, which is unfinished."""
+    before = old.iterations
+    told = [f"resume: {out} goes on to {config.iterations} iterations; {_done(out)}"]
+    nodes = [config.learner, *(own.get("learner", {}) for own in policies(config).values())]
+    if any(node.get("carry") for node in nodes):
+        told.append(
+            f"learner.carry: the schedule of iterations 1 to {before} ran over {before}; in a run that had "
+            f"{config.iterations} from the start it would have run over all"
+        )
+    write_text(out / SAVED, OmegaConf.to_yaml(OmegaConf.merge(old, {"iterations": config.iterations})))
+    (out / SUMMARY).unlink(missing_ok=True)
+    return told
+
+
+def _done(out: Path) -> str:
+    """How far the run in `out` has come, in words."""
+    count = sum(1 for _ in out.glob(f"iter_*/learn/{MANIFEST}"))
+    return f"{count} iteration{'s are' if count != 1 else ' is'} learned; what is stored is not done again"
 
 
 def load_snapshot(path: str | Path, base: str | None = None, policy: str | None = None) -> Snapshot:
@@ -383,6 +436,8 @@ def find_match(run: Path, match: str) -> tuple[Episode, bool]:
     stages = [*run.rglob(MANIFEST), *(path for path in run.rglob("*.jsonl") if path.stem.isdecimal())]
     for folder in sorted({path.parent for path in stages}):
         iteration = folder.relative_to(run).parts[0]
+        if iteration == BELOW:  # other runs' matches, with ids of their own
+            continue
         for episode in EpisodeStore(folder, shard=None).read():
             whole = episode.id if episode.id.startswith(f"{iteration}/") else f"{iteration}/{episode.id}"
             if match in (episode.id, whole):

@@ -51,6 +51,7 @@ from .reporting import Reporting
 from .run import Run
 from .sharing import write_cards
 from .start import Start, magnet
+from .tracking import track
 
 
 def iterations(run: Run, logs: Sequence[Tracker], report: Reporting | None = None) -> Summary:
@@ -58,7 +59,7 @@ def iterations(run: Run, logs: Sequence[Tracker], report: Reporting | None = Non
     config, loop, evaluation = run.config, Loop(run), Evaluation(run)
     if (bench := run.parts.benchmark) is not None:
         ranks.shared(bench.check)  # what it lacks is told now, not after the first iteration
-    history = [loop.start()]
+    history, steps = [loop.start()], 0
     rows: list[Row] = []
     for number in range(config.iterations + 1):
         if number:
@@ -76,7 +77,7 @@ def iterations(run: Run, logs: Sequence[Tracker], report: Reporting | None = Non
         best = max(range(len(rows)), key=lambda at: _judged(run, rows[at]))
         rows[-1] = replace(rows[-1], alarms=loop.alarms(rows))
         ranks.shared(partial(write_cards, run.out, number, history[-1], rows[-1].policies))
-        log(logs, rows[-1])
+        steps = ranks.shared(partial(track, logs, run, rows[-1], steps))
         run.progress.note(line(rows, config.iterations, *judge(config), metric_name(config)))
         if report is not None:
             report.iteration(_summary(run, rows, best), partial(_gained, run, evaluation, best))
@@ -393,23 +394,3 @@ def _told(matches: Matches, policies: Sequence[str], forked: Callable[[str, str]
     }
     paid = {seat: mean(values) for seat, values in payoffs.items()}
     return {"matches": len(matches), "figures": to_json(everybody.figures()), "returns": paid, "policies": policy}
-
-
-def log(logs: Sequence[Tracker], row: Row) -> None:
-    """Gives a row to the trackers as flat numbers: `learner.sampled.score`, `seconds.play`."""
-    data = row.to_json()
-    flat = dict(flattened({**data["policies"], "seconds": data["seconds"], "round": row.round}))
-    for tracker in logs:
-        tracker.log(flat, row.iteration)
-
-
-def flattened(value: Any, key: str = "") -> Iterator[tuple[str, float]]:
-    """The numbers in nested mappings with their dotted keys; a figure with an interval gives its mean."""
-    if isinstance(value, Mapping):
-        if "mean" in value and "low" in value:
-            yield key, value["mean"]
-            return
-        for name, part in value.items():
-            yield from flattened(part, f"{key}.{name}" if key else str(name))
-    elif isinstance(value, (int, float)):
-        yield key, value

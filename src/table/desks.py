@@ -123,7 +123,10 @@ def mirrored(person: str, number: int, seed: int) -> bool:
 def scores(given: Any, case: Case, judge: RubricJudge) -> Ratings:
     """{subject: {scale: number}} as scale -> {seat: number}, held to the judge's scales. InputError says what is
     wrong."""
-    found = ratings(json.dumps(given), list(case.seats), judge.rubric.scales)
+    try:
+        found = ratings(json.dumps(given), list(case.seats), judge.rubric.scales)
+    except RecursionError:
+        raise InputError("The ratings are nested too deeply.") from None
     if isinstance(found, Illegal):
         raise InputError(found.told)
     return {scale: {case.seats[name]: value for name, value in own.items()} for scale, own in found.items()}

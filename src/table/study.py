@@ -34,7 +34,7 @@ class Study:
     plan        the steps; pay: what they pay
     judge       by whose rubric matches are rated, and as which reads them
     stages      whose matches are rated, as [iter_003/eval/sampled]; empty: every round of play
-    left, right stages whose matches on one scenario are compared
+    left, right stages whose matches on one scenario are compared; ask: the question then, as "Which one is better?"
     per_item    ratings of a match, and votes on a pair, by different people
     abandon_s   seconds after which what somebody was given is given to others
     reference   {ratings: file, scales, within}: matches that everybody rates first, to qualify; null: none
@@ -48,12 +48,13 @@ class Study:
         stages: Sequence[str],
         left: Sequence[str],
         right: Sequence[str],
+        ask: str,
         per_item: Count,
         abandon_s: Positive,
         reference: Mapping[str, Any] | None,
     ) -> None:
         self.plan, self.pay, self.judge = plan, pay, judge
-        self.stages, self.left, self.right = stages, left, right
+        self.stages, self.left, self.right, self.ask = stages, left, right, ask
         self.per_item, self.abandon_s = per_item, abandon_s
         self.reference = Reference([], [], 0.0)
         if reference is not None:
@@ -160,7 +161,7 @@ class Taking:
 
     def _voting(self, pair: Pair, person: Person) -> dict[str, Json]:
         texts = [shown(each.episode, self.study.judge).text for each in self._sides(pair, person)]
-        return {"item": pair.item, "left": texts[0], "right": texts[1]}
+        return {"item": pair.item, "ask": self.study.ask, "left": texts[0], "right": texts[1]}
 
     def _sides(self, pair: Pair, person: Person) -> tuple[Held, Held]:
         """(left, right) as this person sees the pair."""

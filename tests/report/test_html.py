@@ -111,6 +111,7 @@ def test_curves_show_sampled_greedy_versus_the_demonstrators_and_the_kept_snapsh
         )  # learning has two more
     assert "sampled, iteration 0: 4.10 ±0.20" in page.text["title"]
     assert "ceiling" not in "".join(groups)  # no match says what its most is
+    assert "the most that can be reached" not in page.text["li"]
 
 
 def test_the_most_that_can_be_reached_is_a_line(make_run):
@@ -125,6 +126,7 @@ def test_the_most_that_can_be_reached_is_a_line(make_run):
         "the most that can be reached: 9.00 ±0.20" not in page.text["title"]
     )  # a mean over iterations has no interval
     assert "the most that can be reached: 9.000" in page.text["title"]
+    assert "the most that can be reached" in page.text["li"]
 
 
 def test_a_zero_sum_game_is_drawn_against_the_start(make_run):

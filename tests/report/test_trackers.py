@@ -208,6 +208,47 @@ def test_wandb_offline_for_real(tmp_path, monkeypatch):
     assert started.host == "" and not list(run.rglob("wandb-metadata.json"))
 
 
+def logged(path: Path) -> list[dict[str, object]]:
+    """The rows of an offline run's history, by name."""
+    return [
+        {"/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
+        for record in settled(path)
+        if record.WhichOneof("record_type") == "history"
+    ]
+
+
+def test_wandb_takes_steps_a_summary_and_a_report_and_says_nothing_twice(tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    for name, folder in (("CACHE", "cache"), ("CONFIG", "config"), ("DATA", "data"), ("ARTIFACT", "artifacts")):
+        monkeypatch.setenv(f"WANDB_{name}_DIR", str(tmp_path / folder))
+    run = tmp_path / "run"
+    (run / "report").mkdir(parents=True)
+    (run / "report/index.html").write_text("<p>report")
+    for last in (2, 3):  # killed after the second iteration, and resumed
+        with tracking([Several({"w": Wandb("parley-test", "offline")})], run) as (tracker,):
+            for number in range(last):
+                tracker.steps([{"step": 2 * number + at, "loss": 1.5, "lr": 0.1} for at in (0, 1)], number)
+                tracker.table("transcripts", ["text"], [["hello"]], number)
+                tracker.log({"learner.sampled.joint": number, "learner.sampled.joint.low": number - 1}, number)
+            tracker.summary({"best": 1, "kept": 5.5})
+            tracker.artifact("report", run / "report")
+            tracker.artifact("snapshot", run)  # not asked for
+    paths = sorted(run.glob("wandb/offline-run-*/run-*.wandb"), key=lambda path: path.stat().st_mtime)
+    history = [logged(path) for path in paths]
+    assert [[row["step"] for row in rows if "steps/loss" in row] for rows in history] == [[0, 1, 2, 3], [4, 5]]
+    assert [[row["eval/sampled/joint/low"] for row in rows if "eval/sampled/joint" in row] for rows in history] == [
+        [-1, 0], [1],
+    ]  # fmt: skip
+    assert [sum("transcripts/_type" in row for row in rows) for rows in history] == [2, 1]
+    written = settled(paths[-1])
+    told = {item.key: item.value_json for each in written for item in each.summary.update}
+    assert told.get("best") == "1" and told.get("kept") == "5.5"
+    named = {each.artifact.name for each in written if each.WhichOneof("record_type") == "artifact"}
+    assert {name for name in named if not name.startswith("run-")} == {
+        f"report-{(run / 'wandb_id').read_text().strip()}"
+    }
+
+
 def test_wandb_refuses_an_unknown_mode_and_logging_before_open():
     with pytest.raises(ValueError, match="expected online, offline or disabled"):
         Wandb(mode="on")  # type: ignore[arg-type]

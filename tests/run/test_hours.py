@@ -91,6 +91,12 @@ def test_a_stated_experiment_has_hours(experiment, capsys, tmp_path):
     assert "read" in said and "device-hours" in said and "of training (given): play" in said
 
 
+def test_spags_recipe_fits_eight_gpus_of_40_gib(capsys, tmp_path):
+    plan(composed("task=plan experiment=spag_llama2_7b hardware=a100x8_40gib_fsdp"), tmp_path, None, False)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "needed │ 17.4" in said and "there is │ 40.000 │ hardware=a100x8_40gib_fsdp" in said
+
+
 def test_a_rate_of_nothing_is_refused():
     with pytest.raises(ConfigError, match=r"stated\.speed\.decode"):
         check(shlex.split("task=plan experiment=deal_llm stated.speed.decode=0"))

@@ -64,8 +64,10 @@ def test_the_kept_snapshot_is_the_best_on_validation(
 
     monkeypatch.setattr(loop, "Loop", Loop)
     monkeypatch.setattr(loop, "Evaluation", Evaluation)
+    monkeypatch.setattr(loop, "write_cards", lambda *told: None)
     run: Any = SimpleNamespace(
         config=config,
+        out=None,
         parts=SimpleNamespace(benchmark=None),
         cast=SimpleNamespace(frozen=list),
         progress=SimpleNamespace(note=lambda text: None),

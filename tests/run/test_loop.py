@@ -159,6 +159,20 @@ def test_a_resumed_run_with_another_config_names_the_keys(whole: Path) -> None:
     assert process.returncode == 2 and "play.group" in process.stderr and "Traceback" not in process.stderr
 
 
+def test_a_finished_run_that_goes_on_equals_a_longer_one(whole: Path, tmp_path: Path) -> None:
+    longer, other = (shutil.copytree(whole, tmp_path / name) for name in ("longer", "other"))
+    told = finish(longer, "iterations=2")
+    assert "goes on to 2 iterations; 1 iteration is learned" in " ".join(told.split())
+    for made in (other / "iter_001", other / "report"):
+        shutil.rmtree(made)
+    (other / "summary.json").unlink()
+    saved = (other / "config.yaml").read_text()
+    (other / "config.yaml").write_text(saved.replace("\niterations: 1\n", "\niterations: 2\n"))
+    finish(other, "iterations=2")
+    one, two = (figures(json.loads((run / "summary.json").read_text())) for run in (longer, other))
+    assert one == two and len(one["iterations"]) == 3
+
+
 def test_the_other_tasks_look_at_the_run(whole: Path) -> None:
     from parley.data.store import EpisodeStore
 

@@ -30,6 +30,7 @@ from parley.play.seats import Seats
 from parley.report.forks import Forks
 from parley.report.transcript import plain
 from parley.run.demonstrations import demonstrate
+from streams import Cpu
 
 GAME = Deal(max_actions=4, retries=1)
 HEAD = "{{ bos_token }}{% for m in messages %}{% set said = m['content'] %}"
@@ -62,25 +63,12 @@ FAMILIES = {
 }
 
 
+HARDWARE = Cpu(micro_tokens=4096, row_tokens=512, head_chunk=4096)
+
+
 @contextmanager
 def quiet(matches: int, person: bool) -> Iterator:
     yield lambda report: None
-
-
-@dataclass(frozen=True)
-class Cpu:
-    accelerator: str = "cpu"
-    devices: int = 1
-    nodes: int = 1
-    strategy: str = "single"
-    precision: str = "32-true"
-    threads: int = 1
-    micro_tokens: int = 4096
-    row_tokens: int = 512
-    head_chunk: int = 4096
-    activation_checkpointing: bool = False
-    adapter: str | None = None
-    memory_gib: float = 4.0
 
 
 class Spy(HFBackend):
@@ -131,7 +119,7 @@ def taught(folder: Path, family: Family, demos: Sequence[Demonstration]) -> Snap
     begin = snapshots.of(begin.path, "tiny")
     rendering = Demonstrated(Renderer.load(begin.path))
     samples = [sample for each in demos for sample in rendering.samples(each)]
-    learner = LightningLearner(FilteredBC(), Cpu(), AdamW(lr=8e-3), epochs=4, batch_utterances=32)
+    learner = LightningLearner(FilteredBC(), HARDWARE, AdamW(lr=8e-3), epochs=4, batch_utterances=32)
     return learner.learn(samples, begin, folder / "learn", seed=0, name="taught")[0]
 
 

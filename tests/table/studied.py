@@ -60,6 +60,7 @@ def study(**changed: Any) -> Study:
     pay = {key: changed.pop(key, value) for key, value in PAY.items()}
     own: dict[str, Any] = {
         "stages": [AFTER],
+        "ask": "Which?",
         "left": [BEFORE],
         "right": [AFTER],
         "per_item": 2,

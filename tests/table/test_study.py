@@ -119,6 +119,7 @@ def test_who_answers_wrongly_too_often_does_not_go_on(run):
         ("rate", {"scores": {}}, "goal of first is missing"), ("rate", {"scores": 3}, "no JSON"),
         ("rate", {"scores": {"first": {"goal": 11, "tone": 0}}}, "goal of first must be from 0 to 10"),
         ("rate", {"scores": {"first": {"goal": True, "tone": 0}}}, "goal of first is missing"),
+        ("rate", {"scores": json.loads("[" * 700 + "]" * 700)}, "no JSON"),
         ("rate", {"scores": {"first": {"goal": 1e999, "tone": 0}}}, "goal of first must be"),
     ],
 )  # fmt: skip
@@ -221,7 +222,7 @@ def test_votes_are_blind_balanced_and_kept_as_they_were(run):
             each = Visitor(client, persons)
             now = await each.enter()
             for vote in ("left", "right", "tie", "both_bad")[: 1 + number % 4]:
-                assert now["step"] == "vote" and {*now} - {"told"} == {"step", "item", "left", "right"}
+                assert now["step"] == "vote" and {*now} - {"told"} == {"step", "item", "ask", "left", "right"}
                 own = {key: value for key, value in now.items() if key != "told"}
                 assert not any(word in json.dumps(own) for word in ("learner", "iter_", "v3", "v0"))
                 assert "a vote is one of" in (await each.send("vote", 400, item=now["item"], vote="up"))["error"]

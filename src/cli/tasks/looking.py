@@ -42,12 +42,13 @@ def replay(config: DictConfig, out: Path, run: str, match: str) -> float | None:
     return None
 
 
-def runs(config: DictConfig, out: Path, folders: list[str]) -> float | None:
-    """Lists the runs below `folders`."""
-    found = listing.runs(folders)
+def runs(config: DictConfig, out: Path, folders: list[str], tags: list[str]) -> float | None:
+    """Lists the runs below `folders`, or those of them that have all `tags`."""
+    found = listing.runs(folders, tags)
     if not found:
+        which = f" with the tags {', '.join(tags)}" if tags else ""
         raise ConfigError(
-            f"there is no run below {', '.join(folders)}: say 'task.folders=[DIR]', or begin one with parley"
+            f"there is no run{which} below {', '.join(folders)}: say 'task.folders=[DIR]', or begin one with parley"
         )
     terminal().print(listing.runs_table(found, time.time()))
     return None

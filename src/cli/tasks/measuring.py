@@ -21,7 +21,7 @@ from ...run.directory import (
     measured,
 )
 from ...run.harness import measure
-from ...run.loop import flattened
+from ...run.tracking import flattened
 from ...system import ranks
 from ...system.files import write_json, write_text
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from ...models.snapshot import Snapshot
-from ...report import choice
 from ...report.line import next_steps
 from ...report.progress import terminal
 from ...report.rows import Summary
@@ -28,6 +26,7 @@ from ...run.directory import (
 from ...run.loop import Loop, iterations
 from ...run.reporting import Reporting, reporting
 from ...run.run import Run
+from ...run.tracking import conclude
 from ...system import ranks
 from ...system.files import write_json
 
@@ -52,16 +51,8 @@ def _conclude(run: Run, logs: Sequence[Tracker], summary: Summary, report: Repor
     """Writes what a run ends with; returns the worst match that the report shows of the kept snapshot."""
     write_json(run.out / SUMMARY, summary.to_json())
     report.finished(summary)
-    for tracker in logs:
-        tracker.table("transcripts", *_transcripts(run, summary.best, report), summary.best)
+    conclude(logs, run, summary)
     return report.report.worst(summary.best)
-
-
-def _transcripts(run: Run, best: int, report: Reporting) -> tuple[Sequence[str], Sequence[Sequence[Any]]]:
-    """A table of the kept snapshot's matches, for trackers: (columns, rows)."""
-    metric = metric_name(run.config)
-    chosen = choice.choose(run.out, best, metric, run.config.eval.transcripts, run.seed)
-    return choice.COLUMNS, choice.rows(chosen, report.views, metric)
 
 
 def _closing(out: Path, summary: Summary, steps: Sequence[tuple[str, str]]) -> None:

@@ -40,6 +40,7 @@ from ..splits import chosen, split
 from . import contexts as tables
 from .contexts import FULL_VALUE, ITEMS, Context
 from .grammar import Fault, Proposed, Said, parse
+from .guide import DealGuide
 from .prompts import FORMS, Form
 from .scoring import METRICS, ROLES, Tally, result
 from .scripts import SCRIPTS
@@ -80,6 +81,7 @@ class Deal:
         _refuse(payoff, prompt, counts, retries, max_actions)
         self.weight = PAYOFFS[payoff] if isinstance(payoff, str) else float(payoff)
         self.form: Form = FORMS[prompt](self.weight)
+        self.guide = DealGuide(self.weight)
         self.counts, self.contexts, self.split_seed = counts, contexts, split_seed
         self.files = {"contexts": contexts} if contexts is not None else {}
         self.retries, self.max_actions = retries, max_actions

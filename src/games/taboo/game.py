@@ -38,6 +38,7 @@ from ..base import (
 from ..splits import chosen
 from . import lexicon as world
 from . import words as lists
+from .guide import TabooGuide
 from .inflection import inflections
 from .judges import JUDGES, ruling
 from .layouts import OPTIONS, PUBLISHED
@@ -82,6 +83,7 @@ class Taboo:
         split_seed: int = 0,
     ) -> None:
         _refuse(limit, judge, breach, prompt, turns, retries, validation, test)
+        self.guide = TabooGuide()
         self.words, self.limit, self.split_seed = words, limit, split_seed
         self.judge, self.void, self.form = judge, breach == "void", FORMS[prompt]
         self.options = OPTIONS if prompt in PUBLISHED else Options()

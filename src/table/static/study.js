@@ -48,11 +48,11 @@ const SHOW = {
       make("fieldset", {}, make("legend", {}, subject), ...scales.map((each) => scale(subject, each)))),
     buttons(button("Send", "rate")),
   ],
-  vote: ({left, right}) => [
+  vote: ({ask: text, left, right}) => [
     make("div", {class: "sides"},
       make("section", {class: "card"}, make("h2", {}, "Left"), make("div", {class: "text"}, left)),
       make("section", {class: "card"}, make("h2", {}, "Right"), make("div", {class: "text"}, right))),
-    make("p", {}, "Which one is better?"),
+    make("p", {}, text),
     buttons(button("Left", "left"), button("Right", "right"), button("Equally good", "tie", true), button("Both bad", "both_bad", true)),
   ],
   play: () => [make("p", {}, make("a", {href: `${home}play`}, "Go to the table"))],

@@ -1,0 +1,36 @@
+"""Keys from a file `.env` in the working directory, so that none is typed on a command line."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from .files import InputError, read_text
+
+_LINE = re.compile(r"\s*(?:export\s+)?([A-Za-z_]\w*)\s*=\s*(.*?)\s*")
+
+
+def load(path: Path, wanted: Callable[[str], bool]) -> list[str]:
+    """Puts the `NAME=VALUE` lines of `path` whose names are `wanted` into the environment, where it lacks them; returns
+    the names that were put. Blank lines and those that begin with # are passed over; quotes around a value are taken
+    off; nothing is expanded.
+
+    InputError names a line that is none. Without a file nothing happens.
+    """
+    if not path.is_file():
+        return []
+    found = []
+    for number, line in enumerate(read_text(path).splitlines(), 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        if (match := _LINE.fullmatch(line)) is None:
+            raise InputError(f"{path}, line {number}: expected NAME=VALUE")  # the line may hold a key: it is not told
+        name, value = match[1], match[2]
+        if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+            value = value[1:-1]
+        if wanted(name) and name not in os.environ:
+            os.environ[name] = value
+            found.append(name)
+    return found

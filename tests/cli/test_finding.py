@@ -1,0 +1,104 @@
+"""Where tasks write, what a longer run may be, keys from `.env`, what differs from the experiment, tags."""
+
+import os
+
+import pytest
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
+from parley.report.differences import differences
+from parley.report.listing import runs
+from parley.report.redact import from_file
+from parley.run.config import register
+from parley.run.directory import _lengthened, changed_keys, longer, run_directory, saved
+from parley.system import dotenv
+from parley.system.files import InputError
+from rich.console import Console
+
+register()
+
+
+def config(*words: str):
+    with initialize_config_module("parley.conf", version_base="1.3"):
+        return compose("config", list(words))
+
+
+def stored(folder, *words: str):
+    folder.mkdir(parents=True)
+    OmegaConf.save(config(*words), folder / "config.yaml")
+    return folder
+
+
+def test_a_task_on_a_run_writes_below_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run, task = stored(tmp_path / "outputs/x/a"), "parley.cli.tasks.exporting.export"
+    assert run_directory("deal_tiny", "none", task, str(run)).startswith(f"{run}/tasks/export/2")
+    assert run_directory("deal_tiny", "none", task, str(tmp_path)).startswith("outputs/deal_tiny/2")  # it is no run
+    assert run_directory("deal_tiny", "none", task).startswith("outputs/deal_tiny/2")
+    sent = stored(tmp_path / "elsewhere/sent")
+    monkeypatch.chdir(tmp_path / "outputs")
+    assert run_directory("deal_tiny", "none", task, str(sent)).startswith("outputs/deal_tiny/2")
+    (run / "tasks").symlink_to(tmp_path)  # in a folder that somebody sent
+    assert run_directory("deal_tiny", "none", task, str(run)).startswith("outputs/deal_tiny/2")
+
+
+def test_only_more_iterations_make_a_run_longer(tmp_path):
+    five = config("iterations=5")
+    assert longer(five, config("iterations=7")) and not longer(five, config("iterations=4"))
+    assert not longer(five, five) and not longer(five, config("iterations=7", "seed=1"))
+    assert changed_keys(five, config("iterations=5", "tags=[a]")) == []
+
+
+@pytest.mark.parametrize(("words", "told"), [((), 1), (("learner.carry=true",), 2)])
+def test_a_longer_run_is_unfinished_and_says_what_differs(words, told, tmp_path):
+    run = stored(tmp_path / "run", "iterations=5", *words)
+    (run / "summary.json").write_text("{}")
+    said = _lengthened(saved(run), config("iterations=7", *words), run)
+    assert len(said) == told and "goes on to 7 iterations" in said[0] and ("carry" in said[-1]) == bool(words)
+    assert saved(run).iterations == 7 and not (run / "summary.json").exists()
+
+
+def test_keys_come_from_a_file_and_nothing_else_does(tmp_path, monkeypatch):
+    for name in ("OPENAI_API_KEY", "WANDB_ENTITY", "MY_TOKEN"):
+        monkeypatch.setenv(name, "")  # put back afterwards
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HF_TOKEN", "there already")
+    path, before = os.environ["PATH"], dict(os.environ)
+    file = tmp_path / ".env"
+    file.write_text(
+        "# keys\n\nexport OPENAI_API_KEY='a b=c'\nWANDB_ENTITY = team\nMY_TOKEN=\"$HOME\"\nHF_TOKEN=other\n"
+        "PATH=/nowhere\nLD_PRELOAD=x.so\nPYTHONPATH=.\n"
+    )
+    assert dotenv.load(file, from_file) == ["OPENAI_API_KEY", "WANDB_ENTITY", "MY_TOKEN"]
+    assert {name: os.environ[name] for name in ("OPENAI_API_KEY", "WANDB_ENTITY", "MY_TOKEN", "HF_TOKEN")} == {
+        "OPENAI_API_KEY": "a b=c", "WANDB_ENTITY": "team", "MY_TOKEN": "$HOME", "HF_TOKEN": "there already",
+    }  # fmt: skip
+    assert os.environ["PATH"] == path and os.environ.keys() - before.keys() == {
+        "OPENAI_API_KEY",
+        "WANDB_ENTITY",
+        "MY_TOKEN",
+    }
+    assert dotenv.load(tmp_path / "none", from_file) == []
+    file.write_text("OPENAI_API_KEY=x\nsk-secret\n")
+    with pytest.raises(InputError, match=r"line 2: expected NAME=VALUE$"):
+        dotenv.load(file, from_file)
+
+
+def test_what_differs_is_a_tree_of_the_changed_values(capsys):
+    plain, changed = (
+        OmegaConf.to_container(config(*words))
+        for words in ((), ("play.group=8", "seed=3", "learner.optimizer.lr=5e-3", "objective=grpo", "resume=auto"))
+    )
+    Console(width=100).print(differences("experiment=deal_tiny, but", plain, changed))
+    said = capsys.readouterr().out
+    for line in ("seed: 3", "group: 8", "lr: 0.005", "credit: Advantage", "loss: PolicyGradient"):
+        assert line in said, line
+    assert "scenarios" not in said and "resume" not in said
+    assert differences("x", plain, plain) is None
+
+
+def test_runs_are_found_by_their_tags(tmp_path):
+    for name, tags in (("a", "[one,two]"), ("b", "[two]"), ("c", "[]")):
+        stored(tmp_path / name, f"tags={tags}")
+    assert {run.path.name for run in runs([tmp_path])} == {"a", "b", "c"}
+    assert {run.path.name for run in runs([tmp_path], ["two"])} == {"a", "b"}
+    assert [run.path.name for run in runs([tmp_path], ["two", "one"])] == ["a"]
