@@ -75,6 +75,7 @@ shows: setup .venv-vllm/installed
 	$(BIN)/python benchmarks/plan_memory.py
 	$(BIN)/python benchmarks/play_memory.py
 	$(BIN)/python benchmarks/show_kill.py
+	$(BIN)/python benchmarks/show_sharing.py outputs/show_sharing
 	$(BIN)/python benchmarks/show_judge.py
 	$(BIN)/python benchmarks/show_rounds.py outputs/show_rounds
 	$(BIN)/python benchmarks/show_policies.py outputs/show_policies

@@ -6,9 +6,9 @@ rows. Scheduling, loading and the idle end of a stage are left out, so a plan is
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from math import inf
 from typing import Any
 
 from ..data.episode import Episode
@@ -61,7 +61,7 @@ class Tokens:
     def seconds(self, speed: Speed, devices: int) -> float:
         """Seconds on so many devices that are all at work; infinite where a rate is not known and there is work."""
         pairs = ((self.read, speed.prefill), (self.written, speed.decode), (self.trained, speed.train))
-        return sum(tokens / (rate * devices) if rate else inf for tokens, rate in pairs if tokens)
+        return sum(tokens / (rate * devices) if rate else math.inf for tokens, rate in pairs if tokens)
 
 
 def of_match(matches: Iterable[Episode]) -> Tokens:
@@ -116,6 +116,38 @@ def words(work: Mapping[str, Tokens], speed: Speed, devices: int, iterations: in
         f"{_hours(whole)} on {devices} device{'s' * (devices > 1)}, which are {whole * devices:,.1f} device-hours. "
         "Scheduling, loading and the idle end of a stage come on top."
     )
+    if (both := sum(hours.values())) and "play" in work:
+        yield _shares(hours, both, devices)
+
+
+def _shares(hours: Mapping[str, float], both: float, devices: int) -> str:
+    """The stages' shares of an iteration, and how many servers would sample in the time of learning."""
+    shares = ", ".join(f"{name} {each / both:.0%}" for name, each in hours.items())
+    sampling, learning = both - hours["learning"], hours["learning"]
+    servers = f"{math.ceil(devices * sampling / learning):,}" if learning else "no number of"
+    return (
+        f"Shares of an iteration: {shares}. {servers} devices for play (backend=vllm_servers) would take as long for "
+        f"play and evaluation as these {devices:,} take to learn; the two take turns."
+    )
+
+
+def streams(shaped: Any, match: Tokens, roles: int, width: int, gib: float | None) -> str | None:
+    """The keys and values of a match's streams, for a model of the config `shaped` in numbers of `width` bytes; None
+    where the config does not tell.
+
+    A token has a key and a value in each layer: 2 x layers x heads of keys and values x size of a head x width bytes.
+    """
+    config = shaped.get_text_config(decoder=True)
+    names = ("num_hidden_layers", "num_attention_heads", "hidden_size")
+    layers, heads, hidden = (getattr(config, name, None) for name in names)
+    if not (layers and heads and hidden and (match.read or match.written)):
+        return None
+    kept = getattr(config, "num_key_value_heads", None) or heads
+    token = 2 * layers * kept * (getattr(config, "head_dim", None) or hidden // heads) * width
+    stream = (match.read + match.written) / roles
+    told = f"Keys and values: {token / 1024:,.0f} KiB a token, {stream * token / 2**20:,.1f} MiB a stream of "
+    room = "" if not gib else f"; {gib:g} GiB hold {gib * 2**30 / (stream * token):,.0f} streams at their longest"
+    return f"{told}{stream:,.0f} tokens{room}. Beginnings that streams share are counted for each."
 
 
 def _hours(value: float) -> str:

@@ -11,7 +11,7 @@ from parley.games.base import Result, Scenario
 from parley.models.published import shape
 from parley.run import probe
 from parley.run.config import ConfigError
-from parley.run.hours import Speed, Tokens, matches, of_match, words
+from parley.run.hours import Speed, Tokens, matches, of_match, streams, words
 from parley.system.files import InputError
 
 
@@ -100,3 +100,16 @@ def test_spags_recipe_fits_eight_gpus_of_40_gib(capsys, tmp_path):
 def test_a_rate_of_nothing_is_refused():
     with pytest.raises(ConfigError, match=r"stated\.speed\.decode"):
         check(shlex.split("task=plan experiment=deal_llm stated.speed.decode=0"))
+
+
+def test_shares_and_the_devices_that_sample_in_the_time_of_learning():
+    work = {"play": Tokens(read=3000), "evaluation": Tokens(read=1000), "learning": Tokens(trained=1000)}
+    told = list(words(work, Speed(1.0, 1.0, 1.0), 2, 1))[-1]
+    assert "play 60%, evaluation 20%, learning 20%" in told and "8 devices for play" in told
+
+
+def test_keys_and_values_of_a_stream():
+    mistral = shape("mistral_7b")  # 32 layers, 8 heads of 128: 2 * 32 * 8 * 128 * 2 bytes a token
+    told = streams(mistral, Tokens(900, 124), 2, 2, 16.0)
+    assert told is not None and "128 KiB a token, 64.0 MiB a stream of 512 tokens; 16 GiB hold 256 streams" in told
+    assert streams(mistral, Tokens(), 2, 2, 16.0) is None

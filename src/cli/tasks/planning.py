@@ -20,7 +20,7 @@ from ...run.config import ConfigError
 from ...run.directory import EXPECTED, played_by, rounds_of, saved
 from ...run.forecast import Data, Forecast, architecture, forecast, real, refusal, stated, trained, words
 from ...run.forecast import table as memory_table
-from ...run.hours import Speed, Tokens, matches, of_match
+from ...run.hours import Speed, Tokens, matches, of_match, streams
 from ...run.hours import words as hours_words
 from ...run.lessons import Round
 from ...run.loop import Loop
@@ -78,10 +78,15 @@ def _hours(config: DictConfig, run: str | None, learner: Any, it: Forecast, prob
     match = (
         of_match(_newest_matches(Path(run))) if run else Tokens(config.stated.match.read, config.stated.match.written)
     )
-    played, evaluated = matches(config, len(roles) if isinstance(roles, tuple) else 2)
+    count = len(roles) if isinstance(roles, tuple) and roles else 2
+    played, evaluated = matches(config, count)
     known = match.read or match.written
     work = {"play": match * played, "evaluation": match * evaluated} if known else {}
-    return hours_words({**work, "learning": trained(it, learner, config)}, given, it.world, config.iterations)
+    yield from hours_words({**work, "learning": trained(it, learner, config)}, given, it.world, config.iterations)
+    width = 2 if config.hardware.precision.startswith("bf16") else 4
+    room = config.backend.get("kv_gib") or config.backend.get("keep_gib")
+    if (kept := streams(it.shaped, match, count, width, room)) is not None:
+        yield kept
 
 
 def _newest_matches(run: Path) -> Iterator[Episode]:

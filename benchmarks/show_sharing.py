@@ -1,0 +1,148 @@
+"""Measures what is promised of watching, going on and sharing, as a new user would try it: docs/results/sharing.json.
+
+A small run with W&B offline, a sweep of 2 x 2, the worst match shown and replayed by the printed command, an export
+that `datasets` loads, and a finished run that goes on to more iterations, compared with one that had them from the
+start.
+
+python benchmarks/show_sharing.py FOLDER [only=student|going_on]; what lies in FOLDER already is not done again.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import struct
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from results import record
+
+SMALL = [
+    "debug=fast", "play.scenarios=4", "play.group=2", "objective.credit.keep=all", "eval.scenarios=3", "eval.greedy=3",
+    "eval.validation=2", "eval.opponents=[fair]", "eval.transcripts=3", "imitate.matches=300",
+]  # fmt: skip
+TIMES = {"seconds", "cpu_seconds", "tokens_per_second", "reference_seconds"}
+
+
+def parley(place: Path, *words: str) -> str:
+    """What a command says, on both streams."""
+    command = [sys.executable, "-m", "parley", *words]
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"parley {shlex.join(words)} failed:\n{done.stderr[-3000:]}")
+    return done.stdout + done.stderr
+
+
+def run_of(place: Path, name: str, *words: str) -> str:
+    """What the run `name` said, which is made if it is not finished."""
+    run, log = place / name, place / f"{name}.out"
+    if not (run / "summary.json").exists():
+        where = f"resume={name}" if (run / "config.yaml").exists() else f"hydra.run.dir={name}"
+        log.write_text(parley(place, *SMALL, *words, where))
+    return log.read_text()
+
+
+def student(place: Path) -> dict[str, Any]:
+    """A run, its worst match, a sweep, an export."""
+    said = run_of(place, "run", "iterations=1", "logger=wandb", "seed=1")
+    match = next(word for line in said.splitlines() if "match=" in line for word in line.split() if "match=" in word)
+    shown = parley(place, "task=show", "run=run", match)
+    replayed = parley(place, "task=replay", "run=run", match)
+    exported = parley(place, "task=export", "run=run", "hydra.run.dir=export")
+    swept = parley(place, "-m", *SMALL, "iterations=1", "seed=1,2", "play.group=2,3", "hydra.sweep.dir=sweep")
+    return {
+        "lines of the run": len(said.splitlines()),
+        "the worst match is shown": match.partition("=")[2] in shown.replace("\n", ""),
+        "and replayed to the same result": "the same result" in " ".join(replayed.split()),
+        "jobs of the sweep": len([*(place / "sweep").glob("*/summary.json")]),
+        "lines of the sweep": len(swept.splitlines()),
+        "rows of the export": loaded(place / "export"),
+        "files of the export": sum(" rows in " in line for line in exported.splitlines()),
+        "weights and biases": offline(place / "run"),
+    }
+
+
+def loaded(folder: Path) -> dict[str, int] | str:
+    """Rows of each file of an export, as `datasets` loads it."""
+    try:
+        import datasets
+    except ModuleNotFoundError:
+        return "datasets is not installed"
+    names = datasets.get_dataset_config_names(str(folder))
+    cache = str(folder.parent / "cache")
+    return {name: len(datasets.load_dataset(str(folder), name, split="train", cache_dir=cache)) for name in names}
+
+
+def records(data: bytes) -> Iterator[Any]:
+    """The records of an offline file: a header of 7 bytes, then LevelDB's log format (blocks of 32 KiB; checksum,
+    length, kind, data)."""
+    from wandb.proto import wandb_internal_pb2
+
+    at, partial = 7, b""
+    while at + 7 <= len(data):
+        if at % 32768 > 32768 - 7:  # a block's tail is too short for a header
+            at += 32768 - at % 32768
+            continue
+        _, length, kind = struct.unpack("<IHB", data[at : at + 7])
+        partial += data[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # whole, or the last part
+            yield wandb_internal_pb2.Record.FromString(partial)
+            partial = b""
+
+
+def offline(run: Path) -> dict[str, Any]:
+    """What Weights & Biases wrote offline, read back."""
+    (path,) = run.glob("wandb/offline-run-*/run-*.wandb")
+    found = list(records(path.read_bytes()))
+    begun = next(each.run for each in found if each.WhichOneof("record_type") == "run")
+    rows = [each.history for each in found if each.WhichOneof("record_type") == "history"]
+    named = {"/".join(item.nested_key) or item.key for row in rows for item in row.item}
+    summary = {item.key or "/".join(item.nested_key) for each in found for item in each.summary.update}
+    return {
+        "name": begun.display_name.rpartition("-")[0], "job type": begun.job_type,
+        "sections": sorted({name.partition("/")[0] for name in named if "/" in name}),
+        "of a step": sorted(name for name in named if name.startswith("steps/")),
+        "tables": sorted({name.partition("/")[0] for name in named if name.startswith("transcripts")}),
+        "in the summary": sorted({"best", "gain", "kept", "cpu_seconds"} & {key.partition("/")[0] for key in summary}),
+    }  # fmt: skip
+
+
+def going_on(place: Path, first: int = 5, last: int = 7) -> dict[str, Any]:
+    """A finished run of `first` iterations that goes on to `last`, against a run of `last` from the start."""
+    whole = place / "whole"
+    run_of(place, "whole", f"iterations={last}", "seed=2")
+    going = place / "going"
+    if not going.exists():
+        run_of(place, "going", f"iterations={first}", "seed=2")
+    if json.loads((going / "summary.json").read_text())["iterations"][-1]["iteration"] < last:
+        parley(place, *SMALL, f"iterations={last}", "seed=2", "resume=going")
+    one, other = (figures(json.loads((run / "summary.json").read_text())) for run in (whole, going))
+    return {"from": first, "to": last, "the same summary": one == other}
+
+
+def figures(value: Any) -> Any:
+    """A summary without what depends on the machine's speed."""
+    if isinstance(value, Mapping):
+        return {key: figures(each) for key, each in value.items() if key not in TIMES}
+    return [figures(each) for each in value] if isinstance(value, list) else value
+
+
+def kept(place: Path, part: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
+    """What a part found, which is kept in `place`."""
+    file = place / f"{part.__name__}.json"
+    if not file.exists():
+        file.write_text(json.dumps(part(place)))
+    found: dict[str, Any] = json.loads(file.read_text())
+    return found
+
+
+if __name__ == "__main__":
+    folder, only = Path(sys.argv[1]).absolute(), dict(word.split("=") for word in sys.argv[2:]).get("only")
+    folder.mkdir(parents=True, exist_ok=True)
+    found = {part.__name__: kept(folder, part) for part in (going_on, student) if only in (None, part.__name__)}
+    if only is None:
+        record("sharing", {"settings": shlex.join(SMALL), **found})
