@@ -109,7 +109,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(PIP) torch==2.13.0 setuptools
-	@$(PIP) --no-build-isolation -e '.[dev,wandb,qlora,sweeps,openai,gguf,textarena]'
+	@$(PIP) --no-build-isolation -e '.[dev,wandb,dashboard,qlora,sweeps,openai,gguf,textarena]'
 	@touch $@
 
 clean:

@@ -10,6 +10,7 @@ python benchmarks/show_sharing.py FOLDER [only=student|going_on]; what lies in F
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import struct
 import subprocess
@@ -18,7 +19,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from results import record
+from omegaconf import OmegaConf
+from results import ROOT, record
 
 SMALL = [
     "debug=fast", "play.scenarios=4", "play.group=2", "objective.credit.keep=all", "eval.scenarios=3", "eval.greedy=3",
@@ -106,9 +108,17 @@ def offline(run: Path) -> dict[str, Any]:
         "name": begun.display_name.rpartition("-")[0], "job type": begun.job_type,
         "sections": sorted({name.partition("/")[0] for name in named if "/" in name}),
         "of a step": sorted(name for name in named if name.startswith("steps/")),
+        "panels of the dashboard without a figure": empty_panels(named),
         "tables": sorted({name.partition("/")[0] for name in named if name.startswith("transcripts")}),
         "in the summary": sorted({"best", "gain", "kept", "cpu_seconds"} & {key.partition("/")[0] for key in summary}),
     }  # fmt: skip
+
+
+def empty_panels(named: set[str]) -> list[str]:
+    """The panels of `task=dashboard` that show none of the figures `named`."""
+    sections = OmegaConf.load(ROOT / "conf" / "task" / "dashboard.yaml").task.sections
+    patterns = {f"{section}: {panel}": text for section, each in sections.items() for panel, text in each.items()}
+    return [panel for panel, text in patterns.items() if not any(re.search(text, name) for name in named)]
 
 
 def going_on(place: Path, first: int = 5, last: int = 7) -> dict[str, Any]:

@@ -38,7 +38,7 @@ HEAVY = {
     "numpy",
     "datasets",
 }
-OPTIONAL = {"vllm", "openai", "wandb", "bitsandbytes", "accelerate", "lm_eval"}
+OPTIONAL = {"vllm", "openai", "wandb", "wandb_workspaces", "bitsandbytes", "accelerate", "lm_eval"}
 RECORD = ("games/", "data/", "credit/")
 LIGHT = (
     *RECORD,

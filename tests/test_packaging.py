@@ -60,6 +60,7 @@ def test_constraints_pin_every_dependency_inside_its_range():
         *PROJECT["project"]["dependencies"],
         *extras["dev"],
         *extras["wandb"],
+        *extras["dashboard"],
         *extras["qlora"],
         *extras["gguf"],
         *extras["docs"],

@@ -49,10 +49,12 @@ class Place:
         return time.monotonic() >= self.rests_until
 
     def lost(self, backoff_s: float) -> None:
-        """It is asked nothing for a while, and told everything again afterwards: it may have been started anew."""
+        """It is asked nothing for a while, and told everything again afterwards: it may have been started anew.
+        Requests that were open together fail together, and count as one loss."""
         self.names.clear()
-        self.losses += 1
-        self.rests_until = time.monotonic() + min(LONGEST_S, backoff_s * 2**self.losses)
+        if self.up:
+            self.losses += 1
+            self.rests_until = time.monotonic() + min(LONGEST_S, backoff_s * 2.0 ** min(self.losses, 100))
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from heapq import nlargest
 from typing import Any, Protocol, TypeAlias
 
+from ..data.consent import trainable
 from ..data.episode import Episode, Stream, Turn, streams
 from ..data.sample import Sample, Utterance
 from ..data.scorer import Scores, scored
@@ -186,13 +187,16 @@ def _recorded(stream: Stream, spans: Mapping[str, tuple[int, int]]) -> tuple[flo
 
 @dataclass(frozen=True, slots=True)
 class Logs:
-    """An iterable of logs, read from the stored matches on each pass."""
+    """An iterable of logs, read from the stored matches on each pass. Matches of people who have not agreed to
+    training have none (`data.consent`)."""
 
     episodes: Collection[Episode]  # sorted by match id
     player: str | None
 
     def __iter__(self) -> Iterator[Log]:
         for each in scored(self.episodes):
+            if not trainable(each.episode):
+                continue
             for seat, version in sorted(each.episode.policies.items()):
                 played = seat in each.episode.result.returns  # a service has no payoff, and no log
                 if played and version and self.player in (None, each.episode.players[seat]):

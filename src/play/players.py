@@ -17,6 +17,7 @@ from rich.text import Text
 
 from ..data.episode import Call, Episode, Turn
 from ..games.base import Guide, Request, Result, Scenario, Script
+from ..system.printing import printable
 from ..system.seeds import derive
 from .player import Completion, Player, Prompt, Remembers, Sampling
 
@@ -177,11 +178,6 @@ def _ending(episode: Episode, seat: str) -> str:
 
 def _of(episode: Episode) -> tuple[Scenario, Result]:
     return episode.scenario, episode.result
-
-
-def printable(text: str) -> str:
-    """`text` without the control characters by which a model could write to the terminal's state."""
-    return "".join(char if char.isprintable() or char in "\n\t" else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Any
 from rich.text import Text
 from rich.tree import Tree
 
-from .transcript import printable
+from ..system.printing import printable
 
 UNTOLD = ("resume", "task", "run")  # they say what is done, and not with which values
 

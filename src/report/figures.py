@@ -7,8 +7,8 @@ from html import escape
 
 from markupsafe import Markup
 
+from ..system.printing import printable
 from .curves import SMALL, Curve, chart, reach, scale
-from .pages import printable
 from .rows import Figure
 from .run import figure
 from .settings import MARKS, Setting

@@ -10,8 +10,8 @@ from typing import Any
 from markupsafe import Markup
 
 from ..data.episode import Episode
+from ..system.printing import printable
 from .choice import SOURCES, choose, worth
-from .pages import printable
 from .run import episodes, number
 from .transcript import Views, ending, markup
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+import os
+import stat
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 from rich.table import Table
 
-from ..system.files import held
+from ..system.files import held, read_text
+from ..system.printing import printable
 from .cards import read_config
 from .rows import Figure
-from .run import figure, summary
+from .run import figure, summary, without_aliases
 from .table import add_row, blank
-from .transcript import printable
 
 SAVED, LOOP = "config.yaml", "selfplay"
 DEPTHS = tuple(f"{'*/' * depth}{SAVED}" for depth in range(4))  # a run, outputs/NAME/RUN, multirun/NAME/SWEEP/JOB
@@ -77,7 +80,7 @@ def _age(seconds: float) -> str:
 def _listed(run: Path) -> Listed:
     size, changed = _disk(run)
     try:
-        config = yaml.safe_load((run / SAVED).read_text(encoding="utf-8"))
+        config = yaml.safe_load(without_aliases(read_text(run / SAVED)))
         name, seed, total = str(config["name"]), str(config["seed"]), str(config["iterations"])
         task = str(config.get("task", {}).get("_target_", LOOP)).rpartition(".")[2]
         if task != LOOP and not held(run):
@@ -100,10 +103,12 @@ def _tags(run: Path) -> set[str]:
 
 
 def _disk(run: Path) -> tuple[int, float]:
-    """Bytes of a run's files, and when the newest of them was written."""
-    found = [path.stat() for path in _files(run)]
-    return sum(each.st_size for each in found), max(each.st_mtime for each in found)
-
-
-def _files(run: Path) -> Iterator[Path]:
-    return (path for path in run.rglob("*") if path.is_file() and not path.is_symlink())
+    """Bytes of a run's files, and when the newest of them was written. A run at work may take files away meanwhile."""
+    size, changed = 0, 0.0
+    for folder, _, names in os.walk(run):
+        for name in names:
+            with suppress(FileNotFoundError):
+                each = os.lstat(os.path.join(folder, name))
+                if stat.S_ISREG(each.st_mode):
+                    size, changed = size + each.st_size, max(changed, each.st_mtime)
+    return size, changed

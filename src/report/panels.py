@@ -11,8 +11,8 @@ from markupsafe import Markup
 
 from ..games.base import Facts
 from ..system.files import REFUSED, read_json
+from ..system.printing import printable
 from .curves import LARGE, SMALL, Curve, Level, chart
-from .pages import printable
 from .rows import Figure, Figures, Measured, Summary
 from .run import benchmarks, figure, metric_names, number, rounds
 

@@ -15,8 +15,8 @@ from rich.text import Text
 
 from ..data.episode import Episode
 from ..games.base import Json, Message
+from ..system.printing import printable
 from .estimates import values
-from .pages import printable as printable
 from .pages import render
 from .run import number
 

@@ -45,7 +45,11 @@ def borrow(sweep: Path, key: str, stage: Path, inputs: str) -> Path | None:
         return None
     draft = stage.with_name(f".{stage.name}.borrowed")
     shutil.rmtree(draft, ignore_errors=True)
-    shutil.copytree(source, draft, copy_function=_linked, ignore=shutil.ignore_patterns(MANIFEST), symlinks=True)
+    try:
+        shutil.copytree(source, draft, copy_function=_linked, ignore=shutil.ignore_patterns(MANIFEST), symlinks=True)
+    except OSError:  # the other job is at work on its files: make our own
+        shutil.rmtree(draft, ignore_errors=True)
+        return None
     write_json(draft / MANIFEST, {**told, "inputs": inputs})
     draft.rename(stage)
     return source

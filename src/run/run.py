@@ -70,7 +70,7 @@ class Run:
         shared: bool = False,
     ) -> Any:
         """Does the stage `name` unless it is finished; returns its outputs (plain JSON). A `shared` one depends on
-        nothing but its inputs and what `_beginnings` names: jobs of a sweep make it once.
+        nothing but its inputs and what `_key` names: jobs of a sweep make it once.
 
         `alone` is called on rank 0 only, for what reads and writes files. `work` is called on every rank, with what
         `alone` returned where there is one; without `work` the outputs are what `alone` returned.

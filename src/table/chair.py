@@ -13,7 +13,7 @@ from typing import Any
 from ..data.episode import Turn
 from ..games.base import Json, Message
 from ..play.player import Completion, Prompt
-from ..report.transcript import printable
+from ..system.printing import printable
 
 
 class Chair:

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Protocol, TypeAlias
 
 from ..games.base import Json
-from ..report.transcript import printable
 from ..run.run import Run
+from ..system.printing import printable
 from .persons import Person, Persons
 
 Body: TypeAlias = Mapping[str, Json]

@@ -26,12 +26,9 @@ FILE, DOORS = "persons.jsonl", "doors.json"
 OUTER = re.compile(r"[\w.:@+-]{1,200}")  # an id that another service gave
 
 
-PREFIX = "person:"
-
-
 def is_person(player: str) -> bool:
     """Whether the player of this name in a record is a person of some table."""
-    return player.startswith(PREFIX)
+    return player.startswith(PERSON)
 
 
 @dataclass(frozen=True, slots=True)

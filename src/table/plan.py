@@ -152,6 +152,8 @@ class Plan:
     def step(self, now: Standing, played: int, left: Collection[Work] = WORKS) -> Step:
         """What a person who has `played` so many matches does next; `left` are the works of which there is some left
         for it."""
+        if now.paid is not None:  # settled: what comes free later is for others
+            return "done"
         if now.refused:
             return "refused"
         if self.consent and now.consent != self.version:

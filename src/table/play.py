@@ -26,13 +26,13 @@ from ..games.base import Game, Json, services
 from ..models.snapshot import Snapshot
 from ..play.arena import Report
 from ..play.player import Player, Sampling
-from ..report.transcript import printable
 from ..run.config import ConfigError
 from ..run.directory import all_snapshots, kept
 from ..run.parts import plain
 from ..system.bounds import Amount, Count, Positive
 from ..system.files import append_lines
 from ..system.naming import nearest
+from ..system.printing import printable
 from .chair import Chair, told
 from .lobby import Bookings, Closing, Lobby
 from .part import Body, Desk, Refusal, Served, text
@@ -166,8 +166,8 @@ class _Room:
 
     def _chair(self, name: str) -> None:
         if name not in self.chairs and is_person(name):
-            self.chairs[name] = Chair(name, self.settings.patience_s, self.bells[name].ring)
-            self.guests[name] = self.chairs[name]
+            made = Chair(name, self.settings.patience_s, self.bells[name].ring)
+            self.guests[name] = self.chairs.setdefault(name, made)  # in one step: both threads come here
 
     def _changed(self, name: str) -> None:
         if name in self.lobby.seated:

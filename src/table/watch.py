@@ -14,17 +14,18 @@ from pathlib import Path
 
 from ..games.base import Json
 from ..report.listing import Listed, runs
+from ..report.pages import allowed
 from ..report.run import figure
-from ..report.transcript import printable
+from ..system.printing import printable
 from .part import Refusal
 
 REPORT = Path("report") / "index.html"
 POLICY = (
-    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; "
+    f"default-src 'none'; style-src 'unsafe-inline'; script-src '{allowed('page.js')}'; img-src data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; sandbox allow-scripts allow-popups"
 )
-"""Of a report, which is one file with its style and script inside: it has an origin of its own and no network, and its
-own policy allows its own script alone."""
+"""Of a report, which is one file with its style and script inside: it has an origin of its own and no network, and of
+scripts parley's own alone is run, for a run may come from anybody."""
 
 
 class Watching:
@@ -45,8 +46,11 @@ class Watching:
         """The report of the run with this key."""
         if (found := (await self._runs()).get(key)) is None:
             raise Refusal("there is no such run", 404)
+        path = (found.path / REPORT).resolve()
+        if not path.is_relative_to(found.path.resolve()):  # a link out of a run that somebody sent
+            raise Refusal("the report of this run lies elsewhere, so it is not shown", 404)
         try:
-            return await asyncio.to_thread((found.path / REPORT).read_bytes)
+            return await asyncio.to_thread(path.read_bytes)
         except OSError:
             raise Refusal("this run has no report yet: the first one comes after its first iteration", 404) from None
 

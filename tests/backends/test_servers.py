@@ -4,6 +4,7 @@ lost server loses no match, and no reply of another version is ever taken."""
 from __future__ import annotations
 
 import random
+import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -225,3 +226,17 @@ def test_addresses(tmp_path: Path) -> None:
     for urls in wrong:
         with pytest.raises(InputError):
             addresses(urls)
+
+
+def test_requests_that_were_open_together_are_one_loss_however_many() -> None:
+    from parley.backends.servers import LONGEST_S, Place
+
+    place = Place(None, None, None)  # type: ignore[arg-type]
+    now = time.monotonic()
+    for _ in range(64):
+        place.lost(0.5)
+    assert place.losses == 1 and place.rests_until - now < LONGEST_S
+    for _ in range(2_000):  # and however long it is gone
+        place.rests_until = 0.0
+        place.lost(0.5)
+    assert not place.up and place.rests_until - time.monotonic() <= LONGEST_S

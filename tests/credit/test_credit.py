@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from parley.credit import Demonstrated, FilteredBC, NothingKept, SpagCredit, SpinPairs, decayed
+from parley.credit.base import logs
 from parley.data.episode import Call, Episode, Turn
 from parley.data.sample import Sample, Utterance
 from parley.games.base import Reply, Result, Scenario
@@ -526,3 +527,12 @@ def test_further_fine_tuning_takes_each_real_reply_once_and_nothing_of_the_play(
 def test_credit_imports_no_torch() -> None:
     code = "import sys, parley.credit; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_matches_of_people_who_did_not_agree_to_training_have_no_logs():
+    for name in ("human", "person:p1"):
+        match = episode("m", {"a": 1.0, "b": 0.0}, players={"a": ME, "b": name})
+        match = replace(match, policies={"a": ME, "b": ""})
+        agreed = replace(match, extra={"consent": {"b": {"training": True}}})
+        refused = replace(match, extra={"consent": {"b": {"training": False}}})
+        assert [len(list(logs([each], ME))) for each in (match, refused, agreed)] == [0, 0, 1]

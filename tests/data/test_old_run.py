@@ -83,5 +83,5 @@ def test_an_old_run_is_listed_and_its_report_written_anew(config, tmp_path: Path
     report(config, tmp_path, str(run), 2)
     page = (run / "report" / "index.html").read_text()
     assert 'class="verdict ' in page
-    runs(config, tmp_path, [str(tmp_path)])
+    runs(config, tmp_path, [str(tmp_path)], [])
     assert "finished" in capsys.readouterr().out

@@ -8,7 +8,8 @@ from dataclasses import replace
 from market import NASTY, episode, views
 from parley.data.episode import Turn
 from parley.games.base import Message
-from parley.report.transcript import LONG, markup, notes, printable, spoken, steps, text, timeline
+from parley.report.transcript import LONG, markup, notes, spoken, steps, text, timeline
+from parley.system.printing import printable
 from rich.console import Console
 
 

@@ -129,3 +129,20 @@ def test_the_worst_match_is_one_that_the_report_shows(make_run):
     report = Report(make_run(scores={f"s{at}": float(at) for at in range(9)}), None, views)
     report.write(stored(report.run))
     assert report.worst(0) == "sampled/0/s0" and report.worst(7) is None
+
+
+def test_a_listing_reads_no_aliases_and_stands_files_that_go_away(tmp_path, monkeypatch):
+    many = "".join(f"a{at + 1}: &a{at + 1} [{', '.join([f'*a{at}'] * 9)}]\n" for at in range(30))
+    for name, text in (("bomb", f"a0: &a0 [x]\n{many}name: *a30\nseed: 1\niterations: 1\n"), ("busy", "name: x\n")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").write_text(text)
+    (tmp_path / "busy" / ".metrics.tmp").write_text("")
+    lstat = os.lstat
+
+    def gone(path):
+        if str(path).endswith(".tmp"):
+            raise FileNotFoundError(path)
+        return lstat(path)
+
+    monkeypatch.setattr("parley.report.listing.os.lstat", gone)
+    assert [each.state for each in runs([tmp_path])] == ["unreadable", "unreadable"]

@@ -114,3 +114,14 @@ def test_a_borrowed_stage_is_held_to_its_inputs_like_any_other(sweep):
     begin(job(sweep / "1"))
     with pytest.raises(StageChanged):
         begin(job(sweep / "1"), {"base": "v2", "learner": {}})
+
+
+def test_files_that_another_job_takes_away_meanwhile_are_made_anew(sweep, monkeypatch):
+    begin(job(sweep / "0"))
+
+    def gone(source: str, target: str) -> None:
+        raise FileNotFoundError(source)
+
+    monkeypatch.setattr("parley.run.beginnings._linked", gone)
+    assert begin(job(sweep / "1")) == (True, {"snapshot": "iter_000/start/snapshot", "by": "1"})
+    assert not (sweep / "1/iter_000/.start.borrowed").exists()

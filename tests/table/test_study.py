@@ -290,3 +290,18 @@ def test_people_play_when_the_study_asks_them_to_and_are_paid_for_it(tmp_path):
     matches = list(Matches(tmp_path / "table/play"))
     payoffs = [each.result.returns[seat] for each in matches for seat, name in each.players.items() if name == player]
     assert len(payoffs) == 2 and bonus == pytest.approx(round(min(0.2 + 0.2 * sum(payoffs), 9.0), 2))
+
+
+def test_who_was_paid_is_given_no_more_though_there_is_more_to_do(run):
+    ends = []
+
+    async def work(client, persons):
+        ann = Visitor(client, persons, "worker-1")
+        now = await ann.enter() if not ends else await ann.step()
+        while now["step"] == "rate":
+            now = await ann.rate(now)
+        ends.append(now)
+
+    serve(run, study(attention=[]), work)
+    serve(run, study(attention=[], rate=5), work)
+    assert ends[0] == ends[1] and ends[0]["step"] == "done" and len(told(run, "rating")) == 3

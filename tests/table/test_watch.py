@@ -8,6 +8,7 @@ from pathlib import Path
 
 from aiohttp.test_utils import TestClient, TestServer
 from parley.report.html import PATH
+from parley.report.pages import allowed
 from parley.system.files import lock
 from parley.table.persons import Persons
 from parley.table.server import Serving, Site
@@ -95,3 +96,21 @@ def test_there_is_no_watchers_link_unless_folders_are_named(tmp_path):
         assert "not valid" in await refused(await client.get(f"{at}/runs"), 404)
 
     watched(tmp_path, work, watched=[])
+
+
+def test_a_run_that_somebody_sent_shows_no_other_file_and_runs_no_script(tmp_path):
+    (tmp_path / "secret.txt").write_text("zq")
+    linked = a_run(tmp_path / "outputs", "linked", 1)
+    (linked / REPORT).parent.mkdir()
+    (linked / REPORT).symlink_to(tmp_path / "secret.txt")
+    a_run(tmp_path / "outputs", "scripted", 1, "<script>location = 'http://elsewhere/' + location</script>")
+
+    async def work(client, persons, at):
+        rows = {row["experiment"]: row for row in await (await client.get(f"{at}/runs")).json()}
+        link = f"{at}/report/{rows['linked']['key']}"
+        assert "lies elsewhere" in await refused(await client.get(link), 404)
+        page = await client.get(f"{at}/report/{rows['scripted']['key']}")
+        scripts = page.headers["Content-Security-Policy"].partition("script-src ")[2].partition(";")[0]
+        assert scripts == f"'{allowed('page.js')}'"  # as the report's own policy has it
+
+    watched(tmp_path, work)
