@@ -284,6 +284,7 @@ def main() -> None:
     parser.add_argument("folder", nargs="?")
     parser.add_argument("--engines", type=int, nargs="+", default=[1, 4, 16, 64, 256, 1024])
     parser.add_argument("--slots", type=int, default=16, help="matches in flight for each engine")
+    parser.add_argument("--most", type=int, default=16_384, help="matches; there are two for each that is in flight")
     parser.add_argument("--recorded", type=int, default=256, help="matches that are played for real")
     parser.add_argument("--no-record", action="store_true")
     given = parser.parse_args()
@@ -297,7 +298,8 @@ def main() -> None:
         rows = []
         for count in given.engines:
             for rough in (False, True):
-                row = {"rough": rough, **simulated(made, trace, count, given.slots, 2 * count * given.slots, rough)}
+                matches = min(2 * count * given.slots, given.most)
+                row = {"rough": rough, **simulated(made, trace, count, given.slots, matches, rough)}
                 rows.append(row)
                 print(row, flush=True)
     if not given.no_record:

@@ -28,9 +28,11 @@ ENGINE = Lock()  # transformers cannot load two models at once
 class FakeVLLM(Server):
     """The server of the model in the folder `base`, which it names `base`."""
 
-    def __init__(self, base: str, adapters: bool = True, **given: Any) -> None:
+    def __init__(
+        self, base: str, adapters: bool = True, engine: HFBackend | None = None, block: int = BLOCK, **given: Any
+    ) -> None:
         self.base, self.adapters, self.stale = base, adapters, False
-        self.engine = HFBackend()
+        self.engine, self.block = engine or HFBackend(), block
         self.cache: set[tuple[Any, ...]] = set()
         self.prompts: list[tuple[str, tuple[int, ...]]] = []  # (model, prompt) of what was sampled
         self.restart()
@@ -99,9 +101,9 @@ class FakeVLLM(Server):
 
     def _cached(self, salt: Any, ids: tuple[int, ...], prompt: int) -> int:
         """How many tokens of the prompt are in the cache, which then has the whole stream."""
-        blocks = [(salt, ids[:end]) for end in range(BLOCK, len(ids) + 1, BLOCK)]
+        blocks = [(salt, ids[:end]) for end in range(self.block, len(ids) + 1, self.block)]
         found = 0
-        while found < len(blocks) and blocks[found] in self.cache and (found + 1) * BLOCK < prompt:
+        while found < len(blocks) and blocks[found] in self.cache and (found + 1) * self.block < prompt:
             found += 1
         self.cache.update(blocks)
-        return found * BLOCK
+        return found * self.block

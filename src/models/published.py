@@ -22,6 +22,10 @@ SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama2_13b": ("llama", {"hidden_size": 5120, "intermediate_size": 13824, "num_hidden_layers": 40,
     "num_attention_heads": 40,
                              "num_key_value_heads": 40, "vocab_size": 32000, "max_position_embeddings": 4096}),
+    # The same, with grouped heads; 68,976,648,192 parameters.
+    "llama2_70b": ("llama", {"hidden_size": 8192, "intermediate_size": 28672, "num_hidden_layers": 80,
+    "num_attention_heads": 64,
+                             "num_key_value_heads": 8, "vocab_size": 32000, "max_position_embeddings": 4096}),
 }  # fmt: skip
 
 

@@ -22,7 +22,7 @@ from ..data.episode import Episode
 from ..data.journal import Journal, clear
 from ..data.replay import replay
 from ..data.store import EpisodeStore, Matches
-from ..games.base import Game, Json, services
+from ..games.base import Game, Json, Tool, services
 from ..models.snapshot import Snapshot
 from ..play.arena import Report
 from ..play.player import Player, Sampling
@@ -109,6 +109,9 @@ class _Room:
         self.folder, self.partners = desk.folder, _partners(play.partner, desk)
         self.store = EpisodeStore(desk.folder)
         bookings = Bookings(desk.folder, self.store)
+        for seat, own in services(self.game).items():
+            if isinstance(own, Tool) and seat not in self.run.serving:
+                _ = own.answer  # made now: what it lacks is told before anybody comes
         sitting = {name for each in bookings.open() for name in each.players.values() if not is_person(name)}
         self.names = {*(self.partners or {}).values(), *sitting, *services(self.game), *self.run.serving.values()}
         self.snapshots = _snapshots(self.names - services(self.game).keys(), desk)

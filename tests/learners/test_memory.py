@@ -35,7 +35,10 @@ def test_predicted_is_what_the_learner_takes(name, tmp_path):
     assert memory.total == pytest.approx(measured, rel=0.05)
 
 
-PUBLISHED = {"mistral_7b": 7_241_732_096, "llama2_7b": 6_738_415_616, "llama2_13b": 13_015_864_320}
+PUBLISHED = {
+    "mistral_7b": 7_241_732_096, "llama2_7b": 6_738_415_616, "llama2_13b": 13_015_864_320,
+    "llama2_70b": 68_976_648_192,
+}  # fmt: skip
 
 
 def test_published_shapes_have_the_published_parameters():

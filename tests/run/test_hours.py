@@ -97,6 +97,16 @@ def test_spags_recipe_fits_eight_gpus_of_40_gib(capsys, tmp_path):
     assert "needed │ 17.4" in said and "there is │ 40.000 │ hardware=a100x8_40gib_fsdp" in said
 
 
+@pytest.mark.slow
+def test_a_13b_that_servers_play_is_trained_on_eight_gpus_of_40_gib(capsys, tmp_path):
+    servers = "backend=vllm_servers 'backend.urls=[http://127.0.0.1:8000/v1]'"
+    command = f"task=plan experiment=deal_llm stated.model=llama2_13b hardware=a100x8_40gib_fsdp {servers}"
+    check(shlex.split(command))
+    plan(composed(command), tmp_path, None, False)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "needed │ 10.8" in said and "shared by 8 ranks" in said
+
+
 def test_a_rate_of_nothing_is_refused():
     with pytest.raises(ConfigError, match=r"stated\.speed\.decode"):
         check(shlex.split("task=plan experiment=deal_llm stated.speed.decode=0"))

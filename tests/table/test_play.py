@@ -9,8 +9,9 @@ import pytest
 from a_table import Marked, Page, a_play, a_run, open_table
 from parley.data.replay import replay
 from parley.data.store import EpisodeStore, Matches
-from parley.games.base import seats
+from parley.games.base import Tool, seats
 from parley.games.deal import Deal
+from parley.system.files import InputError
 from parley.table.lobby import Bookings
 from parley.table.play import ending
 
@@ -251,3 +252,17 @@ def test_bookings_survive_and_a_bad_line_names_itself(folder, tmp_path):
     (path / "seatings.jsonl").write_text('{"match": "x"}\n')
     with pytest.raises(ValueError, match=r"seatings\.jsonl, line 1: lacks the key 'scenario'"):
         Bookings(path, EpisodeStore(path, None))
+
+
+def test_a_service_that_nobody_can_serve_is_told_before_anybody_comes(folder):
+    def nobody():
+        raise InputError("nobody judges: say players.judge=NAME")
+
+    async def go():
+        game = Marked()
+        game.services = {"judge": Tool(nobody)}
+        async with open_table(folder, {"play": a_play()}, game):
+            pass
+
+    with pytest.raises(InputError, match=r"nobody judges: say players\.judge=NAME"):
+        asyncio.run(go())
