@@ -27,7 +27,8 @@ def forget(table: Path, person: str) -> str:
     """Forgets a person; says what was taken out. InputError where nobody of that id has ever come."""
     persons, name = Persons(table), f"{PERSON}{person}"
     if Person(person) not in persons:
-        raise InputError(f"nobody with the id {person} has come to {table}: persons.csv of task=people has the ids")
+        ids = "persons.csv and matches.csv of task=people have the ids"  # who only played is in the second alone
+        raise InputError(f"nobody with the id {person} has come to {table}: {ids}")
     play, seatings = table / "play", table / "play" / SEATINGS
     matches = {row["match"] for row in _rows(seatings) if name in row.get("players", {}).values()}
     gone = _rewrite(table / "study" / events.FILE, lambda row: () if row["person"] == person else None)

@@ -23,7 +23,7 @@ from ..system.files import InputError
 from .desks import VOTES, Held, Pair, Reference, held, mirrored, pairs, pick, scores, shown
 from .events import Events
 from .part import Body, Desk, Refusal, Served
-from .persons import Person
+from .persons import Person, is_person
 from .plan import WORKS, Pay, Plan, Question, Step, Work
 from .played import Played
 
@@ -255,6 +255,7 @@ def _numbers(body: Body, count: int) -> list[int]:
 
 
 def _played(held: Held) -> str:
-    """Who played a match, for those who have voted."""
-    seated = ", ".join(f"{seat}: {name}" for seat, name in held.episode.players.items())
+    """Who played a match, for those who have voted. Of people no id is told."""
+    names = {seat: "a person" if is_person(name) else name for seat, name in held.episode.players.items()}
+    seated = ", ".join(f"{seat}: {name}" for seat, name in names.items())
     return f"{seated} ({held.match.rpartition('/')[0].rpartition('/')[0]})"

@@ -305,3 +305,15 @@ def test_who_was_paid_is_given_no_more_though_there_is_more_to_do(run):
     serve(run, study(attention=[]), work)
     serve(run, study(attention=[], rate=5), work)
     assert ends[0] == ends[1] and ends[0]["step"] == "done" and len(told(run, "rating")) == 3
+
+
+def test_who_has_voted_is_told_no_ids_of_people(tmp_path):
+    for stage, name in ((BEFORE, "learner"), (AFTER, "person:abc123")):
+        played(tmp_path, stage, [{"first": name, "second": "learner"}])
+
+    async def work(client, persons):
+        now = await (ann := Visitor(client, persons)).enter()
+        sides = (await ann.send("vote", item=now["item"], vote="tie"))["told"]
+        assert any("a person" in each for each in sides.values()) and "abc123" not in json.dumps(sides)
+
+    serve(tmp_path, study(rate=0, vote=1, attention=[]), work)
