@@ -126,8 +126,9 @@ def changed_keys(old: Mapping[str, Any] | DictConfig, new: Mapping[str, Any] | D
 
 def longer(old: Mapping[str, Any] | DictConfig, new: Mapping[str, Any] | DictConfig) -> bool:
     """Whether `new` is `old` with more iterations, so that the run can go on."""
-    before, after = (_container(each)["iterations"] for each in (old, new))
-    return changed_keys(old, new) == ["iterations"] and before < after
+    before, after = (_container(each).get("iterations") for each in (old, new))
+    known = isinstance(before, int) and isinstance(after, int)  # a task's folder may have none
+    return known and before < after and changed_keys(old, new) == ["iterations"]
 
 
 def _counts(key: str) -> bool:
