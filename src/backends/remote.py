@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -12,7 +13,7 @@ from threading import Thread
 from ..play.player import Completion, Prompt
 
 
-class Remote:
+class Remote(ABC):
     """Prompts that are answered by `_answer`, each in a task of its own. All other methods run in the caller's
     thread."""
 
@@ -75,12 +76,14 @@ class Remote:
 
     # --- what a backend says of itself ---
 
+    @abstractmethod
     def _check(self, prompt: Prompt) -> None:
         """ValueError for a prompt that cannot be asked."""
 
+    @abstractmethod
     async def _answer(self, prompt: Prompt) -> Completion:
         """The prompt's completion; in the thread of the loop."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def _end(self) -> None:
         """Closes the connections; in the thread of the loop."""

@@ -21,13 +21,13 @@ def secret(name: str, value: object = None) -> bool:
     return bool(_NAME.search(name)) or (isinstance(value, str) and bool(_VALUE.match(value)))
 
 
-SERVICES = ("WANDB_", "HF_", "OPENAI_", "SERPAPI_")
+ACCOUNTS = ("WANDB_ENTITY", "WANDB_PROJECT", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID")
 
 
 def from_file(name: str) -> bool:
-    """Whether a variable may come from a file `.env`: keys, and what belongs to a service's account. Others, as PATH or
-    PYTHONPATH, could decide what is run."""
-    return secret(name) or name.startswith(SERVICES)
+    """Whether a variable may come from a file `.env`: keys, and names of accounts. Others could decide what is run
+    (PATH, PYTHONPATH), or where a key is sent (HF_ENDPOINT, WANDB_BASE_URL)."""
+    return secret(name) or name in ACCOUNTS
 
 
 def public(value: Any) -> Any:

@@ -29,16 +29,24 @@ def forget(table: Path, person: str) -> str:
     if Person(person) not in persons:
         ids = "persons.csv and matches.csv of task=people have the ids"  # who only played is in the second alone
         raise InputError(f"nobody with the id {person} has come to {table}: {ids}")
-    play, seatings = table / "play", table / "play" / SEATINGS
-    matches = {row["match"] for row in _rows(seatings) if name in row.get("players", {}).values()}
-    gone = _rewrite(table / "study" / events.FILE, lambda row: () if row["person"] == person else None)
-    shards = EpisodeStore(play, shard=None).shards() if play.is_dir() else []
-    played = sum(_rewrite(each, lambda row: () if name in row["players"].values() else None) for each in shards)
-    for path in (*play.glob("open-*.jsonl"), play / "failures.jsonl"):
-        _rewrite(path, lambda row: () if row["match"] in matches else None)
-    _rewrite(seatings, lambda row: _unnamed(row, name) if name in row.get("players", {}).values() else None)
+    gone = played = 0
+    for part in (each for each in table.iterdir() if each.is_dir() and not each.is_symlink()):  # whatever its name
+        gone += _rewrite(part / events.FILE, lambda row: () if row["person"] == person else None)
+        played += _forget_matches(part, name)
     persons.forget(Person(person))
     return f"{gone} events and {played} matches were taken out"
+
+
+def _forget_matches(part: Path, name: str) -> int:
+    """Takes the matches of the player `name` out of a part's folder; returns how many were stored."""
+    seatings = part / SEATINGS
+    matches = {row["match"] for row in _rows(seatings) if name in row.get("players", {}).values()}
+    shards = EpisodeStore(part, shard=None).shards()
+    played = sum(_rewrite(each, lambda row: () if name in row["players"].values() else None) for each in shards)
+    for path in (*part.glob("open-*.jsonl"), part / "failures.jsonl"):
+        _rewrite(path, lambda row: () if row["match"] in matches else None)
+    _rewrite(seatings, lambda row: _unnamed(row, name) if name in row.get("players", {}).values() else None)
+    return played
 
 
 def _unnamed(row: Any, name: str) -> list[Any]:

@@ -67,6 +67,7 @@ def test_keys_come_from_a_file_and_nothing_else_does(tmp_path, monkeypatch):
     file.write_text(
         "# keys\n\nexport OPENAI_API_KEY='a b=c'\nWANDB_ENTITY = team\nMY_TOKEN=\"$HOME\"\nHF_TOKEN=other\n"
         "PATH=/nowhere\nLD_PRELOAD=x.so\nPYTHONPATH=.\n"
+        "HF_ENDPOINT=http://elsewhere\nWANDB_BASE_URL=http://elsewhere\nOPENAI_BASE_URL=http://elsewhere\nHF_HUB_OFFLINE=0\n"
     )
     assert dotenv.load(file, from_file) == ["OPENAI_API_KEY", "WANDB_ENTITY", "MY_TOKEN"]
     assert {name: os.environ[name] for name in ("OPENAI_API_KEY", "WANDB_ENTITY", "MY_TOKEN", "HF_TOKEN")} == {

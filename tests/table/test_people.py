@@ -110,6 +110,14 @@ def test_a_forgotten_person_is_gone_from_every_file(run: Path) -> None:
         forget(run / "table", ids["ann"])
 
 
+def test_a_person_is_forgotten_whatever_the_parts_are_called(run: Path) -> None:
+    ids = visited(run)
+    for part, other in (("play", "bargains"), ("study", "poll")):
+        (run / "table" / part).rename(run / "table" / other)
+    assert forget(run / "table", ids["ann"]) == "10 events and 2 matches were taken out"
+    assert all(ids["ann"] not in path.read_text() for path in (run / "table").rglob("*.jsonl"))
+
+
 def test_only_what_everybody_at_the_table_allowed_says_so(run: Path) -> None:
     ids = visited(run)
     told = {}
