@@ -1,7 +1,7 @@
 """parley trains language models by letting them play dialogue games, and shows whether they got better.
 
-What is imported from here is the public interface, together with `parley.games` (to write a game). Names are resolved
-at first use, so that `import parley` loads no model library.
+The names in `__all__` are the public interface, with those of `parley.games` (to write a game). They are resolved at
+first use, so that `import parley` loads no model library.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""`python -m parley` and the console script `parley`: hears from the first moment when it is asked to stop (exit code
-75), while everything else is still being imported."""
+"""`python -m parley` and the console script `parley`: handles stop signals (exit code 75) from the first moment, before
+anything else is imported."""
 
 from .system import preempt
 

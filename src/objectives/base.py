@@ -1,4 +1,4 @@
-"""What every objective is given and gives back.
+"""The interface of objectives (losses), and the columns of per-token inputs that a loss reads.
 
 Legend: N supervised tokens of a micro-batch, U utterances of it.
 """
@@ -17,7 +17,7 @@ from ..data.sample import Utterance
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """What stands beside the log-probs of a micro-batch: of each token [N], and of each utterance [U].
+    """The inputs of a loss beside the log-probs of a micro-batch: per token [N], and per utterance [U].
 
     utterance_N  long: the utterance of each token
     reward_U     float: reward or advantage; weight_U: float, 0 for padding
@@ -26,14 +26,15 @@ class Columns:
     side_U       float: +1 real or chosen, -1 generated or rejected, 0 without a pair
     stream_U     long: the stream of each utterance, counted within the micro-batch
 
-    and of what the objective names in `columns`, without gradient but for entropy and kl:
+    Only those that the objective names in `columns`; no gradient flows except through entropy and kl:
 
-    sampler_N    log-probs that the sampler recorded, NaN where it did not
-    old_N        log-probs under the policy as the round began
+    sampler_N    log-probs that the sampler recorded, NaN where it recorded none
+    old_N        log-probs under the policy at the start of the round
     reference_N  log-probs under a fixed model
     entropy_N    entropy in nats of the policy's distribution at the token, with gradient
     kl_N         KL divergence in nats of that distribution to a fixed model's, with gradient
-    more         a credit's own: `Utterance.numbers` [U] and `Sample.tokens` [N], by name, NaN where there is none
+    more         columns that a credit defines: `Utterance.numbers` [U] and `Sample.tokens` [N], by name, NaN where
+                 missing
     """
 
     utterance_N: Tensor
@@ -52,15 +53,15 @@ class Columns:
 
 
 class Objective(Protocol):
-    """A loss that is normalised over the whole global batch, whatever the micro-batches, ranks or accumulation.
+    """A loss that is normalised over the whole global batch, independent of micro-batches, ranks and accumulation.
 
-    The sum of the losses of all micro-batches of a global batch, on all ranks, is the loss of that batch.
+    The losses of all micro-batches on all ranks add up to the loss of the global batch.
     """
 
     @property
     def columns(self) -> Sequence[str]:
-        """What it needs besides rewards, weights, kinds and pairs: sampler, old, reference, entropy, kl, or a
-        credit's own."""
+        """Names of the columns it needs besides rewards, weights, kinds and pairs: sampler, old, reference, entropy,
+        kl, or one that a credit defines."""
 
     def totals(self, utterances: Sequence[Utterance]) -> Mapping[str, float]:
         """The denominators of a global batch, from all its utterances."""
@@ -68,8 +69,8 @@ class Objective(Protocol):
     def __call__(
         self, logprob_N: Tensor, columns: Columns, totals: Mapping[str, float]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """(loss, metrics). Metrics are sums that are divided by nothing but `totals`, so that adding them over
-        micro-batches and ranks gives the batch's figure."""
+        """Returns (scalar loss, metrics). `logprob_N` [N] in nats takes gradients. Metrics are sums divided only by
+        `totals`, so that adding them over micro-batches and ranks gives the batch's figure."""
 
 
 def per_utterance(value_N: Tensor, utterance_N: Tensor, utterances: int, mean: bool) -> Tensor:

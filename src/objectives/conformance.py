@@ -1,4 +1,4 @@
-"""The conformance kit for objectives: holds any loss against the contract of `parley.objectives.base`.
+"""Conformance tests for objectives: check any loss against the contract of `parley.objectives.base`.
 
     from parley.objectives import conformance
     conformance.check(MyLoss())                  # raises ConformanceError, which names the check that failed
@@ -25,8 +25,8 @@ from torch import Tensor
 from ..data.sample import Utterance
 from .base import Columns, Objective
 
-KNOWN = ("sampler", "old", "reference", "entropy")  # columns of tokens that every run has; others are a credit's own
-CLOSE = 1e-9  # two ways to compute the same float64 figure differ by less, relative to its size or to 1
+KNOWN = ("sampler", "old", "reference", "entropy")  # token columns that every run has; a credit may define others
+CLOSE = 1e-9  # tolerance between two ways to compute the same float64 figure, relative to its size or to 1
 
 
 class ConformanceError(AssertionError):
@@ -44,7 +44,7 @@ class Row:
     logp       log-probs [L] under the policy; `ref`: under the old policy
     reference  [L] under the fixed model; `sampler`: as recorded; None for the values of `ref`
     entropy    [L] in nats; None for 1 nat at each token
-    numbers    a credit's own columns of the utterance; `tokens`: those of its tokens, each [L]
+    numbers    columns of the utterance that a credit defines; `tokens`: those of its tokens, each [L]
     The rest is as in `parley.data.sample.Utterance`.
     """
 
@@ -63,15 +63,15 @@ class Row:
 
     @property
     def utterance(self) -> Utterance:
-        """The same as the objective's `totals` is given it."""
+        """The row as the objective's `totals` receives it."""
         end = 3 + len(self.logp)
         return Utterance(3, end, self.reward, self.weight, self.kind, self.pair, self.side, self.numbers)
 
 
 def tensors(rows: Sequence[Row], names: Iterable[str] = KNOWN) -> tuple[Tensor, Columns]:
-    """(logprob_N, columns) of a micro-batch in float64, with the token columns `names` and all of a credit's own.
+    """(logprob_N, columns) of a micro-batch in float64, with the token columns `names` and all that a credit defines.
 
-    `logprob_N` and `entropy_N` take gradients. Pairs are numbered within the micro-batch, as the learner does it.
+    `logprob_N` and `entropy_N` take gradients. Pairs are numbered within the micro-batch, as the learner numbers them.
     """
 
     def column_N(of: Callable[[Row], Sequence[float]]) -> Tensor:
@@ -120,7 +120,7 @@ def run(
 def drawn(seed: int, pairs: bool = False, names: Iterable[str] = (), tokens: Collection[str] = ()) -> list[Row]:
     """A random global batch: 4 to 13 utterances, or 2 to 6 `pairs`, some of which have two chosen replies.
 
-    `names` are columns of a credit's own, one number for each utterance, or for each token where it is in `tokens`.
+    `names` are columns that a credit defines: one number per utterance, or per token for names in `tokens`.
     """
     draw = Random(seed)
 
@@ -167,10 +167,10 @@ def check(
     tokens: Collection[str] = (),
     skip: Collection[str] = (),
 ) -> None:
-    """Runs all of `CHECKS` but those in `skip`; ConformanceError names the first that fails.
+    """Runs all of `CHECKS` except those in `skip`; raises ConformanceError for the first that fails.
 
-    `pairs`: the loss is one over preference pairs. `tokens` names those of its own columns that have a number for each
-    token. Skip `differences` for a loss that holds a factor constant on purpose (a stopped gradient, a clipped ratio).
+    `pairs`: the loss takes preference pairs. `tokens` names the credit's columns that hold one number per token. Skip
+    `differences` for a loss that holds a factor constant on purpose (a stopped gradient, a clipped ratio).
     """
     for name, test in CHECKS.items():
         if name not in skip:
@@ -193,7 +193,7 @@ def _close(one: float, other: float) -> bool:
 def columns_are_named(
     objective: Objective, pairs: bool = False, seeds: Iterable[int] = range(10), tokens: Collection[str] = ()
 ) -> None:
-    """The objective works with the columns that it names and no others; loss and metrics are finite numbers."""
+    """The objective needs no columns other than those it names; loss and metrics are finite numbers."""
     for seed in seeds:
         try:
             loss, metrics, _ = run(objective, [_batch(objective, pairs, seed, tokens)], objective.columns)
@@ -223,7 +223,7 @@ def micro_batches(
 def differences(
     objective: Objective, pairs: bool = False, seeds: Iterable[int] = range(10), tokens: Collection[str] = ()
 ) -> None:
-    """The gradient of the log-probs (and of the entropy, where it is named) is that of finite differences."""
+    """The gradient of the log-probs (and of the entropy, if named) equals finite differences."""
     for seed in seeds:
         rows = _batch(objective, pairs, seed, tokens)
         logprob_N, columns = tensors(rows, objective.columns)
@@ -240,7 +240,7 @@ def differences(
 def _slopes(
     objective: Objective, moved_N: Tensor, logprob_N: Tensor, columns: Columns, totals: Mapping[str, float]
 ) -> Tensor:
-    """Central differences [N] of the loss in each entry of `moved_N`, which is one of the tensors given."""
+    """Central differences [N] of the loss in each entry of `moved_N`, one of the given tensors."""
     slopes, step = torch.zeros_like(moved_N), 1e-6
     with torch.no_grad():
         for token in range(len(moved_N)):
@@ -267,7 +267,7 @@ def padding(
 def constants(
     objective: Objective, pairs: bool = False, seeds: Iterable[int] = range(10), tokens: Collection[str] = ()
 ) -> None:
-    """No gradient reaches the log-probs of other policies, and none hangs on the metrics."""
+    """No gradient reaches the log-probs of other policies, and the metrics are detached."""
     for seed in seeds:
         rows = _batch(objective, pairs, seed, tokens)
         logprob_N, columns = tensors(rows, objective.columns)

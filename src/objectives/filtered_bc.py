@@ -1,4 +1,4 @@
-"""Behaviour cloning: imitation of demonstrations, and of the model's own logs that credit kept."""
+"""Behaviour cloning (SFT): imitates demonstrations, and the model's own logs that credit kept."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from .reduce import Unit, over, units
 
 @dataclass(frozen=True, slots=True)
 class FilteredBC:
-    """Weighted negative log-likelihood (lm-selfplay, arXiv:2406.18872, trains so through a fine-tuning service).
+    """Weighted negative log-likelihood (lm-selfplay, arXiv:2406.18872, which trains through a fine-tuning service).
 
     reduce=token:      L = sum_i w_i sum_t -log p(y_it) / sum_i w_i n_i
     reduce=utterance:  L = sum_i w_i (1/n_i) sum_t -log p(y_it) / sum_i w_i
 
-    for utterances i of n_i tokens and weight w_i; both sums run over the whole global batch. Rewards play no part.
+    for utterances i of n_i tokens and weight w_i; both sums run over the whole global batch. Rewards are ignored.
     Worked: log-probs (-1, -3) with w = 1 and (-5) with w = .5: by token (4 + 2.5) / 2.5 = 2.6, by utterance (2 + 2.5) /
     1.5 = 3.
 
     focal=g multiplies every log p by (1 - p)^g, gradient through both (the focal loss, arXiv:1708.02002, eq. 4, of all
-    classes). It bounds likelihood less g times the entropy from above (arXiv:2002.09437, section 4): a model that sees
-    little data many times stays less sure of it. g = 1 turns the -1 above into -.632121.
+    classes). It is an upper bound of the negative log-likelihood minus g times the entropy (arXiv:2002.09437, section
+    4), which keeps a model that sees little data many times from becoming overconfident. g = 1 turns the -1 above into
+    -.632121.
     Metrics: nll (the loss with focal=0).
     """
 
@@ -42,7 +43,7 @@ class FilteredBC:
         return ()
 
     def totals(self, utterances: Sequence[Utterance]) -> Mapping[str, float]:
-        """`weight`: of all units."""
+        """`weight`: the sum of the weights of all units."""
         return {
             "weight": sum(each.weight * (each.end - each.start if self.reduce == "token" else 1) for each in utterances)
         }
@@ -57,5 +58,5 @@ class FilteredBC:
         if not self.focal:
             loss = mean(logprob_N)
             return loss, {"nll": loss.detach()}
-        doubt_N = -torch.expm1(logprob_N)  # 1 - p; where that is 0, so is the gradient, which pow would not say
+        doubt_N = -torch.expm1(logprob_N)  # 1 - p; where it is 0 the gradient is 0, but pow would give NaN
         return mean(logprob_N * doubt_N.clamp_min(1e-12) ** self.focal), {"nll": mean(logprob_N.detach())}

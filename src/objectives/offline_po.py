@@ -1,4 +1,4 @@
-"""Offline policy optimisation: a clipped ratio to the policy that played, with an SFT mix."""
+"""Offline policy optimisation: a clipped ratio to the policy that played, plus an SFT term."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from .reduce import Form, Scope, Unit, count, divisor, given, over, settle, unit
 class OfflinePO:
     """SPAG's offline policy optimisation (arXiv:2404.10642: its self-play stage), in sampled units i.
 
-    k_i = l_i - r_i            log-prob less that of the reference, the policy that played
+    k_i = l_i - r_i            log-prob minus that of the reference, the policy that played
     rho_i = exp(k_i)           A_i = R_i - kl_coef * k_i
     P_i = -min(A_i rho_i, A_i clip(rho_i, 1 - clip, 1 + clip))
-    L = 1/K sum_(i not sft) w_i P_i  +  sft_coef * 1/S sum_(i sft) w_i (-l_i)    over K and S units of either kind
+    L = 1/K sum_(i not sft) w_i P_i  +  sft_coef * 1/S sum_(i sft) w_i (-l_i)    with K sampled and S sft units
 
     form=corrected sets each of these switches to its first value, form=faithful (the published code) to its second:
 
@@ -29,13 +29,13 @@ class OfflinePO:
              passes through the k in A_i, dP/dk = -rho (R - kl_coef - kl_coef k). The extra term is zero only on
              average over *all* the policy's samples; on winners' alone it pushes every utterance with R < kl_coef down.
     unit     token: the units are tokens, each with its own ratio, clip and k, and its utterance's R. utterance: they
-             are utterances, l and r being *means* over an utterance's tokens, so that rho is a geometric mean of token
-             ratios: no importance weight, and a token of a long utterance counts less.
-    scope    batch: K and S count the whole global batch. micro: each micro-batch is divided by its own counts, a kind
-             that is absent counting 0, and the results are averaged (weighted by utterances): with micro-batches of 2,
-             as published, an utterance alone of its kind weighs twice as much as one of two.
+             are utterances, l and r are *means* over an utterance's tokens, so rho is a geometric mean of token ratios.
+             That is no importance weight, and a token of a long utterance counts less.
+    scope    batch: K and S count the whole global batch. micro: each micro-batch is divided by its own counts (an
+             absent kind adds 0), and the results are averaged, weighted by utterances. With micro-batches of 2, as
+             published, an utterance that is the only one of its kind weighs twice as much as one of two.
 
-    Weights scale their utterance and are not divided out, so that a role's weight means the same in every batch.
+    Weights scale their utterance and are not normalised, so that a role's weight means the same in every batch.
     Worked (utterance, kl_coef .2, clip .2): R = .5, k = .1: rho 1.10517, A .48, P -.53048; R = .5, k = .3: A .44,
     clipped, P -.52800; R = .05, k = .4: A -.03, P .044755 (not clipped). dP/dk at k = 0, R = .5: coupled -.30, detached
     -.50. Metrics: policy and sft (the two means), and over the sampled units kl (mean of rho - 1 - k, never negative,
@@ -58,7 +58,7 @@ class OfflinePO:
         return ("old",)
 
     def totals(self, utterances: Sequence[Utterance]) -> Mapping[str, float]:
-        """`act` and `sft` units, and `utterances` that count."""
+        """Counts of `act` and `sft` units and of `utterances`, without padding."""
         unit, sft = self.unit, [each for each in utterances if each.kind == "sft"]
         act = [each for each in utterances if each.kind != "sft"]
         return {"act": count(act, unit), "sft": count(sft, unit), "utterances": count(utterances, "utterance")}
@@ -83,7 +83,8 @@ class OfflinePO:
         return policy + self.sft_coef * sft, {"policy": policy.detach(), "sft": sft.detach(), **metrics}
 
     def surrogate(self, k_K: Tensor, reward_K: Tensor) -> tuple[Tensor, Tensor]:
-        """(P_K, free_K): the clipped surrogate of each unit, and 1 where the clip did not take its ratio's gradient."""
+        """(P_K, free_K): the clipped surrogate of each unit, and 1 where the clip leaves the ratio's gradient (else
+        0)."""
         ratio_K = k_K.exp()
         advantage_K = reward_K - self.kl_coef * (k_K if self.kl_grad == "coupled" else k_K.detach())
         plain_K, clipped_K = advantage_K * ratio_K, advantage_K * ratio_K.clamp(1 - self.clip, 1 + self.clip)

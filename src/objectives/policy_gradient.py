@@ -1,4 +1,5 @@
-"""Policy gradients: the advantage of a sampled token times its ratio, clipped, masked or as it is, and penalties."""
+"""Policy gradients: advantage times importance ratio per sampled token (clipped, masked or plain), with KL and entropy
+terms."""
 
 from __future__ import annotations
 
@@ -15,50 +16,51 @@ from ..system.bounds import Amount, Count
 from .base import Columns, per_utterance
 from .reduce import count, given, over
 
-FARTHEST = 20.0  # nats of a log-ratio, whose exponential would overflow
+FARTHEST = 20.0  # bound of a log-ratio in nats; the exponential of more would overflow
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyGradient:
-    """The on-policy losses of published systems, as switches of one formula. Per token, to minimise:
+    """The on-policy losses of published systems, as switches of one formula. Minimised per token:
 
-    l: log-prob now; o: as its ratio is taken `against`; f: of what the KL is taken to; A: the utterance's advantage
+    l: log-prob now; o: log-prob that the ratio is taken `against`; f: log-prob under the model of the KL; A: the
+    utterance's advantage
     rho = exp(k), k = l - o, pooled by `ratio`
 
     kind     ppo         max(-A rho, -A clip(rho, 1 - low, 1 + high)); with `dual` at most -A dual where A < 0
              cispo       -sg[clip(rho, 1 - low, 1 + high)] A l
              importance  -A rho
              mask        -A rho, and 0 where A > 0 and p - q > high or A < 0 and q - p > low; p, q = exp(l), exp(o)
-    against  sampler     what the sampler wrote down as it played: no pass, and right for any number of steps
-             old         the policy as the round began (`old=pass`)
+    against  sampler     the log-probs recorded during play: no extra pass, correct for any number of steps
+             old         the policy at the start of the round (`old=pass`)
              self        l without gradient, so that rho = 1: for rounds of one step
     ratio    token; utterance, stream: k is its mean over the tokens of a reply (or of all replies of a stream), and the
              gradient each token's own (GSPO)
-    low, high   how far a ratio may go below and above 1; null for no bound
-    cap      the policy term is weighted with min(exp(o - b), cap), b the sampler's log-prob (against=old)
-    reject   [lowest, highest] exp(mean of o - b) of a reply; outside, the reply's policy term is 0 (against=old)
-    kl_coef  weight of the KL `towards` the fixed model `reference`, or old (what `against` names)
-    kl       k1 = l - f, k2 = (l - f)^2 / 2, k3 = exp(f - l) - 1 - (f - l), of the sampled token; full: the KL itself,
-             over the whole vocabulary at each token, which has no sampling noise and reaches tokens that are no longer
-             sampled
-    kl_in    loss: added to the token's term. reward: taken off A, without gradient (k1)
-    entropy_coef   of the mean entropy over the vocabulary, taken off the loss
-    per      what is averaged over the global batch: token; utterance (the mean of each first); length (sums over a
+    low, high   clip range of the ratio below and above 1; null for no bound
+    cap      weight of the policy term: min(exp(o - b), cap), with b the sampler's log-prob (against=old)
+    reject   [lowest, highest] exp(mean of o - b) of a reply; outside it the reply's policy term is 0 (against=old)
+    kl_coef  weight of the KL `towards` the fixed model `reference`, or old (the one that `against` names)
+    kl       k1 = l - f, k2 = (l - f)^2 / 2, k3 = exp(f - l) - 1 - (f - l), of the sampled token; full: the exact KL
+             over the whole vocabulary at each token, without sampling noise, which also reaches tokens that are no
+             longer sampled
+    kl_in    loss: added to the token's term. reward: subtracted from A, without gradient (k1)
+    entropy_coef   weight of the mean entropy over the vocabulary, an entropy bonus
+    per      unit of the mean over the global batch: token; utterance (the mean of each first); length (sums over a
              reply, divided by the constant `length`)
-    sft_coef of the mixed-in demonstrations' negative log-likelihood per token
+    sft_coef weight of the mixed-in demonstrations' negative log-likelihood per token
 
-    Replies of kind "sft" take part in nothing but their own term. Utterance weights scale their tokens' terms and are
-    not divided out. Metrics, as means over sampled tokens: policy, kl and entropy where they count, reward (the
-    advantage), ratio, clipped (share without a policy gradient), rejected, and mismatch, (l - b)^2 / 2, which before
-    the first step of a round is how far trainer and sampler are apart.
+    Replies of kind "sft" appear only in their own term. Utterance weights scale their tokens' terms and are
+    not normalised. Metrics, as means over sampled tokens: policy, kl and entropy if used, reward (the advantage),
+    ratio, clipped (share without a policy gradient), rejected, and mismatch, (l - b)^2 / 2. Before the first step of a
+    round mismatch measures the difference between trainer and sampler.
 
     Sources: PPO (arXiv:1707.06347, eq. 7), dual clip (arXiv:1912.09729), CISPO (arXiv:2506.13585, eq. 4), GSPO
     (arXiv:2507.18071, eq. 13), k1 to k3 (Schulman, "Approximating KL divergence", 2020), length Dr. GRPO
-    (arXiv:2503.20783); mask and importance as prime-rl and tinker-cookbook code them. On a policy's own samples the
-    gradient of k1 in the loss is 0 on average, that of k2 is the KL's to f, that of k3 the reverse one's near f.
+    (arXiv:2503.20783); mask and importance as in the code of prime-rl and tinker-cookbook. On a policy's own samples
+    the gradient of k1 in the loss is 0 on average, that of k2 is the KL's to f, that of k3 the reverse one's near f.
     """
 
-    on_policy: ClassVar[bool] = True  # a ratio is right only where play sampled from the policy itself
+    on_policy: ClassVar[bool] = True  # ratios are correct only if play sampled from the policy itself
 
     kind: Literal["ppo", "cispo", "importance", "mask"] = "ppo"
     against: Literal["sampler", "old", "self"] = "sampler"
@@ -83,19 +85,19 @@ class PolicyGradient:
             if len(self.reject) != 2 or not 0 <= self.reject[0] < self.reject[1]:
                 raise ValueError(f"reject is {list(self.reject)}, expected [lowest, highest] ratio, such as [0.5, 2.0]")
         if self.against != "old" and (self.cap is not None or self.reject is not None):
-            raise ValueError("cap and reject weigh old against the sampler: say against=old, or leave them null")
+            raise ValueError("cap and reject compare old with the sampler: say against=old, or leave them null")
         if (self.kl == "k1") != (self.kl_in == "reward") and self.kl_coef:
             raise ValueError(
                 f"kl={self.kl} with kl_in={self.kl_in}: k1 has no gradient of its own on average, so it belongs in the "
                 f"reward, and the others in the loss"
             )
         if self.kl == "full" and self.towards == "old":
-            raise ValueError("kl=full is taken to a model that is at hand: say towards=reference")
+            raise ValueError("kl=full needs a loaded model to compare with: say towards=reference")
         if self.dual is not None and self.dual <= 1:
             raise ValueError(f"dual is {self.dual}, expected more than 1, such as 3")
         if (self.per == "length") != (self.length is not None):
             raise ValueError(
-                "per=length needs length=…, the constant that sums are divided by, and nothing else has it"
+                "per=length needs length=…, the constant that sums are divided by; no other `per` takes it"
             )
 
     @property
@@ -114,7 +116,7 @@ class PolicyGradient:
         return ("sampler", *(name for name, is_wanted in wanted.items() if is_wanted))
 
     def totals(self, utterances: Sequence[Utterance]) -> Mapping[str, float]:
-        """`tokens` and `utterances` that were sampled, and tokens of `sft`."""
+        """Counts of sampled `tokens` and `utterances`, and of `sft` tokens."""
         acts = [each for each in utterances if each.kind != "sft"]
         sfts = [each for each in utterances if each.kind == "sft"]
         return {"tokens": count(acts, "token"), "utterances": count(acts, "utterance"), "sft": count(sfts, "token")}
@@ -147,7 +149,7 @@ class PolicyGradient:
     # --- ratios ---
 
     def _old(self, each: _Tokens, columns: Columns) -> Tensor:
-        """o of each token [N]; l itself where a token was not sampled. ValueError where the sampler wrote none down."""
+        """o of each token [N]; l itself for a token that was not sampled. ValueError if the sampler recorded none."""
         if self.against == "self":
             return each.logprob_N
         name = "sampler" if self.against == "sampler" else "old"
@@ -172,7 +174,7 @@ class PolicyGradient:
         return (sum_U / count_U.clamp(min=1.0))[group_N] + k_N - k_N.detach()
 
     def _policy(self, logprob_N: Tensor, k_N: Tensor, old_N: Tensor, advantage_N: Tensor) -> tuple[Tensor, Tensor]:
-        """(the policy term of each token, 1 where it has a gradient)."""
+        """(policy term of each token [N], 1 where it has a gradient [N])."""
         ratio_N = k_N.exp()
         bounded_N = ratio_N.clamp(
             -math.inf if self.low is None else 1 - self.low, math.inf if self.high is None else 1 + self.high
@@ -197,7 +199,7 @@ class PolicyGradient:
         return term_N, free_N.to(k_N.dtype)
 
     def _corrected(self, each: _Tokens, old_N: Tensor, columns: Columns) -> Tensor:
-        """The weight of each policy term: how much likelier the trainer finds the token than the sampler did."""
+        """The weight of each policy term [N]: the importance ratio of trainer to sampler, capped or rejected."""
         weight_N = torch.ones_like(old_N)
         if self.cap is None and self.reject is None:
             return weight_N
@@ -213,7 +215,7 @@ class PolicyGradient:
     # --- penalties and means ---
 
     def _kl(self, each: _Tokens, old_N: Tensor, columns: Columns) -> tuple[Tensor, Tensor | None]:
-        """(the advantage of each token, the KL's estimate at it or None)."""
+        """(advantage of each token [N], KL estimate of each token [N] or None)."""
         if not self.kl_coef:
             return each.advantage_N, None
         if self.kl == "full":

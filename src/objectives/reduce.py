@@ -1,4 +1,4 @@
-"""What the objectives share: the unit that is averaged (a token or an utterance), its counts, and the two forms.
+"""Parts shared by the objectives: the unit of the mean (token or utterance), its counts, and the two forms.
 
 Legend: N supervised tokens of a micro-batch, U utterances of it, K units of it: its tokens or its utterances.
 """
@@ -18,12 +18,11 @@ from .base import Columns, per_utterance
 Form: TypeAlias = Literal["corrected", "faithful"]
 Unit: TypeAlias = Literal["token", "utterance"]
 Scope: TypeAlias = Literal["batch", "micro"]
-"""What a sum is divided by: the count of the whole global batch, or (as published) that of the micro-batch alone."""
+"""The denominator of a sum: the count of the whole global batch, or (as published) of the micro-batch alone."""
 
 
 def settle(objective: object, form: str, **forms: tuple[str, str]) -> None:
-    """Gives every switch of a frozen `objective` that was left None its value under `form`: name=(corrected,
-    faithful)."""
+    """Sets every switch of a frozen `objective` that is None to its value under `form`: name=(corrected, faithful)."""
     if form not in ("corrected", "faithful"):
         raise ValueError(f"form is {form!r}, expected corrected or faithful")
     for name, (corrected, faithful) in forms.items():
@@ -67,26 +66,26 @@ def units(logprob_N: Tensor, ref_N: Tensor | None, columns: Columns, unit: Unit 
 
 
 def given(column_N: Tensor | None, name: str, objective: str) -> Tensor:
-    """A column that the objective named, without gradient; ValueError where it was left out."""
+    """A column that the objective named, detached; ValueError if it is missing."""
     if column_N is None:
         raise ValueError(f"{objective} needs the column {name!r}, which was not given")
     return column_N.detach()
 
 
 def count(utterances: Sequence[Utterance], unit: Unit | None) -> float:
-    """Units of those utterances that count (weight not 0)."""
+    """Number of units in the utterances whose weight is not 0."""
     return float(sum(1 if unit == "utterance" else u.end - u.start for u in utterances if u.weight != 0))
 
 
 def over(total: Tensor, denominator: Tensor | float) -> Tensor:
-    """`total` / `denominator`, and 0 where a global batch holds nothing of the kind (its total is then 0 as well)."""
+    """`total` / `denominator`, or 0 if the global batch holds nothing of the kind (then its total is 0, too)."""
     return total / (denominator if isinstance(denominator, Tensor) else denominator or 1.0)
 
 
 def divisor(
     total: float, counted_K: Tensor, scope: Scope | None, columns: Columns, utterances: float
 ) -> Tensor | float:
-    """What a micro-batch's sum over the units `counted_K` (1 or 0) is divided by.
+    """The denominator of a micro-batch's sum over the units `counted_K` (1 or 0).
 
     scope=batch: `total`, their count in the global batch. scope=micro: their own count, divided by the micro-batch's
     share of the batch's `utterances`: with M micro-batches of equal size that is the mean over the micro-batches.

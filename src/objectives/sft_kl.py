@@ -1,4 +1,4 @@
-"""Imitation that is held near the model it starts from."""
+"""Imitation (SFT) with a penalty that keeps the policy near its reference."""
 
 from __future__ import annotations
 
@@ -17,22 +17,21 @@ from .reduce import Form, Scope, Unit, count, divisor, given, over, settle, unit
 class SFTKL:
     """SFT with a KL penalty towards the reference (SPAG, arXiv:2404.10642: its imitation stage).
 
-    L = 1/K sum_i w_i (-l_i + kl_coef * P_i)   over K units i, with log-probs l_i, those of the reference r_i, weights
-    w_i
+    L = 1/K sum_i w_i (-l_i + kl_coef * P_i)   over K units i: log-probs l_i, reference log-probs r_i, weights w_i
 
     form=corrected sets each of these switches to its first value, form=faithful (the published code) to its second:
 
-    kl     square: P = (l - r)^2 / 2. It is 0 at the reference, positive elsewhere, and pulls towards it with the force
-           kl_coef (l - r). On samples of the model itself its gradient is that of KL(model || reference) (the k2
-           estimator, Schulman, "Approximating KL divergence", 2020); on demonstrations no estimate of that KL exists.
-           pseudo: P = e^l (l - r), gradient through both factors: named a KL, but weighted with the model's own
-           probability of a text that it did not sample; its force is e^l (1 + l - r) kl_coef, a few per cent of the SFT
-           term at most, and it pulls *away* from the reference where l - r < -1.
+    kl     square: P = (l - r)^2 / 2. It is 0 at the reference and positive elsewhere; its gradient is kl_coef (l - r).
+           On samples of the model itself its gradient is that of KL(model || reference) (the k2 estimator, Schulman,
+           "Approximating KL divergence", 2020); on demonstrations no estimate of that KL exists. pseudo: P = e^l (l -
+           r), gradient through both factors: named a KL, but weighted with the model's own probability of a text that
+           it did not sample; its gradient is e^l (1 + l - r) kl_coef, at most a few per cent of the SFT term, and it
+           pushes *away* from the reference where l - r < -1.
     unit   token: the units are tokens. utterance: they are utterances, l and r being means over an utterance's tokens.
     scope  batch: K counts the whole global batch. micro: each micro-batch is averaged alone and the averages are
            averaged (weighted by utterances), so that the loss depends on how the batch was cut.
 
-    Rewards play no part. Worked: l = -1.0, r = -1.2, kl_coef = 0.1: pseudo P = 0.073576, L = 1.0073576; square P =
+    Rewards are ignored. Worked: l = -1.0, r = -1.2, kl_coef = 0.1: pseudo P = 0.073576, L = 1.0073576; square P =
     0.02, L = 1.002. Metrics: nll, kl (the mean of w P).
     """
 
@@ -50,7 +49,7 @@ class SFTKL:
         return ("old",)
 
     def totals(self, utterances: Sequence[Utterance]) -> Mapping[str, float]:
-        """`units`, and `utterances` that count."""
+        """Counts of `units` and `utterances`, without padding."""
         return {"units": count(utterances, self.unit), "utterances": count(utterances, "utterance")}
 
     def __call__(
