@@ -1,1 +1,1 @@
-"""Batches: samples packed into rows, and the plan of all optimiser steps of a round."""
+"""Packs samples into rows (packed sequences), and plans all optimiser steps of a round."""

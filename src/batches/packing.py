@@ -1,8 +1,8 @@
-"""Samples as trees: in a row every distinct token prefix stands once, and nothing is computed twice.
+"""Packs samples as prefix trees: a row holds every distinct token prefix once, so nothing is computed twice.
 
-A row's streams are sorted, so that it lists a tree in preorder: a trunk once, its branches after it, each starting
-again at the position after its trunk. One integer per token then says the whole attention mask: `last`, the index of
-the token's last descendant. The query at i sees the key at j exactly when j <= i <= last[j].
+A row lists the tree of its sorted streams in preorder: a trunk once, then its branches, each starting at the position
+after the trunk. One integer per token then says the whole attention mask: `last`, the index of the token's last
+descendant. The query at i sees the key at j exactly when j <= i <= last[j].
 
 Legend: B rows of a micro-batch, T tokens of the longest row, N supervised tokens, U utterances.
 """
@@ -22,21 +22,21 @@ from torch import Tensor
 from ..data.sample import Sample, Utterance
 
 Tokens = tuple[int, ...]
-Streams = Mapping[int, Tokens]  # what must be computed of a sample, by its number
-LARGER, PART = 1.15, 48  # packing tries limits on a row, each so much larger than the last, on so many trees
-LAUNCH = 64  # what a micro-batch costs besides its tokens, in tokens
+Streams = Mapping[int, Tokens]  # the tokens to compute for each sample, by its number
+LARGER, PART = 1.15, 48  # ratio between the row limits that packing tries, and number of trees it tries them on
+LAUNCH = 64  # fixed cost of a micro-batch, in tokens
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """How samples become micro-batches.
+    """The limits by which samples become micro-batches.
 
-    A row takes up to `row_tokens`, a micro-batch `micro_tokens` (rows times the longest row, padding included); what is
-    longer stands alone. Without `trees` every sample has a row of its own, for models that cannot be packed. In a row
-    of `attention_tokens` attention costs as much as all else; rows are kept shorter where that is cheaper. A kernel
-    that skips what is masked has no such length. With `apart` samples stand side by side and share no prefix: dropout
-    would put the same noise on it for all of them. Rows that hold trees are padded to a multiple of `multiple` where
-    kernels are compiled for each length (see `collate`).
+    A row takes up to `row_tokens`, a micro-batch `micro_tokens` (rows times the longest row, padding included); a
+    longer sample has its own. Without `trees` every sample has its own row, for models that cannot be packed.
+    `attention_tokens` is the row length at which attention costs as much as all else; rows are kept shorter if that is
+    cheaper (inf for kernels that skip masked blocks). With `apart` samples in a row share no prefix, because dropout
+    would put the same noise on it for all of them. Rows with trees are padded to a multiple of `multiple` tokens, for
+    kernels that are compiled per length (see `collate`).
     """
 
     row_tokens: int
@@ -49,7 +49,7 @@ class Budget:
 
 @dataclass(frozen=True, slots=True)
 class MicroBatch:
-    """Rows of sample numbers, and the tokens that stand in each row; `apart` as in the budget."""
+    """Rows of sample numbers, and the number of tokens in each row; `apart` as in the budget."""
 
     rows: tuple[tuple[int, ...], ...]
     sizes: tuple[int, ...]
@@ -57,7 +57,7 @@ class MicroBatch:
 
     @property
     def padded(self) -> int:
-        """Tokens of the micro-batch as it is computed, padding included."""
+        """Tokens of the computed micro-batch, padding included."""
         return len(self.sizes) * max(self.sizes)
 
 
@@ -67,11 +67,11 @@ class Batch:
 
     tokens_BT    token ids, 0 in the padding; positions_BT: distance from the root of the token's tree
     last_BT      index in the row of the token's last descendant; a padding token has only itself
-    source_N     flat index into B*T of the token before the supervised one, whose hidden state predicts it
-    target_N     the supervised token id; utterance_N: its utterance; token_N: its number among all supervised tokens
-                 of the samples that were planned (where its reference log-prob stands)
+    source_N     flat index into B*T of the token before the supervised one (its hidden state predicts it)
+    target_N     the supervised token id; utterance_N: its utterance; token_N: its number among all supervised tokens of
+                 the planned samples (the index of its reference log-prob)
     utterances   [U] in the order of utterance_N; streams: the number of each one's sample in the micro-batch [U]
-    causal       every row is one stream, so that a plain causal mask says the same (padding continues the stream)
+    causal       every row is one stream, so that a plain causal mask suffices (padding continues the stream)
     """
 
     tokens_BT: Tensor
@@ -97,7 +97,7 @@ def computed(sample: Sample) -> Tokens:
 
 
 def check(samples: Iterable[Sample]) -> None:
-    """ValueError for a span that is empty, leaves its sample, or starts at a token that nothing predicts."""
+    """ValueError for a span that is empty, exceeds its sample, or starts at token 0, which nothing predicts."""
     for sample in samples:
         for each in sample.utterances:
             if not 1 <= each.start < each.end <= len(sample.token_ids):
@@ -109,8 +109,8 @@ def check(samples: Iterable[Sample]) -> None:
 
 
 def pack(samples: Sequence[Sample], units: Iterable[Sequence[int]], budget: Budget) -> list[MicroBatch]:
-    """Micro-batches that hold every sample of `units` once, longest rows first. A unit is never split over two of
-    them."""
+    """Micro-batches that hold every sample of `units` once, longest rows first. A unit is never split over
+    micro-batches."""
     whole = [tuple(unit) for unit in units]
     streams = {member: computed(samples[member]) for unit in whole for member in unit}
     if budget.apart:
@@ -125,9 +125,9 @@ def pack(samples: Sequence[Sample], units: Iterable[Sequence[int]], budget: Budg
 
 
 def _cut(bundles: list[list[_Row]], micro_tokens: int) -> list[list[list[_Row]]]:
-    """Consecutive bundles, longest rows first, in micro-batches of the least cost: all tokens, padded, and the
+    """Groups consecutive bundles, longest rows first, into micro-batches of minimal cost: padded tokens plus
     launches."""
-    best: list[tuple[float, int]] = [(0.0, 0)]  # for the first n bundles: cost, and where the last micro-batch starts
+    best: list[tuple[float, int]] = [(0.0, 0)]  # for the first n bundles: cost, and start of the last micro-batch
     for end in range(1, len(bundles) + 1):
         rows, choices = 0, list[tuple[float, int]]()
         for first in range(end - 1, -1, -1):
@@ -144,7 +144,7 @@ def _cut(bundles: list[list[_Row]], micro_tokens: int) -> list[list[list[_Row]]]
 
 
 class _Row:
-    """A row that is being filled: its streams in order, their sample numbers, the tokens of its tree."""
+    """A row under construction: its streams in order, their sample numbers, the tokens of its tree."""
 
     def __init__(self) -> None:
         self.streams: list[Tokens] = []
@@ -152,7 +152,7 @@ class _Row:
         self.size = 0
 
     def add(self, member: int, stream: Tokens) -> None:
-        """Places a stream. Its longest common prefix with the row is with a neighbour in sorted order."""
+        """Adds a stream. Its longest common prefix with the row is that with a neighbour in sorted order."""
         self.size += len(stream) - _shared(stream, self.streams)
         insort(self.streams, stream)
         self.members.append(member)
@@ -174,7 +174,7 @@ def _shared(stream: Tokens, ordered: list[Tokens]) -> int:
 
 
 def _bundles(streams: Streams, units: Iterable[Sequence[int]], budget: Budget) -> list[list[_Row]]:
-    """Rows that must share a micro-batch: those of a unit that is longer than a row; else a row alone."""
+    """Rows that must share a micro-batch: those of a unit longer than a row; else a single row."""
     trees = [_tree(streams, unit) for unit in units]
     if not budget.trees:
         return [[_tree(streams, [member]) for member in tree.members] for tree in trees]
@@ -192,7 +192,7 @@ def _tree(streams: Streams, unit: Sequence[int]) -> _Row:
 
 
 def _level(trees: list[_Row], streams: Streams, budget: Budget) -> list[_Row]:
-    """The rows that cost least among those that best fit makes under several limits up to the budget.
+    """The cheapest rows among the results of best fit under several row limits up to the budget.
 
     Best fit leaves its last row short, so that a somewhat smaller limit often gives rows of like length and less
     padding; long rows share more prefixes and pay more attention. Of many trees a part decides the limit for all.
@@ -211,7 +211,7 @@ def _level(trees: list[_Row], streams: Streams, budget: Budget) -> list[_Row]:
 
 
 def _limits(least: int, most: int) -> Iterator[int]:
-    """Row limits to try, the largest first: if a row costs only its tokens, one row with everything is best."""
+    """Row limits to try, largest first: if a row costs only its tokens, one row with everything is best."""
     yield most
     limit = least
     while limit < most:
@@ -226,11 +226,11 @@ def _cost(rows: list[_Row], budget: Budget) -> float:
 
 
 def _fill(trees: list[_Row], streams: Streams, row_tokens: int) -> list[_Row]:
-    """Best fit, largest tree first: into the row where it adds the fewest tokens, among those the fullest."""
+    """Best fit, largest tree first: each goes into the row where it adds the fewest tokens, ties to the fullest row."""
     most = _most_shared([stream for tree in trees for stream in tree.streams])
     rows: list[_Row] = []
     for tree in sorted(trees, key=lambda tree: (-tree.size, tree.streams)):
-        least = tree.size - sum(most[stream] for stream in tree.streams)  # what it adds to any row, at the least
+        least = tree.size - sum(most[stream] for stream in tree.streams)  # lower bound of what it adds to any row
         fits: list[tuple[int, int, int]] = []
         for number, row in enumerate(rows):
             if row.size + least <= row_tokens and row.size + (cost := row.cost(tree)) <= row_tokens:
@@ -244,7 +244,7 @@ def _fill(trees: list[_Row], streams: Streams, row_tokens: int) -> list[_Row]:
 
 
 def _most_shared(streams: list[Tokens]) -> dict[Tokens, int]:
-    """Length of the longest prefix that each stream shares with any other."""
+    """Length of the longest prefix shared with any other stream, per stream."""
     ordered = sorted(streams)
     shared = [0, *map(common, ordered, ordered[1:]), 0]
     most: dict[Tokens, int] = {}
@@ -262,14 +262,14 @@ def common(one: Tokens, other: Tokens) -> int:
 
 
 def supervised(samples: Sequence[Sample]) -> list[int]:
-    """Number of supervised tokens before each sample, and of all of them: [len(samples) + 1]."""
+    """Number of supervised tokens before each sample, and in total: [len(samples) + 1]."""
     counts = [sum(each.end - each.start for each in sample.utterances) for sample in samples]
     return [0, *np.cumsum(counts, dtype=np.int64).tolist()]
 
 
 def collate(samples: Sequence[Sample], micro: MicroBatch, before: Sequence[int], multiple: int = 1) -> Batch:
-    """The tensors of `micro`. `before` is what `supervised(samples)` gives; rows that need an explicit mask are padded
-    to a multiple of `multiple` tokens, which spares compiled kernels new shapes."""
+    """The tensors of `micro`. `before` is the result of `supervised(samples)`. Rows that need an explicit mask are
+    padded to a multiple of `multiple` tokens, so that kernels are compiled for few shapes."""
     causal = all(len(row) == 1 for row in micro.rows)
     width = max(micro.sizes)
     width = width if causal else -(-width // multiple) * multiple
@@ -323,6 +323,6 @@ def _lay(
         tokens_T[start:end] = stream[shared:]
         positions_T[start:end] = np.arange(shared, len(stream))
         if last_T is not None:
-            last_T[path] = end - 1  # every token on the path has a descendant at the row's present end
+            last_T[path] = end - 1  # every token on the path has a descendant at the row's current end
         paths[member], previous = path, stream
     return [paths[member] for member in members]

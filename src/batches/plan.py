@@ -1,5 +1,4 @@
-"""All global batches of an iteration, as a pure function of samples and seed: the position in it is the optimiser
-step."""
+"""Plans all global batches of a round, as a pure function of samples and seed; the index is the optimiser step."""
 
 from __future__ import annotations
 
@@ -10,18 +9,18 @@ from ..data.sample import Sample, Utterance
 from ..system.seeds import rng
 from .packing import Budget, MicroBatch, check, computed, pack
 
-Unit = tuple[int, ...]  # numbers of samples that are never split: one group, or one sample without a group
+Unit = tuple[int, ...]  # sample numbers that are never split: one group, or one sample without a group
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One global batch, which is one optimiser step: its micro-batches, and all its utterances on all ranks."""
+    """One global batch (one optimiser step): its micro-batches, and its utterances on all ranks."""
 
     micros: tuple[MicroBatch, ...]
     utterances: tuple[Utterance, ...]
 
     def micro(self, rank: int, world: int) -> tuple[MicroBatch, ...]:
-        """The share of one rank; micro-batches are dealt largest first, so that the shares are of like size."""
+        """The micro-batches of one rank, dealt largest first, so that ranks get similar amounts."""
         return self.micros[rank::world]
 
 
@@ -64,8 +63,8 @@ class Plan(Sequence[Step]):
 def plan(samples: Sequence[Sample], budget: Budget, *, seed: int, epochs: int, batch_utterances: int) -> Plan:
     """`epochs` passes over `samples`, each in its own order, cut into global batches of about `batch_utterances`.
 
-    An epoch's batches are made equally large, so that none is a remainder; a group stays whole. Samples without
-    utterances are left out. ValueError when nothing is left, or for a span that cannot be supervised.
+    An epoch's batches have about equal size, so that none is a remainder; a group is never split. Samples without
+    utterances are left out. ValueError if nothing is left, or for an invalid span.
     """
     check(samples)
     units = _units(samples)
@@ -82,7 +81,7 @@ def plan(samples: Sequence[Sample], budget: Budget, *, seed: int, epochs: int, b
 
 
 def once(samples: Sequence[Sample], budget: Budget, units: int = 256) -> list[MicroBatch]:
-    """Every sample once, neighbours in token order together: the packing of a pass that has no steps."""
+    """Packs every sample once, neighbours in token order together, for a pass without optimiser steps."""
     order = sorted(_units(samples), key=lambda unit: samples[unit[0]].token_ids)
     return [micro for at in range(0, len(order), units) for micro in pack(samples, order[at : at + units], budget)]
 
@@ -98,7 +97,7 @@ def _units(samples: Sequence[Sample]) -> list[Unit]:
 
 
 def _cut(order: Sequence[Unit], sizes: Sequence[int], batch_utterances: int) -> list[tuple[Unit, ...]]:
-    """Consecutive batches of equal size; a unit goes where its middle falls."""
+    """Consecutive batches of equal size; a unit goes into the batch that contains its middle."""
     total = sum(sizes)
     count = -(-total // batch_utterances)
     batches: list[list[Unit]] = [[] for _ in range(count)]
@@ -111,7 +110,7 @@ def _cut(order: Sequence[Unit], sizes: Sequence[int], batch_utterances: int) -> 
 
 @dataclass(frozen=True, slots=True)
 class Efficiency:
-    """What packing saves. Tokens of one pass: one row per utterance, one row per sample, in trees, with padding."""
+    """Tokens of one pass under each packing: one row per utterance, one row per sample, in trees, with padding."""
 
     samples: int
     utterances: int
@@ -128,7 +127,7 @@ class Efficiency:
 
 
 def efficiency(micros: Sequence[MicroBatch], samples: Sequence[Sample]) -> Efficiency:
-    """What `micros` cost, against computing each utterance or each sample in a row of its own."""
+    """Compares `micros` with one row per utterance and one row per sample."""
     members = [member for micro in micros for row in micro.rows for member in row]
     utterances = [each for member in members for each in samples[member].utterances]
     return Efficiency(

@@ -1,9 +1,8 @@
-"""Samples of stated lengths, for plans that are made before there is data. Their tokens mean nothing.
+"""Dummy samples of given lengths, for planning before there is data. Their tokens are meaningless.
 
 chats      one stream: prompt, reply, context, reply, …
-branches   the prompt and the replies so far are a history, after which each reply has a branch: instruction, reply
-           (SPAG)
-pairs      every reply answers the prompt itself, and all of them stay together (SPIN, DPO)
+branches   each reply branches off the history (the prompt and the replies so far): instruction, reply (SPAG)
+pairs      every reply answers the prompt, and all replies form one group (SPIN, DPO)
 """
 
 from __future__ import annotations
@@ -18,18 +17,17 @@ from ..system.files import InputError
 from ..system.seeds import rng
 
 Layout = Literal["chats", "branches", "pairs"]
-WORDS = 30_000  # different tokens
+WORDS = 30_000  # vocabulary of the dummy tokens
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """`groups` times the same lengths, in tokens.
+    """A sample shape, with lengths in tokens, repeated for `groups` groups.
 
-    prompt       before the first reply; `prompts` is how many different ones there are, 0 for one of its own in each
-                 group
-    replies      of each reply, its terminator included
-    between      of context between two replies (what others said, tags)
-    instruction  of what stands in a branch before its reply
+    prompt       before the first reply; `prompts` is the number of different prompts, 0 for a new one in each group
+    replies      length of each reply, its terminator included
+    between      context between two replies (messages of others, tags)
+    instruction  length of a branch before its reply
     """
 
     layout: Layout
@@ -60,7 +58,7 @@ class Shape:
         return self.groups * len(self.replies)
 
     def group(self, name: str, number: int) -> list[Sample]:
-        """The samples of one group; the same number gives the same tokens."""
+        """The samples of one group; tokens depend only on the number."""
         own = rng(0, name, number)
         text = rng(0, name, "prompt", number % self.prompts) if self.prompts else own
         prompt = tuple(text.choices(range(WORDS), k=self.prompt))
@@ -88,7 +86,7 @@ def _answer(id: str, prompt: tuple[int, ...], reply: tuple[int, ...], group: str
 
 
 def draw(shapes: Sequence[Shape], share: float = 1.0) -> Iterator[Sample]:
-    """Samples of so large a share of each shape's groups (at least one of each)."""
+    """Samples of the given share of each shape's groups, at least one group each."""
     for at, shape in enumerate(shapes):
         for number in range(max(1, round(share * shape.groups))):
             yield from shape.group(f"shape_{at}", number)

@@ -1,4 +1,4 @@
-"""Credit: finished matches in, samples out: who is trained on what, with which reward and weight. No torch here."""
+"""Credit (advantage estimation): turns finished matches into samples with rewards and weights. Imports no torch."""
 
 from ..data.sample import decayed
 from .advantage import Advantage

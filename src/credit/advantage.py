@@ -1,4 +1,4 @@
-"""Advantages for policy gradients (advantage estimation): what a reply earned, less a baseline."""
+"""Advantages for policy gradients (advantage estimation): the return of a reply minus a baseline."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, MutableMapping, Seque
 from dataclasses import dataclass, field
 from itertools import chain
 from math import isnan, sqrt
-from statistics import mean, stdev  # exact, so that equal returns have exactly their mean
+from statistics import mean, stdev  # exact, so that the mean of equal returns equals them
 from typing import Any, Literal, TypeAlias
 
 from ..data.episode import Episode
@@ -18,14 +18,14 @@ from .base import Credited, Log, Logs, credited, logs
 from .verdicts import Verdict, Verdicts
 
 Part: TypeAlias = Literal["scenario", "seat", "opponents", "turn", "prefix"]
-Key: TypeAlias = str  # the parts that a return is compared within, joined
-EVEN = "no advantage: as good as what it is compared with"
+Key: TypeAlias = str  # the parts of the comparison group, joined
+EVEN = "no advantage: equal to its baseline"
 
 
 @dataclass(frozen=True, slots=True)
 class Returns:
-    """What a log's replies earned, in order: the reply's request, its return, what it is compared within, its tokens,
-    and whether it was illegal."""
+    """The returns of a log's replies, in order: each reply's request, return, comparison group, tokens, and whether it
+    was illegal."""
 
     requests: tuple[str, ...]
     values: tuple[float, ...]
@@ -36,36 +36,35 @@ class Returns:
 
 @dataclass(frozen=True, slots=True)
 class Advantage:
-    """Every reply of the policy with an advantage A, which is the reward that a loss is given.
+    """Gives every reply of the policy an advantage A, which the loss receives as its reward.
 
-    A log's replies 1..n earn r_1..r_n: their `turn_reward`, less costs; the last also the log's score. Then, in order:
+    A log's replies 1..n have the rewards r_1..r_n: their `turn_reward` minus costs, plus the log's score for the last
+    one. Then, in order:
 
-    of          match: the return x of each reply is the log's total, the sum of all r. reply: what follows it,
+    of          match: the return x of each reply is the log's total, the sum of all r. reply: the reward to go,
                 x_j = sum_(i >= j) discount^(i-j) r_i
     baseline    A = x - b, where b is, among the returns with the same `by`: mean; leave_one_out: the mean of the others
-                (of replies the same: of the other replies); ema: a running mean b <- decay b + (1 - decay) x, which
-                begins at 0, goes through the logs by match id, is read before it moves, and is kept over rounds; none:
-                0. A return that is alone has A = 0 under mean and leave_one_out.
-    by          parts of the key: scenario, seat, opponents (the players' names in all other seats), turn (the number of
-                the reply), prefix (the replies from where a match branched on, with those of all its branches). With
-                of=match a log counts once under each key.
+                (with of=reply: of the other replies); ema: a running mean b <- decay b + (1 - decay) x, which starts at
+                0, takes the logs by match id, is read before each update, and is kept over rounds; none: 0. A return
+                that is alone has A = 0 under mean and leave_one_out.
+    by          parts of the comparison key: scenario, seat, opponents (names of the players in all other seats), turn
+                (the number of the reply), prefix (the replies after a branching point, with those of all branches from
+                there). With of=match a log counts once under each key.
     discount    with of=match A of reply j is multiplied by discount^(n-j)
     scale       none; group: divided by the standard deviation of the returns with the same key (n - 1 below); batch: of
                 all returns of the round; tokens: whitened, so that over the tokens of all replies A has mean 0 and
-                deviation 1. `eps` is added to a deviation.
-    illegal     an illegal reply has A = min(A, 0) - illegal. Where matches are not won by what is legal, a group in
-                which every match is forfeited has no advantage, and nothing else pushes back. null leaves illegal
-                replies out.
-    zeros       keep replies whose advantage is 0. Without a penalty in the loss they have no gradient, and count in its
-                denominators alone. With one they are where it acts: a policy that has become pure has no advantage
-                anywhere.
-    score       name of a metric, or of what a scorer says, that counts in place of the payoff
-    turn_reward name of a number among the marks of a reply, or of what a scorer says of it (`scorer=turns`). 0 where
-                the game marked none; a log of which the scorer says nothing is left out
-    token_cost, turn_cost   taken off each reply's r: so much a token, so much a reply
-    mix         demonstrations that are mixed into each round as kind "sft", all of them where there are fewer
+                deviation 1. `eps` is added to the deviation.
+    illegal     an illegal reply has A = min(A, 0) - illegal. Without it a group in which every match is forfeited has
+                no advantage, and nothing works against illegal replies. null leaves them out.
+    zeros       keep replies whose advantage is 0. Without a penalty in the loss they have no gradient and only count in
+                its denominators. A penalty needs them: a deterministic policy has no advantage anywhere.
+    score       name of a metric or of a scorer's score to use instead of the payoff
+    turn_reward name of a number among a reply's marks, or of a scorer's score for it (`scorer=turns`). 0 if the game
+                marked none; a log without a score is left out
+    token_cost, turn_cost   subtracted from each reply's r: per token, per reply
+    mix         number of demonstrations mixed into each round as kind "sft" (all of them if there are fewer)
 
-    A log whose score is missing or NaN is left out. NothingKept where no reply is left: the round is dead.
+    A log whose score is missing or NaN is left out. NothingKept if no reply is left.
 
     Sources: group mean with deviation GRPO (arXiv:2402.03300, eq. 3), without it Dr. GRPO (arXiv:2503.20783),
     leave_one_out RLOO (arXiv:2402.14740), ema by role SPIRAL (arXiv:2506.24119, RAE), tokens REINFORCE++
@@ -131,8 +130,8 @@ class Advantage:
     # --- returns ---
 
     def _returns(self, log: Log, branched: Mapping[str, int]) -> Returns | None:
-        """What the replies of `log` earned; None where it has no score, or no reply. `branched` says after how many
-        turns a match did."""
+        """The returns of the replies of `log`; None if it has no score or no reply. `branched` maps a match to the
+        turns before its branching point."""
         score = log.score if self.score is None else log.metric(self.score)
         requests = log.replies(refused=True)
         if score is None or isnan(score) or not requests:
@@ -150,7 +149,7 @@ class Advantage:
         )
 
     def _earned(self, log: Log, request: str, tokens: int) -> float:
-        """r of one reply, without the score."""
+        """The reward r of one reply, without the log's score."""
         marked = log.mark(request, self.turn_reward) if self.turn_reward else None
         return (marked or 0.0) - self.turn_cost - self.token_cost * tokens
 
@@ -161,7 +160,7 @@ class Advantage:
         return found[:0:-1]
 
     def _check(self, found: Logs) -> None:
-        """InputError for a metric or a mark that nothing has."""
+        """InputError for a metric or a mark that no match has."""
         first = next(iter(found), None)
         if first is None:
             return
@@ -177,7 +176,7 @@ class Advantage:
     # --- advantages ---
 
     def _compared(self, returns: Sequence[Returns | None], running: MutableMapping[Key, float]) -> list[list[float]]:
-        """x - b of each log's replies, discounted to the match's end. Moves the `running` means."""
+        """x - b of each log's replies, discounted to the match's end. Updates the `running` means."""
         groups = self._groups(returns) if self.baseline in ("mean", "leave_one_out") or self.scale == "group" else {}
         return [[] if each is None else self._of_log(each, groups, running) for each in returns]
 
@@ -200,7 +199,7 @@ class Advantage:
         return others * (value - group.mean)  # n / (n - 1) (x - mean of all) = x - mean of the others
 
     def _counted(self, each: Returns) -> Iterator[tuple[Key, float]]:
-        """The returns of a log that count in means: the same one once."""
+        """The returns of a log that count in means, each distinct key once."""
         pairs = zip(each.keys, each.values, strict=True)
         yield from pairs if self.of == "reply" else dict(pairs).items()
 
@@ -211,7 +210,7 @@ class Advantage:
         return {key: Group.of(values) for key, values in members.items()}
 
     def _scaled(self, returns: Sequence[Returns | None], advantages: list[list[float]]) -> list[list[float]]:
-        """Over the whole round."""
+        """Advantages scaled by the deviation over the whole round."""
         known = [each for each in returns if each is not None]
         if not known or self.scale in ("none", "group"):
             return advantages
@@ -226,7 +225,7 @@ class Advantage:
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Returns that are compared with each other. A single one has the deviation 0."""
+    """The returns of one comparison group. A single return has the deviation 0."""
 
     count: int
     mean: float
@@ -238,7 +237,7 @@ class Group:
 
 
 def _weighted(values: Sequence[float], tokens: Sequence[int]) -> tuple[float, float]:
-    """Mean and deviation over tokens, each of which has the value of its reply."""
+    """Mean and deviation over tokens, each with the value of its reply."""
     if len({*values}) == 1:
         return values[0], 0.0  # exactly
     count = sum(tokens)
@@ -248,7 +247,7 @@ def _weighted(values: Sequence[float], tokens: Sequence[int]) -> tuple[float, fl
 
 
 def _keys(log: Log, by: Sequence[Part], requests: Sequence[str], branched: Mapping[str, int]) -> Iterator[Key]:
-    """What each reply of `log` is compared within."""
+    """The comparison key of each reply of `log`."""
     episode = log.episode
     root, turns = episode.parent or (episode.id, branched.get(episode.id, len(episode.turns)))
     place = {turn.request: at for at, turn in enumerate(episode.turns)}

@@ -1,4 +1,4 @@
-"""The interface of credit (advantage estimation), and `Log`: one seat of one match, and how it becomes samples.
+"""The interface of credit (advantage estimation), and `Log`: one seat's side of one match, which becomes samples.
 
 Only tokens that the policy under training sampled itself are supervised.
 """
@@ -20,19 +20,19 @@ from .verdicts import Verdict, Verdicts
 
 Numbers: TypeAlias = Mapping[str, tuple[float, float]]  # request -> (reward, weight)
 
-BEST = 3  # logs that an error lists
+BEST = 3  # number of logs that an error lists
 
 
 class NothingKept(ValueError):
-    """A credit kept no log at all; the message holds the table of scores."""
+    """A credit kept no log; the message holds the table of scores."""
 
 
 @dataclass(frozen=True, slots=True)
 class Credited:
-    """Samples sorted by match id, seat and stream (mixed-in demonstrations last), one verdict for each log, and what
-    the credit of the next round is given as its state (plain JSON; None where it needs none).
+    """Samples sorted by match id, seat and stream (mixed-in demonstrations last), one verdict per log, and the state
+    passed to the next round's credit (plain JSON; None if it needs none).
 
-    A log that was played without token ids can be kept and has no samples: it may teach a learner that reads chats.
+    A log that was played without token ids can be kept but has no samples; a learner that reads chats can use it.
     """
 
     samples: list[Sample]
@@ -40,7 +40,7 @@ class Credited:
     state: Any = None
 
     def on_policy(self) -> list[Sample]:
-        """The samples, for a learner that reads token ids. NothingKept where no kept log has any."""
+        """The samples, for a learner that reads token ids. NothingKept if no kept log has any."""
         if not any(verdict.recorded for verdict in self.table if verdict.kept):
             raise NothingKept(
                 "the kept logs have no token ids, so that they cannot be trained on-policy: the server that played "
@@ -52,11 +52,11 @@ class Credited:
 
     @property
     def kept(self) -> int:
-        """Logs that are trained on."""
+        """Number of logs to train on."""
         return sum(verdict.kept for verdict in self.table)
 
     def text(self, rows: int = 20) -> str:
-        """The table for people: how many logs for each reason, then the `rows` best scores."""
+        """The table as text: the number of logs for each reason, then the `rows` best scores."""
         reasons = Counter(verdict.why for verdict in self.table)
         scored = ((verdict.score, -at, verdict) for at, verdict in enumerate(self.table) if verdict.score is not None)
         best = [verdict for _, _, verdict in nlargest(rows, scored)]
@@ -76,29 +76,29 @@ class Credit(Protocol):
 
     @property
     def mix(self) -> int | None:
-        """How many demonstrations, drawn anew for each round, it wants to be given: 0 for none, None for every one."""
+        """Number of demonstrations to draw for each round: 0 for none, None for all."""
 
     def __call__(
         self, episodes: Collection[Episode], player: str, demonstrations: Sequence[Sample] = (), state: Any = None
     ) -> Credited:
-        """Samples of the replies that the model named `player` made in `episodes`, the matches of one round.
+        """Returns samples of the replies that the model named `player` made in `episodes`, the matches of one round.
 
-        They may be more than memory holds, and can be gone through several times: first for what the round is like as a
-        whole, then for what becomes of each match (`logs`). What is kept of a match on the way should be a few numbers.
-        Seats count by who sits in them: a frozen opponent of the very same version is not trained. `demonstrations` are
-        rendered texts to mix in (or to pair with). `state` is that of the round before, None in the first: a running
-        baseline, for one. NothingKept where no log is trained on.
+        The episodes may not fit into memory, and can be iterated several times: first for statistics of the round, then
+        to decide on each match (`logs`). Keep only a few numbers of each match on the way. A frozen opponent is not
+        trained, even if it has the same version as the policy: the player's name decides. `demonstrations` are rendered
+        samples to mix in (or to pair with). `state` is the previous round's, such as a running baseline; None in the
+        first. NothingKept if no log is left to train on.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class Log:
-    """One seat of one match, and the version of the policy that played it."""
+    """One seat's side of one match (a trajectory), and the version of the policy that played it."""
 
     episode: Episode
     seat: str
     version: str
-    scores: Scores = field(default_factory=dict)  # what a scorer said of the match, where there was one
+    scores: Scores = field(default_factory=dict)  # a scorer's scores of the match, if there was one
 
     @property
     def score(self) -> float:
@@ -106,22 +106,22 @@ class Log:
         return self.episode.result.returns[self.seat]
 
     def metric(self, name: str) -> float | None:
-        """The match's metric, or the seat's share of it, else the scorer's score of this name; None where there is
+        """The match's metric, or the seat's share of it, else the scorer's score of this name; None if there is
         neither."""
         value = self.episode.result.metrics.get(name, self.scores.get(name))
         return value.get(self.seat) if isinstance(value, Mapping) else value
 
     def mark(self, request: str, name: str) -> float | None:
-        """The number of this name that the game marked a reply with, or that a scorer gave it; None where there is
-        neither."""
+        """The number of this name among the reply's marks, else the scorer's score of it; None if there is neither."""
         value = self.episode.result.marks.get(request, {}).get(name, self.scores.get(name, {}).get(request))
         return None if value is None else float(value)
 
     def replies(self, breach: bool = False, probes: bool = False, refused: bool = False) -> list[str]:
-        """Requests whose replies may be trained on, in order: made by this policy, and legal (`Episode.refused`).
+        """Ids of the requests whose replies may be trained on, in order: made by this policy, and legal
+        (`Episode.refused`).
 
-        `breach` lets in the last reply of a seat to blame, for a credit that punishes it; `probes` the replies to
-        questions aside; `refused` every illegal one, for a credit with an advantage that can be negative.
+        `breach` adds the last reply of a seat to blame, for a credit that punishes it; `probes` adds the replies to
+        probes; `refused` adds all illegal replies, for a credit whose advantages can be negative.
         """
         own = [turn for turn in self.episode.own if turn.seat == self.seat and (probes or turn.kind != "probe")]
         left_out = set() if refused else self.episode.refused(self.seat)
@@ -131,12 +131,12 @@ class Log:
 
     @property
     def blamed(self) -> bool:
-        """Whether an illegal reply put this seat out of the match."""
+        """Whether this seat left the match because of an illegal reply."""
         return self.seat in self.episode.result.blame
 
     @property
     def recorded(self) -> bool:
-        """Whether it is known which token ids this seat sampled; else its replies are text alone."""
+        """Whether the token ids that this seat sampled are known; else its replies are text only."""
         return any(turn.call is not None for turn in self.episode.own if turn.seat == self.seat)
 
     def _sampled(self, turn: Turn) -> bool:
@@ -145,7 +145,7 @@ class Log:
         return turn.call is not None and turn.call.policy == self.version and len(turn.call.sampled_ids) > 0
 
     def samples(self, numbers: Numbers) -> list[Sample]:
-        """One sample for each token stream that holds a reply named in `numbers`; each reply stands in one of them."""
+        """One sample for each token stream with a reply named in `numbers`; each reply is in exactly one."""
         found = []
         for index, stream in enumerate(streams(self.episode, self.seat)):
             spans = {request: span for request, span in stream.spans.items() if request in numbers}
@@ -187,8 +187,8 @@ def _recorded(stream: Stream, spans: Mapping[str, tuple[int, int]]) -> tuple[flo
 
 @dataclass(frozen=True, slots=True)
 class Logs:
-    """An iterable of logs, read from the stored matches on each pass. Matches of people who have not agreed to
-    training have none (`data.consent`)."""
+    """An iterable of logs, read from the stored matches on each pass. Matches of people who did not agree to training
+    give none (`data.consent`)."""
 
     episodes: Collection[Episode]  # sorted by match id
     player: str | None

@@ -1,4 +1,4 @@
-"""Preference pairs of a policy's own play (DPO): the better against the worse of one scenario, or of one turn."""
+"""Preference pairs from a policy's own play (DPO): better against worse log of one scenario, or of one turn."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from ..data.sample import Sample, paired
 from .base import Credited, Log, credited, logs
 from .verdicts import Verdicts
 
-Group: TypeAlias = tuple[str, str]  # a scenario, or a match and how many of its turns; seat
+Group: TypeAlias = tuple[str, str]  # a scenario, or a match and a number of its turns; seat
 ELSEWHERE = "its seat does not speak where a match branched"
 
 
 @dataclass(frozen=True, slots=True)
 class Contrast:
-    """Of each group the log with the highest payoff against the one with the lowest, the first of each by match id;
-    none where all are worth the same. For `parley.objectives.spin.Spin`, which on given pairs is DPO
-    (arXiv:2305.18290), with the policy at the round's start as reference.
+    """Pairs each group's log of the highest payoff with the one of the lowest, ties broken by match id; no pair if all
+    payoffs are equal. For `parley.objectives.spin.Spin`, which on given pairs is DPO (arXiv:2305.18290), with the
+    policy at the round's start as reference.
 
     within   scenario: the logs of one scenario and seat (needs `play.group` of 2 or more). turn: a match and its
              branches from one turn, of the seat that spoke there (needs `play.branches`), so that both sides have the
              same history; that reply and what follows is supervised
 
-    Of the better log the legal replies are supervised, of the worse one all of them. Observations are context: the
+    The better log's legal replies are supervised, and all replies of the worse log. Observations are context; the
     published rows (ReinholdM/SPIN, convert_dpo_data) have them, and the line with the reward, in both texts.
     """
 
@@ -68,7 +68,7 @@ class Contrast:
 
 
 def _group(log: Log, cuts: Mapping[str, int] | None) -> Group | None:
-    """Whom a log is compared with; None where with nobody. `cuts` says after how many turns matches branched."""
+    """The comparison group of a log, or None. `cuts` maps matches to the turns before their branching point."""
     if cuts is None:
         return log.episode.scenario.id, log.seat
     match, cut = log.episode.parent or (log.episode.id, cuts.get(log.episode.id))
@@ -78,14 +78,14 @@ def _group(log: Log, cuts: Mapping[str, int] | None) -> Group | None:
 
 
 def _after(log: Log, cuts: Mapping[str, int] | None, replies: Sequence[str]) -> list[str]:
-    """Those of `replies` that come after the branching."""
+    """Those of `replies` that come after the branching point."""
     first = 0 if cuts is None or log.episode.parent else cuts[log.episode.id]
     late = {turn.request for turn in log.episode.turns[first:]}
     return [request for request in replies if request in late]
 
 
 def _extremes(found: Iterable[tuple[Group | None, Log]]) -> dict[Group, tuple[str, str]]:
-    """The match ids of the best and the worst log of each group; the same one twice where all are worth the same."""
+    """The match ids of the best and the worst log of each group; the same id twice if all payoffs are equal."""
     scores: dict[Group, list[tuple[float, str]]] = {}
     for group, log in found:
         if group is not None:

@@ -1,4 +1,4 @@
-"""Further fine-tuning (SFT) as a control for SPIN: trains on the real replies and on none that the policy sampled."""
+"""Further fine-tuning (SFT) as a control for SPIN: trains on the real replies only."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from .verdicts import Verdict
 class Demonstrated:
     """The demonstrations of the scenarios that were played, each once: SPIN's real halves, without the generated ones.
 
-    So much further fine-tuning is what SPIN has to be held against: the same texts, and as many steps.
+    SPIN should beat this control: it sees the same texts for as many steps.
     """
 
     @property
     def mix(self) -> None:
-        """Every demonstration is wanted: the play chooses."""
+        """None: all demonstrations; the scenarios that were played choose among them."""
 
     def __call__(
         self, episodes: Collection[Episode], player: str, demonstrations: Sequence[Sample] = (), state: Any = None

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import inf, isnan
-from statistics import mean  # exact, so that equal scores have exactly their mean
+from statistics import mean  # exact, so that the mean of equal scores equals them
 from typing import Any, ClassVar, Literal, TypeAlias
 
 from ..data.episode import Episode
@@ -21,7 +21,7 @@ from .verdicts import Verdicts
 Keep: TypeAlias = Literal["above_avg", "nonzero", "all", "above_group", "best", "at_least", "top"]
 
 
-CHOSEN = ("best", "top")  # how a log compares with others decides, not a bar
+CHOSEN = ("best", "top")  # rules that rank logs instead of comparing with a bar
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,23 +34,22 @@ class FilteredBC:
                   equal scores keeps nothing); best: the one best log of each group and seat, ties broken by `then`,
                   then by match id; at_least: a score of `least` or more; top: the best share `share` of all logs
     group         what a group is: the matches of one scenario, or of one cluster of scenarios
-    then          name of a metric or score that orders logs of equal score, for best and top
-    least, partner   with at_least: the score that a log needs, and that every other seat of its match needs (None: any)
-    balance       trims what is kept to equal numbers of each seat, the best ones
-    score         name of a metric, or of what a scorer says (`scorer=…`), that counts in place of the payoff
-    normalise_by  name of a metric: scores become shares of it (0 where it is not positive), such as what the context
-                  allowed (`ceiling` in Deal), so that a lucky context is not taken for skill
-    margin        how far above the bar a score must be
+    then          name of a metric or score that breaks ties, for best and top
+    least, partner   with at_least: the lowest score for the log, and for every other seat of its match (None: any)
+    balance       keeps equally many logs of each seat, the best ones
+    score         name of a metric or of a scorer's score (`scorer=…`) to use instead of the payoff
+    normalise_by  name of a metric that scores are divided by (0 where it is not positive), such as the best possible
+                  score of the context (`ceiling` in Deal), so that a lucky context does not count as skill
+    margin        minimum distance of a score above the bar
     keep_draws    name of a metric, 1 where a match ended in a valid deal: with above_avg and nonzero, both logs of a
-                  0-0 match with a valid deal are kept as well when every match of the round sums to zero. The published
-                  rule for strict competition, where never dealing is worth as much as the mean, which is always 0.
-    reward        of a kept reply, for losses that look at it: score (of its log), one (1, so that a kept log is never
-                  held against its replies, whatever its score's sign), or shared (1 over the log, by `decayed` with
-                  `decay`)
-    mix           demonstrations that are mixed into each round as kind "sft", all of them where there are fewer
+                  0-0 match with a valid deal are kept as well when every match of the round sums to zero. This is the
+                  published rule for strict competition, where the mean is always 0.
+    reward        reward of a kept reply, for losses that use it: score (of its log), one (1, so that a kept log with a
+                  negative score is still reinforced), or shared (1 spread over the log, by `decayed` with `decay`)
+    mix           number of demonstrations mixed into each round as kind "sft" (all of them if there are fewer)
 
-    Published, and kept here: the whole log is kept or left. Not kept: illegal replies are never trained on. A log whose
-    score is missing (a judge gave no verdict) is left out, and counts in no mean.
+    As published, a log is kept or dropped whole. Unlike the published code, illegal replies are never trained on. A log
+    without a score (a judge gave no verdict) is left out, and counts in no mean.
     """
 
     keep: Keep = "above_avg"
@@ -67,7 +66,7 @@ class FilteredBC:
     reward: Literal["score", "one", "shared"] = "score"
     decay: float = 0.8
     mix: int = 0
-    imitates: ClassVar[bool] = True  # what it keeps is worth imitating, whoever played it
+    imitates: ClassVar[bool] = True  # the kept logs are worth imitating, whichever policy played them
 
     def __call__(
         self, episodes: Collection[Episode], player: str, demonstrations: Sequence[Sample] = (), state: Any = None
@@ -101,7 +100,7 @@ class FilteredBC:
         return score >= self.least and partners
 
     def _chosen(self, found: Logs, bar: Callable[[Log], float | None]) -> set[tuple[str, str]]:
-        """The (match, seat) of the logs that are kept because of how they compare with others."""
+        """The (match, seat) of the logs kept by rank."""
         ranked = sorted(
             Ranked(-score, -self._tie(log), log.episode.id, log.seat, self._group(log))
             for log in found
@@ -112,7 +111,7 @@ class FilteredBC:
         return {(each.match, each.seat) for each in (balanced(ranked) if self.balance else ranked)}
 
     def _tie(self, log: Log) -> float:
-        """What orders logs of equal score; a missing one comes last."""
+        """The tie breaker of logs of equal score; a missing one comes last."""
         value = None if self.then is None else log.metric(self.then)
         return -inf if value is None else value
 
@@ -121,7 +120,7 @@ class FilteredBC:
         return scenario.id if self.group == "scenario" else scenario.cluster
 
     def _score(self, log: Log) -> float | None:
-        """What counts of a log; None where it is missing."""
+        """The score of a log; None if it is missing."""
         score = log.score if self.score is None else log.metric(self.score)
         if score is None or (isnan(score) and self.keep != "all"):
             return None
@@ -138,7 +137,7 @@ class FilteredBC:
             and all(map(isnan, payoffs := [log.score for log in found]))
             and payoffs
         ):
-            raise InputError("no log tells a payoff: say objective.credit.score=…, or keep=all")
+            raise InputError("no log has a payoff: say objective.credit.score=…, or keep=all")
         for option, name in (("score", self.score), ("normalise_by", self.normalise_by), ("then", self.then)):
             if name is None or any(log.metric(name) is not None for log in found):
                 continue
@@ -147,7 +146,7 @@ class FilteredBC:
                 raise InputError(f"{option}={name!r}: match {log.episode.id} has no such metric; it has {known}")
 
     def _bar(self, found: Logs) -> Callable[[Log], float | None]:
-        """What a log's score has to exceed."""
+        """Maps a log to the bar that its score must exceed."""
         if self.keep == "above_avg":
             scores = array("d", (score for log in found if (score := self._score(log)) is not None))
             average = mean(scores) if scores else 0.0
@@ -165,7 +164,7 @@ class FilteredBC:
         return lambda log: bars[self.keep]
 
     def _keeps_draws(self, episodes: Iterable[Episode]) -> bool:
-        """Whether valid draws are kept: where every match of the round sums to zero."""
+        """Whether valid draws are kept: if every match of the round sums to zero."""
         asked = self.keep_draws is not None and self.keep in ("above_avg", "nonzero")
         return asked and all(abs(sum(episode.result.returns.values())) <= 1e-9 for episode in episodes)
 

@@ -1,4 +1,4 @@
-"""The best logs of a round: one of each group, a share of all, equally many of each seat (Sotopia-π,
+"""Selects the best logs of a round: one per group, a share of all, equally many per seat (Sotopia-π,
 arXiv:2403.08715)."""
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from math import ceil
 
 @dataclass(frozen=True, slots=True, order=True)
 class Ranked:
-    """A log among others: less is better, first by score, then by the tie's breaker, then by match and seat."""
+    """A log's sort key: smaller is better, by score, then by the tie breaker, then by match and seat."""
 
     score: float  # negated
     tie: float  # negated
@@ -21,7 +21,7 @@ class Ranked:
 
 
 def best(ranked: Sequence[Ranked]) -> list[Ranked]:
-    """The first of each group and seat."""
+    """The best log of each group and seat."""
     found: dict[tuple[str, str], Ranked] = {}
     for each in ranked:
         found.setdefault((each.group, each.seat), each)
@@ -29,12 +29,12 @@ def best(ranked: Sequence[Ranked]) -> list[Ranked]:
 
 
 def top(ranked: Sequence[Ranked], share: float) -> list[Ranked]:
-    """The first ones, as many as `share` of all, rounded up."""
+    """The best `share` of all logs, rounded up."""
     return list(ranked[: ceil(share * len(ranked))])
 
 
 def balanced(ranked: Sequence[Ranked]) -> list[Ranked]:
-    """The first ones of each seat, as many as the seat with the fewest has."""
+    """The best logs of each seat, as many as the seat with the fewest has."""
     least = min(Counter(each.seat for each in ranked).values(), default=0)
     taken: Counter[str] = Counter()
     found = []

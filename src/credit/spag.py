@@ -1,4 +1,4 @@
-"""SPAG's credit: the winner's replies, with decayed rewards and balanced roles; and what it leaves out, as switches."""
+"""SPAG's credit: the winner's replies with decayed rewards and balanced roles, with switches to train on the rest."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .base import Credited, Log, credited, logs
 from .verdicts import Verdicts
 
 Role: TypeAlias = tuple[str, str]  # how a log ended (see `_ending`), and its seat
-Kind: TypeAlias = tuple[str, str, int]  # the same, and how many replies it has: all that rewards and weight depend on
+Kind: TypeAlias = tuple[str, str, int]  # the same, and its number of replies: all that rewards and weight depend on
 
 FORMS: Mapping[str, Mapping[str, object]] = {
     "corrected": {"gamma": 1.0, "spread": "whole", "losers": -1.0, "breakers": -1.0, "baseline": "turn"},
@@ -25,31 +25,31 @@ FORMS: Mapping[str, Mapping[str, object]] = {
 
 @dataclass(frozen=True, slots=True)
 class SpagCredit:
-    """Decayed rewards of the winner, balanced over the roles (SPAG, arXiv:2404.10642, assign_rewards in its code).
+    """Decayed rewards for the winner, balanced over the roles (SPAG, arXiv:2404.10642, assign_rewards in its code).
 
-    The winner of a match (`outcome_by_seat[seat] == "win"`) has the reward 1, for all of its n replies. form=faithful:
-    they share it (`decayed`, gamma 0.8); losers ("loss"), ties (any other word), seats that broke the rules (`blame`)
-    and seats whose word is "void" give no samples. form=corrected: each reply has the whole of it, less what the seat's
-    replies of that turn have on average, and who loses or breaks the rules has -1: both seats learn from every match
-    that was decided.
+    The winner of a match (`outcome_by_seat[seat] == "win"`) has the total reward 1 for its n replies. form=faithful:
+    the replies share it (`decayed`, gamma 0.8); losers ("loss"), ties (any other word), seats that broke the rules
+    (`blame`) and seats whose word is "void" give no samples. form=corrected: each reply has the whole reward minus the
+    mean of the seat's replies of that turn, and a seat that loses or breaks the rules has -1, so that both seats learn
+    from every decided match.
 
     gamma         decay towards earlier replies (corrected 1, faithful 0.8)
     spread        whole (corrected): the j-th reply has gamma^(n-j) of the total, the discounted return of REINFORCE;
                   shared (faithful): that divided by its sum over the match. Then a win after two replies gives the
-                  second 0.56, one after five 0.15: who waits for a clue more earns less by it.
+                  second 0.56, but after five 0.15: waiting for one more clue costs reward.
     role_weights  utterance weight N / (R N_r): N winners, N_r of them in role r, R roles; so every role has the same
-                  total of weight times reward. Losers and breakers are balanced among themselves in the same way.
-    losers        total reward of a loser, at most 0 (corrected -1; faithful 0: none, the author reports that training
-                  with negative rewards did not converge). With a baseline, 0 makes win rates the aim: a tie is then
-                  worth no more than a defeat, and a guess that may be wrong better than none.
-    breakers      the same for a seat to blame (corrected -1, faithful 0). The others have what their own word says:
-                  "void" in Taboo, whose defender did not earn that win; win or loss where a game for several went on.
-    baseline      role: from every total (win 1, loss, break, tie 0) the mean over the role's logs is taken off, so that
-                  ties and unpunished losses become negative (REINFORCE with a baseline for each role); turn
-                  (corrected): from each reward the mean over the role's replies of that turn, so that ending the match
-                  there is compared with going on; none (faithful)
-    mix           demonstrations that are mixed into each round as kind "sft", with weights of their own (all of them
-                  where there are fewer)
+                  total of weight times reward. Losers and rule breakers are balanced separately in the same way.
+    losers        total reward of a loser, at most 0 (corrected -1; faithful 0, no samples: the author reports that
+                  training with negative rewards did not converge). With a baseline, 0 optimises the win rate: a tie is
+                  worth no more than a defeat, and an uncertain guess more than none.
+    breakers      the same for a seat to blame (corrected -1, faithful 0). The other seats keep their own outcome:
+                  "void" in Taboo, whose defender did not earn that win; win or loss if a game for several went on.
+    baseline      role: subtracts from every total (win 1, loss, break, tie 0) the mean over the role's logs, so that
+                  ties and unpunished losses become negative (REINFORCE with a baseline per role); turn (corrected):
+                  subtracts from each reward the mean over the role's replies of that turn, which compares ending the
+                  match there with going on; none (faithful)
+    mix           number of demonstrations mixed into each round as kind "sft", with their own weights (all of them if
+                  there are fewer)
     """
 
     gamma: float | None = None
@@ -74,8 +74,8 @@ class SpagCredit:
             raise ValueError(f"{self}: expected baseline none, role or turn, and spread whole or shared")
         if self.baseline != "none" and self.breakers > self.losers:
             raise ValueError(
-                f"{self}: with a baseline breakers must not exceed losers, or breaking the rules would pay for who "
-                f"mostly loses"
+                f"{self}: with a baseline breakers must not exceed losers, or breaking the rules would pay for a seat "
+                f"that usually loses"
             )
 
     def __call__(
@@ -104,7 +104,7 @@ class SpagCredit:
         return credited(samples, table, demonstrations)
 
     def _totals(self, played: Mapping[Kind, int]) -> dict[Role, float | None]:
-        """What a log earned in all; None for those that are left out."""
+        """The total reward of a log; None if it is left out."""
         worth = {"win": 1.0, "loss": self.losers or 0.0, "break": self.breakers or 0.0, "tie": 0.0}
         totals = {(ending, seat): worth.get(ending) for ending, seat, _ in played}
         if self.baseline == "turn":
@@ -119,7 +119,7 @@ class SpagCredit:
         return {role: total or None for role, total in totals.items()}
 
     def _rewards(self, played: Mapping[Kind, int], totals: Mapping[Role, float | None]) -> dict[Kind, list[float]]:
-        """The rewards of a log's replies, in order; none for a log that is left out."""
+        """The rewards of a log's replies, in order; empty for a log that is left out."""
         gamma, found = self.gamma or 1.0, dict[Kind, list[float]]()
         for ending, seat, replies in played:
             shares = (
@@ -141,7 +141,7 @@ class SpagCredit:
         }
 
     def _weights(self, trained: Mapping[Kind, int], seats: Collection[str]) -> Mapping[Role, float]:
-        """The weight of a log; `trained` counts the logs that are trained on."""
+        """The weight of a log; `trained` counts the logs to train on."""
         if not self.role_weights:
             return defaultdict(lambda: 1.0)
         of_ending, of_role = Counter[str](), Counter[Role]()
@@ -152,7 +152,7 @@ class SpagCredit:
         return {role: of_ending[of := self._balanced(role[0])] / (len(seats) * of_role[of, role[1]]) for role in roles}
 
     def _balanced(self, ending: str) -> str:
-        """Among which logs the roles are balanced: those of one ending, with a baseline all."""
+        """The logs among which roles are balanced: those of one ending, or all with a baseline."""
         return ending if self.baseline == "none" else "all"
 
 
@@ -161,9 +161,9 @@ def _kind(log: Log) -> Kind:
 
 
 def _ending(log: Log) -> str:
-    """win, loss, tie or void by the seat's own word, whoever else is to blame; break for a seat that is.
+    """win, loss, tie or void by the seat's own outcome; break for a seat to blame.
 
-    A game that says nothing of an honest seat leaves it void where another one is to blame.
+    An honest seat without an outcome is void if another seat is to blame.
     """
     result = log.episode.result
     if log.blamed:
@@ -171,7 +171,7 @@ def _ending(log: Log) -> str:
     word = result.outcome_by_seat.get(log.seat, "void" if result.blame else None)
     if word is None:
         raise InputError(
-            f"match {log.episode.id}: outcome_by_seat says nothing of {log.seat!r}, expected win, loss or another "
+            f"match {log.episode.id}: outcome_by_seat has no entry for {log.seat!r}, expected win, loss or another "
             f"word (a tie)"
         )
     return word if word in ("win", "loss", "void") else "tie"

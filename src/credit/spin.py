@@ -1,4 +1,4 @@
-"""SPIN's credit: pairs of a demonstration and what the policy says in its place."""
+"""SPIN's credit: pairs of a demonstration and the policy's reply to the same prompt."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from .verdicts import Verdicts
 @dataclass(frozen=True, slots=True)
 class SpinPairs:
     """Real against generated (SPIN, arXiv:2401.01335): a demonstration and the policy's own rollout of the same
-    scenario, which may have many turns. All of the policy's replies count, illegal and cut ones, too: they are what it
-    generated. What others said (observations, the question) is context on both sides.
+    scenario, which may have many turns. All of the policy's replies count, including illegal and cut ones. Messages of
+    others (observations, the question) are context on both sides.
 
     A demonstration belongs to the match whose scenario has its id. Both sides get one group and one pair number (unique
     over iterations, so that a window of several can be trained on together), side +1 for the real one, -1 for the
-    generated one. A rollout that equals the demonstration teaches nothing (its margin is 0) and is left out, which the
-    published code does not do; so is a pair whose first prompts differ in a token, which that code trains on.
+    generated one. Unlike the published code, this leaves out a rollout that equals the demonstration (its margin is 0),
+    and a pair whose first prompts differ in a token.
 
-    only   all, or failures: rollouts whose payoff is not above 0
+    only   rollouts to pair: all, or failures (payoff not above 0)
     """
 
     only: Literal["all", "failures"] = "all"
@@ -34,7 +34,7 @@ class SpinPairs:
 
     @property
     def mix(self) -> None:
-        """Every demonstration is wanted: pairing chooses."""
+        """None: all demonstrations; pairing chooses among them."""
 
     def __call__(
         self, episodes: Collection[Episode], player: str, demonstrations: Sequence[Sample] = (), state: Any = None
@@ -54,7 +54,8 @@ class SpinPairs:
 
 
 def by_demonstration(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
-    """Demonstration's id -> its streams, in order: one, or where the template forks several, `<id>/0`, `<id>/1`."""
+    """Maps a demonstration's id to its streams, in order: one, or several if the template forks (`<id>/0`,
+    `<id>/1`)."""
     found: dict[str, list[Sample]] = {}
     names = {sample.id for sample in samples}
     for sample in samples:
@@ -68,7 +69,7 @@ def by_demonstration(samples: Sequence[Sample]) -> dict[str, list[Sample]]:
 
 
 def _unpaired(real: Sequence[Sample], generated: Sequence[Sample]) -> str | None:
-    """Why the two do not form a pair; None if they do."""
+    """The reason why the two form no pair; None if they do."""
     if not real:
         return "no demonstration of this scenario"
     if not generated:

@@ -1,4 +1,4 @@
-"""The table of credit's decisions, one a log, kept on disk because a round may be larger than memory."""
+"""The table of credit's decisions, one per log, kept on disk because a round may not fit into memory."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from operator import attrgetter
 from tempfile import SpooledTemporaryFile
 from typing import overload
 
-IN_MEMORY = 1 << 18  # bytes of a table; what goes beyond lies in a file without a name
+IN_MEMORY = 1 << 18  # bytes of a table; a larger one goes to an unnamed temporary file
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of one log: its score (None where it is missing), the bar that it had to pass (None where the rule
-    has none), and why.
+    """Credit's decision about one log: its score (None if missing), the bar that it had to pass (None if the rule has
+    none), and the reason.
 
-    `replies` are the requests whose replies were chosen, `recorded` says whether their token ids are known.
+    `replies` are the request ids of the chosen replies, `recorded` tells whether their token ids are known.
     """
 
     match: str
@@ -33,10 +33,10 @@ class Verdict:
 
 
 class Verdicts(Sequence[Verdict]):
-    """Verdicts in the order in which they were appended. Of each, memory holds where its line of JSON begins."""
+    """Verdicts in the order of appending. Memory holds only the offset of each one's line of JSON."""
 
     def __init__(self, verdicts: Iterable[Verdict] = ()) -> None:
-        self._file = SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 - it goes with the table
+        self._file = SpooledTemporaryFile(IN_MEMORY)  # noqa: SIM115 - closed with the table
         self._starts = array("Q")
         for verdict in verdicts:
             self.append(verdict)

@@ -1,4 +1,4 @@
-"""What the loop asks of a learner."""
+"""The interface of learners (trainers)."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from ..data.sample import Demonstration, Sample
 from ..models.snapshot import Snapshot
 from ..objectives.base import Objective
 
-Report: TypeAlias = Callable[[Mapping[str, float]], None]  # is told the figures of each step: step, steps, loss, tokens
+Report: TypeAlias = Callable[[Mapping[str, float]], None]  # gets each step's step, steps, loss, tokens
 Lessons: TypeAlias = Sequence[Sample] | Sequence[Demonstration]
 
 
 class Learner(Protocol):
-    """Makes the next snapshot. It knows no game."""
+    """Trains a snapshot into the next one. Independent of the game."""
 
     @property
     def reads(self) -> Literal["tokens", "chats"]:
-        """What `learn` is given: samples of token ids, or chats with a weight for each message."""
+        """The kind of samples that `learn` takes: token ids, or chats with a weight for each message."""
 
     @property
     def loss(self) -> Objective:
-        """What it minimises."""
+        """The objective (loss) to minimise."""
 
     @property
     def sessions(self) -> bool:
-        """Whether it can be taught round by round, in a session (see `parley.learners.session`)."""
+        """Whether it can train round by round, in a session (see `parley.learners.session`)."""
 
     def learn(
         self,
@@ -40,10 +40,9 @@ class Learner(Protocol):
         reference: Snapshot | None = None,
         progress: Report | None = None,
     ) -> tuple[Snapshot, dict[str, Any]]:
-        """The snapshot after training `snapshot` on `samples` (`Lessons`, as `reads` says), and what happened on the
-        way.
+        """Trains `snapshot` on `samples` (of the kind that `reads` names); returns the new snapshot, named `name`, and
+        the metrics.
 
-        `reference` is the fixed model that the loss compares with, where it does. `folder` receives what it makes.
-        A call that was cut off is made again with the same arguments and the same
-        folder.
+        `reference` is the fixed model that the loss compares with, if it does. All files are written to `folder`. A
+        call that was killed is repeated with the same arguments and the same folder.
         """

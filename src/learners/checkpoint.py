@@ -1,13 +1,12 @@
-"""Checkpoints inside an iteration: after a kill, learning goes on at an optimiser step as if nothing had happened.
+"""Checkpoints within an iteration: after a kill, training continues at the saved optimiser step with the same result.
 
-    <folder>/<steps>/<policy>/0.safetensors 1.safetensors …   of each rank: trained weights, optimiser state, random
-    states, and what the round's steps are compared with
-    <folder>/<steps>/state.json                               written last, when all files of all policies and ranks
-    are: without it there is no checkpoint
+    <folder>/<steps>/<policy>/0.safetensors …   of each rank: trained weights, optimiser state, random states,
+                                                reference log-probs of the round
+    <folder>/<steps>/state.json                 written last, after all files of all policies and ranks: without it
+                                                there is no checkpoint
 
-One checkpoint holds all policies of a run. A rank writes its own shards; what is the same on all ranks is written by
-rank 0. Nothing is pickled. Read by other ranks than wrote them (one process instead of two, whole instead of sharded)
-the shards are put together first.
+One checkpoint holds all policies of a run. A rank writes its own shards; rank 0 writes all that is the same on every
+rank. Nothing is pickled. If the number of ranks or the sharding has changed, the shards are merged on reading.
 """
 
 from __future__ import annotations
@@ -38,44 +37,45 @@ RANDOM, COLUMN = "random", "column/"
 
 @dataclass(frozen=True)
 class Part:
-    """One policy's part of a whole checkpoint: its folder, how many ranks wrote it, and its session's state."""
+    """One policy's part of a complete checkpoint: its folder, the number of ranks that wrote it, and its session's
+    state."""
 
     folder: Path
     world: int
     state: dict[str, Any]
 
     def columns(self) -> dict[str, Tensor]:
-        """What the steps of the round at work are compared with, by name: [M], on the CPU."""
+        """Log-probs under other models for the current round, by name: [M], on the CPU."""
         with safe_open(self.folder / "0.safetensors", framework="pt") as file:
             names = [name for name in list(file.keys()) if name.startswith(COLUMN)]
             return {name.removeprefix(COLUMN): file.get_tensor(name) for name in names}
 
 
 class Kept(Protocol):
-    """A session, as a checkpoint sees it."""
+    """The interface of a session that checkpoints need."""
 
     @property
     def done(self) -> int:
         """Optimiser steps so far."""
 
     def state(self) -> dict[str, Any]:
-        """What it knows as plain JSON."""
+        """Its state as plain JSON."""
 
     def save(self, folder: Path) -> None:
         """Writes this rank's tensors."""
 
     def load(self, part: Part) -> None:
-        """Takes up what was saved."""
+        """Restores the saved state."""
 
 
 class Saving:
     """The checkpoints of one call or stage, and the signals to stop while it runs (a context manager).
 
-    folder, inputs   where they lie, and a digest of what they depend on; those of other inputs are refused (InputError)
-    every_s          seconds between two of them
-    position         plain JSON of whoever runs the sessions (the round, the states of credits as it began), which goes
-                     into each checkpoint; at the start that of the checkpoint that was found, None without one
-    stop             whether somebody asked to stop; from the first optimiser step on such a signal is only noted
+    folder, inputs   their folder, and a digest of their inputs; checkpoints of other inputs are refused (InputError)
+    every_s          seconds between two checkpoints
+    position         plain JSON of the caller (the round, the credits' states at its beginning), saved in each
+                     checkpoint; initially read from the checkpoint that was found, None without one
+    stop             whether a stop signal came; from the first optimiser step on, signals are only noted
     """
 
     def __init__(self, folder: Path, inputs: str, every_s: float) -> None:
@@ -95,7 +95,7 @@ class Saving:
         self._open.close()
 
     def add(self, policy: str, session: Kept) -> None:
-        """Takes a session into the checkpoints, and gives it its part of the one that was found."""
+        """Registers a session, and restores it from the checkpoint that was found."""
         self.sessions[policy] = session
         if self.begun is not None:
             folder, state = self.begun
@@ -104,13 +104,13 @@ class Saving:
             session.load(Part(folder / policy, state["world"], state["policies"][policy]))
 
     def asks(self) -> tuple[float, float]:
-        """(1 when rank 0 finds it is time to save, 1 when this rank was asked to stop), else 0: to be added over
+        """(1 if rank 0 finds that it is time to save, 1 if this rank was asked to stop), else 0; the caller sums over
         ranks."""
         return float(ranks.rank() == 0 and time.monotonic() - self.last >= self.every_s), float(self.stop.asked)
 
     def save(self) -> None:
-        """Writes a checkpoint of all policies and ranks, whole or not at all, and then removes the older ones. Every
-        rank calls it."""
+        """Writes a checkpoint of all policies and ranks atomically, and then removes the older ones. Every rank calls
+        it."""
         mine = self.folder / str(sum(session.done for session in self.sessions.values()))
         for policy, session in self.sessions.items():
             session.save(mine / policy)
@@ -126,13 +126,13 @@ class Saving:
         self.last = time.monotonic()
 
     def remove(self) -> None:
-        """Removes all checkpoints, when what they were for is there."""
+        """Removes all checkpoints, once the result exists."""
         if ranks.rank() == 0:
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def newest(folder: Path, inputs: str) -> tuple[Path, dict[str, Any]] | None:
-    """The last whole checkpoint in `folder` and its state. InputError when it belongs to a call with other inputs."""
+    """The last complete checkpoint in `folder` and its state. InputError if it belongs to a call with other inputs."""
     whole = sorted(folder.glob(f"*/{STATE}"), key=lambda path: int(path.parent.name))
     if not whole:
         return None
@@ -140,13 +140,13 @@ def newest(folder: Path, inputs: str) -> tuple[Path, dict[str, Any]] | None:
     if state["inputs"] != inputs:
         raise InputError(
             f"{whole[-1].parent} is a checkpoint of other inputs (samples, snapshot, seed or learner): "
-            "go on with those, or remove it to train from the beginning"
+            "use those inputs again, or remove it to train from the beginning"
         )
     return whole[-1].parent, state
 
 
 def carry(folder: Path, module: nn.Module, optimizers: Sequence[Optimizer]) -> None:
-    """Leaves in `folder` what the next session begins with, optimisers and random states among it. Every rank calls."""
+    """Saves optimisers, random states and weights in `folder` for the next session. Every rank calls it."""
     write(folder, module, optimizers, {})
     ranks.barrier()
     if ranks.rank() == 0:
@@ -154,7 +154,7 @@ def carry(folder: Path, module: nn.Module, optimizers: Sequence[Optimizer]) -> N
 
 
 def carried(folder: Path) -> Part | None:
-    """What `carry` left there, if it did to the end."""
+    """The state that `carry` saved there, if it finished."""
     if not (folder / STATE).exists():
         return None
     return Part(folder, json.loads((folder / STATE).read_text())["world"], {})
@@ -168,7 +168,7 @@ def write(folder: Path, module: nn.Module, optimizers: Sequence[Optimizer], colu
 
 
 def restore(checkpoint: Part, module: nn.Module, optimizers: Sequence[Optimizer]) -> None:
-    """Puts weights, optimiser state and random states back as they were."""
+    """Restores weights, optimiser state and random states."""
     with _Files(checkpoint) as files:
         named = {
             id(parameter): (name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad
@@ -195,13 +195,13 @@ def _tensors(module: nn.Module, optimizers: Sequence[Optimizer]) -> dict[str, Te
 
 
 def _random() -> dict[str, Tensor]:
-    """The states of PyTorch's generators. (Plans and samples draw from seeds of their own.)"""
+    """The states of PyTorch's generators. (Plans and samples use their own seeds.)"""
     found = {f"{RANDOM}/cpu": torch.get_rng_state()}
     return found | ({f"{RANDOM}/cuda": torch.cuda.get_rng_state()} if torch.cuda.is_initialized() else {})
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """This rank's part of `tensors`: its shards and random states, and of rank 0 everything else as well."""
+    """Writes this rank's part of `tensors`: its shards and random states; rank 0 adds everything else."""
     sharded = [name for name, tensor in tensors.items() if isinstance(tensor, DTensor)]
     mine = {
         name: tensor
@@ -222,7 +222,7 @@ def _write(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 class _Files:
-    """The files of all ranks that wrote a checkpoint, opened as they are needed."""
+    """The files of all ranks that wrote a checkpoint, opened on demand."""
 
     def __init__(self, checkpoint: Part) -> None:
         self.checkpoint = checkpoint
@@ -251,7 +251,7 @@ class _Files:
         )
 
     def like(self, name: str, parameter: Tensor) -> Tensor:
-        """A tensor of `parameter`'s shape, laid out over ranks and devices as it is."""
+        """A tensor of `parameter`'s shape, with its sharding and device."""
         if not isinstance(parameter, DTensor):
             return self._get(name).to(parameter.device)
         mesh, placements = parameter.device_mesh, parameter.placements
@@ -263,8 +263,7 @@ class _Files:
         return distribute_tensor(self._get(name).to(parameter.device), mesh, placements, src_data_rank=None)
 
     def state(self, name: str, parameter: Tensor) -> dict[str, Tensor]:
-        """What an optimiser knows of a parameter: figures of its shape, and single ones such as the count of its
-        steps."""
+        """The optimiser's state of a parameter: tensors of its shape, and scalars such as the step count."""
         prefix = f"state/{name}/"
         keys = [each.removeprefix(prefix) for each in self.names if each.startswith(prefix)]
         single = {
@@ -278,7 +277,7 @@ class _Files:
         }
 
     def random(self) -> None:
-        """Sets this process's generators as they were on the rank of its number, if there was one."""
+        """Restores this process's random generators from the rank of the same number, if there was one."""
         if ranks.rank() < self.checkpoint.world:
             file = self._file(ranks.rank())
             torch.set_rng_state(file.get_tensor(f"{RANDOM}/cpu"))

@@ -1,4 +1,4 @@
-"""Figures of learning: of a round from its optimiser steps, and of several rounds from each."""
+"""Training metrics: of a round from its optimiser steps, and of several rounds pooled."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ OF_A_STEP = ("step", "steps", "lr", "tokens", "tokens_per_second")
 
 
 def of_round(curve: Rows, epochs: int, plan: Plan, seen: Sequence[MicroBatch]) -> dict[str, Any]:
-    """Means over the last epoch's steps, counts, speed, and the `curve` of all steps. `packing` is how many times
-    more tokens one row per utterance would cost; `padding` the share of the computed tokens that is padding."""
+    """Means over the last epoch's steps, counts, speed, and the `curve` of all steps. `packing` is the factor by which
+    one row per utterance would cost more tokens; `padding` is the share of computed tokens that is padding."""
     last = curve[-max(len(curve) // epochs, 1) :]
     packed = efficiency(seen, plan.samples)
     tokens = sum(row["tokens"] for row in curve)
@@ -43,8 +43,8 @@ def of_session(rounds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def pooled(rounds: Sequence[Mapping[str, float]], weight: str) -> dict[str, float]:
-    """The figures of several rounds as one: counts are added, speeds follow from the time that they stand for, and all
-    others are means weighted by the count `weight`. A single round's are as they are."""
+    """The figures of several rounds as one: counts are added, speeds are recomputed from total time, and the others are
+    means weighted by the count `weight`. A single round's figures are returned unchanged."""
     if len(rounds) == 1:
         return dict(rounds[0])
     names = dict.fromkeys(name for each in rounds for name in each)

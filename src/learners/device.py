@@ -23,7 +23,7 @@ from ..system import ranks
 
 
 class Hardware(Protocol):
-    """What the learner reads of a hardware profile."""
+    """The settings of a hardware profile that the learner reads."""
 
     accelerator: str
     devices: int
@@ -38,10 +38,10 @@ class Hardware(Protocol):
 
 
 def load(snapshot: Snapshot, hardware: Hardware) -> Policy:
-    """The policy of a snapshot on the profile's device, with the attention kernel that suits packed rows there.
+    """Loads the policy of a snapshot onto the profile's device, with an attention kernel for packed rows.
 
-    Of an adapter's snapshot the adapter alone takes gradients; in mixed precision its frozen base is held in bfloat16.
-    With the strategy fsdp the policy is sharded over the ranks, all of which must load it.
+    Of an adapter's snapshot only the adapter takes gradients; in mixed precision its frozen base is held in bfloat16.
+    With the strategy fsdp the policy is sharded, and every rank must call this.
     """
     device = kind(hardware)
     mixed, sharded = hardware.precision == "bf16-mixed", hardware.strategy == "fsdp"
@@ -58,7 +58,7 @@ def load(snapshot: Snapshot, hardware: Hardware) -> Policy:
     check_packable(policy, 0.05 if sharded and mixed else None)
     for module in policy.modules():
         if isinstance(module, FSDPModule):
-            module.reshard()  # a trunk that refused a packed row has left its forward half-way
+            module.reshard()  # a trunk that refused a packed row stopped in the middle of its forward
     return policy
 
 
@@ -68,10 +68,10 @@ def kind(hardware: Hardware) -> str:
 
 
 def budget(policy: Policy, hardware: Hardware, dropout: float = 0.0) -> Budget:
-    """The profile's budget for samples that `policy` will see.
+    """The profile's token budget for the samples of `policy`.
 
-    Rows have few lengths where kernels are compiled for each that they meet: attention's on a GPU, and on a CPU
-    oneDNN's for products in half precision, which it also keeps, a thousand of them.
+    Rows have few distinct lengths where kernels are compiled for each length: attention on a GPU, and on a CPU oneDNN's
+    half-precision products, of which it caches a thousand.
     """
     multiple = EVEN if kind(hardware) == "cuda" or hardware.precision != "32-true" else 1
     return Budget(
@@ -80,7 +80,7 @@ def budget(policy: Policy, hardware: Hardware, dropout: float = 0.0) -> Budget:
 
 
 def fabric(hardware: Hardware) -> Fabric:
-    """Fabric of a hardware profile, over the process group that is there."""
+    """Lightning Fabric for a hardware profile, over the existing process group."""
     made = Fabric(
         accelerator=hardware.accelerator,
         devices=hardware.devices,
@@ -103,15 +103,15 @@ def _strategy(name: str) -> Any:
 
 
 def autocast(hardware: Hardware) -> torch.autocast:
-    """Products in bfloat16 where the profile mixes precisions. Weights are cast anew for each, so that gradients of one
-    that is used twice are added up in float32 (Fabric's own keeps the cast ones)."""
+    """Autocast to bfloat16 if the profile mixes precisions. Casts are not cached, so that the gradients of a weight
+    that is used twice are added in float32 (Fabric's own autocast caches them)."""
     mixed = hardware.precision == "bf16-mixed"
     return torch.autocast(kind(hardware), torch.bfloat16, enabled=mixed, cache_enabled=False)
 
 
 @contextmanager
 def working(hardware: Hardware) -> Iterator[None]:
-    """The profile's threads inside an operator, and no advice of Lightning's, while the block runs."""
+    """Sets the profile's number of threads and silences Lightning's advice while the block runs."""
     before, logger = torch.get_num_threads(), logging.getLogger("lightning_fabric")
     level = logger.level
     torch.set_num_threads(hardware.threads)

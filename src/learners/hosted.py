@@ -1,7 +1,7 @@
-"""The learner that hands its chats to a fine-tuning service with OpenAI's API, and waits for the model that comes back.
+"""A learner that uploads chats to a fine-tuning service with OpenAI's API, and waits for the fine-tuned model.
 
-This is the published route of lm-selfplay (arXiv:2406.18872): the logs that paid, three epochs, batches of one, eight
-times the service's own learning rate. There the job was fired and forgotten and the next model named by hand.
+This is the published method of lm-selfplay (arXiv:2406.18872): the kept logs, three epochs, batch size 1, learning rate
+multiplier 8. The published script only started the job; the next model's name was entered by hand.
 """
 
 from __future__ import annotations
@@ -28,20 +28,22 @@ from ..system.spending import Ledger, Ticket
 from .base import Report
 
 T = TypeVar("T")
-LOOKED_THROUGH = 1000  # files or jobs of the account, the newest first, among which one is looked for
+LOOKED_THROUGH = 1000  # number of the account's newest files or jobs to search
 
 
 @dataclass(frozen=True)
 class HostedLearner:
     """Trains a served model through `files` and `fine_tuning.jobs`.
 
-    loss             must be imitation, which is what such a service does
-    epochs, batch_size, learning_rate_multiplier   as the service knows them; auto leaves it the choice
-    suffix           becomes a part of the new model's name
+    loss             must be imitation; the service offers nothing else
+    epochs, batch_size, learning_rate_multiplier   the service's hyperparameters; auto lets it choose
+    suffix           part of the new model's name
     url, key_env     see `parley.backends.openai.Server`
-    poll_s           between two looks at the job
-    timeout_s        of one request; `retries` further attempts where the service cannot be reached, is busy or broken
-    price_training   of a million trained tokens; max_cost of all jobs of the run, booked before a job is made
+    poll_s           seconds between two polls of the job
+    timeout_s        seconds of one request; `retries`: further attempts if the service cannot be reached, is busy or
+                     fails
+    price_training   price of a million trained tokens; max_cost: limit over all jobs of the run, booked before a
+                     job starts
     """
 
     hosted: ClassVar[bool] = True
@@ -66,7 +68,8 @@ class HostedLearner:
     def __post_init__(self) -> None:
         if not isinstance(self.loss, FilteredBC):
             raise InputError(
-                f"a fine-tuning service imitates, it cannot train {type(self.loss).__name__}: say objective=filtered_bc"
+                f"a fine-tuning service can only imitate, not train {type(self.loss).__name__}: "
+                "say objective=filtered_bc"
             )
         if self.max_cost is not None and (self.price_training <= 0 or self.epochs == "auto"):
             raise InputError(
@@ -84,12 +87,11 @@ class HostedLearner:
         reference: Snapshot | None = None,
         progress: Report | None = None,
     ) -> tuple[Snapshot, dict[str, Any]]:
-        """The model that the service made of `snapshot`; every message of weight above 0 in `samples` is trained on
-        alike.
+        """Returns the model that the service trained from `snapshot`. All messages of weight above 0 in `samples` count
+        equally.
 
-        `folder` receives `train.jsonl` as it was sent, `job.json` (what was asked for, before it is waited for) and
-        `learn.json`. A call that was cut off goes on waiting for its job. InputError where the service refuses or
-        fails.
+        Writes `train.jsonl` (the uploaded file), `job.json` (the request, before waiting) and `learn.json` to `folder`.
+        A call that was killed goes on waiting for its job. InputError if the service refuses or fails.
         """
         return ranks.shared(lambda: self._learn(samples, snapshot, folder, seed, name, progress))
 
@@ -104,7 +106,7 @@ class HostedLearner:
     ) -> tuple[Snapshot, dict[str, Any]]:
         if snapshot.served is None:
             raise InputError(
-                f"{snapshot.version} is a folder, and a service trains models that it has under a name (model=served)"
+                f"{snapshot.version} is a folder, but a service trains only models with a name (model=served)"
             )
         count = openai_chat.write(folder / "train.jsonl", map(_log, samples))
         if not count:
@@ -126,13 +128,13 @@ class HostedLearner:
 
 @dataclass
 class _Job:
-    """One job, and what is known of it on disk: written before the next thing is asked for."""
+    """One fine-tuning job and its state on disk, written before each further request."""
 
     learner: HostedLearner
     folder: Path
     inputs: str
     state: dict[str, Any] = field(default_factory=dict)
-    losses: dict[int, float] = field(default_factory=dict)  # step -> training loss, as the service told
+    losses: dict[int, float] = field(default_factory=dict)  # step -> training loss, as reported by the service
 
     def __post_init__(self) -> None:
         server = Server(self.learner.url, self.learner.key_env)
@@ -156,7 +158,8 @@ class _Job:
         write_json(self.path, self.state)
 
     def ended(self, model: str, seed: int, progress: Report | None) -> Any:
-        """The finished job: sent, made and waited for, from where an earlier call was cut off. Never two of them."""
+        """Uploads, starts and awaits the job, resuming where an earlier call was killed; never starts two. Returns the
+        finished job."""
         if not self.found("file"):
             self.note(file=self._once(self._sent, self._send).id)
         if not self.found("ticket"):
@@ -180,7 +183,7 @@ class _Job:
         return job
 
     def figures(self, job: Any) -> dict[str, float]:
-        """What the service told of a finished job."""
+        """The metrics that the service reports for a finished job."""
         tokens = job.trained_tokens or 0
         last = {"steps": max(self.losses), "loss": self.losses[max(self.losses)]} if self.losses else {}
         return {"tokens": tokens, "cost": tokens * self.learner.price_training / 1e6, **last}
@@ -200,7 +203,7 @@ class _Job:
         )
 
     def _book(self) -> None:
-        """Books the most that the job can cost: a token is a byte of the file at least."""
+        """Books the maximum cost of the job: a token takes at least one byte of the file."""
         epochs = self.learner.epochs if isinstance(self.learner.epochs, int) else 0
         most = (self.folder / "train.jsonl").stat().st_size * epochs * self.learner.price_training / 1e6
         ticket = self.ledger.book(f"fine-tuning {self.folder.name}", most)
@@ -221,7 +224,7 @@ class _Job:
         )
 
     def _tell(self, progress: Report | None) -> None:
-        """Passes on the steps that the service has told of since the last look."""
+        """Reports the steps that the service has logged since the last poll."""
         told = self.client.fine_tuning.jobs.list_events
         for event in reversed(
             self._patiently(lambda: list(islice(told(self.state["job"], limit=100), LOOKED_THROUGH)))
@@ -236,11 +239,11 @@ class _Job:
     # --- requests ---
 
     def _once(self, find: Callable[[], T | None], make: Callable[[], T]) -> T:
-        """What `make` makes, or made in an attempt whose answer was lost."""
+        """The result of `make`, or of an earlier `make` whose answer was lost."""
         return self._patiently(lambda: find() or make())
 
     def _patiently(self, ask: Callable[[], T]) -> T:
-        """`ask`, again where the service cannot be reached, is busy or broken. InputError when it refuses."""
+        """Calls `ask`, and retries if the service cannot be reached, is busy or fails. InputError if it refuses."""
         from openai import APIConnectionError, APIStatusError
 
         for attempt in range(self.learner.retries + 1):
@@ -254,8 +257,8 @@ class _Job:
                 lost = error
             time.sleep(min(60.0, self.learner.backoff_s * 2**attempt))
         raise InputError(
-            f"the fine-tuning service does not answer: {self.server.told(lost)}. Resume later: nothing is asked for "
-            f"twice"
+            f"the fine-tuning service does not answer: {self.server.told(lost)}. Resume later: what is done is "
+            "not repeated"
         )
 
 
@@ -267,7 +270,7 @@ def _first(found: Iterable[T], wanted: Callable[[T], bool]) -> T | None:
 
 
 def _log(chat: Demonstration) -> Log:
-    """The chat with its untrained replies marked, as the writer wants them."""
+    """The chat with its untrained replies marked, in the form that the writer expects."""
     return Log(chat.messages, rejected=tuple(at for at in _own(chat) if not chat.weights[at]))
 
 

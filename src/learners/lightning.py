@@ -1,4 +1,4 @@
-"""The learner that trains in this process: an objective and an optimiser around the policy, on Lightning Fabric."""
+"""The learner (trainer) that runs in this process, on Lightning Fabric."""
 
 from __future__ import annotations
 
@@ -23,30 +23,28 @@ from .optim import OptimizerConfig, Schedule
 from .reference import data_digest, foreign
 from .session import MADE, RECORD, Session, Span
 
-SAVED = "checkpoint"  # where a call's checkpoints lie in its folder
+SAVED = "checkpoint"  # subfolder of a call's checkpoints
 
 
 @dataclass(frozen=True)
 class LightningLearner:
-    """Trains a snapshot's policy on samples and writes the next one.
+    """Trains a snapshot's policy on samples and writes the next snapshot.
 
     loss               the objective; `epochs` passes over the samples, in global batches of about `batch_utterances`
     optimizer          AdamW, Muon or RMSProp of `parley.learners.optim`
-    schedule, warmup   of the learning rate over the optimiser steps; warmup is a fraction of them
-    floor              share of the learning rate that is left at the end: with averaged weights the last steps may be
-                       large ones
+    schedule, warmup   learning rate schedule over the optimiser steps; warmup is a share of the steps
+    floor              final learning rate as a share of the initial one (use > 0 with `average`)
     clip               largest norm of the gradient of a global batch, 0 for no limit
-    old                where the log-probs of the policy at a round's start come from, for a loss that wants them: pass,
+    old                source of the log-probs of the policy at a round's start, for losses that need them: pass,
                        recorded, or the path of the model that played (see `parley.learners.reference`)
-    dropout            share of the embeddings and of each layer's outputs that is zeroed in training (see
-                       `parley.models.dropout`); samples then share no prefix in a row, as its noise would be the same
-                       for all of them
-    average            decay of a moving average of the weights, which is what the snapshot then holds (Polyak
-                       averaging; after n steps the decay is at most (1 + n) / (10 + n), so that the beginning is
-                       forgotten); 0 for the last weights
-    checkpoint_s       seconds between checkpoints, from which a call that was killed goes on
-    carry              an iteration goes on with the optimiser of the one before, and the schedule runs over all
-                       iterations; else each begins both anew
+    dropout            dropout rate of the embeddings and of each layer's outputs (see `parley.models.dropout`); samples
+                       then share no prefix in a row, because its noise would be the same for all of them
+    average            decay of a moving average of the weights, which the snapshot then holds (Polyak averaging; after
+                       n steps the decay is at most (1 + n) / (10 + n), so that early weights are forgotten); 0 for the
+                       last weights
+    checkpoint_s       seconds between checkpoints, from which a killed call resumes
+    carry              keep the optimiser's state from one iteration to the next and run the schedule over all
+                       iterations; otherwise both restart with each iteration
     """
 
     reads: ClassVar[Literal["tokens"]] = "tokens"
@@ -69,13 +67,13 @@ class LightningLearner:
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.floor <= 1.0:
-            raise InputError(f"learner.floor is {self.floor}, expected 0 (down to nothing) to 1 (constant)")
+            raise InputError(f"learner.floor is {self.floor}, expected 0 (decay to zero) to 1 (constant)")
         if not 0.0 <= self.average < 1.0:
             raise InputError(f"learner.average is {self.average}, expected 0 (none) or a decay below 1, such as 0.999")
         if self.average and self.hardware.precision == "bf16-true":
             raise InputError(
-                "learner.average moves by less than bfloat16 can tell: use hardware.precision=bf16-mixed, or set it "
-                "to 0"
+                "learner.average moves in steps that bfloat16 cannot represent: use "
+                "hardware.precision=bf16-mixed, or set it to 0"
             )
         if "kl" in self.loss.columns and self.hardware.strategy == "fsdp":
             raise InputError(
@@ -100,12 +98,12 @@ class LightningLearner:
         reference: Snapshot | None = None,
         progress: Report | None = None,
     ) -> tuple[Snapshot, dict[str, Any]]:
-        """The snapshot after training `snapshot` (read from disk) on `samples`, and what happened on the way: a session
-        of one round.
+        """Trains `snapshot` (read from disk) on `samples` in a session of one round; returns the new snapshot and the
+        metrics.
 
-        `folder` receives `snapshot/` and `learn.json` (the metrics). A folder in which the same call was finished gives
-        back what it holds, one in which it was cut off goes on from its last checkpoint; ValueError when another call
-        was. For the rest see `Session.step`; nothing is written where that fails.
+        Writes `snapshot/` and `learn.json` (the metrics) to `folder`. If the folder holds the finished result of the
+        same call, it is returned; if it holds a checkpoint, training resumes there; ValueError if it belongs to another
+        call. Other errors are those of `Session.step`; nothing is written on failure.
         """
         inputs = digest(
             [snapshot.version, data_digest(samples), seed, name, repr(self._recipe()), *self._others(reference)]
@@ -128,10 +126,10 @@ class LightningLearner:
         self, snapshot: Snapshot, folder: Path, *, seed: int, name: str, saving: Saving, rounds: int = 1,
         policy: str = "learner", reference: Snapshot | None = None, span: Span | None = None,
     ) -> Session:  # fmt: skip
-        """A session of `rounds` rounds that begins at `snapshot`; its `close` makes the version `name` in `folder`.
+        """A session of `rounds` rounds that begins at `snapshot`; its `close` writes the version `name` to `folder`.
 
-        `reference` is the fixed model that the loss compares with, where it does. `span` says which part of a run with
-        `carry` the session is.
+        `reference` is the fixed model that the loss compares with, if it does. `span` is the session's place in a run
+        with `carry`.
         """
         return Session(
             self, snapshot, folder, seed=seed, name=name, rounds=rounds, saving=saving, policy=policy,

@@ -1,4 +1,4 @@
-"""How likely a snapshot finds given samples."""
+"""Log-likelihood of samples under a snapshot."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .reference import forward
 
 
 def mean_logprob(samples: Sequence[Sample], snapshot: Snapshot, hardware: Hardware) -> float:
-    """The mean log-prob in nats of a supervised token of `samples` under `snapshot`; ValueError where there is none."""
+    """The mean log-prob in nats of a supervised token of `samples` under `snapshot`; ValueError if there is none."""
     sums = logprobs(samples, snapshot, hardware)
     if not (tokens := supervised(samples)[-1]):
         raise ValueError("none of the samples has a supervised token")
@@ -21,9 +21,9 @@ def mean_logprob(samples: Sequence[Sample], snapshot: Snapshot, hardware: Hardwa
 
 
 def logprobs(samples: Sequence[Sample], snapshot: Snapshot, hardware: Hardware) -> list[float]:
-    """The summed log-prob in nats of the supervised tokens of each sample under `snapshot`; 0 where there is none.
+    """The summed log-prob in nats of the supervised tokens of each sample under `snapshot`; 0 without any.
 
-    Every rank is needed, and does its share.
+    Every rank calls it, and computes its share.
     """
     policy = load(snapshot, hardware)
     logprob_M = forward(policy, samples, budget(policy, hardware), policy.causal_lm.device).double()

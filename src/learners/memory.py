@@ -1,13 +1,12 @@
-"""What a training step will hold in memory, by part, found by rehearsing it without data.
+"""Predicts the memory of a training step, by part, by rehearsing the step without data.
 
-The policy, its backward and its optimiser are run on fake tensors, which have shapes and dtypes and no contents
-(PyTorch's FakeTensorMode), while a ledger follows what is alive. So whatever the model, the adapter or the attention
-kernel keep for the backward is counted as the code really keeps it, and a model of billions of weights needs neither
-weights nor a GPU.
+Forward, backward and optimiser run on fake tensors, which have shapes and dtypes but no contents (PyTorch's
+FakeTensorMode), while a ledger tracks the live storage. So all that the model, the adapter or the attention kernel keep
+for the backward is counted as the real code keeps it, and a model of billions of weights needs neither weights nor a
+GPU.
 
-On W ranks of a sharded strategy a rank holds 1/W of the weights, gradients and optimiser's numbers (Rajbhandari et al.
-2020, "ZeRO", arXiv:1910.02054, section 5, stage 3), and puts whole blocks together for as long as it computes with them
-(`_exchange`).
+On W ranks of a sharded strategy a rank holds 1/W of the weights, gradients and optimiser states (Rajbhandari et al.
+2020, "ZeRO", arXiv:1910.02054, section 5, stage 3), and gathers whole blocks while it computes with them (`_exchange`).
 
 Legend: B rows, T tokens of a row, V vocabulary.
 """
@@ -42,22 +41,21 @@ PARTS = (*REHEARSED, "exchange", "beside")
 CONTEXT_GIB, SLACK = (
     1.0,
     1.05,
-)  # of a GPU: the driver's and the libraries' own memory, and what the allocator's blocks waste
+)  # of a GPU: memory of the driver and libraries, and fragmentation of the allocator
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes that one device holds at the moment when it holds the most: in the `backward`, or in the optimiser's
-    `step`.
+    """Peak memory of one device in bytes, reached in the `backward` or in the optimiser's `step`.
 
     weights      parameters and buffers as they are stored, and copies of them in a lower precision
-    gradients    of the trained parameters; optimizer: its numbers (AdamW keeps two for each trained parameter), and
+    gradients    of the trained parameters; optimizer: its states (AdamW keeps two numbers per trained parameter), and
                  averages
-    activations  all that the forward keeps for the backward, and what either needs for a moment
+    activations  all that the forward keeps for the backward, and temporary tensors of both
     logits       tensors with the vocabulary as their last dimension
-    exchange     what ranks pass to each other: gathered blocks, buckets of gradients
-    beside       what stays there while the policy learns: other policies, fixed models, a backend's own copy
-    most_logits  that are alive at any moment of the step, which is often another one
+    exchange     buffers of communication between ranks: gathered blocks, buckets of gradients
+    beside       other models on the device during training: other policies, fixed models, a backend's copy
+    most_logits  peak of the logits alone, often at another moment of the step
     """
 
     moment: str
@@ -72,24 +70,24 @@ class Memory:
 
     @property
     def total(self) -> float:
-        """What PyTorch's allocator gives out (on a GPU `torch.cuda.max_memory_allocated`)."""
+        """Bytes allocated by PyTorch (on a GPU `torch.cuda.max_memory_allocated`)."""
         return float(sum(getattr(self, part) for part in PARTS))
 
     def needed(self, accelerator: str) -> float:
-        """What the device must have: on a GPU with the driver's share and the allocator's waste."""
+        """Bytes that the device must have: on a GPU including the driver's share and fragmentation."""
         return self.total * SLACK + CONTEXT_GIB * GIB if accelerator == "gpu" else self.total
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model without weights: its architecture, and the adapter that is trained on it (None: all weights are)."""
+    """A model without weights: its architecture, and the adapter to train on it (None: all weights are trained)."""
 
     config: PretrainedConfig
     adapter: LoRA | None = None
 
     def policy(self, hardware: Hardware) -> Policy:
-        """The policy as `device.load` makes it, on PyTorch's device without memory ("meta"): with fsdp as its blocks
-        are gathered."""
+        """The policy as `device.load` builds it, on PyTorch's meta device; with fsdp in the precision of its gathered
+        blocks."""
         mixed = hardware.precision == "bf16-mixed" and (self.adapter is not None or hardware.strategy == "fsdp")
         half = hardware.precision == "bf16-true" or mixed
         model = self._model(torch.bfloat16 if half else torch.float32)
@@ -105,7 +103,7 @@ class Model:
         return policy
 
     def budget(self, hardware: Hardware, dropout: float = 0.0) -> Budget:
-        """How samples become micro-batches for this model under a profile."""
+        """The token budget of micro-batches for this model under a profile."""
         return budget(self.policy(hardware), hardware, dropout)
 
     def parameters(self) -> tuple[int, int]:
@@ -114,7 +112,7 @@ class Model:
         return sum(each.numel() for each in every), sum(each.numel() for each in every if each.requires_grad)
 
     def stored(self, hardware: Hardware) -> float:
-        """Bytes of its weights, as a rank of the profile holds them."""
+        """Bytes of its weights on one rank of the profile."""
         world = hardware.devices * hardware.nodes
         return _share(self, hardware, world) * sum(map(stored_bytes, self.policy(hardware).parameters()))
 
@@ -137,9 +135,9 @@ def predict(
     dropout: float = 0.0,
     average: float = 0.0,
 ) -> Memory:
-    """The peak of one rank over an optimiser step of these micro-batches. Nothing is computed.
+    """The peak of one rank over an optimiser step with these micro-batches. Nothing is computed.
 
-    The first finds no gradients; the later ones find all of them, so that the largest of these can be the worst.
+    Before the first micro-batch there are no gradients, before later ones all, so a later one can set the peak.
     `dropout` and `average` are the learner's.
     """
     world = hardware.devices * hardware.nodes
@@ -152,7 +150,7 @@ def predict(
         if hardware.accelerator == "gpu" and policy.causal_lm._supports_flex_attn:
             policy.causal_lm.set_attn_implementation(
                 "sdpa"
-            )  # the fused kernel keeps for its backward what flex attention keeps
+            )  # the fused kernel keeps the same tensors for its backward as flex attention
             batches = [replace(batch, causal=True) for batch in batches]
         with _Ledger(policy.causal_lm.config.get_text_config(), share) as ledger:
             ledger.weights(policy)
@@ -170,15 +168,15 @@ def predict(
 
 
 def _share(model: Model, hardware: Hardware, world: int) -> float:
-    """The part of weights, gradients and the optimiser's numbers that a rank holds. Sharded in mixed precision it holds
-    them in float32, and gathers them in bfloat16, in which they are rehearsed."""
+    """The share of weights, gradients and optimiser states on one rank. With sharding in mixed precision they are
+    stored in float32 and gathered in bfloat16; the rehearsal runs in bfloat16."""
     if hardware.strategy != "fsdp":
         return 1.0
     return (2.0 if hardware.precision == "bf16-mixed" and model.adapter is None else 1.0) / world
 
 
 def _with_memory(policy: Policy) -> None:
-    """Puts tensors of the present mode, on the CPU, in the place of those without memory. Tied weights stay tied."""
+    """Replaces meta tensors by tensors of the current mode, on the CPU. Tied weights stay tied."""
     made: dict[Tensor, Tensor] = {}
     for module in policy.modules():
         for name, each in list(module._parameters.items()):
@@ -200,8 +198,7 @@ def _step(
     ledger: _Ledger,
     averaged: bool,
 ) -> dict[str, float]:
-    """The parts at the peak of an optimiser step. Its numbers, with the averages, and the gradients are there
-    afterwards."""
+    """The parts at the peak of an optimiser step. Its states, the averages and the gradients stay alive afterwards."""
     for parameter in trained:
         parameter.grad = ledger.mark(torch.empty_like(parameter), "gradients")
     optimizers = optimizer.build(policy.named_parameters())
@@ -243,12 +240,11 @@ def _backward(
 
 
 def _exchange(policy: Policy, trained: Iterable[nn.Parameter], hardware: Hardware) -> dict[str, float]:
-    """Bytes that ranks need to pass weights and gradients to each other, in the backward and in the step.
+    """Bytes of communication buffers for weights and gradients, in the backward and in the step.
 
-    ddp: buckets that hold another copy of the gradients. fsdp: everything outside the blocks is whole from the first
-    forward to the last backward; of the blocks the present one and the next, which is fetched meanwhile; and a block's
-    gradients before they are shared out, twice (as they come, and in the buffer that is sent, in mixed precision as
-    float32).
+    ddp: buckets that hold another copy of the gradients. fsdp: everything outside the blocks is gathered from the first
+    forward to the last backward; of the blocks, the current one and the prefetched next one; and a block's gradients
+    before the reduce-scatter, twice (as computed, and in the send buffer, in mixed precision as float32).
     """
     if hardware.strategy != "fsdp":
         copies = float(sum(each.numel() * each.element_size() for each in trained))
@@ -270,11 +266,11 @@ def _exchange(policy: Policy, trained: Iterable[nn.Parameter], hardware: Hardwar
 
 
 def four_bit_bytes(weights: int, double: bool) -> float:
-    """What bitsandbytes stores for a matrix of so many weights: half a byte each, and a scale for every 64.
+    """Bytes that bitsandbytes stores for a matrix of so many weights: half a byte each, and a scale for every 64.
 
-    A scale is a float32; with `double` it is one byte, and one float32 more for every 256 scales. The two code books,
-    of 16 and (with `double`) 256 float32, and an offset come once a matrix. Dettmers et al. 2023, arXiv:2305.14314,
-    section 3.
+    A scale is a float32; with `double` (quantization) it is one byte, plus a float32 for every 256 scales. The two code
+    books, of 16 and (with `double`) 256 float32, and an offset come once a matrix. Dettmers et al. 2023,
+    arXiv:2305.14314, section 3.
     """
     blocks = -(-weights // 64)
     scales = blocks + 4 * -(-blocks // 256) + 4 * 256 + 4 if double else 4 * blocks
@@ -287,8 +283,7 @@ def stored_bytes(parameter: Tensor) -> float:
 
 
 class _Unpacked(torch.autograd.Function):
-    """A linear layer whose weight is unpacked for the moment of each product, and which keeps nothing for its
-    backward."""
+    """A linear layer whose weight is dequantized for each product, and which saves no activation for its backward."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
@@ -301,7 +296,7 @@ class _Unpacked(torch.autograd.Function):
 
 
 def _in_four_bits(model: Any, double: bool) -> None:
-    """Makes the linear layers of a rehearsed model, its head aside, count and compute as 4-bit ones."""
+    """Makes the linear layers of a rehearsed model, except its head, count and compute as 4-bit layers."""
     base = model.get_base_model()
     head = base.get_output_embeddings()
     for name, module in base.named_modules():
@@ -320,9 +315,9 @@ def _linear(module: nn.Linear, x: Tensor) -> Tensor:
 
 
 class _Ledger(TorchDispatchMode):
-    """Follows the storage of every tensor that is made while it is on: bytes that are alive, by part, and their peak.
+    """Tracks the storage of every tensor created while it is active: live bytes by part, and their peak.
 
-    `share` is the fraction of weights, gradients and the optimiser's numbers that a rank holds.
+    `share` is the fraction of weights, gradients and optimiser states on one rank.
     """
 
     def __init__(self, config: Any, share: float) -> None:
@@ -331,8 +326,8 @@ class _Ledger(TorchDispatchMode):
         self.seen: dict[int, tuple[weakref.ref[Any], str, float]] = {}
         self.live: Counter[str] = Counter()
         self.peak: dict[str, float] = {}
-        self.most: Counter[str] = Counter()  # of each part, at any moment
-        self.default = 1.0  # fraction of what has no part yet
+        self.most: Counter[str] = Counter()  # peak of each part
+        self.default = 1.0  # fraction for storage without a part yet
         self.keep: Any = None
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
@@ -344,12 +339,12 @@ class _Ledger(TorchDispatchMode):
         return made
 
     def weights(self, policy: Policy) -> None:
-        """Counts parameters and buffers, which were there before."""
+        """Counts parameters and buffers, which existed before."""
         for each in [*policy.parameters(), *policy.buffers()]:
             self.mark(each, "weights", self.share, stored_bytes(each))
 
     def mark(self, tensor: Any, part: str, share: float | None = None, size: float | None = None) -> Any:
-        """Counts the tensor's storage in `part` from now on; gives the tensor back."""
+        """Counts the tensor's storage in `part` from now on; returns the tensor."""
         storage = tensor.untyped_storage()
         key = storage._cdata
         self._forget(key)
@@ -363,13 +358,13 @@ class _Ledger(TorchDispatchMode):
         return tensor
 
     def peak_since(self) -> dict[str, float]:
-        """The parts at the peak since this was last asked."""
+        """The parts at the peak since the last call."""
         peak, self.peak = self.peak, dict(self.live)
         return {part: float(peak.get(part, 0.0)) for part in REHEARSED}
 
     @contextmanager
     def sharing(self) -> Iterator[None]:
-        """Everything that is made inside is shared out over the ranks."""
+        """Counts everything created inside as sharded over the ranks."""
         self.default = self.share
         yield
         self.default = 1.0

@@ -1,4 +1,4 @@
-"""Muon for whole and for sharded matrices, several at a time."""
+"""Muon for whole and sharded matrices, several at a time."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 TOGETHER = (
     1 << 20
-)  # as many elements are orthogonalised at a time, and one matrix at least: in small ones calls are what costs
+)  # elements orthogonalised at a time, at least one matrix: for small matrices the overhead of calls dominates
 
 
 class Muon(torch.optim.Muon):
-    """`torch.optim.Muon` (Jordan et al. 2024), step for step, with matrices of one shape orthogonalised together.
+    """`torch.optim.Muon` (Jordan et al. 2024), with matrices of one shape orthogonalised together.
 
-    Of sharded matrices, whose rows its formulas mix, every rank gathers each averaged gradient's momentum,
-    orthogonalises all of it and keeps its own rows of the result.
+    The formulas mix the rows of a matrix. So for sharded matrices every rank gathers the momentum of the averaged
+    gradient, orthogonalises all of it and keeps its own rows of the result.
     """
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        """One step; no closure is called."""
+        """One step; a closure is not supported."""
         for group in self.param_groups:
             alike = defaultdict(list)
             for parameter in group["params"]:
@@ -46,7 +46,7 @@ class Muon(torch.optim.Muon):
             parameter.add_(_as(move, parameter), alpha=-scale)
 
     def _update(self, parameter: Tensor, grad: Any, group: dict[str, Any]) -> Tensor:
-        """The momentum of a matrix after `grad`, gathered where it is sharded."""
+        """The momentum of a matrix after `grad`, gathered if it is sharded."""
         state = self.state[parameter]
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(grad)
@@ -56,14 +56,14 @@ class Muon(torch.optim.Muon):
 
 
 def _as(whole: Tensor, parameter: Tensor) -> Tensor:
-    """`whole` sharded as `parameter` is."""
+    """`whole`, sharded like `parameter`."""
     if not isinstance(parameter, DTensor):
         return whole
     return distribute_tensor(whole, parameter.device_mesh, parameter.placements, src_data_rank=None)
 
 
 def orthogonalised(matrices: Tensor, coefficients: Sequence[float], steps: int, eps: float) -> Tensor:
-    """The nearest semi-orthogonal matrices, nearly, of `matrices` [n, rows, columns]; in bfloat16.
+    """Approximates the nearest semi-orthogonal matrices of `matrices` [n, rows, columns], in bfloat16.
 
     `steps` of the quintic Newton-Schulz iteration X <- a X + b (X X^T) X + c (X X^T)^2 X from X of norm 1 (Jordan et
     al. 2024).

@@ -1,4 +1,4 @@
-"""Optimisers and learning-rate schedules as configuration: frozen, and built when the parameters exist."""
+"""Configurations of optimisers and learning-rate schedules: frozen, and built once the parameters exist."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ Schedule = Literal["constant", "linear", "cosine"]
 
 
 class OptimizerConfig(Protocol):
-    """What a learner builds its optimisers from."""
+    """The configuration from which a learner builds its optimisers."""
 
     def build(self, parameters: Named) -> list[Optimizer]:
-        """Optimisers that share out the parameters which take gradients."""
+        """Optimisers that together cover the parameters which take gradients."""
 
 
 @dataclass(frozen=True, slots=True)
 class AdamW:
-    """Adam with decoupled weight decay, which spares norms and biases. Loshchilov and Hutter 2019, algorithm 2."""
+    """Adam with decoupled weight decay, except on norms and biases. Loshchilov and Hutter 2019, algorithm 2."""
 
     lr: Amount
     betas: tuple[float, float] = (0.9, 0.999)
@@ -59,8 +59,8 @@ class RMSProp:
 class Muon:
     """Orthogonalised momentum for the matrices of the blocks, AdamW for embeddings, head, norms and biases.
 
-    Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks". `lr` and `weight_decay` are those of
-    the matrices, `adamw_lr` and `adamw_weight_decay` those of the rest.
+    Jordan et al. 2024, "Muon: an optimizer for hidden layers in neural networks". `lr` and `weight_decay` apply to the
+    matrices, `adamw_lr` and `adamw_weight_decay` to the rest.
     """
 
     lr: Amount = 0.02
@@ -90,7 +90,7 @@ class Muon:
 
 
 def _in_block(name: str) -> bool:
-    """Whether a parameter's name has a block's number in it, as in model.layers.3.mlp.up_proj.weight."""
+    """Whether a parameter's name contains a block's number, as in model.layers.3.mlp.up_proj.weight."""
     return re.search(r"\.\d+\.", name) is not None
 
 
@@ -104,16 +104,16 @@ def _decayed(parameters: Named, weight_decay: float) -> list[dict[str, Any]]:
 
 
 def _pair(values: tuple[float, float]) -> tuple[float, float]:
-    """Config files give lists."""
+    """Converts the list of a config file."""
     first, second = values
     return first, second
 
 
 def factor(schedule: Schedule, warmup: float, step: int, steps: int, floor: float = 0.0) -> float:
-    """What the learning rate is multiplied by at `step` (from 0) of `steps`.
+    """The factor of the learning rate at `step` (from 0) of `steps`.
 
-    It rises linearly over the fraction `warmup` of the steps, then stays (constant) or falls to `floor` at the end, in
-    a line or along half a cosine. The first step is never 0.
+    It rises linearly over the share `warmup` of the steps, then stays (constant) or falls to `floor` at the end,
+    linearly or along half a cosine. It is never 0 at the first step.
     """
     rise = math.ceil(warmup * steps)
     if step < rise:

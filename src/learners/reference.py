@@ -1,8 +1,8 @@
-"""Log-probs that an objective compares with: `old`, of the policy as a round begins, and `reference`, of a fixed
+"""Log-probs that an objective compares with: `old`, of the policy at the start of a round, and `reference`, of a fixed
 model.
 
-    pass      one forward pass of the policy itself, before it moves
-    recorded  what the sampler wrote down while that policy played; the pass is spared
+    pass      one forward pass of the policy itself, before its first step
+    recorded  the sampler's log-probs from play, which saves the pass
     a path    the model in that folder
 
 Legend: M supervised tokens of all samples, in order of sample, utterance and token.
@@ -31,33 +31,33 @@ from .device import Hardware, budget, load
 
 PASS, RECORDED = "pass", "recorded"
 FIXED = ("start", "base", "previous")
-CHECKED = 32  # samples whose recorded log-probs are compared with a forward pass
+CHECKED = 32  # number of samples whose recorded log-probs are checked with a forward pass
 _NUMBERS = attrgetter(*(field.name for field in fields(Utterance) if field.name != "numbers"))
 
 
 def data_digest(samples: Iterable[Sample]) -> str:
-    """Stands for the samples with everything that a learner uses of them."""
+    """A digest of everything that a learner uses of the samples."""
     return digest([_digested(sample) for sample in samples])
 
 
 def _digested(sample: Sample) -> list[Any]:
-    """What counts of a sample; a credit's own columns only where it has some, as digests are older than they are."""
+    """The digested parts of a sample; a credit's columns only if there are some, to keep older digests valid."""
     own = [dict(each.numbers) for each in sample.utterances]
     more = [own, dict(sample.tokens)] if any(own) or sample.tokens else []
     return [sample.token_ids, sample.group, [_NUMBERS(each) for each in sample.utterances], *more]
 
 
 def foreign(named: str) -> Snapshot | None:
-    """The model that is named as in `model.path`: a folder, a GGUF file, a hub id; None for a word.
+    """The model at a path as in `model.path`: a folder, a GGUF file, a hub id; None for a keyword.
 
-    InputError or FileNotFoundError when it is absent.
+    InputError or FileNotFoundError if it is absent.
     """
     return None if named in (PASS, RECORDED, *FIXED) else opened(named)
 
 
 def given(samples: Sequence[Sample], wanted: Sequence[str]) -> dict[str, Tensor]:
-    """The columns that stand in the samples: the sampler's log-probs and what a credit gave each token, [M] each, NaN
-    where a sample has none."""
+    """The columns stored in the samples: the sampler's log-probs and a credit's token columns, [M] each, NaN where a
+    sample has none."""
     names = [name for name in wanted if name == "sampler" or any(name in sample.tokens for sample in samples)]
     return {name: torch.cat([_column(sample, name) for sample in samples]) for name in names}
 
@@ -80,11 +80,11 @@ def recorded(
     model: str,
     tolerance: float,
 ) -> Tensor:
-    """Log-probs [M] as `forward` gives them, without its pass: the sampler's own, which stand in the samples.
+    """Log-probs [M] as `forward` gives them, but without its pass: the sampler's, stored in the samples.
 
-    Demonstrations, which nobody sampled (`Sample.policy` is empty), still get a pass. InputError when a sample was made
-    by another version than `model`, when its log-probs were not recorded, or when those of `CHECKED` samples, evenly
-    spread, differ from a forward pass of `policy` by more than `tolerance` in any token.
+    Demonstrations (`Sample.policy` is empty) still get a pass. InputError if a sample was sampled by another version
+    than `model`, if its log-probs were not recorded, or if those of `CHECKED` evenly spread samples differ from a
+    forward pass of `policy` by more than `tolerance` nats in any token.
     """
     live = [sample for sample in samples if sample.utterances]
     played, given = ([sample for sample in live if bool(sample.policy) is was] for was in (True, False))
@@ -100,7 +100,7 @@ def recorded(
 
 
 def check_vocabulary(model: Snapshot, policy: Snapshot) -> None:
-    """InputError unless both models mean the same tokens by the same ids."""
+    """InputError unless both models have the same tokens under the same ids."""
     theirs, ours = (vocabulary(each.base or each.path) for each in (model, policy))
     if differing := sorted(token for token in theirs.keys() | ours.keys() if theirs.get(token) != ours.get(token)):
         raise InputError(
@@ -111,7 +111,7 @@ def check_vocabulary(model: Snapshot, policy: Snapshot) -> None:
 
 
 class Fixed:
-    """A model that does not move, beside a policy of `snapshot`, whose tokens it must mean by the same ids."""
+    """A frozen model beside a policy of `snapshot`; both must have the same tokens under the same ids."""
 
     def __init__(self, model: Snapshot, snapshot: Snapshot, hardware: Hardware) -> None:
         check_vocabulary(model, snapshot)
@@ -124,8 +124,8 @@ class Fixed:
 
 
 def forward(policy: nn.Module, samples: Sequence[Sample], budget: Budget, device: torch.device) -> Tensor:
-    """Log-probs [M] of all supervised tokens, on the CPU, float32, from one pass over the packed samples, which the
-    ranks share."""
+    """Log-probs [M] of all supervised tokens, on the CPU, float32, from one pass over the packed samples, divided among
+    the ranks."""
     before = supervised(samples)
     values_M = torch.zeros(before[-1], dtype=torch.float32)
     with torch.no_grad():

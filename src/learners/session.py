@@ -1,8 +1,7 @@
-"""A session: one policy in training over the rounds of an iteration, with one optimiser and one schedule.
+"""A session: trains one policy over the rounds of an iteration, with one optimiser and one schedule.
 
-A round (rollout batch) is one call of `step`. What a session did before the run was cut off it does not do again: it
-takes up the checkpoint that its `Saving` found, gives back the figures of the rounds that are done, and goes on at the
-optimiser step where it was.
+A round (rollout batch) is one call of `step`. A killed session resumes: it restores the checkpoint that its `Saving`
+found, returns the figures of the finished rounds, and continues at the saved optimiser step.
 """
 
 from __future__ import annotations
@@ -39,13 +38,13 @@ from .optim import factor
 from .reference import RECORDED, Fixed, foreign, forward, given, recorded
 from .training import Settings, Training, share
 
-RECORD, MADE, CARRIED = "learn.json", "snapshot", "carried"  # what `close` leaves in the folder
+RECORD, MADE, CARRIED = "learn.json", "snapshot", "carried"  # files that `close` writes
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A session's place in a run whose sessions go on with each other's optimiser: `first` rounds were before it, of
-    `rounds` in all, and the last one left its optimiser in the folder `carried` (None: there is none to go on with)."""
+    """A session's place in a run whose sessions share one optimiser state: `first` of `rounds` rounds came before it,
+    and the previous session saved its optimiser in the folder `carried` (None: there is none)."""
 
     first: int
     rounds: int
@@ -55,9 +54,9 @@ class Span:
 class Session:
     """Trains the policy of `snapshot` round by round, and writes the next snapshot to `folder` at the end.
 
-    The policy is loaded when it is first needed. `saving` holds the checkpoints, which are one for all the sessions
-    that share it; `policy` is this one's name there. Sessions of adapters on one base hold that base once, with the
-    references that are adapters on it.
+    The policy is loaded on first use. All sessions with the same `saving` share its checkpoints; `policy` is this
+    session's name there. Sessions of adapters on one base, and references that are adapters on it, share the base in
+    memory.
     """
 
     def __init__(
@@ -68,23 +67,23 @@ class Session:
         self.seed, self.name, self.rounds, self.saving = seed, name, rounds, saving
         self.span, self.carries = span or Span(0, rounds), span is not None
         self.policy, self.reference, self._kept = policy, reference, dict[str, Fixed]()
-        self.past: dict[int, dict[str, Any]] = {}  # figures of the rounds that are done
-        self.round, self.curve = 0, list[dict[str, float]]()  # the round at work, and its steps that are done
-        self.columns: dict[str, Tensor] = {}  # [M] log-probs that the round's steps are compared with
-        self.seconds = 0.0  # that finding them took
-        self._given: dict[str, Tensor] = {}  # [M] columns that stand in the round's samples
+        self.past: dict[int, dict[str, Any]] = {}  # figures of the finished rounds
+        self.round, self.curve = 0, list[dict[str, float]]()  # the current round, and its finished steps
+        self.columns: dict[str, Tensor] = {}  # [M] log-probs under other models
+        self.seconds = 0.0  # spent on computing them
+        self._given: dict[str, Tensor] = {}  # [M] columns stored in the round's samples
         self._begun: Part | None = None
         saving.add(policy, self)
 
     # --- training ---
 
     def step(self, samples: Sequence[Sample], round: int = 0, progress: Report | None = None) -> dict[str, Any]:
-        """All optimiser steps of one round; returns its figures. `progress` is called after each with its row.
+        """Runs all optimiser steps of one round; returns its figures. `progress` is called after each with its row.
 
-        Round 0 draws its batches as a learn call does with the same seed. Asked to stop (`parley.system.preempt`), it
-        saves after the step at hand and leaves with SystemExit, unless that was the last one of all: then whoever holds
-        `saving` looks at `saving.stop.asked` after `close`. FloatingPointError when loss or gradient stop being finite,
-        InputError when a reference cannot serve.
+        Round 0 draws the same batches as `learn` with the same seed. On a stop signal (`parley.system.preempt`) it
+        saves after the current step and raises SystemExit, unless that was the last step: then the owner of `saving`
+        checks `saving.stop.asked` after `close`. FloatingPointError if loss or gradient are not finite, InputError if a
+        reference does not fit.
         """
         if round in self.past:
             return self.past[round]
@@ -105,12 +104,12 @@ class Session:
         return figures
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """The live tensors under the names of Hugging Face or peft; every rank goes through to the end."""
+        """The live tensors under the names of Hugging Face or peft; every rank must exhaust the iterator."""
         return self.training.weights()
 
     def close(self) -> Snapshot:
-        """Writes the snapshot (with `average` the averaged weights), `learn.json`, and the optimisers where they are
-        carried on; the session is over."""
+        """Ends the session: writes the snapshot (with `average` the averaged weights), `learn.json`, and with `carry`
+        the optimisers."""
         model: Any = self.training.policy.model
         self.training.settle()
         if self.carries:
@@ -125,7 +124,7 @@ class Session:
         return ranks.shared(write)
 
     def figures(self) -> dict[str, Any]:
-        """Of all rounds together."""
+        """The figures of all rounds together."""
         return curve.of_session(list(self.past.values()))
 
     # --- checkpoints ---
@@ -136,12 +135,12 @@ class Session:
         checkpoint.write(folder, training.policy, training.optimizers, self.columns)
 
     def state(self) -> dict[str, Any]:
-        """What else a checkpoint holds, as plain JSON."""
+        """The rest of a checkpoint, as plain JSON."""
         past = {str(round): figures for round, figures in self.past.items()}
         return {"round": self.round, "curve": self.curve, "seconds": self.seconds, "past": past}
 
     def load(self, part: Part) -> None:
-        """Takes up a checkpoint; weights follow when the policy is loaded."""
+        """Restores a checkpoint; the weights follow when the policy is loaded."""
         self._begun, state = part, part.state
         self.round, self.curve, self.seconds = state["round"], list(state["curve"]), state["seconds"]
         self.past = {int(round): figures for round, figures in state["past"].items()}
@@ -149,9 +148,9 @@ class Session:
 
     @property
     def version(self) -> str:
-        """Names the weights as they are between two rounds: the snapshot's version, with +r<round> from the first step
-        on, where round is the next one; +<policy>.r<round> among several policies, which may begin at one snapshot.
-        Samples that are taken as recorded say it."""
+        """The version of the weights between two rounds: the snapshot's version, plus +r<round> after the first step,
+        with the number of the next round; +<policy>.r<round> among several policies, which may start from one snapshot.
+        Samples with recorded log-probs carry it."""
         if not self.past:
             return self.snapshot.version
         who = f"{self.policy}." if len(self.saving.sessions) > 1 else ""
@@ -164,7 +163,7 @@ class Session:
 
     @cached_property
     def training(self) -> Training:
-        """The policy and its optimisers, as the checkpoint has them where there is one."""
+        """The policy and its optimisers, restored from the checkpoint if there is one."""
         training = Training(self.learner, load(self.snapshot, self.learner.hardware))
         others = (each for each in self.saving.sessions.values() if isinstance(each, Session))
         if twin := next(filter(self._twin, others), None):
@@ -175,12 +174,13 @@ class Session:
         return training
 
     def _twin(self, other: Session) -> bool:
-        """Whether the base of `other` is loaded, and the same."""
+        """Whether `other` has the same base, and has loaded it."""
         alike = self.learner.hardware == other.learner.hardware and self._same_base(other.snapshot)
         return "training" in vars(other) and alike
 
     def _same_base(self, other: Snapshot) -> bool:
-        """Whether `other` is an adapter, too, on the base of this policy, stored alike. Shards are not shared."""
+        """Whether `other` is an adapter on the base of this policy in the same storage format. Sharded bases are not
+        shared."""
         mine = self.snapshot
         return (
             mine.base is not None
@@ -192,7 +192,7 @@ class Session:
     # --- a step ---
 
     def _step(self, steps: Plan, number: int, progress: Report | None) -> Sequence[MicroBatch]:
-        """One optimiser step, and what ranks agree on after it; returns its micro-batches."""
+        """Runs one optimiser step and synchronises its figures over ranks; returns its micro-batches."""
         started, training, learner = time.perf_counter(), self.training, self.learner
         step = steps[number]
         sums = training.gradients(steps, step, number, self.columns | self._given, self.seed, self._beside())
@@ -202,7 +202,7 @@ class Session:
         norm = training.update(scale, before + self.done)
         row, due, asked = self._agreed(sums, norm, number)
         tokens = sum(sum(micro.sizes) for micro in step.micros)
-        seconds = time.perf_counter() - started  # a GPU has only now done the step
+        seconds = time.perf_counter() - started  # here a GPU has finished the step
         self.curve.append(
             row | {"step": at, "steps": of, "lr": training.lr, "tokens": tokens, "tokens_per_second": tokens / seconds}
         )
@@ -216,7 +216,7 @@ class Session:
         return micros
 
     def _agreed(self, sums: Mapping[str, Tensor], norm: Tensor, number: int) -> tuple[dict[str, float], bool, bool]:
-        """A step's figures summed over ranks, whether to save, and whether to stop."""
+        """(a step's figures summed over ranks, whether to save, whether to stop)."""
         *mine, grad_norm = torch.stack([value.double() for value in (*sums.values(), norm)]).tolist()
         *values, due, asked = ranks.summed(torch.tensor([*mine, *self.saving.asks()], dtype=torch.float64)).tolist()
         row = {**dict(zip(sums, values, strict=True)), "grad_norm": grad_norm}
@@ -229,7 +229,8 @@ class Session:
     # --- what the policy is compared with ---
 
     def _others(self, samples: Sequence[Sample]) -> None:
-        """Log-probs under other models. In a session of one round these are gone before the policy is loaded."""
+        """Computes log-probs under other models. In a session of one round these are freed before the policy is
+        loaded."""
         models = {"old": foreign(self.learner.old), "reference": self.reference}
         for name in self._missing(*models):
             if (model := models[name]) is None or (name == "reference" and self._own_base):
@@ -240,7 +241,7 @@ class Session:
             self.seconds += time.perf_counter() - started
 
     def _fixed(self, model: Snapshot) -> Fixed:
-        """A model that does not move, loaded once for all rounds; an adapter on the policy's base shares that base."""
+        """A frozen model, loaded once for all rounds; an adapter on the policy's base shares that base."""
         if model.version in self._kept:
             return self._kept[model.version]
         fixed = Fixed(model, self.snapshot, self.learner.hardware)
@@ -251,7 +252,7 @@ class Session:
         return fixed
 
     def _beside(self) -> Beside | None:
-        """The model to whose distributions the loss compares the policy's, at every step."""
+        """The model whose full distributions the loss compares with at every step."""
         if "kl" not in self.learner.loss.columns:
             return None
         if self.reference is None:
@@ -260,12 +261,13 @@ class Session:
 
     @property
     def _own_base(self) -> bool:
-        """Whether the reference is the base under the policy's own adapter, which needs no second model."""
+        """Whether the reference is the base of the policy's own adapter, which needs no second model."""
         model = self.reference
         return model is not None and model.base is None and model.path == self.snapshot.base
 
     def _own(self, steps: Plan) -> None:
-        """Log-probs under the policy as the round began (recorded, or from a pass), and under its base."""
+        """Computes log-probs under the policy at the start of the round (recorded, or from a pass), and under its
+        base."""
         training, missing = self.training, self._missing("old", "reference")
         if not missing:
             return
@@ -289,5 +291,5 @@ class Session:
             self.saving.save()
 
     def _missing(self, *names: str) -> list[str]:
-        """The columns of these names that the loss wants and that are not there yet."""
+        """Those of the names that the loss needs and that are not computed yet."""
         return [name for name in names if name in self.learner.loss.columns and name not in self.columns]

@@ -27,7 +27,7 @@ from .optim import OptimizerConfig, Schedule
 
 
 class Settings(Protocol):
-    """What training reads of a learner (see `parley.learners.lightning.LightningLearner`)."""
+    """The learner's settings that training reads (see `parley.learners.lightning.LightningLearner`)."""
 
     @property
     def loss(self) -> Objective: ...
@@ -56,7 +56,7 @@ class Settings(Protocol):
 
 
 class Training:
-    """A policy with the optimisers that a learner builds for it, on Lightning Fabric."""
+    """A policy with its optimisers, on Lightning Fabric."""
 
     def __init__(self, learner: Settings, policy: Policy) -> None:
         hardware = learner.hardware
@@ -72,7 +72,7 @@ class Training:
 
     @property
     def lr(self) -> float:
-        """The learning rate of the last step, of the first parameters."""
+        """The learning rate of the last step, for the first parameter group."""
         return float(next(self._groups())["lr"])
 
     def plan(self, samples: Sequence[Sample], seed: int) -> Plan:
@@ -84,9 +84,10 @@ class Training:
     def gradients(
         self, steps: Plan, step: Step, number: int, held: Mapping[str, Tensor], seed: int, fixed: Beside | None = None
     ) -> dict[str, Tensor]:
-        """Adds the gradients of `step`, which is the `number`th of `steps`; returns this rank's loss and metrics.
+        """Adds the gradients of `step`, number `number` of `steps`; returns this rank's loss and metrics.
 
-        `held` are columns of all supervised tokens, by name: [M], on the CPU. `fixed` is the model of the column kl.
+        `held` are columns of all supervised tokens, by name: [M], on the CPU. `fixed` is the reference of the column
+        kl.
         """
         loss, world, device = self.learner.loss, ranks.world(), self.fabric.device
         before = supervised(steps.samples)
@@ -108,13 +109,13 @@ class Training:
                         tokens |= zip(live, others, strict=True)
                     given = columns(batch.utterances, batch.utterance_N, tokens, loss.columns, batch.streams)
                     value, metrics = loss(logprob_N, given, totals)
-                self.fabric.backward(value * (world * counts))  # ranks' gradients are averaged; the loss is a sum
+                self.fabric.backward(value * (world * counts))  # gradients are averaged over ranks; the loss is a sum
             for name, figure in {"loss": value, **metrics}.items():
                 sums[name] = sums.get(name, 0.0) + figure.detach() * counts
         return sums
 
     def update(self, scale: float, done: int) -> Tensor:
-        """One optimiser step at `scale` times the learning rate, after `done` others; returns the gradient's norm
+        """Applies an optimiser step at `scale` times the learning rate, after `done` others; returns the gradient norm
         before clipping."""
         trained = [each for each in self.policy.parameters() if each.grad is not None]
         norm = torch.nn.utils.clip_grad_norm_(trained, self.learner.clip or float("inf"))
@@ -128,18 +129,19 @@ class Training:
 
     @torch.no_grad()
     def settle(self) -> None:
-        """The averages take the place of the weights."""
+        """Replaces the weights by their averages."""
         for weight, state in self._averaged():
             weight.copy_(state["average"])
 
     def gathered(self, trained: bool) -> Mapping[str, Tensor] | None:
-        """The state dict where parameters are sharded, whole, on rank 0; None where they are not. Every rank calls."""
+        """The full state dict on rank 0 if parameters are sharded, else None. Every rank calls it."""
         return gathered_state(self.policy.model, trained=trained)
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """The live weights under Hugging Face's names; an adapter's under peft's, and after them its base's.
+        """The live weights under Hugging Face's names; for an adapter those of peft, then its base's.
 
-        Shards are gathered one parameter at a time, so every rank goes through to the end. A sharded base is left out.
+        Shards are gathered one parameter at a time, so every rank must exhaust the iterator. A sharded base is left
+        out.
         """
         model: Any = self.policy.model
         if not (adapter := getattr(model, "active_adapter", None)):
@@ -153,7 +155,7 @@ class Training:
                 yield name.replace(".base_layer.", "."), each.detach()
 
     def _unsynced(self, more: bool) -> AbstractContextManager[Any]:
-        """While more micro-batches of this step follow, replicas need not add up their gradients."""
+        """Skips the synchronisation of gradients while more micro-batches of this step follow."""
         return self.module.no_sync() if more and isinstance(self.module, DistributedDataParallel) else nullcontext()
 
     def _groups(self) -> Iterator[dict[str, Any]]:
@@ -161,7 +163,8 @@ class Training:
 
     @torch.no_grad()
     def _average(self, done: int) -> None:
-        """Moves the averages towards the weights. They lie in the optimisers' state, so that checkpoints hold them."""
+        """Updates the moving averages of the weights. They are part of the optimisers' state, so checkpoints hold
+        them."""
         decay = min(self.learner.average, (1 + done) / (10 + done))
         for weight, state in self._averaged():
             if "average" not in state:
@@ -175,14 +178,15 @@ class Training:
 
 
 def share(policy: Policy, other: Policy) -> None:
-    """Gives `policy` the frozen parameters of `other`, which are the same: one base in memory for several adapters."""
+    """Replaces the frozen parameters of `policy` by the equal ones of `other`: one base in memory for several
+    adapters."""
     theirs = _frozen(other)
     for name, parameter in _frozen(policy).items():
         parameter.data = theirs[name].data
 
 
 def _frozen(policy: Policy) -> dict[str, Tensor]:
-    """The parameters that take no gradients, named alike whichever layers are adapted."""
+    """The parameters that take no gradients, under names that do not depend on which layers are adapted."""
     named = policy.model.named_parameters()
     return {name.replace(".base_layer.", "."): each for name, each in named if not each.requires_grad}
 
@@ -199,9 +203,9 @@ def columns(
     utterances: Sequence[Utterance], utterance_N: Tensor, tokens: Mapping[str, Tensor] = MappingProxyType({}),
     wanted: Sequence[str] = (), streams: Sequence[int] = (),
 ) -> Columns:  # fmt: skip
-    """The columns of a micro-batch: the numbers of its utterances as tensors [U], its pairs counted from 0, and what an
-    objective wants besides, from `tokens` [N] or else from the utterances' own numbers. `streams` [U] numbers the
-    stream of each utterance."""
+    """The columns of a micro-batch: the numbers of its utterances as tensors [U], pairs numbered from 0, and the
+    further columns that an objective needs, from `tokens` [N] or else from the utterances' own numbers. `streams` [U]
+    numbers the stream of each utterance."""
     device, pairs = utterance_N.device, dict[int, int]()
 
     def floats(values: Iterable[float]) -> Tensor:

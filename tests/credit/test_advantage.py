@@ -192,7 +192,7 @@ def test_the_same_return_is_no_advantage_whatever_its_rounding() -> None:
                 Advantage(baseline="leave_one_out", scale="group"),
                 Advantage(by=["seat"], scale="tokens"),
             ):
-                with pytest.raises(NothingKept, match="as good as what it is compared with"):
+                with pytest.raises(NothingKept, match="equal to its baseline"):
                     credit(played, ME)
 
 

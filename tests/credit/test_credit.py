@@ -339,7 +339,7 @@ def test_a_game_that_says_nothing_of_an_honest_seat_leaves_it_void() -> None:
     match = episode("m1", {"a": -1.0, "b": 0.0}, blame=("a",))
     told = {verdict.seat: verdict.why for verdict in SpagCredit()([match], ME).table}
     assert told == {"a": "break", "b": "void, left out"}
-    with pytest.raises(InputError, match="outcome_by_seat says nothing of 'a'"):
+    with pytest.raises(InputError, match="outcome_by_seat has no entry for 'a'"):
         SpagCredit()([episode("m1", {"a": -1.0, "b": 0.0})], ME)
 
 
@@ -476,7 +476,7 @@ def test_credit_says_how_many_demonstrations_it_wants() -> None:
 
 
 def test_spag_needs_outcomes_by_seat() -> None:
-    with pytest.raises(ValueError, match="outcome_by_seat says nothing of 'a'"):
+    with pytest.raises(ValueError, match="outcome_by_seat has no entry for 'a'"):
         published()(ROUND, ME)
 
 

@@ -153,7 +153,7 @@ def test_what_cannot_go_on_says_why(server: Server, tmp_path: Path) -> None:
         learn(learner(server), tmp_path / "refused")
     assert KEY not in str(told.value)
     server.faults = ["500"] * 99
-    with pytest.raises(InputError, match=r"does not answer.*nothing is asked for twice"):
+    with pytest.raises(InputError, match=r"does not answer.*what is done is not repeated"):
         learn(learner(server, retries=2), tmp_path / "gone")
     with pytest.raises(InputError, match="model=served"):
         learner(server).learn(CHATS, Snapshot("v", "folder"), tmp_path / "x", seed=0, name="n")

@@ -342,7 +342,7 @@ def test_the_snapshot_holds_the_moving_average_of_the_weights(tmp_path, monkeypa
 def test_an_average_that_cannot_be_kept_is_refused():
     with pytest.raises(InputError, match=r"average is 1\.0, expected 0"):
         learner(average=1.0)
-    with pytest.raises(InputError, match="less than bfloat16 can tell"):
+    with pytest.raises(InputError, match="bfloat16 cannot represent"):
         learner(average=0.9, hardware=Cpu(precision="bf16-true"))
 
 
