@@ -1,1 +1,1 @@
-"""Records (episode, store, scorer, credit: no torch) and what training makes of them (sample, packing, plan)."""
+"""Records of matches (trajectories), scores, and the samples made from them. Imports no torch."""

@@ -1,4 +1,4 @@
-"""Whether what people said in a match may be trained on."""
+"""Consent: whether matches with people may be used for training."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import Any
 
 from .episode import Episode
 
-HUMAN = "human"  # the player's name where a person sits at the terminal
-PERSON = "person:"  # how it begins where one sits in a browser; the rest is the person's id
-CONSENT = "consent"  # what a record keeps beside the match: {seat: {"training": true, …}} of the people in it
+HUMAN = "human"  # the player's name for a person at the terminal
+PERSON = "person:"  # prefix of the name for a person in a browser; the rest is the person's id
+CONSENT = "consent"  # key in an episode's extra fields: {seat: {"training": true, …}} for the people in it
 
 
 def people(episode: Episode) -> set[str]:
-    """The seats in which people sat: by the player's name, or because the record tells of their consent."""
+    """The seats of people: by the player's name, or because the record has their consent."""
     named = {seat for seat, name in episode.players.items() if name == HUMAN or name.startswith(PERSON)}
     return named | _told(episode).keys()
 
 
 def trainable(episode: Episode) -> bool:
-    """Whether everybody who took part in person has agreed to training; without people there is nothing to ask."""
+    """Whether all people in the match agreed to training; True without people."""
     told = _told(episode)
     return all(isinstance(own := told.get(seat), Mapping) and own.get("training") is True for seat in people(episode))
 

@@ -1,4 +1,4 @@
-"""The durable record of one match: enough to replay it exactly and to train on it."""
+"""The stored record of one match (a trajectory of all seats): enough to replay it exactly and to train on it."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ from typing import Any, TypeAlias
 from ..games.base import Finish, Json, Result, Scenario
 from .typed import wrong
 
-SCHEMA = 2  # 1 (parley 0.1.0) is read, too: it lacks parent, thought and seconds, and blames one seat at most
+SCHEMA = 2  # 1 (parley 0.1.0) can be read, too: it lacks parent, thought and seconds, and blames at most one seat
 
 Extra: TypeAlias = Mapping[str, Json]
-"""Fields that this parley does not know: they are kept, and written again as they were."""
+"""Unknown fields: kept, and written back unchanged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request to a language model, in token ids.
+    """The token ids and log-probs of one generation by a language model.
 
-    The model saw `stream[:shared] + prompt_ids`, where `stream` is everything that the request `parent` of the same
-    seat saw and sampled, and sampled `sampled_ids`. `logprobs` are raw: temperature 1, before any truncation.
-    `fork` says why the history could not simply be extended (then `shared` ends before the parent's stream does).
+    The prompt was `stream[:shared] + prompt_ids`, where `stream` is the prompt and reply of the request `parent` of the
+    same seat; the reply is `sampled_ids`. `logprobs` [len(sampled_ids)] in nats are raw: temperature 1, before any
+    truncation. `fork` is the reason why the history could not be extended (then `shared` is shorter than the parent's
+    stream).
     """
 
     prompt_ids: tuple[int, ...]
@@ -38,11 +39,11 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One request and its reply, in the order in which the match consumed them.
+    """One request and its reply, in the order of play.
 
-    text      what the game saw; thought: what the player said to itself before (its reasoning)
-    call      None for who has no tokens
-    seconds   from question to answer, where the player measures it (a person, a server, a tool)
+    text      the reply as the game saw it; thought: the player's reasoning before it
+    call      None for a player without tokens
+    seconds   seconds   from request to reply, if the player measures it (a person, a server, a tool)
     """
 
     request: str
@@ -60,8 +61,8 @@ class Turn:
 class Episode:
     """One finished match.
 
-    players, policies   who sat in each seat, and with which version
-    parent              (match id, turns): so many turns were taken from that match, the others are its continuation
+    players, policies   the player in each seat, and the version of its policy
+    parent              (match id, turns): the first `turns` turns come from that match, the rest continues it
     """
 
     id: str
@@ -78,12 +79,12 @@ class Episode:
 
     @property
     def own(self) -> tuple[Turn, ...]:
-        """The turns that were played in this match: those of its parent are never trained on, nor counted."""
+        """The turns played in this match, without those of its parent, which are neither trained on nor counted."""
         return self.turns[self.parent[1] :] if self.parent else self.turns
 
     def refused(self, seat: str) -> frozenset[str]:
-        """The requests whose replies by `seat` were illegal, which nobody is trained on: the seat's next request was a
-        retry, the game marked them as retried, or it is the last reply of a seat that is to blame."""
+        """Ids of the requests to `seat` whose replies were illegal: the seat's next request was a retry, the game
+        marked the reply as retried, or it is the last reply of a seat to blame."""
         own = [turn for turn in self.turns if turn.seat == seat and turn.kind != "probe"]
         retried = {turn.request for turn, after in pairwise(own) if after.kind == "retry"}
         marked = {turn.request for turn in own if "retry" in self.result.marks.get(turn.request, {})}
@@ -91,14 +92,14 @@ class Episode:
         return frozenset(retried | marked | last)
 
     def to_json(self) -> dict[str, Json]:
-        """Plain JSON; `from_json` gives back an equal episode."""
+        """Plain JSON; `from_json` returns an equal episode."""
         data: dict[str, Json] = json.loads(json.dumps(written(self), default=written))
         return data
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Episode:
-        """Reads what `to_json` wrote, or parley 0.1.0. ValueError for a later schema, KeyError or TypeError for a
-        foreign object."""
+        """Reads the result of `to_json`, or schema 1. ValueError for a later schema or wrong values, KeyError or
+        TypeError for a foreign object."""
         if data.get("schema") not in (1, SCHEMA):
             raise ValueError(f"episode schema {data.get('schema')!r}, this parley reads 1 and {SCHEMA}")
         known = _known(Episode, {key: value for key, value in data.items() if key != "schema"})
@@ -110,7 +111,8 @@ class Episode:
 
 
 def _checked(episode: Episode) -> Episode:
-    """`episode`, whose fields have the stated types and whose calls hang together. ValueError says what is wrong."""
+    """Returns `episode` after checking the types of its fields and the parents of its calls. ValueError names the
+    fault."""
     if (fault := wrong(episode)) is not None:
         raise ValueError(f"no episode: {fault}")
     seats = {turn.request: turn.seat for turn in episode.turns}
@@ -127,7 +129,7 @@ def _checked(episode: Episode) -> Episode:
 def written(part: Any) -> dict[str, Any]:
     """The fields of a part of an episode, for `json.dumps(…, default=written)`; TypeError for anything else.
 
-    What a turn does not have is left out: a round has millions of them.
+    Fields that are None are left out, because a round has millions of turns.
     """
     if not isinstance(part, (Episode, Turn, Call, Scenario, Result)):
         raise TypeError(f"{type(part).__name__} is not plain JSON")
@@ -141,11 +143,11 @@ def written(part: Any) -> dict[str, Any]:
 
 
 _OFTEN_EMPTY: Mapping[str, Json] = {"thought": "", "seconds": None}
-_ONE: dict[int, int] = {}  # each token id once: a long round's ids take a quarter of the room
+_ONE: dict[int, int] = {}  # one int object per token id: a long round's ids take a quarter of the memory
 
 
 def turn_from_json(data: Mapping[str, Any]) -> Turn:
-    """Reads a turn as `written` gives it. KeyError or TypeError for a foreign object."""
+    """Reads a turn written by `written`. KeyError or TypeError for a foreign object."""
     call = data["call"]
     if call is not None:
         ids = {key: tuple(map(_ONE.setdefault, call[key], call[key])) for key in ("prompt_ids", "sampled_ids")}
@@ -154,7 +156,7 @@ def turn_from_json(data: Mapping[str, Any]) -> Turn:
 
 
 def _known(kind: type[Any], data: Mapping[str, Any]) -> dict[str, Any]:
-    """`data` as arguments of `kind`; what it has no field for as `extra`."""
+    """`data` as arguments of `kind`; unknown keys go to `extra`."""
     if data.keys() <= (names := _NAMES[kind]):
         return dict(data)
     return {key: data[key] for key in data.keys() & names} | {
@@ -166,28 +168,29 @@ _NAMES = {kind: frozenset(each.name for each in fields(kind)) - {"extra"} for ki
 
 
 def _result(data: Mapping[str, Any]) -> Result:
-    """The result; schema 1 blames a seat or None, where schema 2 has a list of seats."""
+    """Reads the result; schema 1 blames a seat or None, schema 2 a list of seats."""
     blame = data.get("blame")
     return Result(**{**data, "blame": (blame,) if isinstance(blame, str) else tuple(blame or ())})
 
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """What one seat's model saw and said, as token ids [L]; `spans` are the sampled parts: request -> [start, end)."""
+    """Prompts and replies of one seat's model as token ids [L]; `spans` are the sampled parts: request -> [start,
+    end)."""
 
     seat: str
     token_ids: tuple[int, ...]
-    logprobs: tuple[float, ...]  # of the sampled tokens, span after span
+    logprobs: tuple[float, ...]  # of the sampled tokens in nats, span after span
     spans: Mapping[str, tuple[int, int]]
 
 
 def streams(episode: Episode, seat: str) -> list[Stream]:
-    """The token streams of a seat: one when every turn extended the last, one more for each fork.
+    """The token streams of a seat: one if every turn extended the previous one, plus one for each fork.
 
-    A span stands in exactly one stream, the first that holds it, so no token is trained on twice. Turns of a parent
+    A span belongs to exactly one stream, the first that contains it, so no token is trained on twice. Turns of a parent
     match are context: they have no span. A probe, which no later turn extends, ends a stream of its own.
     """
-    done: dict[str, Stream] = {}  # request -> the stream that ends with its sampled ids
+    done: dict[str, Stream] = {}  # request id -> the stream that ends with its sampled ids
     extended: set[str] = set()
     inherited = len(episode.turns) - len(episode.own)
     for number, turn in enumerate(episode.turns):

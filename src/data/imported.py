@@ -1,4 +1,4 @@
-"""Foreign logs as matches, so that credit chooses among them as among one's own."""
+"""Converts foreign logs to matches, so that credit can select among them."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from ..games.base import Json, Message, Result, Scenario
 from .episode import Episode, Turn
 from .formats.messages import Log
 
-VERSION = "imported"  # of whoever played them
+VERSION = "imported"  # policy version of foreign players
 
 
 def episode(rows: Sequence[tuple[str, Log]], player: str) -> tuple[Episode, Mapping[str, Sequence[Message]]]:
-    """(the match, seat -> its view) of the (id, log) rows of one match, every seat played by `player`.
+    """Builds (match, {seat: view}) from the (id, log) rows of one match, with `player` in every seat.
 
-    Replies carry the request that they answer; none has token ids. A log's numbers in meta are metrics of its seat, and
-    a payoff that is not told is NaN.
+    Replies keep the ids of their requests and have no token ids. Numbers in a log's meta become metrics of its seat; a
+    missing payoff is NaN.
     """
     name, first = rows[0]
     logs: dict[str, Log] = {}
@@ -54,7 +54,7 @@ def episode(rows: Sequence[tuple[str, Log]], player: str) -> tuple[Episode, Mapp
 
 
 def _metrics(logs: Mapping[str, Log]) -> dict[str, float | dict[str, float]]:
-    """The numbers in meta by name: one number where all seats say the same, else one for each seat that says any."""
+    """The numbers in meta by name: one number if all seats agree, else one per seat that has it."""
     found: dict[str, dict[str, float]] = {}
     for seat, log in logs.items():
         for key, value in log.meta.items():

@@ -1,4 +1,4 @@
-"""Where each match of a store lies, by match id: in a temporary database on the disk, so that millions of matches take
+"""Index of a store: the location of each match by id, in a temporary database on disk, so that millions of matches take
 no memory."""
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
-Place: TypeAlias = tuple[str, int, int, int]  # match id, shard (its place among the shards), line number, first byte
+Place: TypeAlias = tuple[str, int, int, int]  # match id, index of its shard, line number, byte offset
 
 
 class Line(NamedTuple):
-    """One whole line of a shard."""
+    """One complete line of a shard."""
 
     path: Path
     number: int
@@ -21,15 +21,15 @@ class Line(NamedTuple):
 
 
 class Index:
-    """The whole lines of `shards`, by match id. Of several lines with one id the first stands; `duplicates` counts the
-    others.
+    """The complete lines of `shards`, by match id. Of several lines with one id the first counts; `duplicates` is the
+    number of the others.
 
-    It is what `places` was when it was made: what is appended later is not in it.
+    It reflects `places` at construction; matches appended later are missing.
     """
 
     def __init__(self, shards: Sequence[Path], places: Iterable[Place]) -> None:
         self._shards = shards
-        self._known = sqlite3.connect("")  # a file without a name, which goes with the connection
+        self._known = sqlite3.connect("")  # an unnamed temporary file, removed with the connection
         self._known.execute("PRAGMA journal_mode = OFF")
         self._known.execute(
             "CREATE TABLE line (id TEXT PRIMARY KEY, shard INTEGER, number INTEGER, start INTEGER) WITHOUT ROWID"
@@ -54,7 +54,7 @@ class Index:
                 yield Line(self._shards[shard], number, files[shard].readline())
 
     def __getitem__(self, match: str) -> Line:
-        """The line of one match; KeyError where there is none."""
+        """The line of one match; KeyError if there is none."""
         found = self._known.execute("SELECT shard, number, start FROM line WHERE id = ?", (match,)).fetchone()
         if found is None:
             raise KeyError(match)

@@ -1,6 +1,6 @@
-"""The turns of matches that are still open, written as they fall, so that a match that is cut off goes on where it was.
+"""The journal: turns of unfinished matches, written during play, so that a killed match resumes in the middle.
 
-A finished match is an episode in the store; of an open one the journal has what was said so far.
+A finished match is an episode in the store; the journal holds the turns of open ones.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from .store import repair
 class Journal:
     """The journal of one process of a stage, `<folder>/open-<rank>.jsonl`: call it with a match's id and a turn.
 
-    Opening it reads what earlier processes of all ranks left. A line that was torn by a kill is cut off: its request is
-    asked again. ValueError names the file and line of what is no turn.
+    Opening it reads the turns that earlier processes of all ranks wrote. A line torn by a kill is cut off, and its
+    request is asked again. ValueError names the file and line of an invalid turn.
     """
 
     def __init__(self, folder: str | Path, rank: int = 0) -> None:
@@ -41,7 +41,7 @@ class Journal:
         self._file.write(line.encode() + b"\n")
 
     def turns(self, match: str) -> tuple[Turn, ...]:
-        """What earlier processes left of a match; () where it was not begun."""
+        """The turns of a match that earlier processes wrote; () if it was not begun."""
         return tuple(self._turns.get(match, ()))
 
     def _read(self, path: Path) -> None:
@@ -55,6 +55,6 @@ class Journal:
 
 
 def clear(folder: str | Path) -> None:
-    """Removes the journals of a stage in which no match is open any more."""
+    """Removes the journals of a stage without open matches."""
     for path in Path(folder).glob("open-*.jsonl"):
         path.unlink(missing_ok=True)

@@ -17,18 +17,18 @@ from .scorer import Scores
 
 
 class RubricJudge:
-    """Rates every seat that has a payoff, on each of the scales; the scores are named as these are.
+    """Rates every seat that has a payoff on each of the scales; scores are named after the scales.
 
-    player     who judges: a name of `opponents`, or a script of the game `verdict` (dice)
-    task       what the judge is told to do (the system message)
+    player     the judge: a name of `opponents`, or a script of the game `verdict` (dice)
+    task       the judge's instructions (the system message)
     scales     name -> {low, high, says}
-    overall    whether the mean of all scales is a score, too
-    schematic  whether verdicts are asked for under a JSON schema, where the judge's backend can enforce one
-    scenario   whether the judge is shown the scenario's data, as JSON, before the words that were said. Of Sotopia's
-               episodes it reads all that anybody knows, and the characters' names, in any case
-    swapped    whether each match is judged a second time with the seats named in the reverse order, for rubrics that
-               compare: a judge may prefer whom it is asked about first
-    repeats    verdicts on each match (and order), of which the mean is taken; retries: further attempts at a verdict
+    overall    whether to add the mean of all scales as a score
+    schematic  whether verdicts follow a JSON schema, if the judge's backend can enforce one
+    scenario   whether the judge reads the scenario's data, as JSON, before the dialogue. Of Sotopia's episodes it
+               always reads the characters' names and everybody's knowledge
+    swapped    whether to judge each match a second time with the seats in reverse order, for comparing rubrics: a judge
+               may prefer the first seat
+    repeats    verdicts per match (and order), which are averaged; retries: further attempts at a verdict
     sampling   of the judge's replies
     """
 
@@ -51,11 +51,11 @@ class RubricJudge:
         self.sampling = dict(sampling or {})
 
     def game(self, matches: Iterable[Episode]) -> VerdictGame:
-        """The game in which a verdict is given on each of `matches`."""
+        """The game whose scenarios ask for a verdict on each of `matches`."""
         return VerdictGame([each for episode in matches for each in self._cases(episode)], self.rubric, self.retries)
 
     def scores(self, verdicts: Iterable[Episode]) -> dict[str, Scores]:
-        """The mean of the verdicts on each match, by its id. A match without any is missing."""
+        """The mean of the verdicts on each match, by match id. Matches without a verdict are missing."""
         given: dict[str, list[Ratings]] = defaultdict(list)
         for each in verdicts:
             if (found := rated(each.result)) is not None:
@@ -65,7 +65,7 @@ class RubricJudge:
         return {match: _mean(found) for match, found in given.items()}
 
     def _cases(self, episode: Episode) -> Iterator[Scenario]:
-        """A case for each order in which the judge is asked about the seats."""
+        """One case for each order of the seats."""
         seats = names(episode)
         yield from self._orders(episode, self.text(episode), [*seats], {"match": episode.id, "seats": seats})
 
@@ -74,14 +74,15 @@ class RubricJudge:
     ) -> Iterator[Scenario]:
         if self.scenario:
             said = f"{json.dumps(episode.scenario.data, ensure_ascii=False)}\n\n{said}"
-        name = episode.id.replace("/", "|")  # a scenario's id is a part of its match's id
+        name = episode.id.replace("/", "|")  # a scenario's id is part of its match's id
         cluster = episode.scenario.cluster
         yield case(name, said, subjects, cluster, **data)
         if self.swapped:
             yield case(f"{name}|swapped", said, subjects[::-1], cluster, **data)
 
     def text(self, episode: Episode) -> str:
-        """What the judge reads: the words that counted, line by line; of Sotopia's episodes what their judge reads."""
+        """The text for the judge: the legal replies, line by line; for Sotopia's episodes the text of Sotopia's
+        judge."""
         if episode.game == "social":
             return story(
                 Task.from_json(episode.scenario.data), [{line.place: line.action} for line in actions(episode)]
@@ -91,9 +92,9 @@ class RubricJudge:
 
 
 class TurnJudge(RubricJudge):
-    """Rates every legal reply of the seats that have a payoff: how much each did (attribution; Sotopia-RL,
-    arXiv:2508.03905). What it says is scored by request: name -> {request: number}, as a game's own marks are, and
-    `Advantage.turn_reward` reads it. With `swapped` it is asked about the last reply first.
+    """Rates every legal reply of the seats that have a payoff, by its contribution (attribution; Sotopia-RL,
+    arXiv:2508.03905). Scores are per request, name -> {request: number}, like a game's marks; `Advantage.turn_reward`
+    reads them. With `swapped` the replies are listed in reverse order.
     """
 
     def _cases(self, episode: Episode) -> Iterator[Scenario]:
@@ -106,7 +107,7 @@ class TurnJudge(RubricJudge):
 
 
 def names(episode: Episode) -> dict[str, str]:
-    """What the judge calls each seat that has a payoff -> the seat."""
+    """Maps the judge's name of each seat that has a payoff to the seat."""
     seats = [*episode.result.returns]
     if episode.game == "social":
         return dict(zip(Task.from_json(episode.scenario.data).names, seats, strict=True))
@@ -114,7 +115,7 @@ def names(episode: Episode) -> dict[str, str]:
 
 
 def _legal(episode: Episode) -> list[Turn]:
-    """The replies that counted, of the seats that have a payoff; answers to questions aside are none."""
+    """The legal replies of the seats that have a payoff, without answers to probes."""
     refused = frozenset[str]().union(*(episode.refused(seat) for seat in episode.result.returns))
     return [
         turn

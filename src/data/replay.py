@@ -1,4 +1,4 @@
-"""Plays a recorded match again from its replies, and checks that it is the same match."""
+"""Replays a recorded match from its replies, and checks that it is the same match."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ from .episode import Episode, Turn
 
 
 class ReplayError(ValueError):
-    """The record and the game tell different stories; the text says where."""
+    """The record and the game differ; the message says where."""
 
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """result    as the game gives it now, equal to the record
-    views     seat -> its last view and, at the end, its own last reply (unless there was none: finish "context");
-              probes, which stand in no later view, are in none of them
-    requests  what the players were asked, one for each recorded turn
+    """result    the result of the replay, equal to the record
+    views     seat -> its last view plus its own last reply (unless there was none: finish "context"), without probes
+    requests  one request for each recorded turn
     """
 
     result: Result
@@ -28,9 +27,9 @@ class Replayed:
 
 
 def replay(game: Game, episode: Episode) -> Replayed:
-    """Plays `episode` again. ReplayError names the first difference: game, a request, its seat or kind, the result.
+    """Replays `episode`. ReplayError names the first difference: game, request id, seat, kind or result.
 
-    A record of another version of the game holds as long as its requests and its result are still the same.
+    A record of another version of the game is accepted if its requests and its result are still the same.
     """
     played = f"{episode.game} version {episode.game_version}"
     if game.name != episode.game:

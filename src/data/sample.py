@@ -1,4 +1,4 @@
-"""What a learner is given: streams of token ids with supervised spans and their numbers."""
+"""Training samples: streams of token ids with supervised spans and their numbers."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from ..system.seeds import derive
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """A supervised span [start, end) of a sample's token ids, and the numbers that credit gave it.
+    """A supervised span [start, end) of a sample's token ids, with credit's reward and weight.
 
-    `kind` tells objectives apart what they treat differently ("act", "sft"); `pair` and `side` (+1 real or chosen,
-    -1 generated or rejected) join the two halves of a preference pair. `numbers` are further ones, by name, for an
-    objective that names them.
+    `kind` is "act" (sampled by the policy) or "sft" (mixed-in demonstration). `pair` and `side` (+1 real or chosen, -1
+    generated or rejected) join the two halves of a preference pair. `numbers` holds a credit's own columns, by name.
     """
 
     start: int
@@ -30,10 +29,10 @@ class Utterance:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One stream of token ids [L]. `group` names samples that must never fall into different micro-batches.
+    """One stream of token ids [L]. Samples of one `group` are never split over micro-batches.
 
-    `logprobs` [sum of span lengths], where known, are the sampler's own raw log-probs, made by the version `policy`.
-    `tokens` are further columns of a credit, by name: a float for each supervised token, as in `logprobs`.
+    `logprobs` [sum of span lengths], if known, are the raw log-probs in nats of the sampler, the version `policy`.
+    `tokens` holds a credit's own token columns, by name: one float per supervised token, as in `logprobs`.
     """
 
     id: str  # match id, seat and the stream's number
@@ -49,8 +48,8 @@ class Sample:
 class Demonstration:
     """A chat to imitate: one seat's whole view. `weights` [messages] is the loss weight of each message, 0 for context.
 
-    `logprob`, where known: log p in nats of what is to be imitated, under the source that wrote it. Chats that are not
-    independent share a `cluster`. `meta` is what its source knows of it.
+    `logprob`, if known: log p in nats of the imitated text under its source. Chats that are not independent share a
+    `cluster`. `meta` holds the source's further fields.
     """
 
     id: str
@@ -62,12 +61,12 @@ class Demonstration:
 
 
 def chosen(name: str, view: Sequence[Message], replies: Container[str | None], cluster: str = "") -> Demonstration:
-    """A seat's whole view as a chat in which the `replies` (requests) weigh 1 and everything else 0."""
+    """A seat's whole view as a chat with weight 1 on the replies to the requests `replies`, and 0 on the rest."""
     return Demonstration(name, tuple(view), tuple(float(each.request in replies) for each in view), cluster=cluster)
 
 
 def decayed(replies: int, gamma: float) -> list[float]:
-    """Shares of one reward for the 1st to the last reply, the last the largest; they sum to 1.
+    """Splits a reward of 1 over the first to the last reply, the last having the largest share.
 
     R_j = gamma^(n-j) (1 - gamma) / (1 - gamma^n) (SPAG, arXiv:2404.10642, and its assign_rewards). With gamma = 0.8 and
     n = 3: 0.262, 0.328, 0.410.

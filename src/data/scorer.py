@@ -1,6 +1,6 @@
-"""Scorers: an episode in, named scores per seat out. They can be run again at any time and never touch the episode.
+"""Scorers map an episode to named scores per seat. They can run again at any time and never change the episode.
 
-A scorer is a function of an episode, or a judge, whose verdicts are matches of a game of its own.
+A scorer is a function of an episode, or a judge, whose verdicts are matches of its own game.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from .seal import verify
 from .store import Matches
 
 Scores: TypeAlias = Mapping[str, Mapping[str, float]]
-"""name -> {seat: score}, or of a judge of single replies {request: score}. A score that is missing is not there; it is
-never 0."""
+"""name -> {seat: score}, or for a judge of single replies {request: score}. Missing scores are absent, not 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +30,11 @@ class Scored:
 
 
 def judged(episodes: Iterable[Episode], alone: bool = False) -> Iterator[Episode]:
-    """The episodes with their scores beside the game's metrics, which come first; with `alone` the scores in place of
-    the metrics. `scored_rate` is 1 where a match has a score, else 0. Matches without a scorer stay as they are.
+    """The episodes with scores added to the game's metrics (a game's metric wins over a score of the same name); with
+    `alone` the scores replace the metrics. `scored_rate` is 1 if a match has a score, else 0. Matches without a scorer
+    stay unchanged.
 
-    For figures only: such an episode no longer says what its replay says.
+    For figures only: such an episode no longer equals its replay.
     """
     if not isinstance(episodes, ScoredMatches):
         yield from episodes
@@ -46,19 +46,19 @@ def judged(episodes: Iterable[Episode], alone: bool = False) -> Iterator[Episode
 
 
 class Scorer(Protocol):
-    """Scores a finished match by looking at its record."""
+    """Scores a finished match from its record."""
 
     def __call__(self, episode: Episode, /) -> Scores:
-        """Named scores for each seat."""
+        """Returns named scores per seat."""
 
 
 @runtime_checkable
 class Judge(Protocol):
-    """Scores matches by having verdicts on them played: by the arena, as any match is, so that they are retried, paid
-    for and resumed alike.
+    """Scores matches by verdicts that the arena plays like any match, so that they are retried, billed and resumed
+    alike.
 
-    player    who gives the verdicts: an opponent, or a script of the judge's game
-    repeats   verdicts on each match; sampling: of the judge's replies, as `Sampling` takes it
+    player    the judge: an opponent, or a script of the judge's game
+    repeats   verdicts per match; sampling: fields of `Sampling` for the judge's replies
     """
 
     player: str
@@ -69,11 +69,11 @@ class Judge(Protocol):
         """A game of one seat; each scenario of its split "train" asks for a verdict on one of `matches`."""
 
     def scores(self, verdicts: Iterable[Episode]) -> Mapping[str, Scores]:
-        """What the verdicts, matches of that game, say: by the id of the match that was judged."""
+        """Scores by the id of the judged match, from the verdicts, which are matches of that game."""
 
 
 class RuleScorer:
-    """What the game's own rules say: `return`, and every metric (one for the whole match counts for each seat)."""
+    """Scores by the game's rules: `return`, and every metric (a metric of the whole match counts for each seat)."""
 
     def __call__(self, episode: Episode) -> Scores:
         result, seats = episode.result, tuple(episode.result.returns)
@@ -84,28 +84,27 @@ class RuleScorer:
 
 
 class ScoredMatches(Matches):
-    """The stored matches of one stage, with the scores that the file `scores` has of them."""
+    """The stored matches of one stage, with their scores from the file `scores`."""
 
     def __init__(self, folder: str | Path, scores: str | Path) -> None:
         super().__init__(folder)
         self.scores = scores
 
     def scored(self) -> Iterator[Scored]:
-        """Every match with its scores, as `read_scored` gives them."""
+        """Every match with its scores, as in `read_scored`."""
         verify(Path(self.scores).parent)
         return read_scored(self.scores, self)
 
 
 def scored(matches: Iterable[Episode]) -> Iterator[Scored]:
-    """Matches with their scores, {} where there is no scorer."""
+    """Matches with their scores, or {} without a scorer."""
     if isinstance(matches, ScoredMatches):
         return matches.scored()
     return (Scored(each, {}) for each in matches)
 
 
 def write_scores(path: str | Path, scorer: Scorer, episodes: Iterable[Episode]) -> None:
-    """Scores `episodes`, which are sorted by match id, into one file (whole or not at all). InputError where none of
-    them has a score."""
+    """Scores `episodes`, sorted by match id, into one file, written atomically. InputError if none has a score."""
     matches = missing = 0
     with replacing(path) as file:
         for episode in episodes:
@@ -122,8 +121,7 @@ def read_scores(path: str | Path) -> Iterator[tuple[str, Scores]]:
 
 
 def read_scored(path: str | Path, episodes: Iterable[Episode]) -> Iterator[Scored]:
-    """Every one of `episodes`, which are sorted by match id, with its scores. ValueError when the two do not belong
-    together."""
+    """Each of `episodes`, sorted by match id, with its scores. ValueError if the two do not match."""
     scores = read_scores(path)
     for episode in episodes:
         match, found = next(scores, ("nothing", {}))

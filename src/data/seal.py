@@ -1,5 +1,5 @@
-"""The manifest of a finished stage, `stage.json`: what it says of itself, and the seal on the records that lie in its
-folder (how many lines each file has, and its digest)."""
+"""The manifest of a finished stage, `stage.json`: its inputs and outputs, and the seal on its records (number of lines
+and digest of each file)."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ Seal: TypeAlias = dict[str, dict[str, Any]]  # file name -> lines, digest
 
 
 def manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of a finished stage; None of one that is still to do. InputError where it is no manifest."""
+    """The manifest of a finished stage; None if the stage is not finished. InputError if the file is no manifest."""
     path = folder / MANIFEST
     if not path.exists():
         return None
     try:
         found = read_json(path)
     except InputError as error:
-        raise InputError(f"{error}: remove {folder} and resume, which does the stage again") from None
+        raise InputError(f"{error}: remove {folder} and resume, which repeats the stage") from None
     known = isinstance(found, dict) and "outputs" in found
     if not known or not all(isinstance(found.get(key), kind) for key, kind in FIELDS.items()):
-        raise InputError(f"{path} is no manifest of a stage: remove {folder} and resume, which does the stage again")
+        raise InputError(f"{path} is no manifest of a stage: remove {folder} and resume, which repeats the stage")
     return dict(found)
 
 
 def rounds(run: Path) -> list[str]:
-    """The stages of the rounds of self-play that are finished in the folder of a run, in order."""
+    """The finished rounds of self-play in the folder of a run, as stage names in order."""
     found = [*run.glob(f"iter_*/play/{MANIFEST}"), *run.glob(f"iter_*/play/r*/{MANIFEST}")]
     return sorted(str(path.parent.relative_to(run)) for path in found)
 
 
 def sealed(folder: Path) -> Seal:
-    """The seal on the records that lie in `folder` now: shards of episodes, and scores. Files are read in blocks."""
+    """Computes the seal on the records in `folder`: shards of episodes, and scores. Files are read in blocks."""
     names = [path for path in folder.glob("*.jsonl") if path.stem.isdecimal() or path.name == SCORES]
     return {path.name: {"lines": _lines(path), "digest": digest(path)} for path in sorted(names)}
 
 
 def verify(folder: Path) -> None:
-    """InputError names the first record of a finished stage that is not what it was when the stage ended.
+    """InputError names the first record that has changed since the stage was finished.
 
-    A stage that is still to do has no seal, and neither has one of parley 0.1.0.
+    An unfinished stage has no seal, and neither has one of parley 0.1.0.
     """
     stated = (manifest(folder) or {}).get("records")
     if stated is None:
@@ -55,8 +55,8 @@ def verify(folder: Path) -> None:
     for name in sorted({*stated, *found} if isinstance(stated, Mapping) else found):
         if not isinstance(stated, Mapping) or stated.get(name) != found.get(name):
             raise InputError(
-                f"{folder / name} {_change(found.get(name), stated, name)} since the stage was finished: put the file "
-                f"back, or remove {folder} (with the iteration's learn/, where it played for that) and resume, which "
+                f"{folder / name} {_change(found.get(name), stated, name)} since the stage was finished: restore the "
+                f"file, or remove {folder} (with the iteration's learn/, where it played for that) and resume, which "
                 f"plays it again"
             )
 

@@ -1,4 +1,4 @@
-"""Where episodes live: shards `<folder>/<rank>.jsonl`, one line of JSON each, appended whole and never rewritten."""
+"""Stores episodes in shards `<folder>/<rank>.jsonl`, one line of JSON each, only ever appended."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from .episode import SCHEMA, Episode, written
 from .index import Index, Line, Place
 from .seal import verify
 
-SYNC_S = 5.0  # at most this many seconds of play are lost with the machine's power; with the process, nothing is
+SYNC_S = 5.0  # seconds between syncs: the play that a power failure can lose; a killed process loses nothing
 _HEAD = re.compile(rb'\{"schema":[1-%d],"id":("(?:[^"\\]|\\.)*"),"game":.*\}\n\Z' % SCHEMA)
 
 
 class EpisodeStore:
-    """The episodes of one stage. A writer owns one shard; whoever reads, reads them all.
+    """The episodes of one stage. A writer owns one shard; readers read all.
 
-    Opening with a `shard` repairs it: a last line that was torn by a kill is cut off (`torn` counts it), so its match
-    is owed again. With `shard=None` the store is read only; InputError names a shard of a finished stage that is no
-    longer what it was. Readers skip the torn tail of a shard that they do not own, and a second line with the same
-    match id (a shard that was copied, say): the first stands, `duplicates` counts.
+    Opening with a `shard` repairs it: a last line torn by a kill is cut off (`torn` counts it), so its match is owed
+    (to be played) again. With `shard=None` the store is read-only; InputError names a shard of a finished stage that
+    has changed. Readers skip the torn tail of other shards, and further lines with the same match id (such as a copied
+    shard): the first counts, `duplicates` is the number of the others.
     """
 
     def __init__(self, folder: str | Path, shard: int | None = 0) -> None:
@@ -53,8 +53,8 @@ class EpisodeStore:
         self.close()
 
     def append(self, episode: Episode) -> None:
-        """Stores one episode. ValueError for one that is not plain JSON; OSError (a full disk) leaves the shard whole
-        or repairable."""
+        """Stores one episode. ValueError if it is not plain JSON; after an OSError (a full disk) the shard is intact or
+        repairable."""
         if self._file is None:
             raise ValueError(f"the episode store {self.folder} is closed or was opened for reading only")
         line = encode(episode)
@@ -69,19 +69,18 @@ class EpisodeStore:
         self._size += len(line)
 
     def close(self) -> None:
-        """Makes everything durable. A closed store can still be read."""
+        """Syncs and closes the shard. A closed store can still be read."""
         if self._file is not None:
             self._sync()
             self._file.close()
             self._file = None
 
     def ids(self) -> set[str]:
-        """The ids of all stored matches. ValueError names the file and line of what is no episode of this schema."""
+        """The ids of all stored matches. ValueError names the file and line of an invalid episode."""
         return {match for _, _, _, match in self._lines(self.shards())}
 
     def read(self, ordered: bool = False) -> Iterator[Episode]:
-        """All episodes, one at a time; sorted by match id if `ordered` (shards otherwise, each in the order of
-        play)."""
+        """All episodes, one at a time; sorted by match id if `ordered`, else by shard in the order of play."""
         if ordered:
             yield from map(parsed, self.index())
             return
@@ -95,8 +94,7 @@ class EpisodeStore:
             yield parse_line(line, path, number, Episode.from_json)
 
     def index(self) -> Index:
-        """Where every stored match lies, as of now; `duplicates` counts what is stored twice. ValueError as of
-        `ids`."""
+        """An index of all matches stored so far; `duplicates` counts repeated ones. ValueError as in `ids`."""
         index = Index(shards := self.shards(), self._places(shards))
         self.duplicates = index.duplicates
         return index
@@ -115,7 +113,7 @@ class EpisodeStore:
         )
 
     def _lines(self, shards: Sequence[Path]) -> Iterator[tuple[Path, int, bytes, str]]:
-        """Every whole line as (shard, line number, line, match id)."""
+        """Every complete line as (shard, line number, line, match id)."""
         for path in shards:
             with open(path, "rb") as file:
                 for number, line in enumerate(file, 1):
@@ -129,7 +127,7 @@ class EpisodeStore:
 
     def _give_up(self, error: OSError) -> None:
         assert self._file is not None
-        with suppress(OSError):  # a full disk can still cut; where it cannot, the next opening repairs
+        with suppress(OSError):  # truncating works on a full disk; if it fails, the next opening repairs
             self._file.truncate(self._size)
         with suppress(OSError):
             self._file.close()
@@ -143,8 +141,8 @@ class EpisodeStore:
 class Matches(Collection[Episode]):
     """The stored matches of one stage, sorted by match id, or one of them by its id.
 
-    It can be gone through again and again: every time they are read from the disk, one at a time, so that there may be
-    more of them than memory has room for. It knows what was stored when it was first asked.
+    Every iteration reads them from disk, one at a time, so they need not fit into memory. Contains the matches stored
+    at first use.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -168,7 +166,7 @@ class Matches(Collection[Episode]):
 
 
 def parsed(line: Line) -> Episode:
-    """The episode in a line. InputError names file and line."""
+    """Parses the episode in a line. InputError names file and line."""
     return parse_line(line.text, line.path, line.number, Episode.from_json)
 
 
@@ -181,7 +179,7 @@ def encode(episode: Episode) -> bytes:
 
 
 def _match_id(line: bytes, path: Path, number: int) -> str:
-    """The match id at the head of a line, without the cost of reading all its token ids."""
+    """The match id at the head of a line, without parsing all its token ids."""
     head = _HEAD.match(line)
     if head is not None:
         return str(json.loads(head[1]))
@@ -189,7 +187,7 @@ def _match_id(line: bytes, path: Path, number: int) -> str:
 
 
 def repair(path: Path) -> int:
-    """Cuts a last line that lacks its newline off; returns how many (0 or 1) were torn."""
+    """Cuts off a last line without newline; returns the number (0 or 1) of torn lines."""
     if not path.exists():
         return 0
     with open(path, "rb+") as file:

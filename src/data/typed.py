@@ -1,4 +1,4 @@
-"""Whether a foreign value has the types that a dataclass states, at any depth."""
+"""Checks foreign values against the type annotations of dataclasses, at any depth."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ Check = Callable[[Any], bool]
 
 
 def wrong(value: Any) -> str | None:
-    """The first field of a dataclass whose value is not of its type, as `field is value`; None where all are.
+    """The first field of a dataclass whose value has a wrong type, as `field is value`; None if all are right.
 
-    An int may stand for a float, never a bool for an int; floats are finite.
+    An int is accepted as a float, but no bool as an int; floats must be finite.
     """
     kind: Any = type(value)
     for name, check in _fields(kind):
@@ -52,7 +52,7 @@ def _check(hint: Any) -> Check:
 
 
 def _each(item: Any) -> Check:
-    """A check of a tuple's items; numbers are looked at all at once, since a round has millions of them."""
+    """A check of a tuple's items; numbers are checked all at once, because a round has millions of them."""
     inner = _check(item)
     kinds = NUMBERS.get(item)
 
@@ -77,7 +77,7 @@ def _applied(check: Check, value: Any) -> bool:
 def _short(value: Any) -> str:
     try:
         text = repr(value)
-    except (ValueError, RecursionError):  # a number of thousands of digits, or deep nesting
+    except (ValueError, RecursionError):  # a number with thousands of digits, or deep nesting
         text = type(value).__name__
     return text if len(text) <= 80 else f"{text[:80]}…"
 

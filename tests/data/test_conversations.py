@@ -238,7 +238,7 @@ GOOD = json.dumps({"messages": told(Q, A)}).encode()
         (b'{"messages": [{"role": "user", "content": "\xe9"}]}', "line 2: not UTF-8 .byte 0xe9"),
         (b'{"a": "\0"}', "line 2: holds a NUL byte"),
         (b"3", "line 2: expected an object, got int"),
-        (b"{}", "line 2: no layout that is known: none of the keys messages, conversations"),
+        (b"{}", "line 2: unknown layout: none of the keys messages, conversations"),
         (b'{"messages": [{"role": "user", "content": "\\ud800"}]}', "line 2: holds half of a surrogate pair"),
         (b'{"chosen": "a"}', "line 2: lacks the key 'rejected'"),
         (b'{"conversations": [3]}', 'line 2: "conversations" must be a list'),

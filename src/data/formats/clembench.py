@@ -1,11 +1,11 @@
-"""clembench's results folder: written from stored matches, read into rows for imitation, and its table.
+"""clembench's results folder: writes it from stored matches, reads it into rows for imitation, and makes its table.
 
     results/<models>/run.json
     results/<models>/<game>/<experiment>/experiment.json
     results/<models>/<game>/<experiment>/instance_00003/{instance,interactions,scores,player_1.requests,completed}.json
 
-A match is written by playing it again: clemcore's own recorders make the files, so that `clem score`, `clem transcribe`
-and `clem eval` read them. The table is that of `clem eval`, with its way of rounding.
+A match is replayed so that clemcore's own recorders make the files; `clem score`, `clem transcribe` and `clem eval` can
+read them. The table is that of `clem eval`, with its rounding.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ from ..episode import Episode
 from .messages import Log
 
 Layout: TypeAlias = Literal["instances", "episodes", "epochs"]
-"""Where a match's files go: instance_<id> (one match of an instance), episode_<n> (in the order of play), or, for
-several matches of each instance, epoch_<n>/…/instance_<id>."""
+"""Folders of matches: instance_<id> (one match per instance), episode_<n> (in the order of play), or, for several
+matches per instance, epoch_<n>/…/instance_<id>."""
 RECORD = "interactions.json"  # of one match
-NEVER = "1970-01-01T00:00:00"  # when a stored turn was, which parley does not record
+NEVER = "1970-01-01T00:00:00"  # timestamp of stored turns, which parley does not record
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """One match's scores, as scores.json has them. `played`: no reply aborted it; `main`: the Main Score, if any."""
+    """One match's scores from scores.json. `played`: 1 if no reply aborted it; `main`: the Main Score, if any."""
 
     game: str
     experiment: str
@@ -58,7 +58,7 @@ class Scored:
 
 
 def records(game: Clembench, episode: Episode) -> Records:
-    """What clemcore's recorders hold once the stored match has been played again."""
+    """The contents of clemcore's recorders after a replay of the stored match."""
     table = game.table(episode.scenario, episode.seed)
     match, turns = GeneratorMatch(table.play()), iter(episode.turns)
     requests = match.start()
@@ -69,9 +69,9 @@ def records(game: Clembench, episode: Episode) -> Records:
 
 
 def write(root: Path, models: str, matches: Iterable[tuple[Clembench, Episode]], layout: Layout) -> list[Scored]:
-    """Writes the matches below `root`/`models`; returns their scores, of those that clemcore can score.
+    """Writes the matches below `root`/`models`; returns the scores of those that clemcore can score.
 
-    InputError for a second match of an instance where the layout is `instances`.
+    InputError for a second match of an instance with the layout `instances`.
     """
     found, times, written = list[Scored](), Counter[str](), Counter[str]()
     for number, (game, episode) in enumerate(matches, 1):
@@ -111,7 +111,7 @@ def _files(models: str, record: Records, instance: Mapping[str, Any], episode: E
 
 
 def _timeless(value: Any) -> Any:
-    """The same without the wall clock of the replay, so that a folder written twice is the same."""
+    """Replaces the replay's timestamps, so that writing twice gives equal folders."""
     if isinstance(value, Mapping):
         return {key: NEVER if key == "timestamp" else _timeless(each) for key, each in value.items()}
     return [_timeless(each) for each in value] if isinstance(value, list | tuple) else value
@@ -128,8 +128,8 @@ def _store(folder: Path, files: Mapping[str, Any]) -> None:
 def table(rows: Sequence[Scored]) -> dict[str, float]:
     """clemscore, and % played and quality of each game and of all: the columns of `clem eval`.
 
-    Quality is the mean Main Score of the matches that were played to their end; a game without any has none. Means over
-    games count each game once. Every figure is rounded to two places before it goes into the next, as there.
+    Quality is the mean Main Score of the matches that were played to their end; NaN if there are none. Means over games
+    weigh each game equally. As in `clem eval`, every figure is rounded to two places before it enters the next.
     """
     figures: dict[str, float] = {}
     for game in sorted({row.game for row in rows}):
@@ -148,7 +148,7 @@ def table(rows: Sequence[Scored]) -> dict[str, float]:
 
 
 def write_table(root: Path, models: str, figures: Mapping[str, float]) -> None:
-    """results.csv and results.html, with one row, as `clem eval` writes them."""
+    """Writes results.csv and results.html with one row, as `clem eval` does."""
     cells = ["" if math.isnan(value) else f"{value:.10g}" for value in figures.values()]
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([["", *figures], [models, *cells]])
@@ -166,11 +166,11 @@ def write_table(root: Path, models: str, figures: Mapping[str, float]) -> None:
 
 
 def read(path: str | Path) -> Iterator[tuple[str, Log]]:
-    """(id, log) of each seat that a model had, in each match of a results folder: also of runs that others made public.
+    """(id, log) of each model's seat in each match of a results folder, also of published ones.
 
-    A log is the seat's chat, without side questions that it forgets; where the match was aborted, the reply that ended
-    it is rejected. Its meta has game, experiment, task_id, player_name, game_role, model and outcome. InputError names
-    a file that is not clembench's, and a folder without any.
+    A log is the seat's chat, without side questions that it forgets; in an aborted match the last reply is rejected.
+    Its meta has game, experiment, task_id, player_name, game_role, model and outcome. InputError names a file that is
+    not clembench's, or a folder without such files.
     """
     root, count = Path(path), 0
     for file in _records(root):
@@ -181,11 +181,11 @@ def read(path: str | Path) -> Iterator[tuple[str, Log]]:
         except (KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{file} is no record of clembench: {error!r}") from error
     if not count:
-        raise InputError(f"{path} holds no interactions.json: say the path of a results folder of clembench")
+        raise InputError(f"{path} holds no interactions.json: give the path of a results folder of clembench")
 
 
 def _records(root: Path) -> Iterator[Path]:
-    """The files of matches below a folder, in order; of a large one no list is held."""
+    """The files of matches below a folder, in order and one by one, because a folder may be large."""
     for folder, below, names in os.walk(root):
         below.sort()
         if RECORD in names:
@@ -212,7 +212,7 @@ def _logs(root: Path, file: Path, data: Mapping[str, Any]) -> Iterator[tuple[str
 
 
 def _chat(player: str, events: Sequence[Mapping[str, Any]]) -> list[Message]:
-    """A player's chat, neighbouring messages of one speaker joined as clemcore's backends do."""
+    """A player's chat, with consecutive messages of one speaker joined as in clemcore's backends."""
     messages: list[Message] = []
     for event in events:
         action = event["action"]
@@ -227,7 +227,7 @@ def _chat(player: str, events: Sequence[Mapping[str, Any]]) -> list[Message]:
 
 
 def _outcome(scores: Path) -> str | None:
-    """aborted, success or failure; None where a match was not scored."""
+    """aborted, success or failure; None if a match was not scored."""
     if not scores.is_file():
         return None
     found = read_json(scores).get("episode scores", {})

@@ -1,16 +1,16 @@
-"""Conversations in the layouts that others write, one row for each chat or pair: the one reader of all of them.
+"""Reads conversations in common layouts, one row for each chat or preference pair.
 
     messages    {"messages": [{"role", "content"}, …], "meta": {…}}; parley's exports, playpen's rows and OpenAI's
-                fine-tuning files (`weight` 0: not imitated) are such rows
+                fine-tuning files (`weight` 0: not imitated) have this layout
     trl         {"messages"}, {"prompt", "completion"}, or a pair {"prompt", "chosen", "rejected"}; each a text or
-                messages, and the prompt of a pair may stand in both of its sides
+                messages, and the prompt of a pair may be repeated in both sides
     sharegpt    {"conversations": [{"from": "human" | "gpt" | "system", "value"}, …]}
     spin        a pair {"real": […], "generated": […]}
     alpaca      {"instruction", "input", "output"}, one reply in each row
-    lm_selfplay a folder of its logs, two chats for each game
+    lm_selfplay a folder of lm-selfplay's logs, two chats for each game
 
-A file is JSON lines, one JSON list (read whole), or parquet; a folder is all such files in it, by name. What a row says
-besides is its meta. Files are untrusted: whatever is wrong is reported with the file and the row's number.
+A file is JSON lines, one JSON list (read whole), or parquet; a folder means all such files in it, by name. Further keys
+of a row become its meta. Files are untrusted: errors name the file and the row's number.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ SPEAKERS = {
 def read(path: str | Path, format: Format = "auto") -> Iterator[tuple[str, Log]]:
     """(id, log) of each row, in order; an id is the file's name and the row's number. InputError names file and row.
 
-    Rows of JSON lines and parquet pass through memory one at a time.
+    Rows of JSON lines and parquet are read one at a time.
     """
     path = Path(path)
     if format == "lm_selfplay" or (format == "auto" and (path / "results").is_dir()):
@@ -54,7 +54,7 @@ def read(path: str | Path, format: Format = "auto") -> Iterator[tuple[str, Log]]
 
 
 def files(path: Path) -> list[Path]:
-    """The files of rows at `path`: itself, or those in the folder, by name. InputError where there is none."""
+    """The files of rows at `path`: itself, or those in the folder, by name. InputError if there is none."""
     if not path.is_dir():
         return [path]
     if found := sorted(each for each in path.iterdir() if each.suffix in SUFFIXES and not each.name.startswith(".")):
@@ -107,11 +107,11 @@ def _row(parse: Callable[[Any], Log], row: Any) -> Log:
 
 
 def _any(row: Mapping[str, Any]) -> Log:
-    """A row of any layout, by its keys."""
+    """Parses a row of any layout, recognised by its keys."""
     for key, parse in KEYS.items():
         if key in row:
             return parse(row)
-    raise ValueError(f"no layout that is known: none of the keys {', '.join(KEYS)}, but {', '.join(row) or 'none'}")
+    raise ValueError(f"unknown layout: none of the keys {', '.join(KEYS)}, but {', '.join(row) or 'none'}")
 
 
 def _trl(row: Mapping[str, Any]) -> Log:
@@ -128,12 +128,12 @@ def _trl(row: Mapping[str, Any]) -> Log:
 
 
 def _side(data: Json, role: Literal["user", "assistant"]) -> tuple[Message, ...]:
-    """A part of a row of TRL's: a text, which `role` says, or messages."""
+    """A part of a TRL row: a text by `role`, or messages."""
     return (Message(role, data),) if isinstance(data, str) else read_messages(data)
 
 
 def _pair(real: tuple[Message, ...], generated: tuple[Message, ...], meta: Mapping[str, Json]) -> Log:
-    """A pair; what comes after the first message that differs is left out where both sides go on."""
+    """A pair; if both sides continue after the first message that differs, the rest is left out."""
     differ = next((at for at, (one, other) in enumerate(zip(real, generated, strict=False)) if one != other), -1)
     row = Row(real[: differ + 1], generated[: differ + 1]) if differ >= 0 else Row(real, generated)
     return Log(row.real, meta, generated=row.generated)
