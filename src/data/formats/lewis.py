@@ -1,15 +1,14 @@
 """Reads the human negotiations of Lewis et al. 2017 (Deal or No Deal, arXiv 1706.05125) as chats to imitate.
 
-A folder of theirs holds `train.txt` and `val.txt`, one line for each dialogue and player's view, words set apart by
-blanks:
+The published folder holds `train.txt` and `val.txt`, one line for each dialogue and player, words separated by blanks:
 
     <input> own context </input> <dialogue> YOU: … <eos> THEM: … <eos> YOU: <selection> </dialogue>
     <output> itemK=N, own three, then the partner's three </output> <partner_input> the partner's context
     </partner_input>
 
-A context is `count value` of books, hats and balls. Where the players did not agree, the output is <disagree>,
-<no_agreement> or <disconnect> six times and nobody's selection is known. The files are not ours to give: nothing is
-downloaded or copied.
+A context is `count value` of books, hats and balls. If the players did not agree, the output is <disagree>,
+<no_agreement> or <disconnect> six times and no selection is known. The licence of the files forbids passing them on:
+nothing is downloaded or copied.
 """
 
 from __future__ import annotations
@@ -43,10 +42,10 @@ _ITEM = re.compile(r"item([012])=([0-9]{1,3})", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Dialogue:
-    """One line. `context` is ordered, whoever spoke first is its first player; `seat` is whose view the line is.
+    """One line. The first player of `context` is the first speaker; `seat` is the player whose view the line shows.
 
-    `utterances` are spoken in turn, the first player's first. `shares` are what first and second selected, None where
-    that is not known; `outcome` is then one of NO_DEAL, else "deal".
+    `utterances` alternate, beginning with the first player. `shares` are the selections of the first and second player,
+    None if unknown; then `outcome` is one of NO_DEAL, else "deal".
     """
 
     context: Context
@@ -56,17 +55,16 @@ class Dialogue:
     outcome: str
 
     def replies(self) -> list[str]:
-        """What both seats said, in the game's syntax: the messages, then the selections as proposals."""
+        """The replies of both seats in the game's syntax: the messages, then the selections as proposals."""
         told = [f"[message] {text}" for text in self.utterances]
         if self.shares is None:
             return told
-        one = len(told) % 2  # it is the turn of whoever did not speak last
+        one = len(told) % 2  # the player who did not speak last is next
         return [*told, *(f"[propose] {spell(self.shares[player])}" for player in (one, 1 - one))]
 
 
 def relabelled(dialogue: Dialogue, order: Triple) -> Dialogue:
-    """The same negotiation with item `order[k]` in the place of item k: in the context, the words and the
-    selections."""
+    """The same negotiation with item k replaced by item `order[k]` in the context, the words and the selections."""
     names = {
         noun: forms[order[item]][0]
         for forms in _NOUNS
@@ -89,7 +87,7 @@ def relabelled(dialogue: Dialogue, order: Triple) -> Dialogue:
 
 
 def read(path: str | Path) -> Iterator[Dialogue]:
-    """The dialogues of a file, one for each line. InputError names the file and the line that is torn or foreign."""
+    """The dialogues of a file, one per line. InputError names the file and the invalid line."""
     number = 0
     for number, line in read_lines(path):
         try:
@@ -101,7 +99,7 @@ def read(path: str | Path) -> Iterator[Dialogue]:
 
 
 def parse(line: str) -> Dialogue:
-    """The dialogue in one line; ValueError says what is wrong with it."""
+    """Parses one line; ValueError says what is wrong."""
     parts = _LINE.fullmatch(line.strip())
     if parts is None:
         raise ValueError(
@@ -109,7 +107,7 @@ def parse(line: str) -> Dialogue:
             "<partner_input> …"
         )
     speakers, utterances = _turns(parts[2].split())
-    you = speakers[0]  # 0: whose view this is spoke first, and is the first player
+    you = speakers[0]  # 0: the line's player spoke first, and is the first player
     (counts, own), (again, theirs) = _context(parts[1]), _context(parts[4])
     context = Context(counts, (own, theirs) if you == 0 else (theirs, own))
     if fault := (context.fault() if counts == again else f"counts are {list(counts)}, and the partner's {list(again)}"):
@@ -121,10 +119,10 @@ def parse(line: str) -> Dialogue:
 
 
 def view(game: Game, dialogue: Dialogue) -> tuple[tuple[Message, ...], frozenset[int]]:
-    """The chat that the seat of `dialogue` has in `game`, its own last reply included, and which messages of it the
-    partner spoke.
+    """(the chat of the dialogue's seat in `game`, with its own last reply; the positions of the partner's messages in
+    it).
 
-    ValueError when the game refuses a reply or ends too early.
+    ValueError if the game refuses a reply or ends too early.
     """
     match = game.match(dialogue.context.scenario(), 0)
     messages: tuple[Message, ...] = ()
@@ -139,14 +137,14 @@ def view(game: Game, dialogue: Dialogue) -> tuple[tuple[Message, ...], frozenset
             raise ValueError(f"the game refuses {text[:60]!r}")
         if request.seat == dialogue.seat:
             messages = (*request.messages, Message("assistant", text, request.id))
-        elif asked:  # it is our turn now: the last thing that we were told is what the partner just did
+        elif asked:  # our turn: the last message to us is the partner's move
             messages = asked[0].messages
             spoken |= {len(messages) - 1} if number < len(dialogue.utterances) else set()
     return messages, frozenset(spoken)
 
 
 def _turns(words: Iterable[str]) -> tuple[list[int], tuple[str, ...]]:
-    """(who speaks in each turn, the words of each utterance). The last turn is the selection and has no words."""
+    """(the speaker of each turn, the words of each utterance). The last turn is the selection and has no words."""
     speakers: list[int] = []
     turns: list[list[str]] = []
     for word in words:
@@ -176,7 +174,7 @@ def _context(text: str) -> tuple[Triple, Triple]:
 
 
 def _output(words: Sequence[str]) -> tuple[tuple[Triple, Triple] | None, str]:
-    """(own share and the partner's, "deal"), or (None, why there is none)."""
+    """((own share, partner's share), "deal"), or (None, the reason)."""
     if len(words) == 6 and len(set(words)) == 1 and words[0] in NO_DEAL:
         return None, words[0]
     items = [found for word in words if (found := _ITEM.fullmatch(word))]

@@ -1,7 +1,7 @@
-"""Reads what the lm-selfplay code (Deal or No Deal by self-play, arXiv:2406.18872) leaves on disk.
+"""Reads the logs of the lm-selfplay code (Deal or No Deal by self-play, arXiv:2406.18872).
 
-A folder of its logs holds `results/NNN.json` (the context, both allocations and scores) and `json_logs/NNN_p0.json`
-and `NNN_p1.json` (each player's clean chat). NNN keeps three digits only, so games beyond a thousand collide there.
+A folder of logs holds `results/NNN.json` (the context, both allocations and scores) and `json_logs/NNN_p0.json`
+and `NNN_p1.json` (each player's clean chat). NNN has only three digits, so games beyond a thousand overwrite others.
 """
 
 from __future__ import annotations
@@ -18,15 +18,14 @@ from .messages import Log
 
 ITEMS = ("book", "hat", "ball")
 ABORT = "[ABORT]"
-MOST = 20  # items of a kind, and what one of them is worth: theirs have at most 4 and 10
+MOST = 20  # limit of the count and the value of an item; the published logs have at most 4 and 10
 
 Items = tuple[int, int, int]  # books, hats, balls
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One game of theirs. Pairs stand for player 0 and player 1; an allocation is None where there was no valid
-    proposal."""
+    """One logged game. Pairs are of player 0 and player 1; an allocation is None without a valid proposal."""
 
     name: str  # NNN
     counts: Items
@@ -40,8 +39,8 @@ class Record:
 
     @property
     def outcome(self) -> str:
-        """deal, mismatch (two proposals that do not go together), abort (a fifth illegal try) or unfinished (the cap
-        on actions, before both had proposed)."""
+        """deal, mismatch (two incompatible proposals), abort (a fifth illegal try) or unfinished (the limit of actions
+        reached before both proposed)."""
         if self.is_valid_deal:
             return "deal"
         if any(ABORT in message.content for chat in self.chats for message in chat if message.role == "assistant"):
@@ -49,7 +48,8 @@ class Record:
         return "unfinished" if None in self.allocations else "mismatch"
 
     def log(self, player: int) -> Log:
-        """The chat of player 0 or 1. An `[ABORT]`, which their trainer could take for speech, is marked as rejected."""
+        """The chat of player 0 or 1. An `[ABORT]`, which the published trainer may take for speech, is marked as
+        rejected."""
         meta: dict[str, Json] = {
             "game": "deal",
             "scenario": "/".join(",".join(map(str, items)) for items in (self.counts, *self.values)),
@@ -69,8 +69,7 @@ class Record:
 
 
 def read(folder: Path) -> Iterator[Record]:
-    """All games of a folder in the order of their names. InputError names the file that is missing or wrong, and
-    how."""
+    """All games of a folder, ordered by name. InputError names the file that is missing or wrong, and the fault."""
     found = sorted((folder / "results").glob("*.json"))
     if not found:
         raise InputError(
@@ -122,7 +121,7 @@ def _field(data: dict[str, Any], key: str, kind: type) -> Any:
 def _number(data: dict[str, Any], key: str) -> int:
     number: int = _field(data, key, int)
     if abs(number) > 1_000_000:
-        raise ValueError(f"{key} is no number that a game has")
+        raise ValueError(f"{key} is out of range")
     return number
 
 

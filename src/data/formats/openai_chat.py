@@ -1,7 +1,7 @@
 """OpenAI's chat fine-tuning JSONL: {"messages": [{"role", "content"[, "weight"]}, …]}, one line per kept log.
 
-The service trains every assistant message whose `weight` is not 0, and wants the last message to be the assistant's.
-So a log ends with its last accepted reply, and replies before it that the game refused carry weight 0.
+The service trains on every assistant message whose `weight` is not 0, and requires the last message to be the
+assistant's. So a log is cut after its last accepted reply, and refused replies before it have weight 0.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from .messages import Log, write_lines
 
 
 def write(path: Path, logs: Iterable[Log]) -> int:
-    """Writes the logs that hold a reply to train on, replacing `path`; returns how many."""
+    """Writes the logs that have a reply to train on, replacing `path`; returns the number of lines."""
     lines = (line(entry) for entry in logs)
     return write_lines(path, (found for found in lines if found is not None))
 
 
 def line(entry: Log) -> dict[str, Json] | None:
-    """One log as the service takes it; None where the seat never said anything that the game accepted."""
+    """One log in the service's layout; None if the game accepted no reply of the seat."""
     accepted = [
         index
         for index, message in enumerate(entry.messages)

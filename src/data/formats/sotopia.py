@@ -1,9 +1,9 @@
-"""Sotopia's records of episodes, in and out: its own (EpisodeLog) and the rated dialogues of Sotopia-π.
+"""Reads and writes Sotopia's episodes (EpisodeLog) and the rated dialogues of Sotopia-π.
 
-An episode is read as actions, and then played: the game asks, the record answers. So what is read is a match like any
-other, which replays, and whose views are the very prompts that a model would be shown. A seat that the record passes
-over did nothing in its turn. What a record says in other words than ours (a stray comma, a piece of a torn reply) is
-kept beside the turn, and written back as it was.
+An episode is parsed into actions, which are then played through the game. The result is a match like any other: it
+replays, and its views are the prompts that a model would get. A seat that the record omits did nothing in its turn.
+Text that differs from the game's wording (a stray comma, part of a torn reply) is kept with the turn and written back
+unchanged.
 
     EpisodeLog   {"environment", "agents", "models", "messages": [[[sender, receiver, text], …], …], "rewards", …}
     dialogue     {"episode", "scenario", "names", "personal_info", "social_goal", "parsed_conversation": [{"speaker",
@@ -33,13 +33,13 @@ DIMENSIONS = (
     "believability", "relationship", "knowledge", "secret", "social_rules", "financial_and_material_benefits", "goal",
 )  # fmt: skip
 _TAIL = re.compile(r"\nTurn #\d+,?\s*\Z")
-OURS = "sotopia"  # names what is kept of the record, in an episode's and a turn's further fields
+OURS = "sotopia"  # key of the record's own fields in the extra fields of episodes and turns
 VERSION = "imported"
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What a character did, and how the record writes it."""
+    """A character's action, and its text in the record."""
 
     place: int
     action: Action
@@ -48,9 +48,9 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A recorded episode: its task and lines in order, and all else that the record says (`rest`).
+    """A recorded episode: its task, its lines in order, and the record's other fields (`rest`).
 
-    `rewards` are a judge's scores, dimension -> score for each character; None where there are none."""
+    `rewards` are a judge's scores, dimension -> score for each character; None if missing."""
 
     name: str
     task: Task
@@ -61,8 +61,8 @@ class Record:
 
 
 def read(path: str | Path, known: Iterable[Scenario] = ()) -> Iterator[Record]:
-    """The episodes of a JSONL file, in either layout. `known` scenarios tell the relationship of a dialogue, and the
-    task of an EpisodeLog, which only names it. InputError names the line that is neither."""
+    """The episodes of a JSONL file, in either layout. `known` scenarios supply the relationship of a dialogue, and the
+    task of an EpisodeLog, which holds only its id. InputError names an invalid line."""
     tasks = [Task.from_json(each.data) for each in known]
     return read_jsonl(path, lambda row: _dialogue(row, tasks) if "parsed_conversation" in row else _log(row, tasks))
 
@@ -91,7 +91,8 @@ def _person(told: Mapping[str, Any]) -> Person:
 
 
 def _said(speaker: str, text: str, names: Sequence[str]) -> Line:
-    """A line of a dialogue, whose layout puts speech in quotation marks and all else behind the speaker's name."""
+    """A line of a dialogue, in whose layout speech is in quotation marks and other actions follow the speaker's
+    name."""
     if speaker not in names:
         raise ValueError(f"the speaker {speaker!r} is none of {', '.join(names)}")
     told = _TAIL.sub("", text).strip()
@@ -101,7 +102,7 @@ def _said(speaker: str, text: str, names: Sequence[str]) -> Line:
 
 
 def _shown(action: Action, name: str) -> str:
-    """How a dialogue writes an action, as a rule. Of who did nothing it says nothing."""
+    """The usual text of an action in a dialogue. Doing nothing has no text."""
     if action == NONE:
         return ""
     if action.kind == "speak":
@@ -128,7 +129,7 @@ def _log(row: Mapping[str, Any], known: Sequence[Task]) -> Record:
 
 
 def _reward(given: Json) -> Mapping[str, float] | None:
-    """A character's scores; None for the bare number that stands for a judge's failure."""
+    """A character's scores; None for a bare number, which marks a judge's failure."""
     if not isinstance(given, list | tuple) or len(given) != 2 or not isinstance(given[1], dict):
         return None
     return {name: float(score) for name, score in given[1].items() if name in (*DIMENSIONS, "overall_score")}
@@ -138,7 +139,7 @@ def _reward(given: Json) -> Mapping[str, float] | None:
 
 
 def match(record: Record, game: Game, stage: str) -> Episode:
-    """The record as a match of `game` (game=social). What comes after its end by the rules is kept, not played."""
+    """The record as a match of `game` (game=social). Lines after the end by the rules are kept, but not played."""
     lines, name = _filled(record), record.name.replace("/", "|")
     task = replace(record.task, ends=len(lines))
     scenario = Scenario(name, task.to_json(), task.environment or name)
@@ -159,7 +160,7 @@ def match(record: Record, game: Game, stage: str) -> Episode:
 
 
 def scores(record: Record) -> Scores:
-    """The judge's scores that the record has: dimension -> {seat: score}."""
+    """The judge's scores in the record: dimension -> {seat: score}."""
     found: dict[str, dict[str, float]] = {}
     for place, given in enumerate(record.rewards):
         for name, score in (given or {}).items():
@@ -168,7 +169,7 @@ def scores(record: Record) -> Scores:
 
 
 def _filled(record: Record) -> list[Line]:
-    """The lines with one for each turn: a seat that was passed over did nothing."""
+    """The lines, completed to one per turn: an omitted seat did nothing."""
     found: list[Line] = []
     for line in record.lines:
         while (place := len(found) % len(record.task.people)) != line.place:
@@ -178,8 +179,8 @@ def _filled(record: Record) -> list[Line]:
 
 
 def row(episode: Episode, scores: Scores, tag: str = "") -> dict[str, Json]:
-    """An episode of game=social as a record: in the layout in which it was read, else as an EpisodeLog. A seat without
-    all seven `scores` (dimension -> {seat: score}) has the reward 0.0, which stands for no verdict there."""
+    """An episode of game=social as a record, in the layout that it was read from, else as an EpisodeLog. A seat without
+    all seven `scores` (dimension -> {seat: score}) has the reward 0.0, Sotopia's mark for no verdict."""
     own = dict(episode.extra.get(OURS, {}))
     task, log = Task.from_json(episode.scenario.data), actions(episode)
     if "messages" in own:
@@ -202,7 +203,7 @@ def row(episode: Episode, scores: Scores, tag: str = "") -> dict[str, Json]:
 
 
 def actions(episode: Episode) -> list[Line]:
-    """What each character did, turn by turn, with the words of the record that it was read from."""
+    """The actions of the characters, turn by turn, with the record's original text if there is one."""
     task, found = Task.from_json(episode.scenario.data), list[Line]()
     refused = frozenset[str]().union(*(episode.refused(seat) for seat in episode.result.returns))
     for turn in episode.turns:
@@ -217,7 +218,7 @@ def actions(episode: Episode) -> list[Line]:
 
 
 def _messages(task: Task, log: Sequence[Line]) -> list[Json]:
-    """The turns as an EpisodeLog has them: what each is shown, then what each did; at last what is shown alone."""
+    """The turns in EpisodeLog's layout: per turn the observations, then the actions; finally the last observations."""
     seen = [f"{task.context(place)}\n{STARTS}" for place in range(len(task.people))]
     turns: list[Json] = []
     for number, line in enumerate(log):
@@ -236,7 +237,7 @@ def _rewarded(seat: str, scores: Scores) -> Json:
 
 
 def export(out: Path, game: Game, rounds: Iterable[Matches], tag: str) -> list[Path]:
-    """Writes matches of game=social as its records (`sotopia.jsonl`); of any other game nothing."""
+    """Writes matches of game=social as Sotopia's records (`sotopia.jsonl`); nothing for other games."""
     if game.name != "social":
         return []
     both = ((each.episode, _scores(each)) for matches in rounds for each in scored(matches))
@@ -245,6 +246,6 @@ def export(out: Path, game: Game, rounds: Iterable[Matches], tag: str) -> list[P
 
 
 def _scores(each: Scored) -> Scores:
-    """What a scorer says of a match, and what a judge in the match said, which comes first."""
+    """The scores of a match by a scorer, overridden by those of a judge in the match."""
     metrics = each.episode.result.metrics
     return {**each.scores, **{name: value for name, value in metrics.items() if isinstance(value, Mapping)}}

@@ -1,12 +1,12 @@
-"""SPAG's files (arXiv 2404.10642, as its code reads and writes them), in and out: episodes, training rows, Alpaca rows.
+"""Reads and writes the files of SPAG's code (arXiv:2404.10642): episodes, training rows, Alpaca rows.
 
     episodes   [{"history": [{"role": "attacker"|"defender", "content"}, …], "target_word", "max_turns"}, …]
-    rows       [{"query", "target", "reward", "role", "weight", "type"}, …]; type is sft for what was not played
+    rows       [{"query", "target", "reward", "role", "weight", "type"}, …]; type is sft for rows that were not played
     Alpaca     [{"instruction", "input", "output"}, …], which become rows of type sft
 
-Each file is one JSON list. What a row leaves out counts as in their code: reward 1, weight 1, played. A query may also
-be called prompt, a target answer; or both stand in one of the texts of `text`, with <sep> between them. Files are
-untrusted: whatever is wrong is reported with the file and the entry's number.
+Each file is one JSON list. Missing keys have the published defaults: reward 1, weight 1, played. `query` may be called
+`prompt`, `target` may be called `answer`; or `text` holds texts of both, separated by <sep>. Files are untrusted:
+errors name the file and the entry's number.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """One episode of theirs: the word, the turns of each side, and what was said, the attacker first, in turn."""
+    """One published episode: the target word, the turns of each side, and the utterances, beginning with the
+    attacker's."""
 
     word: str
     turns: int
     said: tuple[str, ...]
 
     def ending(self, judge: str = "legacy") -> tuple[Ruling | None, int]:
-        """(how it ends by the rules, utterances until then): what is said later, or after the last turn, does not
-        count."""
+        """(the ruling by the rules, number of utterances until then); later utterances do not count."""
         asked = JUDGES[judge](self.word)
         within = self.said[: 2 * self.turns]
         for number, text in enumerate(within):
@@ -54,7 +54,7 @@ class Played:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A text to continue and how: one utterance of a winner, or a row of another data set (type sft), which has no
+    """A prompt and its completion: one utterance of a winner, or a row of another data set (type sft), without
     reward."""
 
     query: str
@@ -70,7 +70,7 @@ class Row:
         return Demonstration(name, chat, (0.0, self.weight))
 
     def sample(self, name: str, render: Callable[[Demonstration], Sample]) -> Sample:
-        """The row as something to train on, with its reward, weight and kind; `render` makes tokens of a chat."""
+        """The row as a sample with its reward, weight and kind; `render` tokenizes a chat."""
         made = render(replace(self, weight=1.0).demonstration(name))
         kind = "sft" if self.type == "sft" else "act"
         said = (replace(each, reward=self.reward, weight=self.weight, kind=kind) for each in made.utterances)
@@ -81,8 +81,8 @@ class Row:
 
 
 def played(episode: Episode, turns: int) -> Played:
-    """What was said in a match of Taboo whose sides had `turns` each; illegal replies, which were asked for again, left
-    out. An utterance that broke the rules was said: their judge finds it."""
+    """The utterances of a match of Taboo with `turns` turns for each side, without illegal replies that were retried.
+    An utterance that broke the rules is included: the published judge detects it."""
     refused = {request for seat in ROLES for request in episode.refused(seat)}
     if episode.result.outcome == "breach":
         refused.discard(episode.turns[-1].request)
@@ -92,8 +92,7 @@ def played(episode: Episode, turns: int) -> Played:
 
 
 def rows(games: Sequence[Played], chance: Random, judge: str = "legacy", gamma: float = 0.8) -> list[Row]:
-    """The winners' utterances as rows to train on (their assign_rewards), each in a layout of its own that `chance`
-    draws.
+    """The winners' utterances as training rows (the published assign_rewards), each in a layout drawn from `chance`.
 
     With n utterances of the winner, the j-th has the reward gamma^(n-j) (1 - gamma) / (1 - gamma^n); the weight is
     N / (2 N_role) for N games that somebody won, N_role of them in this role. Losers, ties, rule breaks and empty
@@ -121,9 +120,10 @@ def _query(game: Played, seat: str, place: int, chance: Random) -> str:
 
 
 def export(out: Path, game: Game, episodes: Iterable[Episode], player: str, seed: int) -> list[Path]:
-    """Writes matches of Taboo as their two files, rows by the judge that ended the matches; of any other game nothing.
+    """Writes matches of Taboo as SPAG's two files, with rows by the judge that ended the matches; nothing for other
+    games.
 
-    Their code trains on every winner, so matches that somebody else than `player` won are left out.
+    SPAG's code trains on every winner, so matches that another player than `player` won are left out.
     """
     if not isinstance(game, Taboo):
         return []
@@ -139,17 +139,17 @@ def export(out: Path, game: Game, episodes: Iterable[Episode], player: str, seed
 
 
 def read_episodes(path: str | Path) -> list[Played]:
-    """The episodes of a file; InputError names the entry that is none."""
+    """The episodes of a file; InputError names an invalid entry."""
     return list(_entries(path, _played))
 
 
 def write_episodes(path: Path, games: Iterable[Played]) -> int:
-    """Writes `path` as their episodes file; returns how many."""
+    """Writes `path` as an episodes file; returns the number of episodes."""
     return _write(path, [_episode(game) for game in games])
 
 
 def read_rows(path: str | Path) -> list[Row]:
-    """The rows of a training file, or of an Alpaca file; InputError names the entry that is none.
+    """The rows of a training file, or of an Alpaca file; InputError names an invalid entry.
 
     Rows with an empty answer, which the original writes too, are left out, with a warning that counts them.
     """
@@ -162,7 +162,7 @@ def read_rows(path: str | Path) -> list[Row]:
 
 
 def write_rows(path: Path, found: Iterable[Row]) -> int:
-    """Writes `path` as their training file; returns how many."""
+    """Writes `path` as a training file; returns the number of rows."""
     return _write(path, [_line(row) for row in found])
 
 
@@ -254,7 +254,7 @@ def _either(entry: Mapping[str, Any], *names: str) -> Any:
 
 
 def _best(entry: Mapping[str, Any]) -> tuple[Any, Any]:
-    """Query and target of a row with several `text`s, each both at once: the one with the highest of `scores`."""
+    """Query and target of a row with several `text`s, each holding both: the one with the highest of `scores`."""
     scores = entry.get("scores", [0.0] * len(entry["text"]))
     if not isinstance(scores, list) or not all(type(score) in (int, float) for score in scores):
         raise ValueError(f"scores are {str(scores)[:60]}, expected a list of numbers")
@@ -268,7 +268,7 @@ def _best(entry: Mapping[str, Any]) -> tuple[Any, Any]:
 
 
 def _line(row: Row) -> dict[str, Json]:
-    """A row of another data set has no reward, as theirs have none."""
+    """One row of the file. As in the published files, a row of another data set has no reward."""
     reward: dict[str, Json] = {} if row.type == "sft" else {"reward": row.reward}
     names = {key: value for key, value in (("role", row.role), ("type", row.type)) if value}
     return {"query": row.query, "target": row.target, **reward, "weight": row.weight, **names}

@@ -1,9 +1,8 @@
-"""The rows that SPIN's published code trains on (uclaml/SPIN): {"real": [user, assistant], "generated": [user,
-assistant]}.
+"""Training rows of SPIN's published code (uclaml/SPIN): {"real": [user, assistant], "generated": [user, assistant]}.
 
-Both chats begin with the same prompt. In the data of iteration 0 the generated text may be empty: nothing was sampled
-yet. Their files are parquet; here they are JSON lines of the same rows. `game=prompts` reads the real side as
-scenarios.
+Both chats begin with the same prompt. In the data of iteration 0 the generated text may be empty, because nothing was
+sampled yet. The published files are parquet; here they are JSON lines of the same rows. `game=prompts` reads the real
+side as scenarios.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from .messages import write_lines
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A real chat, and what a policy generated in place of its last message."""
+    """A real chat, and a policy's reply to the same prompt."""
 
     real: tuple[Message, ...]
     generated: tuple[Message, ...]
@@ -29,17 +28,17 @@ class Row:
     def __post_init__(self) -> None:
         if self.real[:-1] != self.generated[:-1] or {self.real[-1].role, self.generated[-1].role} != {"assistant"}:
             raise ValueError(
-                '"real" and "generated" must be the same prompt, each with an assistant message of its own behind it'
+                '"real" and "generated" must begin with the same prompt, each followed by its own assistant message'
             )
 
 
 def read(path: Path) -> Iterator[Row]:
-    """The rows of a file; InputError names the line that is none."""
+    """The rows of a file; InputError names an invalid line."""
     return read_jsonl(path, _row)
 
 
 def write(path: Path, rows: Iterable[Row]) -> int:
-    """Writes one line per row, replacing `path`; returns how many."""
+    """Writes one line per row, replacing `path`; returns the number of rows."""
     return write_lines(path, map(line, rows))
 
 
@@ -49,8 +48,7 @@ def line(row: Row) -> dict[str, Json]:
 
 
 def rows(episodes: Iterable[Episode]) -> Iterator[Row]:
-    """A row for each reply in matches whose scenario holds its prompt and the real reply (`prompts`, `tales`); none for
-    others."""
+    """A row for each reply in matches whose scenario holds the prompt and the real reply (`prompts`, `tales`)."""
     for episode in episodes:
         data = episode.scenario.data
         if isinstance(data.get("reply"), str) and isinstance(data.get("messages"), list) and episode.turns:

@@ -1,9 +1,9 @@
-"""FireAct's files (arXiv 2310.05915): trajectories of an evaluation (JSON), fine-tuning rows made of them (Alpaca
-layout), and preference rows of right against wrong trajectories (ReinholdM/SPIN's convert_dpo_data).
+"""Reads and writes FireAct's files (arXiv:2310.05915): trajectories of an evaluation (JSON), fine-tuning rows made of
+them (Alpaca layout), and preference rows of right against wrong trajectories (ReinholdM/SPIN's convert_dpo_data).
 
 A trajectory file is an object: index of the question -> reward, em, f1, gt (the right answer), pred, prompt, traj; traj
-is one text in the Alpaca wrapper, or a list of chat messages. The last observation holds the reward: in their files it
-is trained on, here it is only written.
+is one text in the Alpaca wrapper, or a list of chat messages. The last observation holds the reward; the published code
+trains on it, parley only writes it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Entry:
     layout: Literal["alpaca", "chat"] = "alpaca"
 
     def to_json(self) -> dict[str, Json]:
-        """What the file has under the question's index."""
+        """The file's entry under the question's index."""
         if self.layout == "chat":
             return {**self.scores, "prompt": [], "traj": write_messages(list(_messages(self.steps)))}
         text = f"{ALPACA.format(question=self.steps.question)}\n{self.steps.text}"
@@ -43,7 +43,7 @@ class Entry:
 
 
 def read_entries(path: str | Path) -> dict[str, Entry]:
-    """The questions of a trajectory file, by index. InputError names the one that is none."""
+    """The questions of a trajectory file, by index. InputError names an invalid one."""
     data = read_json(path)
     if not isinstance(data, dict):
         raise InputError(f"{path}: expected an object with a trajectory under each question's index")
@@ -57,7 +57,7 @@ def read_entries(path: str | Path) -> dict[str, Entry]:
 
 
 def read_rows(path: str | Path) -> list[Trajectory]:
-    """The experts' rows of a file. InputError names the one that is none."""
+    """The experts' rows of a file. InputError names an invalid one."""
     data, found = read_json(path), []
     if not isinstance(data, list):
         raise InputError(f'{path}: expected a JSON list of {{"instruction", "input", "output"}}')
@@ -70,13 +70,13 @@ def read_rows(path: str | Path) -> list[Trajectory]:
 
 
 def alpaca(entries: Iterable[Entry], right: bool = False) -> list[dict[str, Json]]:
-    """Fine-tuning rows; `right` leaves out those without a reward, as the published converter does not."""
+    """Fine-tuning rows. `right` leaves out those without a reward; the published converter keeps them."""
     return [to_row(entry.steps) for entry in entries if entry.scores["reward"] or not right]
 
 
 def right_against_wrong(one: Mapping[str, Entry], other: Mapping[str, Entry]) -> list[dict[str, Json]]:
-    """Preference rows {"instruction", "input", "chosen", "rejected"} of the questions that both answered, one of them
-    right and the other wrong; in the order of `one`."""
+    """Preference rows {"instruction", "input", "chosen", "rejected"} for the questions that exactly one of the two
+    answered right; in the order of `one`."""
     rows = []
     for index, first in one.items():
         second = other.get(index)
@@ -88,8 +88,8 @@ def right_against_wrong(one: Mapping[str, Entry], other: Mapping[str, Entry]) ->
 
 
 def entries(episodes: Iterable[Episode]) -> Iterator[tuple[str, Entry]]:
-    """(scenario's id, entry) of each match of question answering that ended with an answer, others being absent in the
-    published files too. Of illegal replies nothing is written."""
+    """(scenario id, entry) of each match of question answering that ended with an answer, as in the published files.
+    Illegal replies are left out."""
     for episode in episodes:
         data, metrics = episode.scenario.data, episode.result.metrics
         if episode.game != "qa" or not metrics.get("finished_rate"):
@@ -107,7 +107,7 @@ def entries(episodes: Iterable[Episode]) -> Iterator[tuple[str, Entry]]:
 
 
 def contrasts(episodes: Iterable[Episode]) -> Iterator[dict[str, Json]]:
-    """Preference rows of matches: of each question the first right one against the first wrong one."""
+    """Preference rows from matches: for each question the first right one against the first wrong one."""
     seen: dict[str, dict[bool, Trajectory]] = {}
     for scenario, entry in entries(episodes):
         sides = seen.setdefault(scenario, {})
@@ -142,7 +142,7 @@ def _preference(chosen: Trajectory, rejected: Trajectory) -> dict[str, Json]:
 
 
 def _steps(episode: Episode) -> Trajectory:
-    """The legal replies of a match, and the observations after them as the agent was told."""
+    """The legal replies of a match, and the observations after them as the agent saw them."""
     refused = episode.refused("agent")
     replies = [turn.text.strip() for turn in episode.turns if turn.seat == "agent" and turn.request not in refused]
     found = [" ".join(turn.text.split()) or "None" for turn in episode.turns if turn.seat not in ("agent", FINISH)]

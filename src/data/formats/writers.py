@@ -1,6 +1,6 @@
-"""The table of writers behind `task=export`: each turns a policy's self-play into files that others train on.
+"""The writers of `task=export`: each turns a policy's self-play into files for other trainers.
 
-A writer gives back what it wrote: a name, the file, its rows, and whether `datasets` reads it as rows.
+A writer yields what it wrote: a name, the file, its number of rows, and whether `datasets` can read it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SHAREGPT = {"system": "system", "user": "human", "assistant": "gpt"}
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """A seat of a match, and the requests whose replies are to be imitated."""
+    """A seat of a match, and the ids of the requests whose replies are to be imitated."""
 
     episode: Episode
     seat: str
@@ -38,11 +38,11 @@ class Chosen:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What a policy's self-play has to give.
+    """A policy's self-play, as writers need it.
 
-    chosen   the seats and replies that are to be imitated; `logs` are the same as chats, in the same order, in which
-             all other replies count as rejected
-    rounds   every match, with scores where there are any
+    chosen   the seats and replies to imitate; `logs` are the same as chats, in the same order, with all other replies
+             rejected
+    rounds   all matches, with their scores, by round
     """
 
     game: Game
@@ -55,14 +55,14 @@ class Source:
 
     @property
     def played(self) -> list[Episode]:
-        """The matches in which the policy sat, but for those with people who did not agree to training."""
+        """The policy's matches, without those of people who did not agree to training."""
         every = (each for matches in self.rounds for each in matches)
         return [each for each in every if self.policy in each.players.values() and trainable(each)]
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A file of an export. `rows`: how many; None for a file that `datasets` does not read as rows."""
+    """An exported file. `rows`: their number; None for a file that `datasets` does not read as rows."""
 
     name: str
     path: Path
@@ -74,7 +74,7 @@ Writer: TypeAlias = Callable[[Path, Source], Iterator[Written]]
 
 
 def log(game: Game, each: Chosen) -> Log:
-    """The chat of a seat, in which all replies that are not chosen count as rejected."""
+    """The chat of a seat, with all replies rejected that are not chosen."""
     view = replayed(game, each.episode).views[each.seat]
     rejected = tuple(
         at for at, said in enumerate(view) if said.role == "assistant" and said.request not in each.replies
@@ -87,7 +87,7 @@ def log(game: Game, each: Chosen) -> Log:
 
 
 def completions(logs: Iterable[Log]) -> Iterator[dict[str, Json]]:
-    """TRL's prompt and completion: a row for each reply that is to be imitated."""
+    """TRL's prompt and completion: one row per reply to imitate."""
     for each in logs:
         for at, said in enumerate(each.messages):
             if said.role == "assistant" and at not in each.rejected:
@@ -95,8 +95,7 @@ def completions(logs: Iterable[Log]) -> Iterator[dict[str, Json]]:
 
 
 def sharegpt(logs: Iterable[Log]) -> Iterator[dict[str, Json]]:
-    """ShareGPT's chats. The layout cannot say that a reply is not to be trained on, so a chat ends before its first
-    such reply."""
+    """ShareGPT's chats. The layout cannot exclude a reply from training, so a chat ends before its first such reply."""
     for each in logs:
         end = min(each.rejected, default=len(each.messages))
         while end and each.messages[end - 1].role != "assistant":
@@ -107,8 +106,8 @@ def sharegpt(logs: Iterable[Log]) -> Iterator[dict[str, Json]]:
 
 
 def preferences(game: Game, matches: Iterable[Episode], policy: str) -> Iterator[dict[str, Json]]:
-    """TRL's prompt, chosen and rejected, from groups: two matches of one scenario in which a seat was told the same
-    until it replied differently. Of a seat's pairs that with the widest gap in payoff stands, if there is a gap."""
+    """TRL's prompt, chosen and rejected, from groups: two matches of one scenario in which a seat saw the same until it
+    replied differently. Of a seat's pairs the one with the largest difference in payoff is written, if it is not 0."""
     groups: dict[tuple[str, str], list[tuple[float, tuple[Message, ...], frozenset[str]]]] = defaultdict(list)
     for episode in matches:
         if episode.parent is not None or not trainable(episode):
@@ -135,7 +134,7 @@ def preferences(game: Game, matches: Iterable[Episode], policy: str) -> Iterator
 
 
 def _parting(better: Sequence[Message], worse: Sequence[Message], refused: frozenset[str]) -> int | None:
-    """Where two views first differ, if that is a reply of the seat's own, and legal in the better one."""
+    """The position where two views first differ, if it is the seat's own reply, and legal in the better one."""
     for at, (one, other) in enumerate(zip(better, worse, strict=False)):
         if (one.role, one.content) != (other.role, other.content):
             own = one.role == other.role == "assistant"
@@ -147,7 +146,7 @@ def _parting(better: Sequence[Message], worse: Sequence[Message], refused: froze
 
 
 def _lines(name: str, told: str, rows: Callable[[Source], Iterable[Json]]) -> Writer:
-    """A writer of JSON lines; nothing is left where there is no row."""
+    """A writer of JSON lines; no file without rows."""
 
     def write(out: Path, source: Source) -> Iterator[Written]:
         made, path = iter(rows(source)), out / f"{name}.jsonl"
@@ -176,7 +175,7 @@ def _spin(source: Source) -> Iterator[Json]:
 
 
 def _files(told: str, made: Callable[[Path, Source], Iterable[Path]]) -> Writer:
-    """A writer of files of JSON, of which `datasets` reads those that are lists of rows."""
+    """A writer of JSON files; `datasets` reads those that are lists of rows."""
 
     def write(out: Path, source: Source) -> Iterator[Written]:
         for path in made(out, source):
@@ -206,4 +205,4 @@ WRITERS: Mapping[str, Writer] = {
     "trajectories": _files("as FireAct's code reads it", lambda out, it: trajectories.export(out, it.played)),
     "sotopia": _sotopia,
 }
-"""By name. Those that a game or a run has nothing for write no file."""
+"""The writers by name. A writer without rows for a game or run writes no file."""

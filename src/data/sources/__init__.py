@@ -1,1 +1,1 @@
-"""What the option `data=` builds. How a file is read and written is in `formats/`."""
+"""The data sources of the option `data=`. `formats/` holds the readers and writers of files."""

@@ -1,4 +1,4 @@
-"""What the option `data=` builds: a source of demonstrations, and of samples where its texts have rewards."""
+"""Interfaces of data sources (`data=`): demonstrations, samples with rewards, imported logs and recorded matches."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from ..store import Matches
 
 
 class Source(Protocol):
-    """A source of chats to imitate. One that reads files names them in `files` (name -> path); their digests are inputs
-    of the stages."""
+    """A source of chats to imitate. A source that reads files lists them in `files` (name -> path); their digests are
+    inputs of the stages."""
 
     def demonstrations(self, game: Game, split: str) -> Iterable[Demonstration]:
         """The chats of a split of the game."""
@@ -24,20 +24,20 @@ class Rewarded(Protocol):
     """A data source whose texts have rewards."""
 
     def samples(self, render: Callable[[Demonstration], Sample]) -> list[Sample]:
-        """The texts as samples; `render` makes tokens of a chat."""
+        """The texts as samples; `render` tokenizes a chat."""
 
 
 @runtime_checkable
 class Imported(Protocol):
-    """A data source whose chats are logs of matches that were played elsewhere, for credit to choose from."""
+    """A data source of foreign logs of matches, from which credit selects."""
 
     def matches(self, player: str) -> Iterable[tuple[Episode, Mapping[str, Sequence[Message]]]]:
-        """The matches, as if `player` had played every seat, and the view of each seat."""
+        """The matches, with `player` in every seat, and the view of each seat."""
 
 
 @runtime_checkable
 class Recorded(Protocol):
-    """A data source of matches that other runs have stored, for credit to choose from."""
+    """A data source of matches stored by other runs, from which credit selects."""
 
     def recorded(self, game: Game, player: str) -> Matches:
-        """The matches, in which `player` sits wherever somebody is learned from. `game` can replay them."""
+        """The matches, with `player` in every seat to learn from. `game` can replay them."""

@@ -1,5 +1,4 @@
-"""Conversations of a file or folder: to imitate, to learn from as preference pairs, or as logs that credit chooses
-from."""
+"""Conversations of a file or folder: to imitate, as preference pairs, or as logs from which credit selects."""
 
 from __future__ import annotations
 
@@ -27,16 +26,17 @@ SWAPPED: Mapping[str, Literal["system", "user", "assistant"]] = {
 
 @dataclass(frozen=True)
 class Conversations:
-    """A data source: the chats of `path` (see `formats.conversations`), whatever game is played.
+    """A data source: the chats of `path` (see `formats.conversations`), for any game.
 
-    where           meta that a row must have, as {outcome: success, game: [taboo, wordle]}; a list allows each value
-    speaker         who is imitated: assistant, or user (the two change places, as for a model of users)
-    partner_weight  loss weight of what the other one says, against 1 for the speaker
-    merge           joins consecutive messages of one role by an empty line
-    validation      share of the rows that is held out, by their meta scenario, else match, else row by row
+    where           meta that a row must have, such as {outcome: success, game: [taboo, wordle]}; a list allows any of
+                    its values
+    speaker         whom to imitate: assistant, or user (swaps the two, for a user model)
+    partner_weight  loss weight of the other side's messages; the speaker's have 1
+    merge           whether to join consecutive messages of one role, by an empty line
+    validation      share of held-out rows, split by the meta key scenario, else match, else by row
 
-    Replies that are empty, or that meta calls rejected, are not imitated; chats without any other are left out, with a
-    warning that counts them. InputError names the file and row that is wrong, FileNotFoundError a missing path.
+    Empty and rejected replies are not imitated; chats without other replies are left out, and a warning counts them.
+    InputError names the file and the invalid row, FileNotFoundError a missing path.
     """
 
     path: str
@@ -53,11 +53,11 @@ class Conversations:
 
     @property
     def files(self) -> dict[str, str]:
-        """What it reads."""
+        """The files it reads, by name."""
         return {"path": self.path}
 
     def demonstrations(self, game: Game, split: str) -> Iterator[Demonstration]:
-        """The chats of a split, in the order of the rows; of a pair its better side."""
+        """The chats of a split, in the order of the rows; of a pair the better side."""
         left_out = rows = 0
         for name, log in self._logs(split):
             demo = self._weighed(log.demonstration(name))
@@ -72,8 +72,8 @@ class Conversations:
         skipped(self.path, left_out, rows, "nothing to imitate: no reply, or only empty or rejected ones")
 
     def samples(self, render: Callable[[Demonstration], Sample]) -> list[Sample]:
-        """The pairs as samples: side +1 the better one, side -1 the other. Pairs with an empty side and pairs of equal
-        sides are left out, with a warning that counts them. InputError for rows that are no pairs."""
+        """The pairs as samples: side +1 the better one, side -1 the other. Pairs with an empty side or equal sides are
+        left out, and a warning counts them. InputError for rows that are no pairs."""
         found: list[Sample] = []
         rows = left_out = 0
         for name, log in self._logs("train"):
@@ -93,13 +93,12 @@ class Conversations:
         return found
 
     def matches(self, player: str) -> Iterator[tuple[Episode, Mapping[str, Sequence[Message]]]]:
-        """The logs as matches that `player` played, and the view of each seat; consecutive logs of one match are
-        one."""
+        """The logs as matches of `player`, and the view of each seat; consecutive logs of one match are joined."""
         for _, group in groupby(self._logs("train"), key=lambda row: row[1].meta.get("match") or row[0]):
             yield episode(list(group), player)
 
     def _logs(self, split: str) -> Iterator[tuple[str, Log]]:
-        """The rows of a split that `where` allows, as the options turn them."""
+        """The rows of a split that pass `where`, after `speaker` and `merge`."""
         for name, log in read(self.path, self.format):
             cluster = str(log.meta.get("scenario") or log.meta.get("match") or name)
             if self._wanted(log) and belongs(fine(0, cluster), self.validation, 0.0) == split:
@@ -125,7 +124,7 @@ class Conversations:
 
 
 def merged(log: Log) -> Log:
-    """The chat with consecutive messages of one role as one; it is rejected where a part of it is."""
+    """The chat with consecutive messages of one role joined; a joined reply is rejected if one of its parts is."""
     groups = [list(group) for _, group in groupby(enumerate(log.messages), key=lambda each: each[1].role)]
     rejected = tuple(at for at, group in enumerate(groups) if {place for place, _ in group} & {*log.rejected})
     messages = tuple(
@@ -141,7 +140,7 @@ def _swapped(messages: Sequence[Message]) -> tuple[Message, ...]:
 def _rendered(
     name: str, sides: Sequence[tuple[Message, ...]], render: Callable[[Demonstration], Sample]
 ) -> list[list[Sample]]:
-    """Both sides of a pair in tokens, each with its last message supervised."""
+    """Both sides of a pair tokenized, each with its last message supervised."""
     return [
         [render(Demonstration(f"{name}/{which}", side, (*(0.0 for _ in side[1:]), 1.0)))]
         for which, side in zip(("real", "generated"), sides, strict=True)

@@ -1,4 +1,4 @@
-"""What goes with the words of a game, as short chats to imitate: what a pretrained model would know before it plays."""
+"""Facts about the words of a game as short chats to imitate, in place of a pretrained model's knowledge."""
 
 from __future__ import annotations
 
@@ -15,25 +15,24 @@ SPLITS = ("train", "validation", "test")
 
 @runtime_checkable
 class Knowing(Protocol):
-    """A game that can say what goes with its words, as the lexicon of Taboo can."""
+    """A game that knows associations of its words, such as the lexicon of Taboo."""
 
     def associations(self, split: str, rows: int) -> Iterator[tuple[str, Sequence[Message]]]:
-        """`rows` short chats for each word of a split, each ending in an assistant's message, with the kind of each."""
+        """(kind, chat) pairs: `rows` short chats for each word of a split, each ending with an assistant's message."""
 
 
 @dataclass(frozen=True)
 class Associations:
-    """A data source: `rows` chats on every word of the game, held-out words included. They are facts, not turns of a
-    match: held-out words are known, as they are to a pretrained model, and still never played before they are evaluated
-    on.
+    """A data source: `rows` chats on every word of the game, including held-out words. They are facts, not turns of a
+    match: like a pretrained model, the policy knows held-out words, but has never played them before evaluation.
 
-    Only the answers are imitated. All of them are train data: there is nothing to validate on.
+    Only the answers are imitated. All chats are train data; there is no validation split.
     """
 
     rows: int = 12
 
     def demonstrations(self, game: Game, split: str) -> Iterator[Demonstration]:
-        """The chats, word after word, with ids such as `associations/name/test/000042`. InputError for a game without
+        """The chats, word by word, with ids such as `associations/name/test/000042`. InputError for a game without
         associations."""
         if not isinstance(game, Knowing):
             raise InputError(

@@ -18,12 +18,12 @@ FILES = {"train": "train.txt", "validation": "val.txt", "test": "test.txt"}
 
 @dataclass(frozen=True)
 class LewisDialogues:
-    """A data source: the dialogues of the folder `path`, each as the chat that its player would have had in our game.
+    """A data source: the dialogues of the folder `path`, each as its player's chat in game=deal.
 
-    Own messages and the own selection weigh 1, the partner's messages `partner_weight`, all else 0. To train on, each
-    comes in `versions`: as it is, then with its items renamed (books for hats, say), since 5,000 negotiations are few.
-    With `limit` only so many dialogues of each file are taken, from its beginning.
-    FileNotFoundError for a folder that lacks train.txt or val.txt.
+    Weights: own messages and selection 1, the partner's messages `partner_weight`, the rest 0. For training each
+    dialogue has `versions` versions: the original, then ones with renamed items (such as books for hats), because 5,000
+    negotiations are few. `limit` takes only the first dialogues of each file. FileNotFoundError for a folder that lacks
+    train.txt or val.txt.
     """
 
     path: str
@@ -44,9 +44,9 @@ class LewisDialogues:
             )
 
     def demonstrations(self, game: Game, split: str) -> Iterator[Demonstration]:
-        """The chats of a split (train, validation; test where the folder has test.txt), in the file's order.
+        """The chats of a split (train, validation; test if the folder has test.txt), in the file's order.
 
-        ValueError names the file and the line that is torn, foreign, or no match of `game`.
+        ValueError names the file and the line that is invalid or no match of `game`.
         """
         if game.name != "deal":
             raise ValueError(f"the human dialogues are Deal or No Deal, not {game.name}: use them with game=deal")
@@ -62,13 +62,13 @@ class LewisDialogues:
                 raise InputError(f"{path}, line {number}: {error}") from None
 
     def _versions(self, dialogue: Dialogue, number: int) -> list[Dialogue]:
-        """The dialogue and its renamed versions, no two of which have the same names."""
+        """The dialogue and its renamed versions, all with different names."""
         orders = rng(0, "versions", number).sample(_ORDERS[1:], self.versions - 1)
         return [dialogue, *(relabelled(dialogue, (a, b, c)) for a, b, c in orders)]
 
     @property
     def files(self) -> dict[str, Path]:
-        """What it reads, by split."""
+        """The files it reads, by split."""
         return {split: path for split in FILES if (path := self.file(split)).is_file()}
 
     def file(self, split: str) -> Path:

@@ -1,7 +1,7 @@
-"""Matches that other runs have stored: to imitate, or for credit to choose from (offline learning).
+"""Matches stored by other runs, for imitation or offline learning (credit selects).
 
-A stored run is foreign data. Only its records are read, which must be what their stages sealed; nothing is built from
-its config. The game of this run plays each match again, which tells what its players saw.
+A stored run is untrusted data. Only its records are read, and checked against their stages' seals; nothing is built
+from its config. This run's game replays each match to recover the players' views.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ class StoredMatches:
     """A data source: the matches of `runs`, whose game is the game of this run.
 
     runs      their folders
-    stages    whose matches are taken, as iter_001/play; empty: every finished round of self-play
-    scores    folders of task=judge, one for each of `runs`, whose scores stand in place of the run's own
-    players   names of those who are learned from, human for every person; empty: every model and every person
-    where     what a record must say: {outcome: deal}, or of what is kept beside the match {consent: {version: 2}}; a
-              list allows each of its values
-    held_out  what is done with matches on scenarios that the game holds out: refuse (InputError), or leave_out
+    stages    stages to read, such as iter_001/play; empty: every finished round of self-play
+    scores    folders of task=judge, one for each of `runs`, whose scores replace the run's own
+    players   players to learn from, human for every person; empty: every model and every person
+    where     required values: {outcome: deal}, or of the episode's extra fields {consent: {version: 2}}; a list allows
+              any of its values
+    held_out  treatment of matches on held-out scenarios: refuse (InputError), or leave_out
 
-    A reply counts by its text, in the tokens of whoever learns. Matches with people who have not agreed to training
-    are left out (`data.consent`). InputError for a folder without what it is to have.
+    Only the text of a reply is used; the learning model tokenizes it. Matches of people who did not agree to training
+    are left out (`data.consent`). InputError for a folder without the named stages or scores.
     """
 
     runs: Sequence[str]
@@ -54,7 +54,7 @@ class StoredMatches:
 
     def __post_init__(self) -> None:
         if not self.runs:
-            raise InputError("data.runs is empty: name the runs whose matches are learned from, as data.runs=[RUN]")
+            raise InputError("data.runs is empty: name the runs to learn from, as data.runs=[RUN]")
         if self.scores and len(self.scores) != len(self.runs):
             raise InputError(
                 f"data.scores names {len(self.scores)} folders for {len(self.runs)} runs: say one for each"
@@ -72,12 +72,12 @@ class StoredMatches:
 
     @property
     def files(self) -> dict[str, str]:
-        """What it reads: folders of stages, and files of scores."""
+        """The paths it reads: folders of stages, and files of scores."""
         paths = [str(path) for _, *paths in self._places() for path in paths if path is not None]
         return dict(zip(paths, paths, strict=True))
 
     def demonstrations(self, game: Game, split: str) -> Iterator[Demonstration]:
-        """For the split train the whole view of everybody who is learned from, with their legal replies to imitate."""
+        """For the split train: the whole view of every player to learn from, with the legal replies to imitate."""
         for episode in self.recorded(game, "learner") if split == "train" else ():
             views = replay(game, episode).views
             for seat in (seat for seat in views if episode.policies[seat]):
@@ -85,9 +85,9 @@ class StoredMatches:
                 yield chosen(f"{episode.id}/{seat}", views[seat], legal, episode.scenario.cluster)
 
     def recorded(self, game: Game, player: str) -> Matches:
-        """The matches with their scores, sorted by id, in which `player` sits wherever somebody is learned from.
+        """The matches with their scores, sorted by id, with `player` in every seat to learn from.
 
-        InputError where a match is on a scenario that is held out (unless they are left out), and where none is left.
+        InputError if a match is on a held-out scenario (unless these are left out), and if none is left.
         """
         held = _held_out(game)
         count = Counter(self._fault(each, held) for _, matches in self._stored() for each in matches)
@@ -108,7 +108,7 @@ class StoredMatches:
         )
 
     def _fault(self, episode: Episode, held: Container[str]) -> str | None:
-        """Why a match is not learned from; None where it is."""
+        """The reason to leave out a match, or None."""
         if episode.scenario.cluster in held:
             return HELD
         record = {**episode.extra, "outcome": episode.result.outcome}
@@ -119,15 +119,15 @@ class StoredMatches:
         return None if self._learned(episode) else NOBODY
 
     def _learned(self, episode: Episode) -> set[str]:
-        """The seats of those who are learned from."""
+        """The seats to learn from."""
         if self.players:
             persons = people(episode) if HUMAN in self.players else set()
             return persons | {seat for seat, name in episode.players.items() if name in self.players}
         return people(episode) | {seat for seat, version in episode.policies.items() if version}
 
     def _seen(self, episode: Episode, player: str) -> Episode:
-        """A match in which `player` sits wherever somebody is learned from, and no other seat has a policy; without
-        token ids, which are those of another model."""
+        """The match with `player` in every seat to learn from and no policy elsewhere, without token ids, which belong
+        to another model."""
         seats = self._learned(episode)
         players = {seat: player if seat in seats else name for seat, name in episode.players.items()}
         policies = {seat: VERSION if seat in seats else "" for seat in episode.players}
@@ -138,7 +138,7 @@ class StoredMatches:
         return sorted(self.stages) or rounds(Path(run))
 
     def _places(self) -> Iterator[tuple[str, Path, Path | None]]:
-        """(prefix of its ids, folder, scores) of each stage that is read; two runs may have matches of one id."""
+        """(prefix of match ids, folder, scores) of each stage; the prefix separates equal ids of two runs."""
         for number, (run, judged) in enumerate(zip(self.runs, self.scores or self.runs, strict=True)):
             for stage in self._stages(run):
                 scores = Path(judged) / stage / "score" / SCORES
@@ -153,7 +153,7 @@ class StoredMatches:
 
 
 class _Gathered(ScoredMatches):
-    """The matches of several stages that are `wanted`, as `seen` shows them, under their prefixes."""
+    """The `wanted` matches of several stages, mapped by `seen`, with their prefixes."""
 
     def __init__(
         self,
@@ -195,14 +195,14 @@ class _Gathered(ScoredMatches):
 
 
 def meets(value: Json, wanted: Json) -> bool:
-    """Whether a value is the wanted one: a mapping says what of its keys, a list allows each of its values."""
+    """Whether a value matches: a mapping compares its keys, a list allows any of its values."""
     if isinstance(wanted, Mapping):
         return isinstance(value, Mapping) and all(meets(value.get(key), each) for key, each in wanted.items())
     return value in wanted if isinstance(wanted, list | tuple) else value == wanted
 
 
 def _held_out(game: Game) -> set[str]:
-    """The clusters of the game's scenarios of which nothing may be learned: those of evaluation alone."""
+    """The clusters of the game's held-out scenarios, used for evaluation only."""
     held: set[str] = set()
     for split in ("validation", "test"):
         with suppress(ValueError):  # a game without such scenarios

@@ -1,4 +1,4 @@
-"""The real replies that a game's own scenarios hold, as demonstrations."""
+"""Demonstrations from the real replies in a game's own scenarios."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from ..sample import Demonstration
 class Replies:
     """A data source for games of one request whose scenarios hold a real `reply` (`prompts`, `tales`).
 
-    A demonstration has its scenario's id, so that SPIN finds the pair, and the view that the game shows. Where the
-    scenario knows how likely its source found the reply (`logprob`), the demonstration does too.
+    A demonstration has its scenario's id, by which SPIN pairs it, and the game's view. It also has the scenario's
+    `logprob` of the reply under its source, if known.
     """
 
     def demonstrations(self, game: Game, split: str) -> Iterator[Demonstration]:
-        """Every chat of a split; InputError for a game whose scenarios hold no reply."""
+        """The chats of a split; InputError for a game whose scenarios hold no reply."""
         for scenario in game.scenarios(split):
             reply = scenario.data.get("reply")
             if not isinstance(reply, str):

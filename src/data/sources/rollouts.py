@@ -1,7 +1,7 @@
-"""Experts' whole rollouts as demonstrations: of a game's script, or of a file of trajectories.
+"""Experts' rollouts as demonstrations: by a game's script, or from a file of trajectories.
 
-An expert's replies are played through the game, so that a demonstration has the prompt, the observations and the
-protocol of play. It has its scenario's id: SPIN pairs it with the policy's rollout on the same question.
+The game plays the expert's replies, so that a demonstration has the prompts, observations and protocol of play. Its id
+is the scenario's, by which SPIN pairs it with the policy's rollout.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ Played = tuple[Result, Mapping[str, tuple[Message, ...]]]
 
 @dataclass(frozen=True)
 class ScriptRollouts:
-    """A data source: on every scenario of a split the rollout of a script of the game, which has a single role. Tools
-    that lie outside of the match are not asked. `seed` draws what the script leaves to chance."""
+    """A data source: rollouts of a script on every scenario of a split, for games with a single role. External tools
+    are not called. `seed` seeds the script's random choices."""
 
     script: str
     seed: int = 0
@@ -59,11 +59,11 @@ class ScriptRollouts:
 class TrajectoryFile:
     """A data source: experts' trajectories (`formats.trajectories`, Alpaca rows), for `game=qa`.
 
-    The experts' replies are played through the game; the tools say what they said to the expert. Of several rows of
-    one question the first is taken. A row whose replies the game refuses, or whose answer it finds wrong, is left out
-    with a warning that says why.
+    The game plays the expert's replies; tools return the expert's recorded observations. Of several rows on one
+    question the first is used. A row whose replies the game refuses, or whose answer is wrong, is left out with a
+    warning.
 
-    held_out  what is done with a row whose question the game holds out: refuse (InputError), or leave_out
+    held_out  treatment of rows on held-out questions: refuse (InputError), or leave_out
     """
 
     path: str
@@ -104,7 +104,7 @@ class TrajectoryFile:
         return read_rows(self.path)
 
     def _check(self, game: Game) -> None:
-        """InputError for a row whose question is one of the evaluation."""
+        """InputError for a row whose question belongs to the evaluation."""
         held = {scenario.cluster: scenario.id for name in ("validation", "test") for scenario in game.scenarios(name)}
         trained = {scenario.cluster for scenario in game.scenarios("train")}
         shared = [number for number, row in enumerate(self._rows) if cluster(row.question) in held.keys() - trained]
@@ -118,7 +118,7 @@ class TrajectoryFile:
 
 
 def rolled(game: Game, scenario: Scenario, seed: int, answer: Answer) -> Played:
-    """A match whose requests `answer` answers: its result, and each seat's view with its own last reply."""
+    """Plays a match with replies from `answer`: its result, and each seat's view with its own last reply."""
     match = game.match(scenario, seed)
     views: dict[str, tuple[Message, ...]] = {}
     requests = match.start()
@@ -131,13 +131,13 @@ def rolled(game: Game, scenario: Scenario, seed: int, answer: Answer) -> Played:
 
 
 def _recorded(expert: Trajectory) -> Answer:
-    """The expert's replies, and the observations that it was told; nothing after them."""
+    """The expert's replies and recorded observations, in order; nothing after them."""
     replies, seen = iter(expert.replies), iter(expert.observations)
     return lambda request: next(replies if request.seat == "agent" else seen, "")
 
 
 def _demonstration(scenario: Scenario, view: Sequence[Message]) -> Demonstration:
-    """The rollout to imitate: the agent's own words alone, but for replies that it was asked to mend."""
+    """The rollout as a demonstration: weight on the agent's replies only, except those it was asked to correct."""
     plain = tuple(Message(message.role, message.content) for message in view)
     weights = tuple(float(message.role == "assistant") for message in plain)
     return Demonstration(scenario.id, plain, weights, cluster=scenario.cluster)

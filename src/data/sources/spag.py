@@ -1,4 +1,4 @@
-"""A file of SPAG's as demonstrations, or as samples with rewards."""
+"""A SPAG file as demonstrations, or as samples with rewards."""
 
 from __future__ import annotations
 
@@ -19,11 +19,10 @@ from ..sample import Demonstration, Sample
 
 @dataclass(frozen=True)
 class SpagFile:
-    """A data source: one of their files (episodes, rows or Alpaca rows), to imitate, or to train on with its rewards.
+    """A data source: a SPAG file (episodes, rows or Alpaca rows), to imitate, or to train on with its rewards.
 
-    Of episodes the winners' utterances are imitated (by `judge`), each in a view as the game tells it; episodes of
-    words that the game holds out belong to those splits. Rows are one question and answer each, and all of them train
-    data.
+    From episodes the winners' utterances (by `judge`) are imitated, each in the game's view; episodes of held-out words
+    belong to the held-out splits. Rows are single questions and answers, all of them train data.
     """
 
     path: str
@@ -41,7 +40,7 @@ class SpagFile:
         return {"path": self.path}
 
     def demonstrations(self, game: Game, split: str) -> Iterator[Demonstration]:
-        """The chats of a split, in the file's order. InputError for a file that is none of theirs."""
+        """The chats of a split, in the file's order. InputError for a file that is not SPAG's."""
         if not self._episodes():
             found = enumerate(read_rows(self.path) if split == "train" else [])
             yield from (row.demonstration(f"rows/{number:06d}") for number, row in found)
@@ -60,8 +59,8 @@ class SpagFile:
                 yield from winners(game, each, length, winner, f"episodes/{number:06d}")
 
     def samples(self, render: Callable[[Demonstration], Sample]) -> list[Sample]:
-        """All rows with their rewards, weights and kinds; of a file of episodes, those that their code would make of
-        it."""
+        """All rows with their rewards, weights and kinds; a file of episodes is first converted to rows as in SPAG's
+        code."""
         found = (
             rows(read_episodes(self.path), rng(0, "layouts"), self.judge) if self._episodes() else read_rows(self.path)
         )
@@ -73,9 +72,8 @@ class SpagFile:
 
 
 def winners(game: Taboo, each: Played, length: int, winner: str, name: str) -> Iterator[Demonstration]:
-    """The winner's views of the first `length` utterances, as `game` tells them, its own at weight 1: one chat where a
-    view only grows, one for each utterance where it is written anew. What the game's own judge says of them does not
-    matter."""
+    """The winner's views of the first `length` utterances in `game`, with weight 1 on its own: one chat if views only
+    grow, else one per utterance. The game's own judge is ignored."""
     brief = Brief(winner, each.word if winner == "attacker" else None, each.turns, game.void)
     view = game.form(brief, rng(derive(0, name), "prompt", winner))
     messages: tuple[Message, ...] = ()
@@ -92,7 +90,7 @@ def winners(game: Taboo, each: Played, length: int, winner: str, name: str) -> I
 
 
 def _imitated(name: str, messages: tuple[Message, ...]) -> Iterator[Demonstration]:
-    """A chat in which every reply that is not empty is imitated; none where all are empty."""
+    """A chat with every non-empty reply imitated; nothing if all are empty."""
     weights = tuple(float(message.role == "assistant" and message.content != "") for message in messages)
     if any(weights):
         yield Demonstration(name, messages, weights)
