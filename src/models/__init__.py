@@ -1,1 +1,1 @@
-"""Language models: how they are made, loaded, rendered for, sampled from and trained."""
+"""Language models: creation, loading, chat rendering, adapters, and the trainable policy module."""

@@ -1,7 +1,7 @@
-"""Low-rank adapters: fresh ones, how they are stored, and how they are merged.
+"""Low-rank adapters (LoRA): creates, stores and merges them.
 
 Hu et al. 2021, "LoRA", arXiv 2106.09685: a linear layer W x becomes W x + (alpha / r) B A x, and only A [r, in] and
-B [out, r] are trained. An adapter's snapshot is a folder with these two for each layer, on the folder of its base.
+B [out, r] are trained. An adapter's snapshot is a folder with A and B of each layer, plus the folder of its base.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Targets = Literal["all-linear"] | list[str]
 
 @dataclass(frozen=True)
 class LoRA:
-    """Adapters of rank `r` on all linear layers but the head, or on those with the names `targets` (q_proj, v_proj, …).
+    """Adapters of rank `r` on all linear layers except the head, or on those named in `targets` (q_proj, v_proj, …).
 
     There is no dropout: the policy and its reference must be the same function.
     """
@@ -48,15 +48,15 @@ class LoRA:
 
     @property
     def four_bit(self) -> FourBit | None:
-        """How the base is stored in training and play; None: in its own precision."""
+        """4-bit storage of the base in training and play; None: in its own precision."""
         return None
 
     def create(self, base: Snapshot, folder: str | Path, seed: int) -> Snapshot:
-        """A fresh adapter on `base`, drawn from `seed`, which changes nothing yet: B is 0 (He's uniform A, as
-        published).
+        """Creates an adapter on `base`, initialised from `seed`. It does not change the model yet: B is 0 (A is
+        He-uniform, as published).
 
-        Only the shapes of the base are looked at. ValueError when `base` is an adapter itself, InputError when it lacks
-        one of the layers that `targets` names.
+        Reads only the shapes of the base. ValueError if `base` is an adapter itself, InputError if it lacks a layer
+        that `targets` names.
         """
         if base.base is not None:
             raise ValueError(f"{base.version} is an adapter already: train that one, or merge it first (task=merge)")
@@ -65,15 +65,15 @@ class LoRA:
         return snapshots.save(adapter, load_tokenizer(base.path), folder, "start", base.path)
 
     def config(self) -> LoraConfig:
-        """The adapter as peft describes it."""
+        """The adapter's peft config."""
         from peft import LoraConfig
 
         targets = self.targets if isinstance(self.targets, str) else list(self.targets)
         return LoraConfig(r=self.r, lora_alpha=self.alpha, target_modules=targets, task_type="CAUSAL_LM")
 
     def reach(self, base: Snapshot) -> str:
-        """One line: how many layers of `base` are adapted, what share of its weights they hold, and the largest weights
-        that are not adapted, as a mixture's experts are that stand in one tensor."""
+        """One line: the number of adapted layers of `base`, their share of its weights, and the largest weights that
+        are not adapted (such as a mixture's experts in one tensor)."""
         import torch
         from transformers import AutoModelForCausalLM
 
@@ -90,7 +90,7 @@ class LoRA:
         others = ", ".join(f"{name} {size / whole:.1%}" for name, size in left.most_common(3))
         return (
             f"the adapter changes {len(layers)} layers, {1 - left.total() / whole:.1%} of the weights of "
-            f"{base.version}; the rest stays as it is ({others})"
+            f"{base.version}; the rest stays unchanged ({others})"
         )
 
     def _shapes(self, base: str) -> tuple[LoraConfig, dict[str, torch.Size]]:
@@ -137,9 +137,9 @@ class LoRA:
 
 @dataclass(frozen=True)
 class QLoRA(LoRA):
-    """LoRA on a base whose linear layers are stored in 4 bits, in training and in play: `FourBit` says how.
+    """LoRA on a base whose linear layers are stored in 4 bits (`FourBit`), in training and in play.
 
-    The start of self-play is then the 4-bit base, too, so that a gain is not a repair of what rounding lost.
+    The start of self-play is the 4-bit base, too, so that a gain is not just a repair of the rounding error.
     """
 
     double: bool = True
@@ -156,7 +156,7 @@ class QLoRA(LoRA):
 
 
 def _fits(target: str, layer: str) -> bool:
-    """Whether `target` is the layer's name or its last part, as peft matches them."""
+    """Whether `target` is the layer's name or its last part, as in peft's matching."""
     return layer == target or layer.endswith(f".{target}")
 
 
@@ -175,7 +175,7 @@ def _fresh(name: str, shape: torch.Size, seed: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Adapter:
-    """An adapter apart from its base. Where that lies is no part of its version."""
+    """An adapter without its base. The base's location is not part of its version."""
 
     config: LoraConfig
     tensors: Mapping[str, Tensor]
@@ -183,7 +183,7 @@ class Adapter:
 
     @staticmethod
     def of(model: PeftModel, state: Mapping[str, Tensor] | None = None) -> Adapter:
-        """The adapter that `model` trains; `state` is the model's state dict where its parameters are sharded."""
+        """The trained adapter of `model`; `state` is the model's state dict if its parameters are sharded."""
         from peft import get_peft_model_state_dict
 
         config: Any = model.peft_config[model.active_adapter]
@@ -191,7 +191,7 @@ class Adapter:
         return Adapter(config, tensors, FourBit.of(model))
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Writes weights and config as peft reads them, and beside them how the base is stored."""
+        """Writes weights and config in peft's format, and the storage of the base."""
         from safetensors.torch import save_file
 
         plain = {
@@ -219,8 +219,8 @@ class _Gathered:
 
 
 def writable(model: PreTrainedModel | PeftModel, state: Mapping[str, Tensor] | None = None) -> snapshots.Writable:
-    """What `snapshot.save` writes of a trained model: of an adapted one the adapter alone. `state` are the whole
-    weights where those of `model` are sharded."""
+    """The part of a trained model that `snapshot.save` writes: the adapter alone if there is one. `state` holds the
+    full weights if those of `model` are sharded."""
     if hasattr(model, "peft_config"):
         return Adapter.of(cast("PeftModel", model), state)
     return model if state is None else _Gathered(cast("PreTrainedModel", model), state)
@@ -229,8 +229,8 @@ def writable(model: PreTrainedModel | PeftModel, state: Mapping[str, Tensor] | N
 def merge(snapshot: Snapshot, folder: str | Path, name: str = "merged") -> Snapshot:
     """Writes `snapshot` to `folder` as a Hugging Face model that needs no adapter, in the dtype of its base.
 
-    An adapter is added to the base in full precision, never to its 4-bit form, which would be rounded again. The merged
-    model of a 4-bit base therefore differs from the one that was trained by that base's rounding.
+    The adapter is added to the base in full precision, because its 4-bit form would be rounded again. So the merged
+    model of a 4-bit base differs from the trained one by the rounding error of the base.
     """
     base = snapshot.base or snapshot.path
     model = load_model(base, str(architecture(base).dtype or "float32").removeprefix("torch."))

@@ -1,7 +1,7 @@
-"""Attention along the paths of packed trees, where there is no block-sparse kernel: nothing masked is computed.
+"""Attention along the paths of packed trees, for devices without a block-sparse kernel: skips masked blocks.
 
-A row falls into runs, in which every token but the first is the child of the one before. A run's queries see the path
-that leads to it and the run itself, causally; that is one call of PyTorch's kernel for each run.
+A row is split into runs, in which every token except the first is the child of the previous one. A run's queries see
+the path that leads to it and the run itself, causally: one call of PyTorch's kernel per run.
 
 Legend: B rows, T tokens of a row, H heads, G heads of keys, d width of a head, K keys of all runs.
 """
@@ -30,8 +30,8 @@ class Runs:
     """The runs of a batch, row after row.
 
     lengths   queries of each run; they sum to B * T
-    seen_K    flat indices into B * T of the keys of all runs: first the path that leads to a run, then the run; None
-              where every run sees itself alone
+    seen_K    flat indices into B * T of the keys of all runs: first the path that leads to a run, then the run; None if
+              every run sees only itself
     masks     [length, width] of each run, 0 where a query sees a key, else -inf; None: the run starts a tree, plain
               causal
     """
@@ -42,14 +42,15 @@ class Runs:
     masks: tuple[Tensor | None, ...]
 
     def masks_of(self, dtype: torch.dtype) -> tuple[Tensor | None, ...]:
-        """The masks in `dtype`, the queries' own: PyTorch does not check it and misreads the bytes of another one."""
+        """The masks in `dtype`, which must be that of the queries: PyTorch does not check it and would misread the
+        bytes."""
         return tuple(mask if mask is None else mask.to(dtype) for mask in self.masks)
 
 
 def runs(batch: Batch, dtype: torch.dtype = torch.float32) -> Runs:
-    """The runs of a packed batch. Neighbours that are trees of one token each, as all padding is, share a run.
+    """The runs of a packed batch. Consecutive trees of one token each, such as padding, share a run.
 
-    Masks are numbers, at best of the queries' `dtype`: PyTorch would make them of true and false, again in every layer.
+    Masks are additive, best in the queries' `dtype`: PyTorch would convert boolean masks again in every layer.
     """
     device = batch.last_BT.device
     lengths: list[int] = []
@@ -71,7 +72,7 @@ def runs(batch: Batch, dtype: torch.dtype = torch.float32) -> Runs:
     longest = max((each for length, each in zip(lengths, widths, strict=True) if each > length), default=0)
     causal = torch.full((longest, longest), -math.inf, dtype=dtype, device=device).triu_(
         1
-    )  # of which every path's mask is a part
+    )  # every path's mask is a slice of it
     masks = tuple(
         _apart(length, causal) if single else causal[each - length : each, :each] if each > length else None
         for length, each, single in zip(lengths, widths, alone, strict=True)
@@ -90,18 +91,21 @@ def path_attention(
     scaling: float | None = None,
     runs: Runs | None = None, **more: Any,
 ) -> tuple[Tensor, None]:  # fmt: skip
-    """As transformers calls it: query [B, H, T, d], key and value [B, G, T, d]; gives [B, T, H, d]. Without `runs` the
-    rows are single streams. On a CPU it is done in float32 whatever autocast says, whose type the result then has."""
-    if query.device.type == "cpu" and torch.is_autocast_enabled("cpu"):  # half precision: five times slower backwards
+    """transformers' attention interface: query [B, H, T, d], key and value [B, G, T, d]; returns [B, T, H, d]. Without
+    `runs` the rows are single streams. On a CPU it computes in float32 even under autocast, and casts the result to
+    autocast's dtype."""
+    if query.device.type == "cpu" and torch.is_autocast_enabled(
+        "cpu"
+    ):  # half precision has a five times slower backward
         with torch.autocast("cpu", enabled=False):
             q, k, v = query.float(), key.float(), value.float()
             result, _ = path_attention(module, q, k, v, attention_mask, scaling=scaling, runs=runs, **more)
         return result.to(
             torch.get_autocast_dtype("cpu")
-        ), None  # 4-bit layers, which autocast passes by, answer in the type they are given
+        ), None  # autocast skips 4-bit layers, which keep the dtype of their input
     if runs is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **more)
-    shared = query.shape[1] // key.shape[1]  # query heads for each head of keys
+    shared = query.shape[1] // key.shape[1]  # query heads per key head
     queries = _in_line(query).split(runs.lengths, 2)
     keys, values = (
         _repeated(_picked(_in_line(each), runs.seen_K), shared).split(runs.widths, 2) for each in (key, value)
@@ -115,7 +119,7 @@ def path_attention(
 
 
 def _in_line(each: Tensor) -> Tensor:
-    """[B, H, T, d] as [1, H, B * T, d]: runs are then parts of one axis, and no run costs more calls than its own."""
+    """[B, H, T, d] as [1, H, B * T, d], so that runs are slices of one axis."""
     return each.transpose(0, 1).flatten(1, 2)[None]
 
 
@@ -124,7 +128,7 @@ def _picked(each: Tensor, seen_K: Tensor | None) -> Tensor:
 
 
 def _repeated(each: Tensor, times: int) -> Tensor:
-    """Repeats each key head `times` times. (Not called for 1, which would copy for nothing.)"""
+    """Repeats each key head `times` times. (Not called for 1, which would copy needlessly.)"""
     return each if times == 1 else each.repeat_interleave(times, 1)
 
 

@@ -1,4 +1,4 @@
-"""The models that a backend plays with: adapters share their base, and weights in training are taken over in place."""
+"""The loaded models of a backend: adapters share their base, and weights in training are shared in place."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 Weights: TypeAlias = "Iterable[tuple[str, Tensor]]"
-"""Whole tensors by name: a model's under its Hugging Face names, an adapter's under peft's."""
+"""Full tensors by name: a model's under its Hugging Face names, an adapter's under peft's."""
 
 
 class Bases:
-    """The models of one backend, by version. Adapters of one base, stored alike, share its weights in memory.
+    """The models of one backend, by version. Adapters share the weights of an equally stored base in memory.
 
-    Such adapters take turns: one of them is switched on at a time, so one thread must do all the work.
+    Only one of these adapters is active at a time, so a single thread must do all the work.
     """
 
     def __init__(self, dtype: str, device: str) -> None:
@@ -32,7 +32,7 @@ class Bases:
         self._shared: dict[tuple[str, FourBit | None], _Shared] = {}
 
     def load(self, snapshot: Snapshot) -> tuple[PreTrainedModel, Callable[[], None]]:
-        """The snapshot's model, and a function to call before each use of it, which switches its adapter on."""
+        """The snapshot's model, and a function to call before each use, which activates its adapter."""
         if snapshot.base is None:
             model = self._whole[snapshot.version] = load_model(snapshot.path, self.dtype, self.device)
             return model, lambda: None
@@ -43,10 +43,10 @@ class Bases:
         return shared.model.get_base_model(), partial(shared.use, shared.add(snapshot, self.device))
 
     def update(self, old: str, new: str, weights: Weights) -> None:
-        """Gives the model of version `old` these weights and the version `new`; see `take_over`.
+        """Replaces the weights of the model `old` and renames it to version `new`; see `take_over`.
 
-        An adapter's weights may come with those of its base, which are its base's still: where they are in memory in
-        the same form, backend and learner hold them once.
+        An adapter's weights may come with those of its unchanged base: if device and dtype agree, backend and learner
+        share them in memory.
         """
         if old in self._whole:
             model = self._whole[new] = self._whole.pop(old)
@@ -56,7 +56,7 @@ class Bases:
             shared.update(old, new, weights)
 
     def unload(self, version: str) -> None:
-        """Frees a model, or an adapter and its base when no other stands on that."""
+        """Frees a model, or an adapter and its base if no other adapter uses it."""
         self._whole.pop(version, None)
         for key, shared in list(self._shared.items()):
             shared.remove(version)
@@ -65,7 +65,7 @@ class Bases:
 
 
 class _Shared:
-    """A base and the adapters on it: their versions and peft's names for them."""
+    """A base and its adapters: version -> peft's name."""
 
     def __init__(self, model: Any, version: str) -> None:
         self.model, self.names, self.count = model, {version: "default"}, 1
@@ -102,15 +102,14 @@ class _Shared:
 
 
 def take_over(model: Any, weights: Weights, adapter: str | None = None) -> None:
-    """Gives `model`, or the `adapter` of a peft model, the values of `weights`.
+    """Sets the weights of `model`, or of the `adapter` of a peft model, to `weights`.
 
-    A tensor of the same device, dtype and shape is shared: it is not copied, and what the learner does to it is seen
-    here at once. Any other is copied. ValueError unless every weight is given; a name that the model lacks is an error,
-    too.
+    A tensor of the same device, dtype and shape is shared, not copied, so that the learner's updates are visible here
+    at once. Others are copied. ValueError for missing or unknown names.
     """
     own = _own(model, adapter)
     base = {} if adapter is None else _base(model)
-    missing = {id(tensor): name for name, tensor in own.items()}  # tied weights are one tensor of several names
+    missing = {id(tensor): name for name, tensor in own.items()}  # tied weights are one tensor with several names
     for name, tensor in weights:
         if name in own:
             _give(own[name], tensor, name)
@@ -124,7 +123,7 @@ def take_over(model: Any, weights: Weights, adapter: str | None = None) -> None:
 
 
 def _own(model: Any, adapter: str | None) -> Mapping[str, Tensor]:
-    """The tensors that stand in the files of a model or an adapter, by their names there."""
+    """The tensors of a model or an adapter, by their names in its files."""
     from peft import get_peft_model_state_dict
 
     state: Mapping[str, Tensor] = model.state_dict(keep_vars=True)
@@ -135,7 +134,7 @@ def _own(model: Any, adapter: str | None) -> Mapping[str, Tensor]:
 
 
 def _base(model: Any) -> Mapping[str, Tensor]:
-    """The weights under the adapters, by the names that they have without any."""
+    """The base's weights, by their names without adapters."""
     named = model.get_base_model().named_parameters(remove_duplicate=False)
     return {name.replace(".base_layer.", "."): tensor for name, tensor in named if ".lora_" not in name}
 

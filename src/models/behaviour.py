@@ -11,11 +11,11 @@ from .renderer import Renderer
 
 @dataclass(frozen=True, slots=True)
 class Behaviour:
-    """What a template does, in words for people ("" for nothing).
+    """Properties of a template as text ("" for none).
 
-    folds     which system messages stand in a user message
-    thoughts  what becomes of thoughts in later turns
-    forks     why the token stream of a model that does not think forks at each turn
+    folds     which system messages are folded into a user message
+    thoughts  treatment of thoughts in later turns
+    forks     why the token stream of a reply without thoughts forks at each turn
     ends      the token that ends a reply
     """
 
@@ -32,7 +32,7 @@ class Behaviour:
         return Behaviour(_folds(renderer), _thoughts(renderer), forks, _ends(renderer))
 
     def text(self) -> str:
-        """The whole description as one line."""
+        """The description as one line."""
         system = f"{self.folds} system messages stand in a user message" if self.folds else "system messages stay"
         thoughts = f"thoughts are {self.thoughts}" if self.thoughts else "no thoughts"
         forks = f"token streams fork at each turn: {self.forks}" if self.forks else "token streams only grow"
@@ -56,7 +56,7 @@ def _thoughts(renderer: Renderer) -> str:
 
 
 def _fork(renderer: Renderer, reply: str) -> str | None:
-    """Why the tokens of the next prompt do not extend those up to `reply` (a fork); None if they do."""
+    """Why the next prompt's tokens do not extend those up to `reply` (a fork); None if they do."""
     view = [Message("system", "\x02"), Message("user", "\x03")]
     try:
         part = renderer.extend(None, view)
@@ -68,7 +68,7 @@ def _fork(renderer: Renderer, reply: str) -> str | None:
 
 
 def _ends(renderer: Renderer) -> str:
-    """The token with which the template ends a reply, or else that with which the model does."""
+    """The token with which the template ends a reply, or else the model's own."""
     try:
         text = renderer.render([Message("user", "\x02"), Message("assistant", "\x03")], False)
     except InputError:

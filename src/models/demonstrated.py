@@ -1,7 +1,7 @@
-"""Demonstrations as token ids: each reply stands behind the prompt that play would ask with.
+"""Demonstrations as token ids: each reply follows exactly the prompt of play.
 
-Where a template's chats only grow, a demonstration is one stream. Where it renders earlier turns unlike the prompt (it
-drops thoughts, or moves the system message), play forks, and a demonstration has a stream for each fork.
+If a template's chats only grow, a demonstration is one stream. If it renders earlier turns differently (it drops
+thoughts, or moves the system message), play forks, and a demonstration has a stream for each fork.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from .renderer import Extension, Renderer
 
 @dataclass(frozen=True, slots=True)
 class _Shape:
-    """How a template renders a sequence of roles: `parts[i]` stands before message i, the last after all of them;
-    `trims[i]` says whether message i loses the white space before and after it."""
+    """A template's rendering of a sequence of roles: `parts[i]` is the text before message i, the last one after all of
+    them; `trims[i]` tells whether white space before and after message i is removed."""
 
     parts: tuple[str, ...]
     trims: tuple[tuple[bool, bool], ...]
@@ -47,18 +47,18 @@ class Demonstrated:
         self._grows = lru_cache(maxsize=1024)(self._only_grows)
 
     def sample(self, demo: Demonstration) -> Sample:
-        """The demonstration as one stream; InputError where it has several."""
+        """The demonstration as one stream; InputError if it has several."""
         if len(found := self.samples(demo)) != 1:
             raise InputError(f"demonstration {demo.id}: the chat template makes {len(found)} streams of it, not one")
         return found[0]
 
     def samples(self, demo: Demonstration) -> list[Sample]:
-        """A chat to imitate as token ids, with one utterance per message of weight above 0.
+        """The demonstration as token ids, with one utterance per message of weight above 0.
 
-        An assistant's utterance is what the model would have had to sample: everything after the generation prompt, the
-        terminator included (kind "act"). Others' are the content and, where there is one, the terminator (kind
-        "partner"); with several streams, those after the last reply are left out. ValueError when the template rewrites
-        a message that is to be imitated, or no token ends a reply.
+        An assistant's utterance is what the model would sample: everything after the generation prompt, including the
+        terminator (kind "act"). Other utterances are the content and the terminator, if any (kind "partner"); with
+        several streams, those after the last reply are left out. ValueError if the template rewrites a supervised
+        message, or if no token ends a reply.
         """
         if len(demo.weights) != len(demo.messages):
             raise ValueError(f"demonstration {demo.id}: {len(demo.weights)} weights for {len(demo.messages)} messages")
@@ -68,7 +68,7 @@ class Demonstrated:
     # --- one stream ---
 
     def _whole(self, demo: Demonstration) -> Sample | None:
-        """The demonstration as one stream; None where the template does not let it only grow."""
+        """The demonstration as one stream; None if the template rewrites history."""
         folded, weights = self.renderer.fold(demo.messages, demo.weights)
         roles = tuple(message.role for message in folded)
         text = self.renderer.render(folded, False)
@@ -84,7 +84,7 @@ class Demonstrated:
         return Sample(demo.id, tuple(ids), tuple(_utterances(offsets, spans, weights, roles)))
 
     def _only_grows(self, roles: tuple[Speaker, ...]) -> bool:
-        """Whether the whole chat begins with each of its replies' prompts, and renders each as if it were the last."""
+        """Whether the whole chat begins with the prompt of each reply, and renders each reply like the last one."""
         full = self._shape(roles, False)
         for at in [at for at, role in enumerate(roles) if role == "assistant"]:
             prompt, upto = self._shape(roles[:at], True), self._shape(roles[: at + 1], False)
@@ -102,7 +102,7 @@ class Demonstrated:
     def _supervised(
         self, roles: Sequence[Speaker], shape: _Shape, text: str, at: int, span: tuple[int, int]
     ) -> tuple[int, int]:
-        """The [start, end) in characters of what is supervised of message `at`, whose content is at `span`."""
+        """The supervised [start, end) in characters of message `at`, whose content is at `span`."""
         start, end = span
         closed = self.renderer.closed.match(text, end)
         if roles[at] == "assistant" and (prompt := self._shape(tuple(roles[:at]), True)) is not None:
@@ -110,8 +110,8 @@ class Demonstrated:
         return start, closed.end() if closed else end
 
     def _pieces(self, text: str, own: Sequence[tuple[int, int]], name: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """The ids of `text`, encoded as at play time: own replies apart from what stands between them; and their
-        offsets. A reply that the template does not end is ended as the model would."""
+        """(ids, offsets) of `text`, encoded as in play: own replies separately from the text between them. A reply
+        without the template's terminator gets the model's."""
         renderer = self.renderer
         ids: list[int] = []
         offsets: list[tuple[int, int]] = []
@@ -144,7 +144,8 @@ class Demonstrated:
     # --- a stream for each fork ---
 
     def _turns(self, demo: Demonstration) -> list[Sample]:
-        """The demonstration as play would have gone: each reply answers the prompt that the view before it makes."""
+        """The demonstration turn by turn, as in play: each reply follows the prompt rendered from the view before
+        it."""
         renderer, stream, last = self.renderer, None, -1
         found: list[Sample] = []
         view = [self._heard(message, at) for at, message in enumerate(demo.messages)]
@@ -163,14 +164,14 @@ class Demonstrated:
         return kept if len(kept) == 1 else [replace(each, id=f"{demo.id}/{n}") for n, each in enumerate(kept)]
 
     def _heard(self, message: Message, at: int) -> Message:
-        """A message as the seat's view would show it: of an own reply the speech."""
+        """A message as in the seat's view: own replies without thoughts."""
         if message.role != "assistant":
             return message
         parts = self.renderer.marks.parts(message.content) if self.renderer.marks else None
         return replace(message, content=parts[1] if parts else message.content, request=str(at))
 
     def _reply(self, part: Extension, before: Sequence[Message], demo: Demonstration, at: int) -> list[int]:
-        """The ids that play would have had to sample for message `at` behind the prompt `part`."""
+        """The ids to sample for message `at` after the prompt `part`."""
         renderer, message = self.renderer, replace(demo.messages[at], request=None)
         whole = renderer.render([*before, message], False, part.thoughts)
         roles = tuple(each.role for each in renderer.fold([*before, message])[0])
@@ -188,13 +189,13 @@ class Demonstrated:
         return ids if ids and ids[-1] in renderer.stops else [*ids, self._end(demo.id)]
 
     def _kept(self, message: Message, rendered: str) -> bool:
-        """Whether the thought of a message stands in what the template made of it."""
+        """Whether a message's thought is in its rendering."""
         parts = self.renderer.marks.parts(message.content) if self.renderer.marks else None
         return parts is None or self.renderer.plain(parts[0]) in rendered
 
     def _sampled(self, content: str, opened: bool) -> str:
-        """A reply as its model would write it, where the template does not say: behind an `opened` thought, which is
-        closed at once where there is none."""
+        """A reply as the model would write it, if the template does not show it: after an `opened` thought, which is
+        closed at once if the reply has none."""
         marks, text = self.renderer.marks, self.renderer.plain_but_marks(content)
         if marks is None or not opened:
             return text
@@ -203,7 +204,7 @@ class Demonstrated:
     def _partners(
         self, part: Extension, before: Sequence[Message], weights: Sequence[float], last: int
     ) -> Iterator[Utterance]:
-        """What others said since message `last`, as far as this prompt encodes it anew."""
+        """The messages of others since message `last`, as far as this prompt encodes them anew."""
         folded, weights = self.renderer.fold(before, weights)
         first = max(last + 1 - len(before) + len(folded), 0)
         shape = self._shape(tuple(message.role for message in folded), True, first)
@@ -228,8 +229,8 @@ class Demonstrated:
     # --- shapes ---
 
     def _learn(self, roles: tuple[Speaker, ...], prompt: bool, first: int = 0) -> _Shape | None:
-        """The shape of these roles, found with marks in place of contents, or of the text's end from message `first`
-        on; None where the template does not keep to one."""
+        """Finds the shape of these roles with marks as contents (or of the text from message `first` on); None if the
+        rendering depends on the contents."""
         marks = [f"\x02{i}\x03" for i in range(len(roles))]
         text = self.renderer.render(
             [Message(role, f"\t{mark}\t") for role, mark in zip(roles, marks, strict=True)], prompt
@@ -251,7 +252,7 @@ def _utterances(
     weights: Sequence[float],
     roles: Sequence[Speaker],
 ) -> Iterator[Utterance]:
-    """The supervised spans in tokens, whose `offsets` in characters both rise."""
+    """Converts the supervised spans from characters to tokens; `offsets` and `spans` are sorted."""
     firsts, lasts = zip(*offsets, strict=True) if offsets else ((), ())
     for (start, end), weight, role in zip(spans, weights, roles, strict=True):
         begin, beyond = bisect_right(lasts, start), bisect_left(firsts, end)

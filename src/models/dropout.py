@@ -1,5 +1,4 @@
-"""Dropout for training on little data, with masks that are drawn by name: the same step has the same masks, whenever it
-is done."""
+"""Dropout with deterministic masks for training on little data: a repeated step has the same masks."""
 
 from __future__ import annotations
 
@@ -13,13 +12,13 @@ from ..system.seeds import derive
 
 
 class Dropout:
-    """Zeroes the share `p` of the embeddings and of all that attention and feed-forward layers add to the residual
-    stream.
+    """Zeroes the share `p` of the embeddings and of the outputs of attention and feed-forward layers (before the
+    residual sum).
 
-    The rest is scaled by 1 / (1 - p) (Srivastava et al. 2014, JMLR 15, section 10); of `p` 16 bits count. It acts while
-    `model`, a causal model of transformers, is in training mode. Whoever trains sets `key` before each forward; masks
-    depend on it and on the place in the model alone, so that activation checkpointing and a resumed run meet the same
-    ones. They belong to places in a packed row: another packing draws others.
+    The rest is scaled by 1 / (1 - p) (Srivastava et al. 2014, JMLR 15, section 10); `p` is rounded to 16 bits. It acts
+    while `model`, a causal model of transformers, is in training mode. The trainer sets `key` before each forward;
+    masks depend only on it and the place in the model, so that activation checkpointing and a resumed run get the same
+    masks. They belong to positions in a packed row: another packing gives other masks.
     """
 
     def __init__(self, model: Any, p: float) -> None:
@@ -36,14 +35,16 @@ class Dropout:
 
     def _drop(self, values: Tensor, number: int) -> Tensor:
         drawn = torch.Generator(values.device).manual_seed(derive(self.key, "dropout", number))
-        fours = torch.empty(-(-values.numel() // 4), dtype=torch.int64, device=values.device)  # drawing is what costs
+        fours = torch.empty(
+            -(-values.numel() // 4), dtype=torch.int64, device=values.device
+        )  # drawing dominates the cost
         bits = fours.random_(-(2**63), None, generator=drawn).view(torch.int16)[: values.numel()].view(values.shape)
         mask = bits.ge(min(round(self.p * 2**16), 2**16 - 1) - 2**15).to(values.dtype)
         return values * mask.mul_(1.0 / (1.0 - self.p))
 
 
 def parts(model: nn.Module) -> list[nn.Module]:
-    """The modules of a causal model's blocks that hold matrices, in order: attention and feed-forward layers."""
+    """The attention and feed-forward modules of a causal model's blocks, in order."""
     return [
         child
         for block in blocks(model)

@@ -1,4 +1,4 @@
-"""Checks of untrusted model folders: before a model is built from one, and after its weights were loaded."""
+"""Checks untrusted model folders, before a model is built and after its weights were loaded."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 INDEX = "model.safetensors.index.json"
-ROOM = 16  # weights of the model for each number in the files, at most: files may hold packed numbers
+ROOM = 16  # maximum weights of the model per number in the files, which may be packed
 
 
 @contextmanager
 def reading(folder: str | Path) -> Iterator[None]:
-    """Turns any exception of the libraries about a model folder into an InputError with folder and reason."""
+    """Converts any exception of the libraries into an InputError with model folder and reason."""
     try:
         yield
     except (InputError, FileNotFoundError, MemoryError):
         raise
     except Exception as error:
-        if type(error).__name__ == "OutOfMemoryError":  # torch's: the device is too small, and the folder is good
+        if type(error).__name__ == "OutOfMemoryError":  # torch's: the device is too small, the folder is fine
             raise
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise InputError(
@@ -37,7 +37,7 @@ def reading(folder: str | Path) -> Iterator[None]:
 
 
 def check_index(folder: Path) -> None:
-    """InputError for an index of weights that names anything but safetensors in its own folder, which must be there."""
+    """InputError if an index of weights names anything but existing safetensors files in its own folder."""
     path = folder / INDEX
     if not path.is_file():
         return
@@ -51,9 +51,9 @@ def check_index(folder: Path) -> None:
 
 
 def architecture(folder: str | Path) -> PretrainedConfig:
-    """What config.json says of a causal language model; the attention is the library's own, whatever the file says.
+    """The config of a causal language model from config.json; the attention implementation is always the library's own.
 
-    InputError for one that cannot be read, or is no such model. No weights are looked at.
+    InputError if it cannot be read, or is no such model. Reads no weights.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -61,12 +61,12 @@ def architecture(folder: str | Path) -> PretrainedConfig:
         config: PretrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         if type(config) not in AutoModelForCausalLM._model_mapping:
             raise InputError(f"the model in {folder} is of type {config.model_type}, which is no causal language model")
-        config._attn_implementation = None  # a name there may be that of a repository, whose code would be run
+        config._attn_implementation = None  # it may name a repository, whose code would be run
     return config
 
 
 def check_size(folder: Path, config: PretrainedConfig) -> None:
-    """InputError for a config that describes far more weights than the files hold: building it might never end."""
+    """InputError if the config describes far more weights than the files hold, because building it might never end."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -90,8 +90,8 @@ def _shapes(file: Path) -> dict[str, list[int]]:
 
 
 def loaded(folder: Path, config: PretrainedConfig, **how: Any) -> tuple[PreTrainedModel, Mapping[str, Any]]:
-    """The causal model in `folder` and the library's account of what it loaded: from safetensors only, without any code
-    of the folder."""
+    """Loads the causal model in `folder` from safetensors only, without any code of the folder; returns it with the
+    library's loading report."""
     from transformers import AutoModelForCausalLM
 
     found: Any = AutoModelForCausalLM.from_pretrained(
@@ -103,8 +103,8 @@ def loaded(folder: Path, config: PretrainedConfig, **how: Any) -> tuple[PreTrain
 
 
 def check_loaded(folder: str | Path, info: Mapping[str, Any]) -> None:
-    """InputError where the library made weights up or left some out. `info` is its account of the loading; tied weights
-    count as one."""
+    """InputError if the library initialised or ignored weights. `info` is its loading report; tied weights count as
+    one."""
     names = {
         "are missing": info["missing_keys"],
         "belong to no layer": info["unexpected_keys"],
@@ -115,7 +115,7 @@ def check_loaded(folder: str | Path, info: Mapping[str, Any]) -> None:
 
 
 def check_finite(folder: str | Path, weights: Iterable[tuple[str, Tensor]]) -> None:
-    """InputError for weights that are NaN or infinite. (Those in 4 bits are made from others that were looked at.)"""
+    """InputError for weights that are NaN or infinite. (4-bit weights are made from checked ones.)"""
     for name, weight in weights:
         if not weight.is_floating_point() or hasattr(weight, "quant_state") or not weight.numel():
             continue
@@ -124,8 +124,8 @@ def check_finite(folder: str | Path, weights: Iterable[tuple[str, Tensor]]) -> N
 
 
 def check_words(folder: str | Path, tokenizer: PreTrainedTokenizerBase) -> None:
-    """InputError for a tokenizer with ids that the model has no embedding for. (Special tokens that are never said may
-    lie above: some models for text alone come with those for pictures.)"""
+    """InputError for a tokenizer with ids beyond the model's embedding. (Special tokens may lie beyond: some text
+    models come with those for images.)"""
     with reading(folder):
         rows = architecture(folder).get_text_config(decoder=True).vocab_size
         special = {id for id, token in tokenizer.added_tokens_decoder.items() if token.special}
@@ -136,19 +136,19 @@ def check_words(folder: str | Path, tokenizer: PreTrainedTokenizerBase) -> None:
 
 
 def check_adapter(folder: Path) -> None:
-    """InputError for an adapter's folder that holds none, or one of a kind that is not known here."""
+    """FileNotFoundError if a folder holds no adapter, InputError if its type is not supported."""
     if not (folder / ADAPTER).is_file():
         raise FileNotFoundError(f"{folder} has no {ADAPTER}: a snapshot with a base is a LoRA adapter folder")
     with reading(folder):
         stored = json.loads((folder / "adapter_config.json").read_text())
         if stored["peft_type"] != "LORA" or stored.get("megatron_config"):
             raise InputError(
-                f"{folder} holds an adapter of type {stored['peft_type']}, and only plain LORA is known here"
+                f"{folder} holds an adapter of type {stored['peft_type']}, but only plain LORA is supported"
             )
 
 
 def check_adapted(folder: str | Path, model: Any, name: str) -> None:
-    """InputError where peft made weights of the adapter `name` up, or left some out."""
+    """InputError if peft initialised or ignored weights of the adapter `name`."""
     from peft import get_peft_model_state_dict
 
     with reading(folder):

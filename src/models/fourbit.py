@@ -1,5 +1,4 @@
-"""Base models in 4 bits (bitsandbytes), for adapters that were trained on one: QLoRA, Dettmers et al. 2023, arXiv
-2305.14314."""
+"""4-bit base models (bitsandbytes) for adapters trained on them: QLoRA, Dettmers et al. 2023, arXiv:2305.14314."""
 
 from __future__ import annotations
 
@@ -17,29 +16,28 @@ if TYPE_CHECKING:
     import torch
     from transformers import PretrainedConfig, PreTrainedModel
 
-logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # speaks of a kernel that is not needed
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # warns about a kernel that is not needed
 
-FILE = "quantization.json"  # in an adapter's folder: the base below it stands in 4 bits, in training and in play
+FILE = "quantization.json"  # in an adapter's folder: its base is stored in 4 bits, in training and in play
 
 
 @dataclass(frozen=True)
 class FourBit:
-    """How linear layers are stored: 16 levels at the quantiles of a normal distribution (NF4), a scale for every 64
+    """The storage of linear layers: 16 levels at the quantiles of a normal distribution (NF4), one scale per 64
     weights.
 
-    `double` quantises the scales as well (0.13 instead of 0.5 bits a weight). The head and the embeddings stay as they
-    are.
+    `double` quantizes the scales as well (0.13 instead of 0.5 bits per weight). Head and embeddings are not quantized.
     """
 
     double: bool = True
 
     def write(self, folder: Path) -> None:
-        """Says in an adapter's folder how its base is stored."""
+        """Records the storage of the base in an adapter's folder."""
         (folder / FILE).write_text(json.dumps({"type": "nf4", **asdict(self)}) + "\n")
 
     @staticmethod
     def read(folder: str | Path) -> FourBit | None:
-        """How the base of the adapter in `folder` is stored; None: in full. ValueError for a type that is not known."""
+        """The storage of the base of the adapter in `folder`; None: full precision. ValueError for an unknown type."""
         path = Path(folder) / FILE
         if not path.is_file():
             return None
@@ -50,7 +48,7 @@ class FourBit:
 
     @staticmethod
     def of(model: Any) -> FourBit | None:
-        """How `model` was loaded."""
+        """The 4-bit storage of `model`, or None."""
         config = getattr(model.config, "quantization_config", None)
         return None if config is None else FourBit(config.bnb_4bit_use_double_quant)
 
@@ -58,11 +56,11 @@ class FourBit:
 def load_four_bit(
     folder: Path, config: PretrainedConfig, four_bit: FourBit, dtype: torch.dtype, device: torch.device
 ) -> tuple[PreTrainedModel, Mapping[str, Any]]:
-    """The causal model in `folder` with 4-bit linear layers that compute in `dtype`, and the library's account of what
-    it loaded; everything else is in `dtype`.
+    """Loads the causal model in `folder` with 4-bit linear layers that compute in `dtype` and all other weights in
+    `dtype`; returns it with the library's loading report.
 
-    The 4-bit weights are made from the stored ones as they are, so they are the same whatever `dtype` is. They are kept
-    in tensors of `dtype`, the form that sharding asks for. ImportError when bitsandbytes or accelerate is missing.
+    The 4-bit weights are made from the stored ones, so they do not depend on `dtype`. They are kept in tensors of
+    `dtype`, as sharding requires. ImportError if bitsandbytes or accelerate is missing.
     """
     from transformers import BitsAndBytesConfig
 
@@ -78,10 +76,10 @@ def load_four_bit(
 
 
 def _settle(module: Any, dtype: torch.dtype) -> None:
-    """Casts a module's own weights to `dtype`, 4-bit ones aside, whose layout in memory is fixed.
+    """Casts a module's own weights to `dtype`, except 4-bit weights, and turns off their repacking.
 
-    On CPUs with AVX512-BF16 bitsandbytes 0.50 packs a layer's weights anew at its first forward without gradient, for
-    good: the gradients of every later training step are then wrong, and so is whatever is merged, with no error.
+    On CPUs with AVX512-BF16 bitsandbytes 0.50 repacks a layer's weights at its first forward without gradient,
+    permanently: later gradients and merged weights would be wrong without an error.
     """
     if hasattr(module, "support_avx512bf16_for_cpu"):
         module.support_avx512bf16_for_cpu = False

@@ -1,7 +1,7 @@
-"""GGUF files as ordinary Hugging Face folders: dequantised once per machine and kept in the user's cache.
+"""Converts GGUF files to Hugging Face folders: dequantized once per machine and kept in the user's cache.
 
-GGUF is llama.cpp's format: weights (often quantised), tokenizer and chat template in one file. transformers reads many
-architectures from it, but neither trains nor saves a model that it has opened so.
+GGUF is llama.cpp's format: weights (often quantized), tokenizer and chat template in one file. transformers reads many
+architectures from it, but can neither train nor save a model that was opened from it.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from .snapshot import Snapshot
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-RECORD = "gguf.json"  # beside the weights: which file they are from, and the digest of the folder
+RECORD = "gguf.json"  # beside the weights: the source file, and the digest of the folder
 
 
 @dataclass(frozen=True)
 class Packaged:
-    """A model source: the GGUF `file` in an installed Python package that exists to carry it.
+    """A model source: the GGUF `file` in an installed Python package of weights.
 
-    The package is located, not imported. `sha256` is the digest of the file, in hex. `install` is the command that
-    brings the package.
+    The package is located, not imported. `sha256` is the file's digest in hex. `install` is the command that installs
+    the package.
     """
 
     package: str
@@ -42,14 +42,14 @@ class Packaged:
     install: str
 
     def create(self, folder: Path, conversations: Iterable[Sequence[Message]], seed: int) -> Snapshot:
-        """The snapshot in the user's cache, converted at the first use; nothing is written to `folder`.
+        """The snapshot in the user's cache, converted on first use; nothing is written to `folder`.
 
-        InputError when the package is not installed, or its file is not the one expected.
+        InputError if the package is not installed, or its file has another digest.
         """
         return converted(self._located(), self.sha256)
 
     def config(self) -> PretrainedConfig:
-        """The architecture, without a look at weights. InputError when the package is not installed."""
+        """The architecture; reads no weights. InputError if the package is not installed."""
         return config_of(self._located())
 
     def _located(self) -> Path:
@@ -67,9 +67,8 @@ def cache() -> Path:
 def converted(file: Path, sha256: str | None = None) -> Snapshot:
     """The snapshot of a GGUF file: a folder in `cache()` with float32 weights, named after the file and its digest.
 
-    A folder that is there already is used if its digest is the recorded one. InputError when the file is missing, is
-    not the one with the digest `sha256`, cannot be read as a causal model with a chat template, or when the cached
-    folder was changed.
+    An existing folder is used if its digest is the recorded one. InputError if the file is missing, has another digest
+    than `sha256`, or cannot be read as a causal model with a chat template, or if the cached folder was changed.
     """
     if not file.is_file():
         raise InputError(f"there is no file {file}")
@@ -84,7 +83,7 @@ def converted(file: Path, sha256: str | None = None) -> Snapshot:
 
 
 def config_of(file: Path) -> PretrainedConfig:
-    """The transformers config of a GGUF file, from its head alone. InputError when it is absent or unreadable."""
+    """The transformers config of a GGUF file, from its header alone. InputError if it is absent or unreadable."""
     if not file.is_file():
         raise InputError(f"there is no file {file}")
     if find_spec("gguf") is None:
@@ -99,7 +98,7 @@ def config_of(file: Path) -> PretrainedConfig:
 
 
 def _write(file: Path, folder: Path) -> None:
-    """Converts in a temporary folder beside `folder`, which appears whole; another process may be the first."""
+    """Converts in a temporary folder and renames it to `folder`; another process may have been faster."""
     model, tokenizer = _read(file)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as draft:
@@ -120,7 +119,7 @@ def _checked(folder: Path, name: str) -> Snapshot:
 
 
 def _read(file: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """(model, tokenizer) of a GGUF file, free of what marks them as read from one."""
+    """(model, tokenizer) of a GGUF file, without the marks of their origin."""
     if find_spec("gguf") is None:
         raise InputError(f"{file.name} needs the package gguf: pip install 'parley-lm[gguf]'")
     import torch
@@ -139,7 +138,7 @@ def _read(file: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     if not tokenizer.chat_template:
         raise InputError(f"{file} has no chat template, so conversations cannot be rendered: take an instruct model")
     config = opened.config
-    del config.quantization_config  # transformers saves no model that has one of a GGUF file
+    del config.quantization_config  # transformers refuses to save a model with the one of a GGUF file
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     model.load_state_dict(opened.state_dict(), assign=True)

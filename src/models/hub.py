@@ -26,14 +26,14 @@ ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A model source: what lies at `path`.
+    """A model source: the model at `path`.
 
     path      a Hugging Face folder, a .gguf file, or ORG/NAME on the Hugging Face hub; or a LoRA adapter, as a folder
               or on the hub
-    base      what the adapter stands on, one of the first three; None: what its adapter_config.json names
-    download  ask the hub for what the cache lacks or has in an older revision; False: no request is made
+    base      the adapter's base, one of the first three; None: the one in its adapter_config.json
+    download  whether to fetch from the hub what the cache lacks or has in an older revision; False: no request is made
     revision  branch, tag or commit on the hub
-    template, thought, keep_thoughts  how its chat template is used: see `Conduct`
+    template, thought, keep_thoughts  use of the chat template, see `Conduct`
     """
 
     path: str
@@ -45,11 +45,11 @@ class Pretrained:
     keep_thoughts: bool = True
 
     def create(self, folder: Path, conversations: Iterable[Sequence[Message]], seed: int) -> Snapshot:
-        """The snapshot at `path`, after a look at its parts; nothing is drawn. `folder` gets links to its files where
-        the template is used in a way of its own, and else nothing.
+        """The snapshot at `path`, after checks; `seed` is unused. If the template options are set, `folder` gets links
+        to its files, otherwise nothing.
 
-        InputError or FileNotFoundError when it is absent, incomplete, pickled, or no LoRA adapter; InputError for a
-        `base` of what is no adapter.
+        InputError or FileNotFoundError if it is absent, incomplete, pickled, or another kind of adapter than LoRA;
+        InputError for a `base` if `path` is no adapter.
         """
         name, found = self._located(self.path, self.revision)
         if not (found / "adapter_config.json").is_file():
@@ -64,9 +64,9 @@ class Pretrained:
         return snapshot.of(found, name, str(self._used(checked(below), folder)))
 
     def config(self) -> PretrainedConfig:
-        """The architecture of the model at `path`, or of its base, without a look at weights.
+        """The architecture of the model at `path`, or of its base; reads no weights.
 
-        InputError or FileNotFoundError when it is absent.
+        InputError or FileNotFoundError if it is absent.
         """
         from transformers import AutoConfig
 
@@ -84,12 +84,13 @@ class Pretrained:
         return config
 
     def _used(self, model: Path, folder: Path) -> Path:
-        """`model`, or `folder` with its files and the conduct that is asked for."""
+        """`model`, or `folder` with links to its files and the requested conduct."""
         conduct = Conduct(self.template, self.thought, self.keep_thoughts)
         return model if conduct == Conduct() else conduct.laid(model, folder)
 
     def _located(self, path: str, revision: str) -> tuple[str, Path]:
-        """(name, absolute local folder) of a folder, GGUF file or hub id. A run may be resumed from elsewhere."""
+        """(name, absolute local folder) of a folder, GGUF file or hub id. Absolute, because a run may be resumed from
+        another directory."""
         local = Path(path).expanduser()
         if local.suffix == ".gguf":
             return local.stem, Path(converted(local).path)
@@ -98,7 +99,7 @@ class Pretrained:
         return path.rpartition("/")[2], self._cached(path, revision)
 
     def _cached(self, id: str, revision: str) -> Path:
-        """The folder of a hub model in the Hugging Face cache ($HF_HOME), filled first when `download` is set."""
+        """The folder of a hub model in the Hugging Face cache ($HF_HOME), filled first if `download` is set."""
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError
 
@@ -117,7 +118,7 @@ class Pretrained:
 
 
 def opened(path: str, base: str | None = None) -> Snapshot:
-    """The snapshot that `model.path` and `model.base` would name. No request is made.
+    """The snapshot for the values of `model.path` and `model.base`. No request is made.
 
     InputError or FileNotFoundError as for `Pretrained.create`.
     """
@@ -125,7 +126,7 @@ def opened(path: str, base: str | None = None) -> Snapshot:
 
 
 def missing(path: str) -> str | None:
-    """Why there is no model at `path` (a folder, a GGUF file, a hub id); None where there is one. Reads no weights."""
+    """Why there is no model at `path` (a folder, a GGUF file, a hub id); None if there is one. Reads no weights."""
     try:
         Pretrained(path).config()
     except (InputError, OSError, ValueError) as error:
@@ -134,7 +135,7 @@ def missing(path: str) -> str | None:
 
 
 def _adapter_base(folder: Path) -> str | None:
-    """The base that an adapter's config names; InputError unless it is a LoRA adapter in safetensors."""
+    """The base named in an adapter's config; InputError unless it is a LoRA adapter in safetensors."""
     try:
         config = json.loads((folder / "adapter_config.json").read_text())
         kind, base = config.get("peft_type"), config.get("base_model_name_or_path")

@@ -1,4 +1,4 @@
-"""Loads a local causal language model, refusing what is unsafe or incomplete with a message that says what to do."""
+"""Loads local causal language models; refuses unsafe or incomplete folders with a message that says what to do."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def load_model(
     """The causal model in the local folder `path`, in eval mode, from safetensors only and without any code of the
     folder.
 
-    With `four_bit` its linear layers are stored in 4 bits, and compute in `dtype`.
+    With `four_bit` its linear layers are stored in 4 bits and compute in `dtype`.
 
-    FileNotFoundError where the folder, its config or its weights are missing; InputError where they cannot be used:
-    pickled, of another model, not whole, or not finite.
+    FileNotFoundError if the folder, its config or its weights are missing; InputError if they are unusable: pickled, of
+    another model, incomplete, or not finite.
     """
     import torch
     from transformers.utils.logging import disable_progress_bar
@@ -63,10 +63,10 @@ def load_model(
 def load_policy(
     policy: Snapshot, dtype: str = "float32", device: str | torch.device = "cpu", trainable: bool = False
 ) -> PreTrainedModel:
-    """The model of a snapshot: its folder, or its adapter on the folder `base` (unmerged, as it was trained).
+    """Loads the model of a snapshot: its folder, or its adapter on the folder `base` (unmerged, as it was trained).
 
-    The base is stored in 4 bits where the adapter's folder says so. A `trainable` adapter takes gradients and is in
-    float32, whatever `dtype` is; its base takes none.
+    The base is stored in 4 bits if the adapter's folder says so. A `trainable` adapter takes gradients and is in
+    float32 for any `dtype`; its base takes none. `dtype` is float32, bfloat16 or float16. Errors as in `load_model`.
     """
     if policy.base is None:
         return load_model(policy.path, dtype, device)
@@ -77,8 +77,8 @@ def load_policy(
 def with_adapter(
     model: PreTrainedModel, path: str | Path, device: str | torch.device = "cpu", trainable: bool = False
 ) -> PreTrainedModel:
-    """The peft model of `model` under the LoRA adapter in the folder `path`; InputError for one that is not whole, or
-    of another base."""
+    """The peft model of `model` with the LoRA adapter in the folder `path`; InputError if it is incomplete, or for
+    another base."""
     from peft import PeftModel
 
     check_adapter(Path(path))
@@ -92,8 +92,8 @@ def with_adapter(
 
 
 def outline(policy: Snapshot, dtype: str) -> PreTrainedModel:
-    """All of what `load_policy(policy, dtype, trainable=True)` gives but the values: a model on PyTorch's meta device.
-    Bases in 4 bits have no outline."""
+    """The result of `load_policy(policy, dtype, trainable=True)` without values, on PyTorch's meta device. Not for
+    4-bit bases."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
@@ -111,8 +111,8 @@ def outline(policy: Snapshot, dtype: str) -> PreTrainedModel:
 
 
 def load_tokenizer(path: str | Path, template: bool = True) -> PreTrainedTokenizerBase:
-    """The tokenizer in the local folder `path`; ValueError when it is missing, or has no chat template and is to have
-    one."""
+    """Loads the tokenizer in the local folder `path`; FileNotFoundError if it is missing, InputError if it is
+    damaged, or has no chat template although `template` is true."""
     tokenizer = _tokenizer(path)
     check_words(path, tokenizer)
     if template and not tokenizer.chat_template:
@@ -124,7 +124,7 @@ def load_tokenizer(path: str | Path, template: bool = True) -> PreTrainedTokeniz
 
 
 def vocabulary(path: str | Path) -> dict[str, int]:
-    """Every token of the tokenizer in the local folder `path`, with its id. FileNotFoundError when there is none."""
+    """Every token of the tokenizer in the local folder `path`, with its id. FileNotFoundError if there is none."""
     return _tokenizer(path).get_vocab()
 
 
@@ -144,9 +144,10 @@ def _tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
 
 
 def checked(path: str | Path) -> Path:
-    """The absolute path of a local model folder that has config, safetensors, and a tokenizer with a chat template.
+    """The absolute path of a local model folder, after checking config, safetensors, and a tokenizer with a chat
+    template.
 
-    FileNotFoundError or InputError for one that lacks any of them.
+    FileNotFoundError or InputError if it lacks any of them.
     """
     folder = _folder(path).resolve()
     load_tokenizer(folder)

@@ -1,4 +1,4 @@
-"""The policy module: the one module that is wrapped, sharded and adapted, and only ever called through `forward`.
+"""The policy module: the module that is wrapped, sharded and adapted, called only through `forward`.
 
 Legend: B rows, T tokens of a row, N supervised tokens, D hidden width, V vocabulary, K tokens of a chunk.
 """
@@ -22,16 +22,17 @@ from ..system.seeds import rng
 from .attention import PATHS, runs
 from .dropout import parts
 
-EVEN = 128  # shapes that would be all different are padded to this where kernels are compiled for each
+EVEN = 128  # varying sizes are padded to a multiple of this if kernels are compiled per shape
 WINDOWED = ("sliding_attention",)
 KNOWN_LAYERS = ("full_attention", *WINDOWED)
 
 
 class Policy(nn.Module):
-    """A causal language model of transformers (or one inside a PEFT model) that gives log-probs of supervised tokens.
+    """A causal language model of transformers (or one inside a PEFT model) that returns log-probs of supervised tokens.
 
-    `head_chunk` is the number of tokens whose logits exist at one time, backward included. `packable` says that the
-    model was seen to take rows which hold trees; without it a batch must hold one stream per row. All dropout is off.
+    `head_chunk` is the number of tokens whose logits are in memory at one time, including the backward. `packable`
+    tells that the model passed the check with rows of trees; otherwise a batch must hold one stream per row. All
+    dropout is off.
     """
 
     def __init__(self, model: nn.Module, head_chunk: int = 1024, packable: bool = True) -> None:
@@ -40,28 +41,28 @@ class Policy(nn.Module):
         self.head_chunk = head_chunk
         self.packable = packable
         without_dropout(model)
-        with suppress(ValueError):  # a model that does not say what its blocks are does without
+        with suppress(ValueError):  # models that do not declare their blocks go without
             for part in parts(self.causal_lm):
                 part.register_forward_pre_hook(_cast_once, with_kwargs=True)
 
     @property
     def causal_lm(self) -> Any:
-        """The transformers model itself, inside whatever adapts it."""
+        """The transformers model itself, inside any adapter."""
         model: Any = self.model
         return model.get_base_model() if hasattr(model, "get_base_model") else model
 
     def use_block_sparse_attention(self) -> None:
-        """Chooses flex attention where the model supports it: a packed row then costs what its trees cost, not T * T.
+        """Switches to flex attention if the model supports it: a packed row then costs only its trees, not T * T.
 
-        It has a backward on GPUs only.
+        Its backward runs on GPUs only.
         """
         if self.causal_lm._supports_flex_attn:
             self.causal_lm.set_attn_implementation("flex_attention")
 
     def use_path_attention(self) -> None:
-        """Chooses attention along the paths of trees, which skips what is masked on any device, where that is exact.
+        """Switches to attention along the paths of trees, which skips masked blocks on any device, if it is exact:
 
-        So it is for models that use PyTorch's attention kernel without windows.
+        only for models that use PyTorch's attention kernel without windows.
         """
         config = self.causal_lm.config.get_text_config()
         kinds = getattr(config, "layer_types", None)
@@ -71,10 +72,10 @@ class Policy(nn.Module):
 
     @property
     def attention_tokens(self) -> float:
-        """The row length at which masked attention costs as much as all the rest of a token (see `Budget`).
+        """The row length at which masked attention costs as much as the rest of the model per token (see `Budget`).
 
-        A block has about 24 D^2 operations a token besides 4 T D of attention, equal at T = 6 D; on a CPU they were
-        measured to take the same time at 5 D (width 128, forward and backward).
+        Per token a block has about 24 D^2 operations besides 4 T D of attention, equal at T = 6 D; on a CPU the
+        measured times are equal at 5 D (width 128, forward and backward).
         """
         config = self.causal_lm.config.get_text_config()
         if config._attn_implementation in ("flex_attention", PATHS):
@@ -84,7 +85,7 @@ class Policy(nn.Module):
     def forward(self, batch: Batch, entropy: bool = False, fixed: Beside | None = None) -> Any:
         """Log-probs [N], float32, of `batch.target_N` given the tokens before them in their own stream; with `entropy`
         or a `fixed` model a tuple, in which follow the entropies in nats of the distributions there [N], and the KL
-        divergences to those of that model [N]."""
+        divergences in nats to those of that model [N]."""
         hidden_ND = self.hidden(batch)
         beside_ND = None
         if fixed is not None:
@@ -131,7 +132,7 @@ class Policy(nn.Module):
         config = inner.config.get_text_config()
         logits_KV: Tensor = inner.get_output_embeddings()(_even(hidden_KD))[: len(hidden_KD)].float()
         scale, scaling = getattr(config, "logit_scale", 1.0), getattr(config, "logits_scaling", 1.0)
-        if (scale, scaling) != (1.0, 1.0):  # a pass over all logits, and one more backwards
+        if (scale, scaling) != (1.0, 1.0):  # costs a pass over all logits, and another one backward
             logits_KV = logits_KV * scale / scaling
         cap = getattr(config, "final_logit_softcapping", None)
         if cap is not None:
@@ -139,13 +140,13 @@ class Policy(nn.Module):
         return logits_KV
 
     def whole(self, ids_T: Tensor) -> Tensor:
-        """Log-probs [T - 1] of one stream's tokens after the first, from the model's own logits."""
+        """Log-probs [T - 1] of one stream's tokens after the first, from the model's own forward."""
         logits_TV: Tensor = self.causal_lm(input_ids=ids_T[None], use_cache=False).logits[0].float()
         return logits_TV[:-1].log_softmax(-1).gather(1, ids_T[1:, None])[:, 0]
 
 
 class Beside(Protocol):
-    """A model that does not move, to whose distributions a policy's are compared."""
+    """A frozen model with whose distributions the policy's are compared."""
 
     def hidden(self, batch: Batch) -> Tensor:
         """As `Policy.hidden`."""
@@ -155,7 +156,7 @@ class Beside(Protocol):
 
 
 class Beneath:
-    """The base under a policy's own adapter, which is off while it is asked."""
+    """The base of a policy's own adapter, which is disabled during its forward."""
 
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
@@ -172,7 +173,7 @@ class Beneath:
 
 
 def _even(hidden_KD: Tensor) -> Tensor:
-    """With rows of zeros behind it where oneDNN would compile a product for every K: in half precision on a CPU."""
+    """Pads with rows of zeros in half precision on a CPU, where oneDNN would compile a product for every K."""
     half = hidden_KD.dtype in (torch.bfloat16, torch.float16) or torch.is_autocast_enabled("cpu")
     spare = -len(hidden_KD) % EVEN if hidden_KD.device.type == "cpu" and half else 0
     return F.pad(hidden_KD, (0, 0, 0, spare)) if spare else hidden_KD
@@ -181,8 +182,8 @@ def _even(hidden_KD: Tensor) -> Tensor:
 def _cast_once(
     _part: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Gives a part of a block its input in autocast's type: each of its products would cast it, and keep a copy for the
-    backward."""
+    """Casts the input of a block's part to autocast's dtype once; otherwise each product would cast it and keep a copy
+    for the backward."""
     hidden = args[0] if args else kwargs.get("hidden_states")
     if (
         not isinstance(hidden, Tensor)
@@ -195,7 +196,7 @@ def _cast_once(
 
 
 def without_dropout(model: nn.Module) -> None:
-    """Turns all dropout of `model` off, whatever mode it is in; its config stays as it is."""
+    """Turns off all dropout of `model`, in any mode; its config stays unchanged."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
@@ -205,7 +206,7 @@ def without_dropout(model: nn.Module) -> None:
 
 
 def _sight(model: Any, batch: Batch) -> dict[str, Any]:
-    """What a trunk must be told so that every token of a packed row sees its own stream only."""
+    """Arguments for a trunk so that every token of a packed row sees only its own stream."""
     config = model.config.get_text_config()
     if config._attn_implementation == PATHS:
         return {"runs": runs(batch, model.dtype)}
@@ -213,7 +214,7 @@ def _sight(model: Any, batch: Batch) -> dict[str, Any]:
 
 
 def attention_masks(config: Any, batch: Batch, dtype: torch.dtype) -> Any:
-    """What a transformers trunk takes as `attention_mask` for packed rows: one mask, or one for each type of layer.
+    """The `attention_mask` of a transformers trunk for packed rows: one mask, or one per type of layer.
 
     The window of a sliding layer counts positions in the stream, not indices in the row. ValueError for a type of
     layer that has no such mask (chunked or recurrent layers).
@@ -229,7 +230,7 @@ def attention_masks(config: Any, batch: Batch, dtype: torch.dtype) -> Any:
 
 
 def _mask(config: Any, batch: Batch, dtype: torch.dtype, window: int | None) -> Any:
-    """Block-sparse for flex attention; else additive [B, 1, T, T], which every other implementation takes alike."""
+    """Block-sparse for flex attention; else additive [B, 1, T, T], which every other implementation accepts."""
     if config._attn_implementation == "flex_attention":
         return _block_mask(batch, window)
     index_T = torch.arange(batch.tokens_BT.shape[1], device=batch.tokens_BT.device)
@@ -258,11 +259,11 @@ def _block_mask(batch: Batch, window: int | None) -> Any:
 
 
 def check_packable(policy: Policy, tolerance: float | None = None) -> None:
-    """Compares `policy` with the model's own whole forward on a small random tree, and decides `policy.packable`.
+    """Compares `policy` with the model's own forward on a small random tree, and sets `policy.packable`.
 
-    Where only packed rows differ, the policy is left unpacked, with a warning: right, but slower. Where single streams
-    differ as well, ValueError: the head or the trunk does something that this module does not know. The tolerance is
-    on log-probs: 1e-4 in float32, 0.05 in half precision, unless given.
+    If only packed rows differ, the policy is used unpacked, with a warning: correct, but slower. ValueError if single
+    streams differ as well: then this module does not support the head or the trunk. The tolerance is on log-probs in
+    nats: 1e-4 in float32, 0.05 in half precision, unless given.
     """
     inner = policy.causal_lm
     config = inner.config.get_text_config()
@@ -285,12 +286,12 @@ def check_packable(policy: Policy, tolerance: float | None = None) -> None:
             TypeError,
             ValueError,
             RuntimeError,
-        ) as error:  # what a trunk raises at a mask or positions that it does not take
+        ) as error:  # errors of a trunk that does not support the mask or positions
             together, reason = float("inf"), str(error)
     policy.packable = together <= limit
     if (
         not policy.packable and config._attn_implementation == PATHS
-    ):  # a model that does not pass on what this kernel is told
+    ):  # a model that does not pass arguments on to the kernel
         inner.set_attn_implementation("sdpa")
         check_packable(policy, tolerance)
     elif not policy.packable:
@@ -300,7 +301,7 @@ def check_packable(policy: Policy, tolerance: float | None = None) -> None:
 
 
 def _random_tree(config: Any) -> list[Sample]:
-    """A trunk with two branches, one of which branches again, and a stranger; long enough to pass a short window."""
+    """A tree with two branches, one of which branches again, and an unrelated sample; longer than a short window."""
     window = getattr(config, "sliding_window", None) or 0
     room = getattr(config, "max_position_embeddings", None) or 64
     unit = max(2, min(12 + (window if window <= 256 else 0), room) // 4)

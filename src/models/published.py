@@ -1,4 +1,4 @@
-"""Shapes of published models, for plans that are made before their weights are there."""
+"""Shapes of published models, for planning without their weights."""
 
 from __future__ import annotations
 

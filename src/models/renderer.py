@@ -1,10 +1,10 @@
-"""Chat messages to token ids, such that what was sampled is never encoded again.
+"""Renders chat messages to token ids; sampled ids are kept and never encoded again.
 
-A seat's prompts form a *stream*: its chat rendered by the model's template, in which the sampled ids of its own replies
-stand where the template puts their text. `extend` renders the whole view as text (cheap), proves that it begins with
-the stream's own text, and encodes only what is new. Where a template rewrites history the stream forks, with a reason.
+A seat's prompts form a *stream* (token sequence): its chat rendered by the model's template, with the sampled ids of
+its own replies in place of their text. `extend` renders the whole view as text (cheap), checks that it begins with the
+stream's text, and encodes only the new part. If a template rewrites history the stream forks, with a reason.
 
-No torch here: a tokenizer is all that it needs.
+Needs only a tokenizer, no torch.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 TODAY = datetime(2024, 7, 26)
-"""The date that templates are told (Llama 3.1's own default), so that a run does not change at midnight."""
+"""The date passed to templates (Llama 3.1's own default), so that a run does not change at midnight."""
 
 FIELDS = ("reasoning_content", "thinking")
-"""The names under which templates take the thought of a message."""
+"""The message fields in which templates expect a thought."""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenStream:
-    """Everything that the request `request` of a seat saw and sampled.
+    """The prompt and reply of the request `request` of a seat, with the stream before it.
 
     `text` is the rendered chat up to the reply, `reply` the reply's text and `end` its sampled terminator's ("" after a
-    length stop). `cuts` are the (character, token) offsets at which text and ids are known to meet: the ends of each
-    rendered part and of each reply before this one. `thoughts` are the whole texts, marks and special tokens included,
-    of the replies in which the model thought: by request.
+    length stop). `cuts` are (character, token) offsets where text and ids are known to correspond: the ends of each
+    rendered part and of each reply before this one. `thoughts` maps requests to the whole texts, with marks and special
+    tokens, of replies with a thought.
     """
 
     request: str
@@ -58,10 +58,11 @@ class TokenStream:
 
 @dataclass(frozen=True, slots=True)
 class Extension:
-    """A view as token ids, for the next request of a seat.
+    """A view as token ids: the prompt of a seat's next request.
 
-    token_ids   the whole prompt; prompt_ids: those after the first `shared`, which the stream of `parent` already has
-    fork        why that stream could not simply go on, else None
+    token_ids   the whole prompt; prompt_ids: those after the first `shared`, which are already in the stream of
+                `parent`
+    fork        why that stream could not be extended, else None
     """
 
     token_ids: tuple[int, ...]
@@ -82,16 +83,16 @@ class Extension:
 
 
 class Renderer:
-    """Renders for one tokenizer; `context` is the longest prompt and reply in tokens (None: no limit known).
+    """Renders chats for one tokenizer; `context` is the longest prompt plus reply in tokens (None: no known limit).
 
     `stop_ids` are the ids that end a reply: the tokenizer's end of sequence, those in `eos`, and the special token that
     the template puts after an assistant's message.
 
-    A template that refuses or drops a system message gets its text in front of the first user message instead (Gemma,
-    early Mistral), or as a user message where no user's follows. A special token's text inside a message is broken up
-    with a space, so that nobody can forge a turn. `marks` stand around the model's thoughts (None: it has none).
+    For a template that refuses or drops system messages (Gemma, early Mistral) their text is put in front of the first
+    user message, or becomes a user message if none follows. The text of a special token inside a message is broken up
+    with a space, so that no message can forge a turn. `marks` enclose the model's thoughts (None: it has none).
 
-    InputError for a template that loses a message, as one does that wants contents as lists of parts.
+    InputError for a template that loses a message (such as one that expects contents as lists of parts).
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, context: int | None = None, eos: Iterable[int] = ()) -> None:
@@ -133,20 +134,20 @@ class Renderer:
             raise InputError(f"{folder}: {error}") from error
 
     def prompt(self, messages: Sequence[Message]) -> str:
-        """The prompt for a reply to `messages`, as text. InputError where the template refuses it."""
+        """The prompt for a reply to `messages`, as text. InputError if the template refuses it."""
         return self.render(messages, True)
 
     def encode(self, messages: Sequence[Message]) -> tuple[int, ...]:
-        """The prompt for a reply to `messages`, encoded afresh."""
+        """The prompt for a reply to `messages` as token ids [L], encoded without a stream."""
         return tuple(self.encoded(self.prompt(messages)))
 
     def text(self, token_ids: Sequence[int]) -> str:
-        """The text of a reply: its terminator and other special tokens are left out."""
+        """The text of a reply, without its terminator and other special tokens."""
         return self.core.decode(list(token_ids), skip_special_tokens=True)
 
     def said(self, token_ids: Sequence[int], prompt_ids: Sequence[int] = ()) -> tuple[str, str]:
-        """(thought, speech) of a reply, which was sampled after `prompt_ids`. A thought that is not closed, as one cut
-        by the length limit, leaves no speech."""
+        """(thought, speech) of a reply sampled after `prompt_ids`. After an unclosed thought (cut by the length limit)
+        there is no speech."""
         if self.marks is None:
             return "", self.text(token_ids)
         parts = self.marks.parts(self._whole(token_ids), self.opened(prompt_ids))
@@ -178,7 +179,7 @@ class Renderer:
 
     @property
     def end(self) -> int | None:
-        """The id that ends a reply where the template writes none; None where that cannot be known."""
+        """The id that ends a reply if the template writes none; None if unknown."""
         eos = self.tokenizer.eos_token_id
         if eos is None and len(self.stop_ids) == 1:
             return min(self.stop_ids)
@@ -188,9 +189,9 @@ class Renderer:
         return self.core.encode(text, add_special_tokens=False).ids
 
     def extend(self, stream: TokenStream | None, messages: Sequence[Message]) -> Extension:
-        """The prompt for the next request of a seat, of which `stream` is what it saw and sampled last (None: nothing).
+        """The prompt for the next request of a seat; `stream` is the one after its last reply (None: no reply yet).
 
-        ValueError when the template cannot render the view at all.
+        ValueError if the template cannot render the view at all.
         """
         thoughts = stream.thoughts if stream else {}
         text = self.render(messages, True, thoughts)
@@ -209,9 +210,9 @@ class Renderer:
     # --- text ---
 
     def render(self, messages: Sequence[Message], prompt: bool, thoughts: Mapping[str, str] | None = None) -> str:
-        """The chat as text, with a generation prompt where there is to be one; `thoughts` as in a TokenStream.
+        """The chat as text, with a generation prompt if `prompt`; `thoughts` as in a TokenStream.
 
-        InputError where the template refuses it.
+        InputError if the template refuses it.
         """
         chat = [self._entry(message, thoughts or {}) for message in self.fold(messages)[0]]
         try:
@@ -230,8 +231,8 @@ class Renderer:
         return "".join(self._template.root_render_func(self._template.new_context(known, shared=True)))
 
     def _entry(self, message: Message, thoughts: Mapping[str, str]) -> dict[str, str]:
-        """A message as templates take it. A thought has fields of its own where the template takes them, and else
-        stands in the content."""
+        """A message as templates expect it. A thought goes into its own fields if the template reads them, else into
+        the content."""
         entry: dict[str, str] = {"role": message.role, "content": self.plain(message.content)}
         if self.marks is None or message.role != "assistant":
             return entry
@@ -249,7 +250,7 @@ class Renderer:
         return {**entry, "content": self.plain_but_marks(whole)}
 
     def plain_but_marks(self, whole: str) -> str:
-        """A reply with its thought as a template may print it: special tokens that belong to no mark are broken up."""
+        """A reply with its thought, with special tokens broken up that are not its marks."""
         if self.marks is None:
             return self.plain(whole)
         ours = re.compile(f"({re.escape(self.marks.open)}|{re.escape(self.marks.close)})")
@@ -264,8 +265,8 @@ class Renderer:
     def fold(
         self, messages: Sequence[Message], weights: Sequence[float] = ()
     ) -> tuple[Sequence[Message], Sequence[float]]:
-        """`messages` for a template without a system role: its text goes in front of the first user message, or is one
-        where no user's follows."""
+        """`messages` for a template without a system role: its text goes in front of the first user message, or becomes
+        one if none follows."""
         if not messages or messages[0].role != "system":
             return messages, weights
         follows = len(messages) > 1 and messages[1].role == "user"
@@ -279,7 +280,7 @@ class Renderer:
         return [replace(messages[0], role="user"), *messages[1:]], weights
 
     def _loses(self, *roles: Speaker) -> bool:
-        """Whether the template refuses messages of these roles, or drops what one of them says."""
+        """Whether the template refuses messages of these roles, or drops one of them."""
         marks = [f"\x02{at}\x03" for at in range(len(roles))]
         try:
             text = self.render([Message(role, mark) for role, mark in zip(roles, marks, strict=True)], True)
@@ -296,7 +297,8 @@ class Renderer:
             return False
 
     def _check(self) -> None:
-        """InputError where the template loses what somebody says. One that only refuses turns is told when asked."""
+        """InputError if the template loses a message. A template that only refuses some orders of roles is reported in
+        use."""
         self.render([Message("user", "\x02")], True)
         chats: tuple[tuple[Speaker, ...], ...] = (("user",), ("user", "assistant", "user"))
         for roles in chats:
@@ -311,7 +313,7 @@ class Renderer:
                 )
 
     def _stop_ids(self, eos: Iterable[int]) -> frozenset[int]:
-        """Known ends of sequence, and the first special token after an assistant's message in the template."""
+        """The known end-of-sequence ids, and the first special token after an assistant's message in the template."""
         ids = {int(id) for id in eos}
         if self.tokenizer.eos_token_id is not None:
             ids.add(int(self.tokenizer.eos_token_id))
@@ -325,10 +327,10 @@ class Renderer:
     # --- streams ---
 
     def _matched(self, stream: TokenStream, text: str) -> int | None:
-        """The offset in `text` at which the stream's own text ends, None when `text` does not begin with it.
+        """The offset in `text` at which the stream's own text ends, None if `text` does not begin with it.
 
-        White space around the reply may have been trimmed or added; a sampled terminator must follow. Where the speech
-        does not stand there, the whole reply may, with its thought and special tokens.
+        White space around the reply may have been trimmed or added; a sampled terminator must follow. Instead of the
+        speech the whole reply may be there, with its thought and special tokens.
         """
         if not text.startswith(stream.text):
             return None
@@ -343,9 +345,9 @@ class Renderer:
         return at
 
     def after(self, end: str, tail: str) -> list[int]:
-        """Encodes `tail` as the continuation of a stream: behind a special token, which is then taken off again.
+        """Encodes `tail` as the continuation of a stream: after a special token, which is then removed again.
 
-        Some tokenizers treat the beginning of a text specially (a space in front); behind a special token they do not.
+        Some tokenizers treat the beginning of a text specially (a space in front), but not after a special token.
         """
         anchor = end if end in self._special else self.anchor
         if not anchor:
@@ -357,7 +359,7 @@ class Renderer:
 
     @property
     def anchor(self) -> str:
-        """A special token behind which any text is encoded as in the middle of a chat; "" where there is none."""
+        """A special token after which any text is encoded as in the middle of a chat; "" if there is none."""
         for token in (self.tokenizer.eos_token, self.tokenizer.bos_token):
             if token in self._special:
                 return str(token)
@@ -385,20 +387,20 @@ class Renderer:
         return stream.request in stream.thoughts or self._unopened(stream.text) != stream.text
 
     def _unopened(self, text: str) -> str:
-        """A prompt without the thought, open or empty, with which it ends."""
+        """A prompt without a final thought (open or empty)."""
         if self.marks is None:
             return text
         mark, close = re.escape(self.marks.open), re.escape(self.marks.close)
         return re.sub(rf"{mark}(\s*{close})?\s*\Z", "", text)
 
     def end_of(self, ids: Sequence[int]) -> str:
-        """The special token with which `ids` end; "" where they end with another."""
+        """The special token with which `ids` end; "" if they end with an ordinary one."""
         token = str(self.tokenizer.convert_ids_to_tokens(int(ids[-1])))
         return token if token in self._special else ""
 
 
 def context_length(folder: str | Path) -> int | None:
-    """The longest stream that a model folder declares, in tokens; None where it declares none."""
+    """The context length in tokens that a model folder declares; None if it declares none."""
     config = _json(Path(folder) / "config.json")
     config = config.get("text_config", config)
     for key in ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len"):
@@ -421,21 +423,20 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _core(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
-    """The Rust tokenizer itself: it is several times faster than the calls around it, and knows offsets."""
+    """The Rust tokenizer itself: several times faster than its wrapper, and returns offsets."""
     core: Tokenizer | None = getattr(tokenizer, "backend_tokenizer", None)
     if core is None:
         raise ValueError(
             f"{type(tokenizer).__name__} has no tokenizer.json: save the tokenizer in that form (a fast tokenizer) "
             f"first"
         )
-    core.no_truncation()  # a tokenizer.json may carry both, and a direct call would obey them
+    core.no_truncation()  # a tokenizer.json may set truncation and padding, which direct calls apply
     core.no_padding()
     return core
 
 
 def _compiled(tokenizer: PreTrainedTokenizerBase) -> Template:
-    """The chat template in Jinja's sandbox, as transformers compiles it. The calls around it cost more than a short
-    chat."""
+    """The chat template in Jinja's sandbox, as compiled by transformers, whose wrapper costs more than a short chat."""
     from transformers.utils.chat_template_utils import _compile_jinja_template
 
     template: Template = _compile_jinja_template(tokenizer.get_chat_template())
@@ -443,13 +444,12 @@ def _compiled(tokenizer: PreTrainedTokenizerBase) -> Template:
 
 
 def _special(tokenizer: PreTrainedTokenizerBase) -> dict[int, str]:
-    """The tokens that the tokenizer finds in any text before it splits words: id -> text."""
+    """The tokens that the tokenizer recognises in any text before it splits words: id -> text."""
     return {id: token.content for id, token in tokenizer.added_tokens_decoder.items() if token.special}
 
 
 def _behind(reply: str, text: str, at: int) -> int | None:
-    """The offset behind `reply` in `text` at `at`, but for white space around it; None where it does not stand
-    there."""
+    """The offset after `reply` in `text` at `at`, ignoring white space around it; None if it is not there."""
     if text.startswith(reply, at):
         return at + len(reply)
     core, start = reply.strip(), at + _blank(text, at)
@@ -457,7 +457,7 @@ def _behind(reply: str, text: str, at: int) -> int | None:
 
 
 def _blank(text: str, at: int) -> int:
-    """How many white-space characters stand in `text` from `at` on."""
+    """The number of white-space characters in `text` from `at` on."""
     end = at
     while end < len(text) and text[end].isspace():
         end += 1

@@ -1,4 +1,4 @@
-"""Sharding: each rank holds its rows of every weight, and a block's weights are whole only while the block is at work.
+"""Sharding: each rank holds its rows of every weight; a block's weights are gathered only during its computation.
 
 FSDP2 (`fully_shard`). Parameters, gradients and optimiser states are DTensors, cut along their first dimension.
 """
@@ -23,10 +23,10 @@ from .snapshot import Snapshot
 
 
 def load_sharded(snapshot: Snapshot, dtype: str, device: str, head_chunk: int, mixed: bool) -> Policy:
-    """The trainable policy of a snapshot, sharded over all ranks, all of which must load it.
+    """Loads the trainable policy of a snapshot, sharded over all ranks. Every rank must call it.
 
-    Rank 0 reads the weights, and the others get their rows from it: they hold no more at any time. A base in 4 bits is
-    an exception: every rank makes the whole of it, about a quarter of its size in bfloat16, and then keeps its rows.
+    Rank 0 reads the weights and sends the other ranks their rows; they never hold more. With a 4-bit base, however,
+    every rank builds the whole base (about a quarter of its size in bfloat16) and then keeps its rows.
     """
     if snapshot.base is not None and FourBit.read(snapshot.path) is not None:
         policy = Policy(load_policy(snapshot, dtype, device, trainable=True), head_chunk)
@@ -38,7 +38,7 @@ def load_sharded(snapshot: Snapshot, dtype: str, device: str, head_chunk: int, m
     source = load_policy(snapshot, dtype, trainable=True) if ranks.rank() == 0 else None
     options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
     set_model_state_dict(policy.model, {} if source is None else source.state_dict(), options=options)
-    given = {} if source is None else dict(source.named_buffers())  # those that no file has, too
+    given = {} if source is None else dict(source.named_buffers())  # including those in no file
     for name, buffer in policy.model.named_buffers():
         buffer.copy_(given.get(name, buffer))
         distributed.broadcast(buffer, src=0)
@@ -48,11 +48,10 @@ def load_sharded(snapshot: Snapshot, dtype: str, device: str, head_chunk: int, m
 
 
 def shard(policy: Policy, device: str, mixed: bool) -> None:
-    """Shards a policy over all ranks, block by block, onto their `device`s; only `forward` and `whole` may be called
-    then.
+    """Shards a policy over all ranks, block by block, onto their `device`s. Afterwards only `forward` and `whole` may
+    be called.
 
-    `mixed`: weights are gathered and used in bfloat16, while each rank keeps its shards, and adds up gradients, in
-    float32.
+    `mixed`: weights are gathered and used in bfloat16; shards and the reduction of gradients are float32.
     """
     mesh = init_device_mesh(device, (ranks.world(),))
     how: dict[str, Any] = {"mesh": mesh, "reshard_after_forward": True}
@@ -65,8 +64,8 @@ def shard(policy: Policy, device: str, mixed: bool) -> None:
 
 
 def gathered_state(model: nn.Module, trained: bool) -> dict[str, Tensor] | None:
-    """The whole weights of a sharded model (the `trained` ones alone, where asked for), on rank 0's CPU and {} on the
-    others; None where nothing is sharded. Every rank is needed."""
+    """The full weights of a sharded model (only the trained ones if `trained`), on rank 0's CPU and {} on the others;
+    None if nothing is sharded. Every rank must call it."""
     if not any(isinstance(parameter, DTensor) for parameter in model.parameters()):
         return None
     options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=trained)

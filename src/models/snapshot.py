@@ -1,5 +1,4 @@
-"""Snapshots on disk: a Hugging Face folder whose version is a digest of what is in it, written once and never
-changed."""
+"""Snapshots (checkpoints) on disk: Hugging Face folders, written once, whose version is a digest of the contents."""
 
 from __future__ import annotations
 
@@ -26,13 +25,13 @@ PARTS = (
     "added_tokens.json", "vocab.json", "merges.txt", "*.jinja", "additional_chat_templates/*.jinja",
 )  # fmt: skip
 ADAPTER, ADAPTED = "adapter_model.safetensors", "adapter_config.json"
-BASE = "base_model_name_or_path"  # peft's name for what an adapter stands on
+BASE = "base_model_name_or_path"  # peft's key for an adapter's base
 
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A policy with an immutable version: a Hugging Face folder, a LoRA adapter folder on the folder `base`, or
-    (without a path) what a server has under the name `served`."""
+    """A policy with an immutable version: the Hugging Face folder `path`, the LoRA adapter folder `path` on the folder
+    `base`, or (without a path) the model that a server calls `served`."""
 
     version: str
     path: str
@@ -41,8 +40,7 @@ class Snapshot:
 
 
 class Writable(Protocol):
-    """What writes its weights and config into a folder: a transformers model, an `Adapter`,
-    `adapter.writable(model)`."""
+    """A model that can write itself to a folder: a transformers model, an `Adapter`, `adapter.writable(model)`."""
 
     def save_pretrained(self, save_directory: Any) -> Any:
         """Writes safetensors and JSON into an existing folder."""
@@ -51,7 +49,7 @@ class Writable(Protocol):
 def digest(folder: str | Path) -> str:
     """Hex SHA-256 over the names and contents of a folder's weights, configs and tokenizer files.
 
-    Other files (a training log, a README) do not change it. FileNotFoundError when the folder has none of them.
+    Other files (a training log, a README) do not change it. FileNotFoundError if the folder has none of them.
     """
     files = sorted({path for part in PARTS for path in Path(folder).glob(part)})
     if not files:
@@ -65,10 +63,10 @@ def digest(folder: str | Path) -> str:
 
 @lru_cache(maxsize=4096)
 def _file(path: str, size: int, changed: int, inode: int) -> str:
-    """A file's SHA-256, read again only when its size, time or inode has changed (weights can be many gigabytes).
+    """A file's SHA-256, cached until its size, time or inode changes (weights can be many gigabytes).
 
-    Of an adapter's config that parley wrote, where its base lies is left out: it is a name for peft, and the base's own
-    digest stands in the version.
+    The base's location in an adapter's config that parley wrote is left out: it serves peft only, and the version
+    contains the base's digest.
     """
     if Path(path).name == ADAPTED and size < 1 << 20 and (data := _ours(path)) is not None:
         return hashlib.sha256(_dumped({**data, BASE: None}).encode()).hexdigest()
@@ -77,7 +75,7 @@ def _file(path: str, size: int, changed: int, inode: int) -> str:
 
 
 def _ours(path: str | Path) -> dict[str, Any] | None:
-    """The config of an adapter as `write_adapter_config` wrote it; None for one by others."""
+    """The config of an adapter if `write_adapter_config` wrote it, else None."""
     text = Path(path).read_bytes()
     try:
         data = json.loads(text)
@@ -87,7 +85,7 @@ def _ours(path: str | Path) -> dict[str, Any] | None:
 
 
 def write_adapter_config(folder: str | Path, values: Mapping[str, Any]) -> None:
-    """Writes what peft reads of an adapter."""
+    """Writes an adapter's config for peft."""
     (Path(folder) / ADAPTED).write_text(_dumped(values), encoding="utf-8")
 
 
@@ -96,8 +94,8 @@ def _dumped(values: Mapping[str, Any]) -> str:
 
 
 def _named(folder: Path, base: str) -> None:
-    """Names the base in an adapter's config, so that peft opens the adapter alone: ORG/NAME, or the folder where it
-    lies now (parley itself never reads that of its own snapshots)."""
+    """Writes the base into an adapter's config, so that peft can open the adapter by itself: ORG/NAME, or the current
+    folder (parley ignores it for its own snapshots)."""
     if (data := _ours(folder / ADAPTED)) is not None:
         write_adapter_config(folder, {**data, BASE: hub_id(base) or str(Path(base).absolute())})
 
@@ -106,11 +104,11 @@ LOCAL = (
     "name_or_path", "tokenizer_file", "vocab_file", "merges_file", "special_tokens_map_file", "is_local",
     "local_files_only", "cache_dir", "_commit_hash", "trust_remote_code",
 )  # fmt: skip
-"""Keys of a tokenizer's config that say how it was once loaded, and where from."""
+"""Keys of a tokenizer's config about its loading and origin."""
 
 
 def _clean(folder: Path) -> None:
-    """Drops from a tokenizer's config what holds on the machine alone that wrote it."""
+    """Removes machine-specific keys from a tokenizer's config."""
     path = folder / "tokenizer_config.json"
     if path.exists():
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -120,9 +118,9 @@ def _clean(folder: Path) -> None:
 
 
 def of(folder: str | Path, name: str = "", base: str | None = None) -> Snapshot:
-    """The snapshot that lies in `folder`; its version is `name` and the first 12 digits of the digest.
+    """The snapshot in `folder`; its version is `name` and the first 12 digits of the digest.
 
-    The version of an adapter (`base` given) names the weights it stands on, too.
+    The version of an adapter (`base` given) covers the base's weights, too.
     """
     code = digest(folder)
     if base is not None:
@@ -131,15 +129,15 @@ def of(folder: str | Path, name: str = "", base: str | None = None) -> Snapshot:
 
 
 def verify(snapshot: Snapshot) -> Snapshot:
-    """The snapshot, if its files are still those that its version names; InputError if not. What a server has, and a
-    folder that is gone, cannot be looked at."""
+    """Returns the snapshot if its files still have the digest in its version; else InputError. Served models and
+    missing folders are not checked."""
     folders = [folder for folder in (snapshot.path, snapshot.base) if folder]
     if all(Path(folder).is_dir() for folder in folders) and folders:
         found = of(snapshot.path, "", snapshot.base).version
         if not snapshot.version.endswith(found):
             raise InputError(
                 f"{' or '.join(folders)} was changed after the snapshot {snapshot.version} was made (its digest is now "
-                f"{found}): put the files back, or begin a new run"
+                f"{found}): restore the files, or begin a new run"
             )
     return snapshot
 
@@ -147,10 +145,10 @@ def verify(snapshot: Snapshot) -> Snapshot:
 def save(
     model: Writable, tokenizer: PreTrainedTokenizerBase, folder: str | Path, name: str = "", base: str | None = None
 ) -> Snapshot:
-    """Writes model and tokenizer to `folder`, whole or not at all, as safetensors that AutoModelForCausalLM loads.
+    """Writes model and tokenizer to `folder`, atomically, as safetensors that AutoModelForCausalLM loads.
 
-    An adapter stands on the folder `base`, and is written alone. FileExistsError when `folder` already holds something
-    else: a snapshot is never overwritten.
+    An adapter is written without its base, the folder `base`. FileExistsError if `folder` already holds something else:
+    a snapshot is never overwritten.
     """
     from transformers.utils.logging import disable_progress_bar
 
@@ -164,7 +162,7 @@ def save(
         _clean(part)
         if base is not None:
             _named(part, base)
-        for path in (part, *part.rglob("*")):  # transformers leaves weights readable to their owner alone
+        for path in (part, *part.rglob("*")):  # transformers makes weights readable for the owner only
             path.chmod(0o755 if path.is_dir() else 0o644)
         if not (folder.exists() and any(folder.iterdir())):
             os.replace(part, folder)
@@ -178,6 +176,6 @@ def save(
 
 
 def _same(one: Path, other: Path) -> bool:
-    """Whether both hold the same model; the second may have a card."""
+    """Whether both folders hold the same model; the second may have a model card."""
     names = [{path.relative_to(folder) for path in folder.rglob("*")} for folder in (one, other)]
     return names[0] == names[1] - {Path("README.md")} and digest(one) == digest(other)

@@ -1,4 +1,4 @@
-"""What a model says to itself and what it says aloud: the marks around its thoughts, and how its template is used."""
+"""Thoughts (reasoning) and speech of a reply: the marks around thoughts, and the use of the chat template."""
 
 from __future__ import annotations
 
@@ -15,28 +15,34 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 AUTO = "auto"
-OURS = {"messages", "add_generation_prompt", "strftime_now", "tools", "documents"}  # arguments that the renderer gives
+OURS = {
+    "messages",
+    "add_generation_prompt",
+    "strftime_now",
+    "tools",
+    "documents",
+}  # arguments reserved for the renderer
 KEY, CONFIG = "parley", "tokenizer_config.json"
 KNOWN = (
     ("<think>", "</think>"),
     ("[THINK]", "[/THINK]"),
     ("<|channel|>analysis<|message|>", "<|channel|>final<|message|>"),
 )
-"""Marks of model families, which count where the chat template itself names the closing one."""
+"""Marks of model families, used if the chat template contains the closing one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """What stands before a thought, and between it and the speech. Special tokens count by their text."""
+    """The text before a thought, and between thought and speech. Special tokens are matched by their text."""
 
     open: str
     close: str
 
     def parts(self, text: str, opened: bool = False) -> tuple[str, str] | None:
-        """(thought, speech) of a whole reply; None where it holds no thought.
+        """(thought, speech) of a whole reply; None if it holds no thought.
 
-        `opened`: the prompt ended with the opening mark. The speech is what stands behind the last closing mark, so an
-        unclosed thought has none.
+        `opened`: the prompt ended with the opening mark. The speech is the text after the last closing mark, so after
+        an unclosed thought there is none.
         """
         thought, closed, speech = text.rpartition(self.close)
         if not closed and opened:
@@ -49,11 +55,11 @@ class Marks:
 
 @dataclass(frozen=True, slots=True)
 class Conduct:
-    """How a model's chat template is used. It lies in the snapshot's tokenizer_config.json, so its version covers it.
+    """The use of a model's chat template. Stored in the snapshot's tokenizer_config.json, so its version covers it.
 
     template       arguments, such as enable_thinking
-    thought        the marks [open, close] around a thought; AUTO: those that the template names; None: no thoughts
-    keep_thoughts  whether the template is given the thoughts of earlier turns, to keep or to drop them
+    thought        the marks [open, close] around a thought; AUTO: those in the template; None: no thoughts
+    keep_thoughts  whether thoughts of earlier turns are passed to the template, which may keep or drop them
     """
 
     template: Mapping[str, Any] = field(default_factory=dict)
@@ -73,20 +79,21 @@ class Conduct:
 
     @staticmethod
     def of(tokenizer: PreTrainedTokenizerBase) -> Conduct:
-        """What the tokenizer's folder says; the defaults where it says nothing."""
+        """The conduct stored with the tokenizer, or the defaults."""
         told = tokenizer.init_kwargs.get(KEY) or {}
         if not isinstance(told, Mapping) or told.keys() - {each.name for each in fields(Conduct)}:
             raise InputError(f"{CONFIG} of the model says {KEY}={told!r}, which this parley does not understand")
         return Conduct(**told)
 
     def marks(self, source: str) -> Marks | None:
-        """The marks for a chat template of this source text."""
+        """The marks for a chat template with this source text."""
         if self.thought != AUTO:
             return Marks(*self.thought) if self.thought else None
         return next((Marks(*pair) for pair in KNOWN if pair[1] in source), None)
 
     def laid(self, model: Path, folder: Path) -> Path:
-        """The model folder `model` with this conduct: `folder`, which links to all of its files but one."""
+        """The model folder `model` with this conduct: `folder`, with links to all of its files except
+        tokenizer_config.json."""
         folder.mkdir(parents=True, exist_ok=True)
         told = json.loads((model / CONFIG).read_text()) if (model / CONFIG).is_file() else {}
         for path in model.iterdir():

@@ -1,4 +1,4 @@
-"""A small Llama made on the spot, with a word-level tokenizer from the game's own text."""
+"""Creates a small Llama with random weights and a word-level tokenizer from the game's own text."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ TEMPLATE = (
 
 @dataclass(frozen=True)
 class Tiny:
-    """A model source: sizes of a Llama that is initialised from the seed and saved as an ordinary Hugging Face folder.
+    """A model source: a Llama of these sizes, initialised from the seed and saved as a Hugging Face folder.
 
-    Every word between white space is one token, numbers and tags such as `[propose]` too; a word that occurs fewer than
-    `min_count` times is `<unk>`. A message costs its words and two tokens more, and a rendered chat is always a prefix
-    of the longer one. `context` is in tokens.
+    Every word between white space is one token, including numbers and tags such as `[propose]`; a word that occurs
+    fewer than `min_count` times is `<unk>`. A message takes its words plus two tokens, and a rendered chat is always a
+    prefix of the longer one. `context` is in tokens.
     """
 
     width: Count = 128
@@ -87,9 +87,10 @@ class Tiny:
 
 
 def word_tokenizer(conversations: Iterable[Sequence[Message]], min_count: int = 1) -> PreTrainedTokenizerFast:
-    """A tokenizer of the words in `conversations`, frequent first, with a chat template that has the prefix property.
+    """A tokenizer of the words in `conversations`, most frequent first, with a chat template that has the prefix
+    property.
 
-    ValueError when no word is frequent enough.
+    ValueError if no word is frequent enough.
     """
     from tokenizers import AddedToken, Tokenizer
     from tokenizers.models import WordLevel

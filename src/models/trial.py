@@ -1,5 +1,5 @@
-"""A chat template's trial. A template is foreign code: Jinja's sandbox keeps it from the files, and this from the time
-and the memory of a run. It is rendered once in a process of its own, before anything is rendered here."""
+"""The trial of a chat template. A template is foreign code: Jinja's sandbox keeps it from files, and the trial from
+taking a run's time and memory. It is first rendered in a separate process."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from ..system.files import InputError
 from .tiny import TEMPLATE
 
-CPU_S, MEMORY = 3, 1 << 30  # seconds of a processor and bytes that a template may take for the chats of its trial
-TURNS = 24  # messages of the longer of these chats: loops in loops in loops show there
-CHANCE = {"random": nodes.Filter, "lipsum": nodes.Name}  # what of Jinja is drawn anew each time
+CPU_S, MEMORY = 3, 1 << 30  # limits for the chats of the trial: CPU-seconds and bytes
+TURNS = 24  # messages of the longer chat, which exposes nested loops
+CHANCE = {"random": nodes.Filter, "lipsum": nodes.Name}  # random features of Jinja
 
 
 def tried(source: str, known: Mapping[str, Any]) -> None:
-    """InputError for a template that takes too long, or too much memory, or says another thing each time. `known` are
-    its arguments besides the messages."""
+    """InputError for a template that takes too much time or memory, or is not deterministic. `known` holds its
+    arguments besides the messages."""
     if source != TEMPLATE:  # our own
         _tried(source, json.dumps(known, default=str, sort_keys=True))
 
@@ -55,7 +55,7 @@ def _tried(source: str, known: str) -> None:
 
 
 class _Generation(ext.Extension):
-    """`{% generation %}`, which marks an assistant's words, is read over."""
+    """Ignores `{% generation %}`, which marks an assistant's text."""
 
     tags = {"generation"}  # noqa: RUF012 - as Jinja declares it
 
@@ -65,7 +65,7 @@ class _Generation(ext.Extension):
 
 
 def fault(source: str, known: Mapping[str, Any]) -> str:
-    """What is wrong with a template; "" where nothing is. It runs here: for a process of its own."""
+    """The fault of a template, or "". Renders in this process, so call it in a separate one."""
     jinja = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, ext.loopcontrols]
     )
@@ -96,7 +96,7 @@ def _rendered(template: Any, known: Mapping[str, Any]) -> str:
         return str(template.render(known))
     except MemoryError:
         raise
-    except Exception as error:  # foreign code; who renders in earnest is told why a chat is refused
+    except Exception as error:  # foreign code; a refused chat is reported when it is really rendered
         return f"{type(error).__name__}: {error}"
 
 
@@ -105,7 +105,7 @@ def _refuse(message: str) -> None:
 
 
 def _run() -> int:
-    """Reads the template from standard input, and writes what is wrong with it; the exit code says whether."""
+    """Reads the template from standard input and writes its fault; the exit code is 0 without one."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S))
     try:
