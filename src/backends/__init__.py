@@ -1,1 +1,1 @@
-"""Backends: what samples the replies to prompts (transformers, vLLM, or a server that speaks OpenAI's API)."""
+"""Backends (inference engines): sample replies with transformers, vLLM, or a server with OpenAI's API."""

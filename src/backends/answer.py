@@ -1,4 +1,4 @@
-"""A server's answer, which may hold anything: what can be read of it."""
+"""Parses a server's untrusted answer."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 FINISH: Mapping[str, Finish] = {"length": "length", "content_filter": "refusal"}  # every other reason is "stop"
 KEPT = ("text", "finish", "thought", "token_ids", "logprobs", "prompt_ids")
 T = TypeVar("T")
-ABOVE_ZERO = 1e-5  # a log-prob's rounding error
+ABOVE_ZERO = 1e-5  # rounding error allowed above a log-prob of 0
 
 
 class Unreadable(ValueError):
-    """An answer that is not what was asked for. Another attempt may help."""
+    """An invalid answer. Another attempt may help."""
 
 
 def completion(prompt: Prompt, answer: Any, token_ids: bool) -> Completion:
-    """The completion in an answer, with its token ids where they are wanted and all of them were given; Unreadable when
-    it is none. The client checks nothing of this."""
+    """The completion in an answer, with its token ids if `token_ids` and the answer has all of them. Unreadable for an
+    invalid answer, which the client does not check."""
     choices = getattr(answer, "choices", None)
     choice = choices[0] if isinstance(choices, list) and choices else None
     message = getattr(choice, "message", None)
@@ -41,19 +41,19 @@ def completion(prompt: Prompt, answer: Any, token_ids: bool) -> Completion:
 
 
 def _thought(message: Any) -> str:
-    """What a server says that the model thought, in the field that vLLM and others give it; "" where it says none."""
+    """The reasoning in the answer, in the field of vLLM and others; "" without one."""
     told = [getattr(message, name, None) for name in ("reasoning_content", "reasoning")]
     return _plain(next((text for text in told if isinstance(text, str) and text), ""))
 
 
 def keeping(done: Completion, request: str) -> dict[str, Any]:
-    """What a ledger keeps of a completion, as plain JSON; `request` is the digest of what was sent."""
+    """A completion as plain JSON for a ledger; `request` is the digest of the sent request."""
     fields = {name: getattr(done, name) for name in KEPT}
     return {"request": request} | {name: value for name, value in fields.items() if value is not None}
 
 
 def kept(found: Any, prompt: Prompt, request: str) -> Completion | None:
-    """The completion of which `keeping` made `found`; None where that is nothing, or answers another request.
+    """Restores the completion from `found`, the result of `keeping`; None if it is empty or of another request.
     InputError for anything else."""
     if found is None or (isinstance(found, dict) and found.get("request") != request):
         return None
@@ -69,13 +69,13 @@ def kept(found: Any, prompt: Prompt, request: str) -> Completion | None:
 
 
 def reason(answer: Any) -> str:
-    """Why the server says that the reply ended."""
+    """The server's finish reason."""
     return short(getattr(answer.choices[0], "finish_reason", None))
 
 
 def usage(answer: Any) -> tuple[int, int, int] | None:
-    """(prompt tokens, completion tokens, cached prompt tokens), as the server says; None where it says nothing that can
-    be so."""
+    """(prompt tokens, completion tokens, cached prompt tokens), as the server reports; None if missing or
+    implausible."""
     told = getattr(answer, "usage", None)
     prompt, sampled = (_count(getattr(told, name, None)) for name in ("prompt_tokens", "completion_tokens"))
     told_cached = getattr(getattr(told, "prompt_tokens_details", None), "cached_tokens", None)
@@ -86,7 +86,7 @@ def usage(answer: Any) -> tuple[int, int, int] | None:
 
 
 def model(answer: Any) -> str:
-    """The model that answered, as the server says."""
+    """The model's name in the answer."""
     return short(getattr(answer, "model", None))
 
 
@@ -105,13 +105,14 @@ def _with_ids(done: Completion, answer: Any, choice: Any) -> Completion:
 
 
 def sampled(answer: Any, prompt_ids: Sequence[int], name: str) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """(ids, log-probs) of a text completion of `prompt_ids` by the model `name`; Unreadable for anything else."""
+    """(ids, log-probs in nats) of a text completion of `prompt_ids` by the model `name`; Unreadable for anything
+    else."""
     if (told := getattr(answer, "model", None)) != name:
         raise Unreadable(f"{name} was asked, and {short(told)} answered")
     choices = getattr(answer, "choices", None)
     choice = choices[0] if isinstance(choices, list) and choices else None
     if _all(_count, "prompt_token_ids", getattr(choice, "prompt_token_ids", None)) != tuple(prompt_ids):
-        raise Unreadable("the server answered another prompt than it was sent")
+        raise Unreadable("the server answered another prompt than the one sent")
     ids = _all(_count, "token_ids", getattr(choice, "token_ids", None))
     if not ids:
         raise Unreadable("the server sampled nothing")
@@ -120,10 +121,10 @@ def sampled(answer: Any, prompt_ids: Sequence[int], name: str) -> tuple[tuple[in
 
 
 def _all(read: Callable[[Any], T | None], name: str, values: Any, count: int | None = None) -> tuple[T, ...]:
-    """What `read` makes of each of `values`; Unreadable where they are no list (of `count`), or it cannot read one."""
+    """`read` applied to each of `values`; Unreadable if they are no list (of length `count`), or one gives None."""
     found = [read(value) for value in values] if isinstance(values, list) else [None]
     if None in found or count not in (None, len(found)):
-        raise Unreadable(f"the server's {name} are not what they should be: {short(values)}")
+        raise Unreadable(f"the server's {name} are invalid: {short(values)}")
     return tuple(each for each in found if each is not None)
 
 
@@ -137,11 +138,11 @@ def _logprob(value: Any) -> float | None:
 
 
 def short(value: Any) -> str:
-    """The beginning of what a server said."""
+    """The beginning of a server's value, for messages."""
     text = str(value)
     return text if len(text) <= 200 else f"{text[:200]}…"
 
 
 def _plain(text: str) -> str:
-    """`text` without halves of surrogate pairs, which no file and no tokenizer takes."""
+    """`text` without lone surrogates, which neither files nor tokenizers accept."""
     return text.encode(errors="replace").decode()

@@ -1,8 +1,8 @@
-"""Constrained decoding for the transformers backend: which tokens may come next under a JSON schema (llguidance).
+"""Constrained decoding for the transformers backend: the allowed next tokens under a JSON schema (llguidance).
 
-llguidance is an extra (`pip install 'parley-lm[guide]'`). Without it, or with a tokenizer that it cannot read (words
-set apart by blanks have no bytes of their own), a schema is only asked for: the reply is sampled freely, with one
-warning. Who asks under a schema checks the reply anyhow.
+llguidance is an extra (`pip install 'parley-lm[guide]'`). Without it, or with a tokenizer that it cannot read
+(word-level tokens have no bytes), schemas are not enforced: replies are sampled freely, with one warning. Callers check
+replies in any case.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..models.renderer import Renderer
 
 _LOG = logging.getLogger(__name__)
 _WHITE: Any = {"item_separator": ", ", "key_separator": ": ", "whitespace_flexible": False}
-"""JSON with a blank after each separator, as `json.dumps` writes it: free white space could go on without end."""
+"""JSON with a blank after each separator, like `json.dumps`: unrestricted white space could go on forever."""
 
 
 class Guide:
@@ -31,19 +31,19 @@ class Guide:
         self._matcher, self._vocab = matcher, vocab
 
     def banned(self) -> Tensor:
-        """Tokens that must not come next, bool [V]. Once the reply is whole, all but the terminators."""
+        """Tokens that must not come next, bool [V]. Once the reply is complete, all except the terminators."""
         bits = torch.frombuffer(bytearray(self._matcher.compute_bitmask()), dtype=torch.uint8)
         allowed_V = (bits[:, None] >> torch.arange(8, dtype=torch.uint8) & 1).bool().flatten()[: self._vocab]
         return ~torch.nn.functional.pad(allowed_V, (0, self._vocab - len(allowed_V)))
 
     def take(self, token: int) -> None:
-        """Goes on after `token`, which was chosen among those that are not banned."""
+        """Advances by `token`, which must not be banned."""
         if not self._matcher.is_stopped():
             self._matcher.consume_token(token)
 
 
 class Guides:
-    """Makes guides for the replies of one model, whose tokenizer is read at the first schema."""
+    """Makes guides for the replies of one model; reads its tokenizer at the first schema."""
 
     def __init__(self, renderer: Renderer, vocab: int) -> None:
         self._renderer, self._vocab = renderer, vocab
@@ -52,8 +52,8 @@ class Guides:
         self._why = ""
 
     def guide(self, schema: Mapping[str, Json]) -> Guide | None:
-        """A guide from the start of a reply; None where replies cannot be constrained. ValueError for a schema that
-        llguidance cannot compile."""
+        """A guide for a new reply; None if replies cannot be constrained. ValueError for a schema that llguidance
+        cannot compile."""
         if self._tokenizer is None and not self._why and (why := self._read()):
             self._why = why
             _LOG.warning("replies are not held to their JSON schemas, only parsed: %s", why)
@@ -72,7 +72,7 @@ class Guides:
         return str(LLMatcher.grammar_from_json_schema(schema, defaults=_WHITE))
 
     def _read(self) -> str:
-        """Reads the tokenizer; says why that cannot be done, else nothing."""
+        """Reads the tokenizer; returns the reason if that is impossible, else ""."""
         try:
             from llguidance import LLTokenizer
         except ImportError:
@@ -91,7 +91,7 @@ class Guides:
 
 
 def banned(guides: list[Guide | None], never_V: Tensor | None, like: Tensor) -> Tensor | None:
-    """Tokens that each row must not choose, bool [B, V] or [V]; None where there are none."""
+    """Tokens that each row must not choose, bool [B, V] or [V]; None if there are none."""
     if not any(guides):
         return never_V
     rows = [torch.zeros(like.shape[1], dtype=torch.bool) if each is None else each.banned() for each in guides]

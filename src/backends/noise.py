@@ -1,4 +1,4 @@
-"""Gumbel noise from a counter: a pure function of (seed, position, token), whatever the batch, on every device.
+"""Counter-based Gumbel noise: a pure function of (seed, position, token), equal for every batch and device.
 
 Legend: B rows, V vocabulary.
 """
@@ -16,7 +16,7 @@ GOLDEN = 0x9E3779B97F4A7C15 - (1 << 64)  # 2^64 / golden ratio, as a signed 64-b
 def gumbel(seed_B: Tensor, position_B: Tensor, tokens: int | Tensor) -> Tensor:
     """Independent standard Gumbel noise, float64, for token `position` of the reply with `seed` (both long).
 
-    `tokens` is how many there are (noise [B, V]), or which ids it is wanted for ([B, K], as the noise).
+    `tokens` is the vocabulary's size (noise [B, V]), or the ids to compute it for ([B, K], noise [B, K]).
 
     Adding it to logits and taking the argmax draws from their softmax (Gumbel, 1954). The bits are a SplitMix64 stream
     (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators") whose start is hashed from seed and

@@ -1,6 +1,7 @@
-"""Models behind a server that speaks OpenAI's chat completions: OpenAI itself, vLLM's server, and others.
+"""The backend for servers of OpenAI's chat completions: OpenAI itself, vLLM's server, and others.
 
-The official client speaks HTTP; retries are made here, because each attempt is booked in the ledger before it is sent.
+The official client does the HTTP. Retries are made here, because each attempt is booked in the ledger before it is
+sent.
 """
 
 from __future__ import annotations
@@ -27,19 +28,23 @@ from .remote import Remote
 if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI, OpenAI
 
-NO_KEY = "none"  # what a server is sent that wants none
-LONGEST_S = 30.0  # of a back-off that the server did not ask for
-PATIENCE_S = 600.0  # the longest wait that a server may ask for
-UNSENT = ("ConnectError", "ConnectTimeout", "PoolTimeout")  # of the HTTP library: no byte of the request has left
-OVERHEAD = 16, 128  # tokens that a chat template may put around each message, and around all of them
+NO_KEY = "none"  # placeholder for servers without a key
+LONGEST_S = 30.0  # longest back-off without Retry-After, in seconds
+PATIENCE_S = 600.0  # longest accepted Retry-After, in seconds
+UNSENT = (
+    "ConnectError",
+    "ConnectTimeout",
+    "PoolTimeout",
+)  # errors of the HTTP library before any byte of the request was sent
+OVERHEAD = 16, 128  # maximum tokens that a chat template adds per message, and per chat
 
 
 @dataclass(frozen=True)
 class Server:
-    """Where a server is, and the name of the environment variable that holds its key. The key itself stands nowhere.
+    """A server's address, and the name of the environment variable with its key. The key itself is stored nowhere.
 
-    url      null: OpenAI's own, or what OPENAI_BASE_URL says
-    key_env  null: OPENAI_API_KEY where `url` is null, and no key at all for any other server
+    url      null: OPENAI_BASE_URL, or OpenAI's own
+    key_env  null: OPENAI_API_KEY if `url` is null, else no key
     """
 
     url: str | None = None
@@ -47,7 +52,7 @@ class Server:
 
     @property
     def key(self) -> str:
-        """The key; InputError where the environment has none and the server wants one."""
+        """The key; InputError if the variable is not set."""
         name = self.key_env or ("OPENAI_API_KEY" if self.url is None else None)
         if name is None:
             return NO_KEY
@@ -56,14 +61,14 @@ class Server:
         return os.environ[name]
 
     def client(self, timeout_s: float) -> OpenAI:
-        """A client that waits for each answer. It repeats nothing by itself."""
+        """A synchronous client without automatic retries."""
         from openai import DefaultHttpxClient, OpenAI
 
         http = DefaultHttpxClient(follow_redirects=False)
         return OpenAI(api_key=self.key, base_url=self.url, timeout=timeout_s, max_retries=0, http_client=http)
 
     def async_client(self, timeout_s: float) -> AsyncOpenAI:
-        """The client of many requests at once. What it is sent is bounded (see `answer.bound`)."""
+        """An asynchronous client for many requests at once. The size of answers is limited (see `wire.bound`)."""
         from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
         from .wire import bound
@@ -74,50 +79,48 @@ class Server:
         return AsyncOpenAI(api_key=self.key, base_url=self.url, timeout=timeout_s, max_retries=0, http_client=http)
 
     def told(self, error: BaseException) -> str:
-        """An error in one line, without the key."""
+        """An error as one line, without the key."""
         text = " ".join(self.without_key(f"{type(error).__name__}: {error}").split())
         return text if len(text) <= 500 else f"{text[:500]}…"
 
     def without_key(self, text: str) -> str:
-        """What a server said, without the key, which some servers repeat."""
+        """`text` without the key, which some servers repeat in answers."""
         return text if self.key == NO_KEY else text.replace(self.key, "***")
 
 
 @dataclass(frozen=True)
 class Served:
-    """A model source: what a server has under the name `id`. It is played by backend=openai and trained by
-    learner=openai."""
+    """A model source: the model that a server calls `id`, for backend=openai and learner=openai."""
 
     id: str
     hosted = True
 
     def create(self, _folder: Path, _conversations: Any, _seed: int) -> Snapshot:
-        """The model as it is served; nothing is made."""
+        """The served model; creates nothing."""
         return served(self.id)
 
 
 def served(model: str) -> Snapshot:
-    """The snapshot of a model that a server has under this name, which is its version, too."""
+    """The snapshot of a model with this name on a server; the name is also its version."""
     return Snapshot(model, "", served=model)
 
 
 class OpenAIBackend(Remote):
-    """Answers prompts by their messages, from any number of served models.
+    """Answers prompts from their messages, with any number of served models.
 
-    url, key_env   see `Server`; nothing else that is secret may stand in a config
-    concurrency    requests that are sent and not answered yet
-    timeout_s      of one attempt, from its first byte to its last
-    retries        further attempts after a lost connection, a time-out, an unreadable answer, or status 408, 409, 429
-                   and 500 up; the wait doubles from `backoff_s` on, with jitter, and lasts at least as long as
-                   Retry-After says
-    max_requests   of the whole run, attempts counted; max_cost likewise, in the currency of the prices (per million
-                   tokens)
-    token_ids      asks for the sampled ids and the prompt's (vLLM's `return_token_ids`) and their log-probs. Without
-                   them a reply cannot be trained on-policy
-    seeds          sends each reply's own seed, which some servers refuse
-    limit          the name by which the server knows a reply's length in tokens
-    extra          further fields of every request, as reasoning_effort
-    ledger         the file in which requests are booked
+    url, key_env   see `Server`; a config must contain no other secret
+    concurrency    maximum number of open requests
+    timeout_s      seconds of one attempt, from its first byte to its last
+    retries        further attempts after a lost connection, a timeout, an unreadable answer, or status 408, 409, 429
+                   and 500 up; the wait doubles from `backoff_s` on, with jitter, and is at least Retry-After
+    max_requests   limit on all attempts of the run; max_cost: limit on their cost, in the currency of the prices (per
+                   million tokens)
+    token_ids      requests the sampled ids, the prompt's ids (vLLM's `return_token_ids`) and log-probs. Without them a
+                   reply cannot be trained on-policy
+    seeds          sends each reply's seed, which some servers refuse
+    limit          the server's parameter for the longest reply in tokens
+    extra          further fields of every request, such as reasoning_effort
+    ledger         file in which requests are booked
     """
 
     hosted = True
@@ -144,27 +147,29 @@ class OpenAIBackend(Remote):
         self.timeout_s, self.retries, self.backoff_s = timeout_s, retries, backoff_s
         self.token_ids, self.seeds, self.limit, self.extra = token_ids, seeds, limit, dict(extra or {})
         self.ledger = Ledger(ledger, max_requests, max_cost)
-        self._models: dict[str, str] = {}  # version -> the name that the server knows
-        self._pause = 0.0  # until then (monotonic) the server wants no request
-        self._jitter = Random()  # of waits alone: no figure depends on it
+        self._models: dict[str, str] = {}  # version -> name on the server
+        self._pause = 0.0  # send no request before this time (monotonic)
+        self._jitter = Random()  # only for waits; no result depends on it
         self._slots = asyncio.Semaphore(concurrency)
         self._client = self.server.async_client(timeout_s)
         super().__init__()
 
-    # --- the shape of a backend; all of it runs in the caller's thread ---
+    # --- the Backend interface; runs in the caller's thread ---
 
     def load(self, snapshot: Snapshot) -> None:
-        """InputError for a snapshot that is a folder here: a server plays what it has under a name."""
+        """InputError for a snapshot that is a local folder: a server plays only its named models."""
         if snapshot.served is None:
             raise InputError(
-                f"{snapshot.version} is a folder, and this backend plays models that a server has under a name "
+                f"{snapshot.version} is a folder, but this backend plays models that a server has under a name "
                 f"(model=served)"
             )
         self._models[snapshot.version] = snapshot.served
 
     def update(self, old: str, new: str, weights: Any) -> None:
-        """InputError: a server takes no weights from here."""
-        raise InputError(f"{old} is held by a server, which takes no weights from here: say rounds=1, or play it here")
+        """InputError: a server accepts no weights."""
+        raise InputError(
+            f"{old} is on a server, which accepts no weights: say rounds=1, or play it with a local backend"
+        )
 
     def _check(self, prompt: Prompt) -> None:
         if prompt.policy not in self._models:
@@ -172,14 +177,14 @@ class OpenAIBackend(Remote):
                 f"prompt {prompt.id} asks policy {prompt.policy!r}, loaded are {', '.join(self._models) or 'none'}"
             )
 
-    # --- one prompt; all of it runs in the thread of the loop ---
+    # --- one prompt; runs in the event loop's thread ---
 
     async def _end(self) -> None:
         await self._client.close()
 
     async def _answer(self, prompt: Prompt) -> Completion:
-        """The prompt's completion, after as many attempts as it takes; finish "error" when they are used up. What was
-        answered before the run was cut off is not asked again."""
+        """The prompt's completion after up to `retries` + 1 attempts, else finish "error". Prompts answered before a
+        kill are not sent again."""
         from openai import APIConnectionError, APIStatusError
 
         if (before := kept(self.ledger.answer(prompt.id), prompt, digest(self._request(prompt)))) is not None:
@@ -207,8 +212,8 @@ class OpenAIBackend(Remote):
         )
 
     async def _attempt(self, prompt: Prompt) -> Completion:
-        """Books, sends and settles one request. What failed after it was sent counts in full: the server may have done
-        the work."""
+        """Books, sends and settles one request. A failure after sending is billed in full, because the server may have
+        done the work."""
         from openai import APIConnectionError, APIStatusError
 
         request = self._request(prompt)
@@ -235,7 +240,7 @@ class OpenAIBackend(Remote):
             self.ledger.settle(ticket, cost, facts, given)
 
     async def _booked(self, prompt: Prompt, request: Mapping[str, Any]) -> Ticket:
-        """A ticket, as soon as the server wants requests and the ledger has room."""
+        """A ticket, once the server accepts requests and the ledger has room."""
         most = self.prices.of(most_tokens(prompt), request[self.limit])
         while True:
             if (wait_s := self._pause - time.monotonic()) > 0:
@@ -269,8 +274,7 @@ class OpenAIBackend(Remote):
         return request | ({"extra_body": extra} if extra else {})
 
     def _bill(self, ticket: Ticket, answer: Any) -> tuple[float, dict[str, Any]]:
-        """(cost, what is noted of the answer). An answer that says nothing of its tokens that can be so counts as the
-        most it can cost."""
+        """(cost, notes on the answer). An answer without plausible token counts is billed at its maximum."""
         facts: dict[str, Any] = {"model": self.server.without_key(model(answer)), "finish": reason(answer)}
         if (counts := usage(answer)) is None:
             return ticket.most, facts
@@ -278,7 +282,7 @@ class OpenAIBackend(Remote):
         return self.prices.of(*counts), facts
 
     def _understood(self, prompt: Prompt, error: APIStatusError) -> Completion | None:
-        """What a status means for the match; None where another attempt may help."""
+        """The completion for a status that ends the match; None if another attempt may help."""
         text, code = str(error).lower(), str(error.code or "")
         finish: Finish = "error"
         if error.status_code == 400 and (code == "context_length_exceeded" or "context length" in text):
@@ -287,7 +291,7 @@ class OpenAIBackend(Remote):
             finish = "refusal"
         elif 300 <= error.status_code < 400:
             where = short(error.response.headers.get("location"))
-            told = f"the server redirects to {where}, and no prompt is sent to another address: correct url"
+            told = f"the server redirects to {where}, but prompts are sent to no other address: correct url"
             return Completion(prompt.id, self.server.without_key(told), "error", policy=prompt.policy)
         elif code != "insufficient_quota" and (error.status_code in (408, 409, 429) or error.status_code >= 500):
             return None
@@ -295,8 +299,8 @@ class OpenAIBackend(Remote):
 
 
 def most_tokens(prompt: Prompt) -> int:
-    """More tokens than the prompt can have: a token is a byte of text at least, and a chat template adds a few to each
-    message."""
+    """An upper bound of the prompt's tokens: a token takes at least one byte of text, and a chat template adds a few
+    tokens to each message."""
     text = [message.content for message in prompt.messages] + (
         [json.dumps(prompt.options.schema)] if prompt.options.schema else []
     )
@@ -304,7 +308,7 @@ def most_tokens(prompt: Prompt) -> int:
 
 
 def _retry_after(error: APIStatusError) -> float:
-    """Seconds that the server wants to be left alone; 0 where it says nothing (or nothing readable)."""
+    """The server's Retry-After in seconds; 0 if missing or unreadable."""
     headers = error.response.headers
     try:
         if "retry-after-ms" in headers:

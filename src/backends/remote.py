@@ -1,4 +1,4 @@
-"""What backends do alike that wait for servers: their requests run in one thread, so that `poll` blocks nobody."""
+"""The base of backends that call servers: requests run in one background thread, so that `poll` never blocks."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from ..play.player import Completion, Prompt
 
 
 class Remote(ABC):
-    """Prompts that are answered by `_answer`, each in a task of its own. All other methods run in the caller's
-    thread."""
+    """Answers each prompt by a task that calls `_answer`. All other methods run in the caller's thread."""
 
     busy = False  # it only ever waits
 
@@ -38,7 +37,7 @@ class Remote(ABC):
         self._done.put((prompt, done))
 
     def poll(self, wait_s: float = 0.0) -> list[Completion]:
-        """The answers that have come; waits at most `wait_s` for the first. Raises what `_answer` raised."""
+        """Finished answers; waits at most `wait_s` seconds for the first. Raises exceptions of `_answer`."""
         found: list[Completion] = []
         while True:
             try:
@@ -48,7 +47,7 @@ class Remote(ABC):
             if self._open.get(prompt.id) != (prompt, future):
                 continue  # it was cancelled meanwhile
             if future.exception() is not None and found:
-                self._done.put((prompt, future))  # first what was paid for
+                self._done.put((prompt, future))  # first deliver the paid answers
                 return found
             del self._open[prompt.id]
             found.append(future.result())
@@ -59,7 +58,7 @@ class Remote(ABC):
                 asked[1].cancel()
 
     def close(self) -> None:
-        """Drops what is open, closes the connections and ends the thread."""
+        """Drops open prompts, closes the connections and ends the thread."""
         self.cancel(list(self._open))
         if self._thread.is_alive():
             asyncio.run_coroutine_threadsafe(self._shut(), self._loop).result()
@@ -74,7 +73,7 @@ class Remote(ABC):
         await asyncio.gather(*others, return_exceptions=True)
         await self._end()
 
-    # --- what a backend says of itself ---
+    # --- implemented by each backend ---
 
     @abstractmethod
     def _check(self, prompt: Prompt) -> None:
@@ -82,8 +81,8 @@ class Remote(ABC):
 
     @abstractmethod
     async def _answer(self, prompt: Prompt) -> Completion:
-        """The prompt's completion; in the thread of the loop."""
+        """The prompt's completion; runs in the event loop's thread."""
 
     @abstractmethod
     async def _end(self) -> None:
-        """Closes the connections; in the thread of the loop."""
+        """Closes the connections; runs in the event loop's thread."""

@@ -1,5 +1,4 @@
-"""What every backend does alike that samples token ids itself: how long a reply may be, what it says, and which
-updates of weights are refused."""
+"""Shared by backends that sample token ids themselves: limits of a reply, its text, and checks of weight updates."""
 
 from __future__ import annotations
 
@@ -14,14 +13,14 @@ if TYPE_CHECKING:
 
 
 def limit(prompt: Prompt, context: int | None) -> int:
-    """How many tokens may be sampled: as `sampling` and `options` allow and the context has room for, at least one."""
+    """The number of tokens to sample at most: limited by `sampling`, `options` and the context, but at least one."""
     assert prompt.token_ids is not None
     length = prompt.options.length(prompt.sampling.max_tokens)
     return max(1, length if context is None else min(length, context - len(prompt.token_ids)))
 
 
 def stopped(prompt: Prompt, renderer: Renderer, ids: Sequence[int]) -> bool:
-    """Whether the text of `ids` holds one of the prompt's stop strings."""
+    """Whether the text of `ids` contains one of the prompt's stop strings."""
     if not prompt.options.stop:
         return False
     text = renderer.said(ids, prompt.token_ids or ())[1]
@@ -31,8 +30,8 @@ def stopped(prompt: Prompt, renderer: Renderer, ids: Sequence[int]) -> bool:
 def completed(
     prompt: Prompt, renderer: Renderer, ids: Sequence[int], logprobs: Sequence[float] | None, version: str
 ) -> Completion:
-    """The completion of sampled `ids`. A sampled terminator belongs to the ids and not to the text, which a stop string
-    cuts. A thought is no part of the text."""
+    """The completion of sampled `ids`. The text excludes a sampled terminator and thoughts, and is cut at a stop
+    string."""
     ended = ids[-1] in renderer.stop_ids
     thought, text = renderer.said(ids[:-1] if ended else ids, prompt.token_ids or ())
     cuts = [text.index(stop) for stop in prompt.options.stop if stop in text]
@@ -43,10 +42,10 @@ def completed(
 
 
 def check_update(loaded: Collection[str], old: str, new: str, busy: bool) -> None:
-    """ValueError where the policy `old` cannot get weights and the version `new` now."""
+    """ValueError if the policy `old` cannot be updated to the version `new` now."""
     if old not in loaded:
         raise ValueError(f"policy {old!r} cannot be updated: loaded are {', '.join(loaded) or 'none'}")
     if new != old and new in loaded:
-        raise ValueError(f"policy {old!r} cannot become {new!r}, which is another one: give it a version of its own")
+        raise ValueError(f"policy {old!r} cannot become {new!r}, which is another policy: give it a new version")
     if busy:
-        raise ValueError(f"the weights of policy {old!r} cannot be changed under its open prompts")
+        raise ValueError(f"the weights of policy {old!r} cannot be changed while its prompts are open")

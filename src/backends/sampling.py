@@ -1,4 +1,4 @@
-"""Chooses the next token of each row from raw logits, and says which choices were too close to trust.
+"""Chooses the next token of each row from raw logits, and marks choices that are too close to be reproducible.
 
 Legend: B rows, V vocabulary, K candidates.
 """
@@ -17,8 +17,8 @@ from .noise import gumbel
 
 @dataclass(slots=True)
 class Draw:
-    """How each row draws: temperature [B] (0 is greedy), top_k [B] (0: off), top_p [B] (1: off), seed [B], position
-    [B]."""
+    """The sampling parameters of each row: temperature [B] (0 is greedy), top_k [B] (0: off), top_p [B] (1: off), seed
+    [B], position [B]."""
 
     temperature: Tensor
     top_k: Tensor
@@ -27,7 +27,7 @@ class Draw:
     position: Tensor
 
     def at(self, row: int) -> Draw:
-        """The draw of one row alone."""
+        """The parameters of one row."""
         one = slice(row, row + 1)
         return Draw(self.temperature[one], self.top_k[one], self.top_p[one], self.seed[one], self.position[one])
 
@@ -35,11 +35,11 @@ class Draw:
 def choose(
     logits_BV: Tensor, draw: Draw, kinds: Collection[Sampling], never_V: Tensor | None, settle: float
 ) -> tuple[Tensor, Tensor]:
-    """(token [B], close [B]): argmax of logits / temperature + Gumbel noise among the tokens that truncation leaves.
+    """(token [B], close [B]): argmax of logits / temperature + Gumbel noise among the tokens that truncation keeps.
 
-    `close` marks rows whose two best scores, or a truncation's edge, lie within `settle` of each other, which is more
-    than the logits of two batches can differ. `never_V` ([V], or [B, V]) are ids that are never chosen. `kinds` holds
-    every setting that occurs among the rows (others too, if need be): what none of them asks for is not computed.
+    `close` marks rows whose two best scores, or a truncation's edge, lie within `settle` of each other, more than the
+    logits of two batches can differ. `never_V` ([V], or [B, V]) marks ids that are never chosen. `kinds` holds at least
+    all settings among the rows; truncations that none of them uses are not computed.
     """
     if never_V is not None:
         logits_BV = logits_BV.masked_fill(never_V, -torch.inf)
@@ -52,7 +52,7 @@ def choose(
     if any(kind.temperature != 1 for kind in kinds):
         scale_B = torch.where(draw.temperature == 0, 1.0, draw.temperature) if greedy else draw.temperature
         score_BK = score_BK / scale_B[:, None]
-        margin = settle / scale_B.clamp(max=1.0)  # a low temperature stretches the differences between batches
+        margin = settle / scale_B.clamp(max=1.0)  # a low temperature magnifies the differences between batches
     if token_BK is not None:
         score_BK, edge_B = truncate(score_BK, draw.top_k, draw.top_p, margin)
     if any(kind.temperature for kind in kinds):
@@ -60,16 +60,15 @@ def choose(
         score_BK = score_BK + (noise_BK * (draw.temperature != 0)[:, None] if greedy else noise_BK)
     best_B2, at_B2 = score_BK.topk(2)
     close_B = best_B2[:, 0] - best_B2[:, 1] < margin
-    if edge_B is not None:  # the best token is never cut
+    if edge_B is not None:  # truncation always keeps the best token
         close_B |= edge_B & (draw.temperature != 0)
     return at_B2[:, 0] if token_BK is None else token_BK.gather(1, at_B2[:, :1])[:, 0], close_B
 
 
 def candidates(logits_BV: Tensor, kinds: Collection[Sampling]) -> tuple[Tensor, Tensor]:
-    """(logits, ids), [B, K] each, best first: all tokens, or where every row is cut by top-k one more than any keeps.
+    """(logits, ids), [B, K] each, best first: all tokens, or if every row uses top-k, one more than any row keeps.
 
-    Nothing below can be drawn, and the one more tells whether the edge is close. So a large vocabulary is never sorted
-    for top-k alone.
+    The extra one tells whether the edge is close. So top-k alone never sorts a large vocabulary.
     """
     most = max(kind.top_k for kind in kinds) + 1 if all(kind.top_k for kind in kinds) else logits_BV.shape[1]
     found: tuple[Tensor, Tensor] = logits_BV.topk(min(max(most, 2), logits_BV.shape[1]))
@@ -77,10 +76,11 @@ def candidates(logits_BV: Tensor, kinds: Collection[Sampling]) -> tuple[Tensor, 
 
 
 def truncate(score_BK: Tensor, top_k_B: Tensor, top_p_B: Tensor, margin: Tensor | float) -> tuple[Tensor, Tensor]:
-    """Keeps the `top_k` first of scores that are in order, then the fewest of them that reach `top_p`: (scores with
-    -inf outside, close [B]), where `close` marks rows in which a token lies within `margin` of the edge.
+    """Keeps the first `top_k` of sorted scores, then the fewest of them that reach `top_p`. Returns (scores with -inf
+    outside, close [B]); `close` marks rows with a token within `margin` of the edge.
 
-    The order is that of transformers: temperature, top-k, top-p (Holtzman et al. 2020, the nucleus) over what is left.
+    The order is that of transformers: temperature, top-k, top-p (Holtzman et al. 2020, the nucleus) over the remaining
+    tokens.
     """
     K = score_BK.shape[1]
     limit_B1 = torch.where(top_k_B > 0, top_k_B, K)[:, None]

@@ -1,4 +1,4 @@
-"""The wire to a server: how much of an answer is read at all."""
+"""Limits the size of a server's answer."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import httpx2
 
 from .answer import Unreadable, short
 
-MOST_BYTES = 2**25  # of one answer: more than 100,000 tokens with their log-probs
+MOST_BYTES = 2**25  # of one answer: enough for 100,000 tokens with their log-probs
 
 
 async def bound(response: httpx2.Response) -> None:
-    """Has `response` end in Unreadable rather than take all memory: when it is too long, or compressed unasked."""
+    """Makes reading `response` raise Unreadable if it is too long, or compressed although that was not requested."""
     if (encoding := response.headers.get("content-encoding", "identity")) != "identity":
-        raise Unreadable(f"the server's answer is compressed ({short(encoding)}), which it was not asked for")
+        raise Unreadable(f"the server's answer is compressed ({short(encoding)}), although that was not requested")
     assert isinstance(response.stream, httpx2.AsyncByteStream)
     response.stream = _Bounded(response.stream)
 

@@ -15,12 +15,12 @@ from ..system.seeds import derive
 from .pairing import Seating
 from .player import Completion, Player, Prompt, Recalls, Remembers
 
-WAIT_S = 0.05  # how long one poll may wait when nobody at the table has local work
+WAIT_S = 0.05  # maximum wait of one poll if no player has local work, in seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A match that a lost player (finish "error") ended without a result. It stays owed."""
+    """A match without a result because a player was lost (finish "error"). It stays owed (to be played)."""
 
     match: str
     seat: str
@@ -31,8 +31,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What was played so far: finished matches, failed ones, turns, sampled tokens, matches still open, wall
-    seconds."""
+    """Progress so far: finished matches, failed ones, turns, sampled tokens, open matches, wall-clock seconds."""
 
     matches: int
     failures: tuple[Failure, ...]
@@ -43,14 +42,14 @@ class Report:
 
 
 class TooManyFailures(RuntimeError):
-    """Players are lost more often than the arena tolerates. `report` has the failures."""
+    """Players were lost more often than the arena tolerates. `report` has the failures."""
 
     def __init__(self, report: Report) -> None:
         reasons = Counter(f"{failure.player}: {failure.reason}" for failure in report.failures).most_common(3)
         listed = "; ".join(f"{count} x {reason}" for reason, count in reasons)
         failed, begun = len(report.failures), len(report.failures) + report.matches + report.open
         super().__init__(
-            f"{failed} of {begun} matches lost a player ({listed}); they stay owed: mend the player, then resume"
+            f"{failed} of {begun} matches lost a player ({listed}); they stay owed: repair the player, then resume"
         )
         self.report = report
 
@@ -63,20 +62,20 @@ class _Table:
     def __init__(self, seating: Seating, match: Match) -> None:
         self.seating, self.match = seating, match
         self.requests: Sequence[Request] = ()
-        self.given = {turn.request: turn for turn in seating.prefix}  # what the prefix answers and was not asked yet
-        self.answered: dict[str, Turn] = {}  # request -> its turn, until all open requests are answered
+        self.given = {turn.request: turn for turn in seating.prefix}  # turns of the prefix that were not used yet
+        self.answered: dict[str, Turn] = {}  # request id -> its turn, until all open requests are answered
         self.missing = 0
         self.turns: list[Turn] = []
         self.policies = dict.fromkeys(seating.players, "")
 
 
 class Arena:
-    """Plays seatings of one game among named players. It decides neither who meets whom nor how anything is sampled.
+    """Plays seatings (planned matches) of one game among named players. Pairing and sampling are decided elsewhere.
 
-    players       by name; they may become more while seatings come
-    in_flight     matches that are open at once
-    max_failures  share of the matches (ended or open: lost ones end first) that may lose a player before the run stops,
-                  once `min_failures` of them have
+    players       by name; players may be added during play
+    in_flight     maximum number of open matches
+    max_failures  share of the matches (ended or open) that may lose a player before the run stops, after at least
+                  `min_failures`
     """
 
     def __init__(
@@ -99,17 +98,18 @@ class Arena:
         progress: Callable[[Report], None] | None = None,
         journal: Callable[[str, Turn], None] | None = None,
     ) -> Report:
-        """Plays every seating; `sink` gets each episode once, in the order in which the matches end.
+        """Plays every seating; `sink` receives each episode once, in the order in which matches end.
 
-        A seating None says that there is nobody to seat yet: the arena plays what is open, and asks again later.
-        `journal` gets each turn with its match's id as it falls; a seating of the same match whose prefix they are goes
-        on where it was cut off. `progress` is called after every round of polls that brought something.
+        A seating None means none for now: the arena plays open matches, and asks again later. `journal` receives each
+        turn with its match id at once; a later seating of the match with these turns as prefix resumes it. `progress`
+        is called after every round of polls with new completions.
 
-        TooManyFailures stops the run; KeyError names a player that is not at the table; RuntimeError a player that
-        answers what it was not asked; ValueError a prefix that is not of this match. Whatever stops it, open prompts
-        are cancelled, so the players can play on.
+        TooManyFailures stops the run; KeyError names an unknown player, RuntimeError a player that answers a prompt it
+        did not get, ValueError a prefix that is not of this match. On any error open prompts are cancelled, so the
+        players stay usable.
         """
-        # the collector need not look through models and libraries again and again: a third of scripted play's time
+        # freezing keeps the collector from scanning models and libraries again and again, a third of scripted play's
+        # time
         gc.freeze()
         try:
             return _Session(self, sink, journal).play(seatings, progress)
@@ -180,8 +180,8 @@ class _Session:
         self.ask(table, table.match.start())
 
     def ask(self, table: _Table, requests: Sequence[Request]) -> None:
-        """Puts requests into their players' outboxes; none means that the match is over. What the prefix answers is not
-        asked."""
+        """Puts requests into their players' outboxes, except those that the prefix answers. No requests: the match is
+        over."""
         while requests:
             table.requests = requests
             for request in requests:
@@ -221,7 +221,7 @@ class _Session:
         table.missing += 1
 
     def recall(self, table: _Table, request: Request, prompt: Prompt, turn: Turn) -> None:
-        """Lets a recorded turn stand for the answer, and its player remember it."""
+        """Uses a recorded turn as the answer, and passes it to the player's `recall`."""
         seating = table.seating
         if (turn.seat, turn.kind) != (request.seat, request.kind):
             raise ValueError(
@@ -241,9 +241,9 @@ class _Session:
                 self.players[name].submit(prompts)
 
     def poll(self) -> int:
-        """One round over the players who owe an answer; waits only when none of them has local work."""
+        """Polls the players with open prompts once; waits only if none of them has local work."""
         asked = [name for name, prompts in self.open.items() if prompts]
-        if not asked:  # nobody is seated yet
+        if not asked:  # no open prompts yet
             time.sleep(WAIT_S)
         idle = not any(self.players[name].busy for name in asked)
         answered = 0
@@ -258,7 +258,7 @@ class _Session:
         table = self.open[name].pop(completion.id, None)
         if table is None:
             if completion.id.rpartition("/")[0] in self.lost:
-                return  # it was under way when its match failed
+                return  # its match failed meanwhile
             raise RuntimeError(f"player {name} answered {completion.id}, which is not an open question to it")
         if completion.finish == "error":
             self.fail(table, name, completion)
@@ -279,15 +279,13 @@ class _Session:
             self.ask(table, self.step(table))
 
     def step(self, table: _Table) -> Sequence[Request]:
-        """Hands a match the replies to all its open requests, in their order; gives back the next ones."""
+        """Passes the replies to all open requests to the match, in order; returns the next requests."""
         turns = [table.answered.pop(request.id) for request in table.requests]
         table.turns += turns
         replies = [Reply(turn.request, turn.text, turn.finish) for turn in turns]
         try:
             return table.match.step(replies)
-        except (
-            Exception
-        ) as error:  # a fault of the game, whatever its kind: it goes on its way, and says from which match
+        except Exception as error:  # any fault of the game: raised again with the match's name
             error.add_note(f"in match {table.seating.match} of {self.game.name}, after {replies}")
             raise
 
@@ -312,7 +310,7 @@ class _Session:
         self.matches += 1
 
     def fail(self, table: _Table, name: str, lost: Completion) -> None:
-        """Abandons a match because the player `name` cannot answer; its other open requests are cancelled."""
+        """Abandons a match because the player `name` was lost; cancels its other open requests."""
         seating = table.seating
         request = next(request for request in table.requests if f"{seating.match}/{request.id}" == lost.id)
         self.failures.append(Failure(seating.match, request.seat, name, request.id, lost.text or "no reason given"))
@@ -329,7 +327,7 @@ class _Session:
             raise TooManyFailures(self.report())
 
     def leave(self, table: _Table) -> None:
-        """Takes a match off the tables and tells the players that remember its streams."""
+        """Removes a match and tells the players to forget its streams."""
         match = table.seating.match
         del self.tables[match]
         for seat, name in table.seating.players.items():
@@ -337,7 +335,7 @@ class _Session:
                 player.forget([f"{match}/{seat}"])
 
     def cancel_all(self) -> None:
-        """Cancels all open requests, whatever ended the session."""
+        """Cancels all open requests."""
         for name, prompts in self.open.items():
             if prompts:
                 self.players[name].cancel(list(prompts))

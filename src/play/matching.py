@@ -1,7 +1,7 @@
-"""Matchmaking: how often a policy meets each member of a league, as pure functions of the payoff table.
+"""Matchmaking: the share of matches against each member of a league, as a pure function of the payoff table.
 
-`payoffs[a][b]` is what a gets against b, from 0 (the worst) to 1 (the best): the win rate in a zero-sum game, a draw
-counting half, else a's own return on the scale of the game's returns.
+`payoffs[a][b]` is a's payoff against b, from 0 (worst) to 1 (best): the win rate in a zero-sum game (a draw counts
+half), else a's own return, scaled by the game's range of returns.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Shares: TypeAlias = dict[str, float]
 
 
 class Matching(Protocol):
-    """Who is worth meeting."""
+    """A rule of matchmaking."""
 
     def __call__(self, payoffs: Payoffs, learner: str, members: Sequence[str]) -> Shares:
         """The share of matches of `learner` against each of `members`, oldest first; the shares sum to 1."""
@@ -26,7 +26,7 @@ class Matching(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Uniform:
-    """All members alike (fictitious self-play)."""
+    """Equal shares for all members (fictitious self-play)."""
 
     def __call__(self, payoffs: Payoffs, learner: str, members: Sequence[str]) -> Shares:
         return dict.fromkeys(members, 1 / len(members))
@@ -34,7 +34,7 @@ class Uniform:
 
 @dataclass(frozen=True, slots=True)
 class Latest:
-    """The newest member alone."""
+    """Only the newest member."""
 
     def __call__(self, payoffs: Payoffs, learner: str, members: Sequence[str]) -> Shares:
         return {member: float(member == members[-1]) for member in members}
@@ -42,8 +42,8 @@ class Latest:
 
 @dataclass(frozen=True, slots=True)
 class Pfsp:
-    """Prioritised fictitious self-play (Vinyals et al. 2019, AlphaStar), x being what the learner gets against a
-    member: hard weighs (1 - x)^power, var x (1 - x). All alike where every weight is 0."""
+    """Prioritised fictitious self-play (Vinyals et al. 2019, AlphaStar), with x the learner's payoff against a member:
+    hard has weight (1 - x)^power, var x (1 - x). Equal shares if every weight is 0."""
 
     weighting: Literal["hard", "var"] = "hard"
     power: Positive = 2.0
@@ -72,7 +72,7 @@ def _shares(weights: Mapping[str, float]) -> Shares:
 
 
 def allotted(shares: Mapping[str, float], count: int) -> list[str]:
-    """`count` opponents in these shares to within one of each, spread evenly over the list: no luck is in it."""
+    """`count` opponents in these shares, each exact to within one, spread evenly over the list; deterministic."""
     found: list[str] = []
     met = dict.fromkeys(shares, 0)
     for place in range(1, count + 1):

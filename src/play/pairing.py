@@ -18,17 +18,18 @@ from ..games.base import Game, Scenario, seats, services
 from ..system.seeds import derive
 
 Tables: TypeAlias = Sequence[tuple[str, Mapping[str, str]]]
-"""Tables of a scenario: a role without which there is no such table, or "", and the player of each seat."""
+"""Tables of a scenario: (role that the scenario must seat, or ""; the player of each seat)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seating:
-    """One planned match: its stable id, what is played, and the player's name in each role and service.
+    """One planned match: its stable id, its scenario, and the player's name in each role and service.
 
-    seed     of the game's chance; `draw` of the replies (None: the same), which tells the branches of one match apart
-    prefix   turns that are not asked again: the match begins with them
-    parent   (match id, turns): so many turns of the prefix were taken from that match; the others are this match's own,
-             which was cut off before
+    seed     seed of the game's chance; `draw` seeds the replies (None: the same), and differs between branches of a
+             match
+    prefix   recorded turns with which the match begins
+    parent   (match id, turns): the first `turns` turns of the prefix come from that match; the others are this match's
+             own from before a kill
     """
 
     match: str
@@ -41,13 +42,13 @@ class Seating:
 
     @property
     def chance(self) -> str:
-        """The name from which this match's randomness derives: a branch uses its parent's, so that scripts keep their
+        """The name from which the match's randomness derives; branches use their parent's, so that scripts keep their
         personas."""
         return unnumbered(self.parent[0] if self.parent else self.match)
 
 
 def unnumbered(match: str) -> str:
-    """The id of an evaluation's match without its iteration; any other id as it is."""
+    """The id of an evaluation's match without its iteration; other ids unchanged."""
     return _EVALUATION.sub("eval/", match)
 
 
@@ -65,8 +66,8 @@ class Seatings:
 
 
 def seated(game: Game, scenario: Scenario, players: Mapping[str, str]) -> dict[str, str]:
-    """The player of each seat: the one named in `players`; a service without one is played by the game's own script or
-    tool, under the service's name."""
+    """The player of each seat, from `players`; a missing service is played by the game's own script or tool, under the
+    service's name."""
     roles = {role: players[role] for role in seats(game, scenario)}
     return roles | {service: players.get(service, service) for service in services(game)}
 
@@ -74,9 +75,9 @@ def seated(game: Game, scenario: Scenario, players: Mapping[str, str]) -> dict[s
 def fixed(
     game: Game, scenarios: Sequence[Scenario], players: Mapping[str, str], seed: int, stage: str, k: int = 1
 ) -> Seatings:
-    """`k` matches of every scenario, the same player in each role (and service) throughout.
+    """`k` matches of every scenario, with the given player in each role (and service).
 
-    ValueError where a role is missing, and for seats that the game lacks.
+    ValueError for a missing role, and for unknown seats.
     """
     if not {*game.roles} <= players.keys() <= {*game.roles, *services(game)}:
         also = f" and the services {list(services(game))}" if services(game) else ""
@@ -95,8 +96,8 @@ def self_play(
     k: int = 1,
     serving: Mapping[str, str] = {},
 ) -> Seatings:
-    """`k` matches of every scenario with the player `name` in every role; `serving` names who sits in a service,
-    where it is not the game's own."""
+    """`k` matches of every scenario with the player `name` in every role; `serving` names other players than the game's
+    own for services."""
     return fixed(game, scenarios, {**dict.fromkeys(game.roles, name), **serving}, seed, stage, k)
 
 
@@ -118,7 +119,7 @@ def both_seatings(
 def in_turn(game: Game, scenarios: Sequence[Scenario], tables: Tables, seed: int, stage: str, k: int = 1) -> Seatings:
     """Every scenario at each of `tables` (a role, and the players), `k` times.
 
-    A table is passed over where the scenario does not seat its role (any scenario will do for "").
+    A table is skipped if the scenario does not seat its role ("" is always seated).
     """
     return Seatings(
         partial(_seated, lambda: ((each, _there(game, each, tables)) for each in scenarios), seed, stage, k)
@@ -126,7 +127,7 @@ def in_turn(game: Game, scenarios: Sequence[Scenario], tables: Tables, seed: int
 
 
 def at_own(game: Game, plan: Sequence[tuple[Scenario, Tables]], seed: int, stage: str, k: int = 1) -> Seatings:
-    """As `in_turn`, each scenario at tables of its own."""
+    """Like `in_turn`, with separate tables for each scenario."""
     return Seatings(
         partial(_seated, lambda: ((each, _there(game, each, tables)) for each, tables in plan), seed, stage, k)
     )
@@ -138,9 +139,9 @@ def _there(game: Game, scenario: Scenario, tables: Tables) -> list[dict[str, str
 
 
 def branches(episode: Episode, turns: int, players: Mapping[str, str], seed: int, stage: str, k: int = 1) -> Seatings:
-    """`k` continuations of a stored match from its first `turns` turns on, each with replies drawn anew.
+    """`k` branches of a stored match after its first `turns` turns, with newly sampled replies.
 
-    ValueError for more turns than it has.
+    ValueError if the match has fewer turns.
     """
     if not 0 <= turns <= len(episode.turns):
         raise ValueError(f"match {episode.id} has {len(episode.turns)} turns: it cannot branch after {turns}")
@@ -159,7 +160,7 @@ def branches(episode: Episode, turns: int, players: Mapping[str, str], seed: int
 def _seated(
     plan: Callable[[], Iterable[tuple[Scenario, Sequence[Mapping[str, str]]]]], seed: int, stage: str, k: int
 ) -> Iterator[Seating]:
-    """Seats every scenario at all its tables, `k` times. One that is drawn again goes on with its numbers."""
+    """Seats every scenario at all its tables, `k` times. Repeated scenarios continue the numbering."""
     played: Counter[str] = Counter()
     for scenario, tables in plan():
         for players in [*tables] * k:

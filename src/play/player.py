@@ -1,7 +1,7 @@
-"""The shape that players and backends share: submit prompts, poll completions.
+"""The interface that players and backends share: submit prompts, poll completions.
 
-`poll` does one unit of work (an engine or decode step) or waits at most `wait_s`, so a local model, a remote teacher,
-a tool and a person can sit at one table and nobody waits for the slowest.
+`poll` does one unit of work (an engine or decode step) or waits at most `wait_s` seconds. So a local model, a remote
+model, a tool and a person can play one match, and other matches need not wait for the slowest.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How tokens are drawn. Temperature 0 is greedy; `top_k` 0 and `top_p` 1 truncate nothing."""
+    """Sampling parameters. Temperature 0 is greedy; `top_k` 0 and `top_p` 1 do not truncate. `max_tokens` is the
+    longest reply in tokens."""
 
     temperature: float = 1.0
     top_p: float = 1.0
@@ -30,14 +31,14 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One request to whoever answers it.
+    """One request to a player.
 
     id           unique in the run: "<match id>/<request id>"
     stream       "<match id>/<seat>": prompts of one stream extend each other
-    persona      names the person that a script plays in this stream ("": the stream): paired matches have the same
+    persona      key of a script's persona in this stream ("": the stream's name); paired matches share it
     messages     the seat's private view; `observation` is the same as plain data
-    seed         of this reply alone
-    token_ids    the rendered view, filled in by a language-model player before a backend sees the prompt
+    seed         seed of this reply
+    token_ids    the rendered view, set by a language-model player before a backend gets the prompt
     policy       version of the snapshot that must answer
     """
 
@@ -60,7 +61,7 @@ class Prompt:
 
     @property
     def seat(self) -> str:
-        """The role of the seat that is asked."""
+        """The name of the requested seat."""
         return self.stream.rpartition("/")[2]
 
 
@@ -68,11 +69,11 @@ class Prompt:
 class Completion:
     """The answer to the prompt `id`.
 
-    token_ids    sampled ids, terminator included when there was one; None where the server does not say
-    logprobs     raw log-probs of those ids (temperature 1, before truncation)
-    prompt_ids   what a server says that it saw, where the prompt was not rendered here
-    policy       version that answered; call: the record for the episode, added by the language-model player
-    thought      what the player said to itself before, which no game sees; seconds: how long it took, where measured
+    token_ids    sampled ids, including the terminator if there is one; None if a server does not return them
+    logprobs     raw log-probs of those ids in nats (temperature 1, before truncation)
+    prompt_ids   the prompt's ids as reported by a server that rendered the prompt itself
+    policy       version that answered; call: the token record for the episode, added by the language-model player
+    thought      the player's reasoning, which games do not see; seconds: duration, if measured
     """
 
     id: str
@@ -88,19 +89,20 @@ class Completion:
 
 
 class Player(Protocol):
-    """Whoever answers prompts: a backend, a language-model player, a script, a person."""
+    """Answers prompts: a backend, a language-model player, a script, a person."""
 
     def submit(self, prompts: Sequence[Prompt]) -> None:
         """Takes prompts; returns at once."""
 
     def poll(self, wait_s: float = 0.0) -> list[Completion]:
-        """One unit of work; the completions that are ready, in any order."""
+        """Does one unit of work, or waits at most `wait_s` seconds; returns the completions that are ready, in any
+        order."""
 
     def cancel(self, ids: Sequence[str]) -> None:
-        """Forgets prompts that nobody waits for any more."""
+        """Drops prompts whose answers are no longer needed."""
 
     def close(self) -> None:
-        """Gives back memory, threads and connections."""
+        """Frees memory, threads and connections."""
 
     @property
     def busy(self) -> bool:
@@ -109,7 +111,7 @@ class Player(Protocol):
 
 @runtime_checkable
 class Remembers(Protocol):
-    """A player that keeps state per stream (tokens, keys and values) and is told when to free it."""
+    """A player that keeps state per stream (tokens, KV cache) until `forget`."""
 
     def forget(self, streams: Sequence[str]) -> None:
         """The matches of these streams ("<match id>/<seat>") are over; unknown ones are ignored."""
@@ -120,19 +122,19 @@ class Recalls(Protocol):
     """A player that can rebuild a stream from recorded turns (for resumed and branched matches)."""
 
     def recall(self, prompt: Prompt, turn: Turn) -> str:
-        """`prompt` was answered by `turn` before. Called for each such prompt of a stream, in order; gives back the
-        version that answers from here on."""
+        """Restores the state after `prompt` was answered by `turn`. Called for each recorded prompt of a stream, in
+        order; returns the version that answers from here on."""
 
 
 class Backend(Player, Protocol):
-    """A Player that answers prompts with `token_ids` by sampling from the snapshot it holds."""
+    """A Player (inference engine) that answers prompts with `token_ids` by sampling from its loaded snapshots."""
 
     def load(self, snapshot: Snapshot) -> None:
-        """Makes `snapshot` one of the policies that can answer, by its version."""
+        """Loads `snapshot` as a policy, under its version."""
 
     def update(self, old: str, new: str, weights: Weights) -> None:
-        """Gives the policy of version `old` these weights; from now on it answers as `new`.
+        """Replaces the weights of the policy `old`; from now on it answers as `new`.
 
-        No keys and values that the old weights made are kept. ValueError while prompts are open, for a version that is
-        not loaded or is taken, and for weights of another model; InputError where a server holds them.
+        KV caches of the old weights are dropped. ValueError while prompts are open, for an `old` that is not loaded or
+        a `new` that is taken, and for weights of another model; InputError for models on a server.
         """

@@ -1,4 +1,4 @@
-"""Who sits at the table: a script, a person, a language model."""
+"""Players: scripts, people at the terminal, and language models."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:  # scripts and people play without a model library
 
 
 class ScriptedPlayer:
-    """Answers with a game's script. The persona's randomness is the same at every turn of one stream.
+    """Answers with a game's script. The persona's random generator is the same at every turn of one stream.
 
-    `seed` lets two players with the same script be two different persons.
+    `seed` gives two players with the same script different personas.
     """
 
     busy = True
@@ -41,7 +41,7 @@ class ScriptedPlayer:
         self._waiting.update((prompt.id, prompt) for prompt in prompts)
 
     def poll(self, wait_s: float = 0.0) -> list[Completion]:
-        """Everything that was asked."""
+        """Returns the replies to all submitted prompts."""
         prompts, self._waiting = self._waiting, {}
         return [Completion(prompt.id, self._reply(prompt), policy=self.name) for prompt in prompts.values()]
 
@@ -63,11 +63,11 @@ class ScriptedPlayer:
 
 
 class HumanPlayer:
-    """A person at a terminal: sees what is new since the last turn, answers with one line.
+    """A person at a terminal: sees what is new since the last turn, and answers with one line.
 
-    With a game's `guide` the rules, what is legal now and why a reply was refused are told in its words, in place of
-    the system prompt and of the retry's message; without one the messages are shown as a model gets them.
-    End of input or Ctrl-C while it is this player's turn loses the player: its open matches fail (and stay owed).
+    With a game's `guide` the rules, legal replies and reasons of refusals are shown in its words, instead of the system
+    prompt and the retry's message; without one the messages are shown as a model gets them. End of input or Ctrl-C
+    during this player's turn loses the player: its open matches fail (and stay owed).
     """
 
     busy = False
@@ -91,7 +91,7 @@ class HumanPlayer:
         self._waiting.extend(prompts)
 
     def poll(self, wait_s: float = 0.0) -> list[Completion]:
-        """Shows the first open question, and waits at most `wait_s` for a whole line."""
+        """Shows the first open prompt, and waits at most `wait_s` seconds for a line."""
         try:
             if self._waiting and not self._lost:
                 self._show(self._waiting[0])
@@ -120,7 +120,7 @@ class HumanPlayer:
         self._waiting.clear()
 
     def ended(self, episode: Episode) -> None:
-        """Says how a match of this person's ended."""
+        """Prints how a match of this person ended."""
         for seat, name in episode.players.items():
             if name == self.name and seat in episode.result.returns:
                 told = _ending(episode, seat) if self.guide is None else self.guide.ending(*_of(episode), seat)
@@ -138,7 +138,7 @@ class HumanPlayer:
                 self._print(guide.rules(prompt.seat, seen))
         refused = guide is not None and seen is not None and prompt.kind == "retry" and bool(seen.get("error"))
         for message in prompt.messages[self._shown.get(prompt.stream, 0) :]:
-            own = message.request is not None  # the person's own replies are on the screen already
+            own = message.request is not None  # the person's own replies are already on the screen
             if not own and not refused and (guide is None or seen is None or message.role != "system"):
                 self._print(message.content)
         self._shown[prompt.stream] = len(prompt.messages)
@@ -154,8 +154,8 @@ class HumanPlayer:
         self._console.print(Text(printable(text)))
 
     def _line(self, wait_s: float) -> str | None:
-        """The next whole line, None while there is none."""
-        handle = self._source.fileno()  # past Python's own buffer: select would not see lines that wait there
+        """The next complete line, None if there is none yet."""
+        handle = self._source.fileno()  # bypasses Python's buffer, whose lines select would not see
         while b"\n" not in self._typed:
             if not select.select([handle], [], [], wait_s)[0]:
                 return None
@@ -169,7 +169,7 @@ class HumanPlayer:
 
 
 def _ending(episode: Episode, seat: str) -> str:
-    """How a match ended for a seat, in a game without a guide."""
+    """The text of a match's end for a seat, in a game without a guide."""
     result = episode.result
     others = ", ".join(f"{role} {value:g}" for role, value in result.returns.items() if role != seat)
     told = result.outcome_by_seat.get(seat, result.outcome)
@@ -182,27 +182,26 @@ def _of(episode: Episode) -> tuple[Scenario, Result]:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """What a language-model player must remember of a prompt that its backend works on."""
+    """A language-model player's state for a prompt at its backend."""
 
     stream: str
     request: str
     extension: Extension
     sampling: Sampling
-    aside: bool  # a probe: no later view shows it, so the stream stays where it was
+    aside: bool  # a probe: no later view contains it, so the stream does not change
 
 
 class _Modelled:
-    """What both players of a language model do alike: they ask a backend, and remember each stream until its match is
-    over.
+    """Shared by both language-model players: asks a backend, and keeps each stream until its match is over.
 
-    The backend belongs to who built it: `close` leaves it open.
+    The backend belongs to the caller: `close` leaves it open.
     """
 
     def __init__(self, backend: Player, version: str, sampling: Sampling, name: str) -> None:
         self.backend, self.version, self.sampling, self.name = backend, version, sampling, name
         self.forks: Counter[str] = Counter()
         self._streams: dict[str, Any] = {}
-        self._asked: dict[str, Any] = {}  # prompt id -> what must be remembered while the backend works on it
+        self._asked: dict[str, Any] = {}  # prompt id -> state while the backend works on it
 
     def cancel(self, ids: Sequence[str]) -> None:
         if asked := [prompt for prompt in ids if self._asked.pop(prompt, None) is not None]:
@@ -220,9 +219,9 @@ class _Modelled:
 
 
 class LanguagePlayer(_Modelled):
-    """A snapshot that plays: renders each view as an extension of its stream's tokens and has the backend sample.
+    """Plays with a snapshot: renders each view as an extension of its stream's tokens, and lets the backend sample.
 
-    `forks` counts, by reason, how often a view did not extend its stream. Several players of one backend each get a
+    `forks` counts by reason how often a view did not extend its stream. If several players share a backend, each gets a
     `line` of one `Switchboard`.
     """
 
@@ -232,7 +231,7 @@ class LanguagePlayer(_Modelled):
     def __init__(self, backend: Player, renderer: Renderer, version: str, sampling: Sampling, name: str) -> None:
         super().__init__(backend, version, sampling, name)
         self.renderer = renderer
-        self._ready: list[Completion] = []  # answers that need no backend
+        self._ready: list[Completion] = []  # answers without the backend
 
     @property
     def busy(self) -> bool:
@@ -260,8 +259,7 @@ class LanguagePlayer(_Modelled):
     def recall(self, prompt: Prompt, turn: Turn) -> str:
         """Rebuilds the stream from the recorded ids.
 
-        After a turn without ids, or in the tokens of another model, the stream begins anew: the next view is rendered
-        as a whole.
+        After a turn without ids, or with another model's tokens, a new stream begins: the next view is rendered whole.
         """
         if turn.kind == "probe":
             return self.version
@@ -275,7 +273,7 @@ class LanguagePlayer(_Modelled):
         return self.version
 
     def _render(self, prompt: Prompt) -> Prompt | None:
-        """The prompt as the backend needs it; None when the view leaves no room for a single token."""
+        """The prompt with token ids; None if the view leaves no room for a single token."""
         extension = self.renderer.extend(self._streams.get(prompt.stream), prompt.messages)
         if extension.fork is not None:
             self.forks[extension.fork] += 1
@@ -290,7 +288,7 @@ class LanguagePlayer(_Modelled):
         return replace(prompt, token_ids=tuple(extension.token_ids), sampling=sampling, policy=self.version)
 
     def _record(self, done: Completion) -> Completion:
-        """The completion with its `Call`. One without ids or log-probs has none, and its stream starts anew."""
+        """The completion with its `Call`. Without ids or log-probs it has none, and a new stream begins."""
         asked = self._asked.pop(done.id, None)
         if asked is None:
             raise RuntimeError(
@@ -323,18 +321,18 @@ class LanguagePlayer(_Modelled):
 
 @lru_cache(maxsize=1024)
 def _plain(sampling: Sampling) -> Mapping[str, float]:
-    """The settings as an episode records them; of one reply after another they are the same."""
+    """The sampling parameters as recorded in an episode; cached, because replies share them."""
     return {name: float(value) for name, value in asdict(sampling).items()}
 
 
 class ServedPlayer(_Modelled):
-    """A model behind a server, which renders the views itself.
+    """Plays with a model on a server, which renders the views itself.
 
-    Its replies have a `Call` where the server says which ids it saw and sampled, with their log-probs; `forks` counts
-    how often what it saw did not begin with what it had seen and sampled before. Others cannot be trained on-policy.
+    Replies have a `Call` if the server returns prompt ids, sampled ids and log-probs; others cannot be trained
+    on-policy. `forks` counts how often a prompt did not begin with the stream so far.
     """
 
-    _streams: dict[str, tuple[str, tuple[int, ...]]]  # stream -> (last request, all ids until its end)
+    _streams: dict[str, tuple[str, tuple[int, ...]]]  # stream -> (last request, all ids up to its end)
     _asked: dict[str, Prompt]
 
     @property
@@ -354,7 +352,7 @@ class ServedPlayer(_Modelled):
         return [self._record(done) for done in self.backend.poll(wait_s)] if self._asked else []
 
     def recall(self, prompt: Prompt, turn: Turn) -> str:
-        """Rebuilds the stream from the recorded ids, where the turn has any."""
+        """Rebuilds the stream from the recorded ids, if the turn has any."""
         if turn.kind == "probe":
             return self.version
         parent, before = self._streams.pop(prompt.stream, (None, ()))
@@ -384,15 +382,14 @@ class ServedPlayer(_Modelled):
 
 
 class Switchboard:
-    """One backend for several players: every `line` is a Player of its own, and completions go to the line that
-    asked."""
+    """Shares one backend among several players: every `line` is a Player, and completions go to the line that asked."""
 
     def __init__(self, backend: Player) -> None:
         self.backend = backend
         self._asker: dict[str, Line] = {}  # prompt id -> the line that submitted it
 
     def line(self) -> Line:
-        """A new line to the backend. Closing it cancels what it asked and leaves the backend open."""
+        """A new line to the backend. Closing it cancels its prompts and leaves the backend open."""
         return Line(self)
 
     def submit(self, line: Line, prompts: Sequence[Prompt]) -> None:
@@ -400,7 +397,7 @@ class Switchboard:
         self.backend.submit(prompts)
 
     def poll(self, wait_s: float) -> None:
-        """One unit of the backend's work; RuntimeError when it answers what nobody asked."""
+        """Does one unit of the backend's work; RuntimeError if it answers an unknown prompt."""
         for done in self.backend.poll(wait_s):
             line = self._asker.pop(done.id, None)
             if line is None:
@@ -418,7 +415,7 @@ class Switchboard:
             self.backend.forget(streams)
 
     def open(self, line: Line) -> list[str]:
-        """The prompts that the backend still owes to `line`."""
+        """The open prompts of `line`."""
         return [prompt for prompt, asker in self._asker.items() if asker is line]
 
 
@@ -437,7 +434,7 @@ class Line:
         self._board.submit(self, prompts)
 
     def poll(self, wait_s: float = 0.0) -> list[Completion]:
-        """What has come for this line; if nothing has, one unit of the backend's work."""
+        """Returns this line's completions; if there are none, first does one unit of the backend's work."""
         if not self.inbox:
             self._board.poll(wait_s)
         ready, self.inbox = self.inbox, []

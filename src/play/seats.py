@@ -1,7 +1,7 @@
-"""Sittings: players by name, who play rounds of matches (rollout batches) until none is owed.
+"""Sittings: sets of loaded players that play rounds of matches (rollout batches) until none is owed (still to be
+played).
 
-A name is that of one of the game's scripts or services, of a person, of a snapshot, or of an opponent that the config
-names.
+A player's name is that of a script or service of the game, a person, a snapshot, or an opponent from the config.
 """
 
 from __future__ import annotations
@@ -33,17 +33,16 @@ from .tools import service
 if TYPE_CHECKING:
     from ..models.bases import Weights
 
-ATTEMPTS = 3  # rounds in which matches that lost a player are played again before the run stops
+ATTEMPTS = 3  # attempts at matches that lost a player before the run stops
 
-Who: TypeAlias = Mapping[str, Snapshot]  # the language models that may be seated, by name
+Who: TypeAlias = Mapping[str, Snapshot]  # the available language models, by name
 Watch: TypeAlias = Callable[[int, bool], AbstractContextManager[Callable[[Report], Any]]]
-"""(matches to play, whether a person plays) -> what is told of the arena's progress."""
+"""(number of matches, whether a person plays) -> a context manager that yields the progress callback."""
 
 
 @dataclass(frozen=True, slots=True)
 class Opponent:
-    """A language model that may be seated beside the learner. `backend` builds its backend (None: the learner's
-    own)."""
+    """A language model that plays beside the learner. `backend` builds its backend (None: the learner's own)."""
 
     snapshot: Snapshot
     backend: Callable[[], Backend] | None = None
@@ -51,9 +50,9 @@ class Opponent:
 
 @dataclass(frozen=True, slots=True)
 class Seats:
-    """Where matches of `game` are played. `backend` builds a backend, which lives as long as a sitting.
+    """Opens sittings for matches of `game`. `backend` builds a backend, which lives as long as a sitting.
 
-    `ledgers` is the folder in which the requests to tools are booked (None: in memory).
+    `ledgers` is the folder of the ledgers of tool requests (None: in memory).
     """
 
     game: Game
@@ -64,8 +63,8 @@ class Seats:
 
     @contextmanager
     def open(self, sampling: Sampling, snapshots: Who) -> Iterator[Sitting]:
-        """A sitting of these language models, the opponents, the game's scripts and a person; whoever sat is closed
-        with it."""
+        """A sitting of these language models, the opponents, the game's scripts and a person; closes its players at the
+        end."""
         sitting = Sitting(self, sampling, snapshots)
         try:
             yield sitting
@@ -73,16 +72,16 @@ class Seats:
             sitting.close()
 
     def play(self, folder: Path, seatings: Iterable[Seating], sampling: Sampling, snapshots: Who, watch: Watch) -> None:
-        """A sitting of one call: see `Sitting.play`."""
+        """Opens a sitting for one call of `Sitting.play`."""
         with self.open(sampling, snapshots) as sitting:
             sitting.play(folder, seatings, watch)
 
 
 class Sitting:
-    """Players that stay seated over several rounds of play, while the weights of some of them change.
+    """Players that stay loaded over several rounds of play, while the weights of some of them change.
 
-    A player is seated, and its model loaded, when it is first needed: a rank that has nothing to play loads nothing.
-    One backend serves all language models but the opponents that have one of their own.
+    A player's model is loaded on first use: a rank without matches loads nothing. One backend serves all language
+    models except opponents with their own.
     """
 
     def __init__(self, seats: Seats, sampling: Sampling, snapshots: Who) -> None:
@@ -93,12 +92,12 @@ class Sitting:
         self._boards: dict[Callable[[], Backend], tuple[Backend, Switchboard]] = {}
 
     def play(self, folder: Path, seatings: Iterable[Seating], watch: Watch) -> None:
-        """Plays into the episode store `folder` what it lacks of `seatings`, which all ranks share, each with a shard
-        of its own.
+        """Plays the matches of `seatings` that the episode store `folder` lacks. The ranks share the work; each writes
+        its own shard.
 
-        The plan is gone through several times, and is not held. Matches that lost a player are written to
-        `failures.jsonl` and played again; TooManyFailures where that does not help. What people and served models say
-        in a match is never asked for twice: a journal has it while the match is open.
+        The plan is iterated several times, not held in memory. Matches that lost a player are logged to
+        `failures.jsonl` and played again; TooManyFailures if that does not help. Replies of people and served models
+        are never requested twice: a journal keeps them while the match is open.
         """
         plan = list(seatings) if isinstance(seatings, Iterator) else seatings
         with EpisodeStore(folder, ranks.rank()) as store:
@@ -116,7 +115,7 @@ class Sitting:
             raise TooManyFailures(report)
 
     def match(self, seating: Seating) -> Episode:
-        """Plays one match and stores nothing. TooManyFailures where it lost a player."""
+        """Plays one match and stores nothing. TooManyFailures if it lost a player."""
         found: list[Episode] = []
         players = self._seat(seating.players.values())
         report = Arena(self.seats.game, players).play([seating], self._telling(players, found.append))
@@ -133,8 +132,8 @@ class Sitting:
         progress: Callable[[Report], None],
         journal: Journal,
     ) -> None:
-        """Plays seatings as they come, among the players `names` of this sitting and `guests`, who may become more. A
-        lost player ends its own match alone, however often that happens."""
+        """Plays incoming seatings among the players `names` of this sitting and `guests`, which may grow. A lost player
+        ends only its own match, any number of times."""
         players = ChainMap(guests, self._seat(names))
         opened = (None if seating is None else _opened(seating, journal) for seating in seatings)
         arena = Arena(self.seats.game, players, self.seats.in_flight, max_failures=1.0)
@@ -142,10 +141,10 @@ class Sitting:
             arena.play(opened, sink, progress, journal)
 
     def update(self, name: str, version: str, weights: Weights) -> None:
-        """Gives the language model `name` these weights: it plays on as `version`, which no other policy may have.
+        """Replaces the weights of the language model `name`: it continues as `version`, which must be unused.
 
-        Whoever else sits at the same snapshot keeps that snapshot's weights. The backend shares tensors where it can
-        (see `Backend.update`). On several ranks each calls this, as gathering the weights may need all of them.
+        Other players of the same snapshot keep its weights. The backend shares tensors if it can (see
+        `Backend.update`). Every rank must call it, because gathering the weights may need all of them.
         """
         self._seat([name])
         old, (backend, _) = self._models[name].snapshot, self._board(name)
@@ -163,8 +162,8 @@ class Sitting:
             each.close()
 
     def _play(self, seatings: Seatings, count: int, store: EpisodeStore, watch: Watch) -> Report:
-        """Plays this rank's share of the `count` seatings, dealt in turn, and meets the others; gives back what all of
-        them played."""
+        """Plays this rank's share of the `count` seatings, dealt in turn, and waits for the others; returns the sum of
+        all reports."""
         mine = Seatings(lambda: islice(seatings, ranks.rank(), None, ranks.world()))
         names = {player for seating in mine for player in seating.players.values()}
         with watch(count, HUMAN in names) as progress:
@@ -179,7 +178,7 @@ class Sitting:
         return report
 
     def _telling(self, players: Mapping[str, Player], sink: Callable[[Episode], None]) -> Callable[[Episode], None]:
-        """`sink`, which also tells a person at the terminal how their match ended."""
+        """`sink`, plus a message to a person at the terminal when their match ends."""
         if not isinstance(person := players.get(HUMAN), HumanPlayer):
             return sink
 
@@ -190,12 +189,12 @@ class Sitting:
         return told
 
     def _journal(self, names: set[str], folder: Path) -> AbstractContextManager[Journal | None]:
-        """The journal of matches in which somebody plays whose replies cost money or patience."""
+        """The journal, if any player is a person or a served model, whose replies are costly."""
         dear = {HUMAN, *(name for name, each in self._models.items() if each.snapshot.served is not None)}
         return Journal(folder, ranks.rank()) if names & dear else nullcontext()
 
     def _seat(self, names: Iterable[str]) -> dict[str, Player]:
-        """The players of these names, seated if they were not; names that nobody has are left out."""
+        """The players of these names, created on first use; unknown names are left out."""
         for name in sorted(set(names) - self._players.keys()):
             if name in self._models:
                 backend, board = self._board(name)
@@ -208,7 +207,7 @@ class Sitting:
         return {name: self._players[name] for name in names if name in self._players}
 
     def _board(self, name: str) -> tuple[Backend, Switchboard]:
-        """The backend that serves the language model `name`, and the switchboard of all whom it serves."""
+        """The backend of the language model `name`, and its switchboard."""
         build = self._models[name].backend or self.seats.backend
         if build not in self._boards:
             backend = build()
@@ -217,7 +216,7 @@ class Sitting:
 
 
 def _opened(seating: Seating, journal: Journal) -> Seating:
-    """The seating, from where the journal's last process left it."""
+    """The seating, continued from the journal."""
     return replace(seating, prefix=seating.prefix + journal.turns(seating.match))
 
 
@@ -230,7 +229,7 @@ def _summed(reports: Sequence[Report]) -> Report:
 
 
 def _speaker(line: Player, snapshot: Snapshot, sampling: Sampling, name: str) -> Player:
-    """The player of a language model: one that renders here, or one whose server renders."""
+    """The player of a language model: LanguagePlayer renders here, ServedPlayer on the server."""
     if snapshot.served is not None:
         return ServedPlayer(line, snapshot.version, sampling, name)
     from ..models.renderer import Renderer

@@ -1,4 +1,4 @@
-"""Tools at the table: a service outside of the match, asked in threads, tried again, and never in the way of others."""
+"""Tool players: call external services in threads, with timeouts and retries, without blocking other players."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..system.spending import Ledger, Ticket
 from .player import Completion, Player, Prompt
 from .players import ScriptedPlayer
 
-BACKOFF_S = 0.1  # before the second attempt of a request; twice as long before each further one
+BACKOFF_S = 0.1  # seconds before the second attempt of a request; doubles for each further one
 LONGEST_S = 10.0
 
 
@@ -31,7 +31,7 @@ def service(what: Script | Tool, name: str, ledgers: Path | None = None) -> Play
 
 @dataclass(frozen=True, slots=True)
 class _Attempt:
-    """One attempt at a request. `number` counts them from 0, `began` is in seconds of the monotonic clock."""
+    """One attempt at a request. `number` counts from 0, `began` is in seconds of the monotonic clock."""
 
     prompt: Prompt
     number: int
@@ -41,7 +41,7 @@ class _Attempt:
 
 @dataclass(frozen=True, slots=True)
 class _Ended:
-    """How an attempt ended: with a reply, or with what was raised."""
+    """The end of an attempt: a reply, or an exception."""
 
     attempt: _Attempt
     reply: str | Exception
@@ -49,18 +49,18 @@ class _Ended:
 
 
 class ToolPlayer:
-    """Asks a tool, `tool.parallel` requests at a time, each in a thread of its own.
+    """Calls a tool, up to `tool.parallel` requests at a time, each in its own thread.
 
-    A request that raises Unreachable, or takes longer than `tool.timeout_s`, is tried again up to `tool.retries` times
-    and then lost (finish "error": its match is owed). An answer that comes too late is dropped. Anything else that the
-    tool raises is a fault of its own and stops the run; so does SpendingLimit, once `tool.max_requests` are used up.
+    A request that raises Unreachable, or takes longer than `tool.timeout_s` seconds, is retried up to `tool.retries`
+    times and then lost (finish "error": its match stays owed). Late answers are dropped. Other exceptions stop the run;
+    so does SpendingLimit, once `tool.max_requests` are used up.
     """
 
     busy = False
 
     def __init__(self, tool: Tool, name: str, ledger: Ledger) -> None:
         self.tool, self.name, self.ledger = tool, name, ledger
-        self._waiting: deque[tuple[Prompt, int, float]] = deque()  # (prompt, attempts so far, not before)
+        self._waiting: deque[tuple[Prompt, int, float]] = deque()  # (prompt, attempts so far, earliest start)
         self._running: dict[str, _Attempt] = {}
         self._done: Queue[_Ended] = Queue()
 
@@ -68,7 +68,7 @@ class ToolPlayer:
         self._waiting.extend((prompt, 0, 0.0) for prompt in prompts)
 
     def poll(self, wait_s: float = 0.0) -> list[Completion]:
-        """Asks what there is room for; gives back the answers that have come, for which it waits at most `wait_s`."""
+        """Starts waiting requests; returns finished answers, after waiting at most `wait_s` seconds."""
         self._send()
         ended = [*self._come(wait_s), *self._late()]
         return [done for each in ended if (done := self._completion(each)) is not None]
@@ -86,30 +86,30 @@ class ToolPlayer:
         return self.name
 
     def _send(self) -> None:
-        """Begins the attempts that are due, as far as the tool and the ledger have room."""
+        """Starts the attempts that are due, within the limits of tool and ledger."""
         for _ in range(len(self._waiting)):
             prompt, number, due = self._waiting.popleft()
             room = len(self._running) < self.tool.parallel and due <= time.monotonic()
             if not room or (ticket := self.ledger.book(prompt.id, 0.0)) is None:
                 self._waiting.append((prompt, number, due))
                 continue
-            answer = self.tool.answer  # here, not in the thread: it is built once
+            answer = self.tool.answer  # outside the thread, because it is built once
             attempt = self._running[prompt.id] = _Attempt(prompt, number, ticket, time.monotonic())
             Thread(target=self._ask, args=(answer, attempt), name=f"tool {self.name}", daemon=True).start()
 
     def _ask(self, answer: Callable[[Request], str], attempt: _Attempt) -> None:
-        """One attempt, in a thread of its own."""
+        """Makes one attempt; runs in its own thread."""
         prompt = attempt.prompt
         request = Request(prompt.request, prompt.seat, prompt.messages, prompt.kind, prompt.options, prompt.observation)
         reply: str | Exception
         try:
             reply = answer(request)
-        except Exception as error:  # it is raised again where the run can see it
+        except Exception as error:  # raised again in the run's thread
             reply = error
         self._done.put(_Ended(attempt, reply, time.monotonic() - attempt.began))
 
     def _come(self, wait_s: float) -> Iterator[_Ended]:
-        """The attempts that have ended, unless nobody waits for them any more."""
+        """The finished attempts, without cancelled ones."""
         with suppress(Empty):
             ended = self._done.get(timeout=wait_s) if wait_s > 0 else self._done.get_nowait()
             while True:
@@ -118,13 +118,13 @@ class ToolPlayer:
                 ended = self._done.get_nowait()
 
     def _late(self) -> Iterator[_Ended]:
-        """The attempts that take too long; their threads are left to themselves."""
+        """The attempts that time out; their threads are abandoned."""
         for attempt in list(self._running.values()):
             if (seconds := time.monotonic() - attempt.began) > self.tool.timeout_s:
                 yield _Ended(attempt, Unreachable(f"no answer within {self.tool.timeout_s:g} s"), seconds)
 
     def _completion(self, ended: _Ended) -> Completion | None:
-        """What the match is told; None where the request is tried again."""
+        """The completion; None if the request is retried."""
         attempt, reply = ended.attempt, ended.reply
         prompt, number = attempt.prompt, attempt.number + 1
         del self._running[prompt.id]
