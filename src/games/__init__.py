@@ -1,6 +1,6 @@
-"""The rules of the games, in plain Python: nothing here knows a model, a token or torch.
+"""The games (environments) in plain Python, without models, tokens or torch.
 
-The names below are what a game of your own is written with; `conformance` checks it against the contract.
+Write your own game with the names in `__all__`; `conformance` checks it against the contract.
 """
 
 from . import conformance

@@ -1,7 +1,8 @@
-"""The game contract: a Game makes Matches, a Match asks with Requests, is answered with Replies, ends with a Result.
+"""The game contract (environment interface): a Game creates Matches; a Match emits Requests, takes Replies, and ends
+with a Result.
 
-A game written top to bottom (`reply = yield view.ask()`) becomes a Match through `GeneratorMatch`. The conformance
-kit (`parley.games.conformance`) checks any game against everything that this module promises.
+A game written top to bottom (`reply = yield view.ask()`) becomes a Match through `GeneratorMatch`. The conformance kit
+(`parley.games.conformance`) tests any game against this contract.
 """
 
 from __future__ import annotations
@@ -12,16 +13,17 @@ from functools import cached_property
 from random import Random
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
-Json: TypeAlias = Any  # what json.dumps takes: dict with str keys, list, str, int, float, bool, None
+Json: TypeAlias = Any  # what json.dumps accepts: dict with str keys, list, str, int, float, bool, None
 Speaker: TypeAlias = Literal["system", "user", "assistant"]
 Finish: TypeAlias = Literal["stop", "length", "refusal", "context", "error"]
 """How a reply ended: by itself; cut at its length; refused; not made, because the view no longer fits the model's
-context (the match must then end with outcome "context" and blame that seat); or the player is lost (never a move)."""
+context (then the match must end with outcome "context" and blame that seat); or the player was lost (never reaches a
+match)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """What differs between two matches of a game, as plain JSON.
+    """A task instance (initial state) as plain JSON.
 
     `id` is stable across runs and machines. Scenarios that are not independent (mirror images of one context, two
     seatings of one word) share a `cluster`: splits never separate them, and intervals are clustered by it.
@@ -47,26 +49,26 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How a reply is to be made: where it stops, at most how many tokens it has (a player may have a lower limit of its
-    own, which then counts), and a JSON schema, to which a backend holds it if it can: a game checks what it gets."""
+    """Constraints of a reply: stop strings, a limit in tokens (a player's own lower limit wins), and a JSON schema,
+    which a backend enforces if it can. Games check replies in any case."""
 
     stop: tuple[str, ...] = ()
     max_tokens: int | None = None
     schema: Mapping[str, Json] | None = None
 
     def length(self, own: int) -> int:
-        """The tokens that a reply may have: the smaller of this limit and the player's `own`."""
+        """The limit of a reply in tokens: the smaller of this limit and the player's `own`."""
         return own if self.max_tokens is None else min(own, self.max_tokens)
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A question to one seat: its whole private view as chat messages.
+    """A request to one seat for a reply, with its whole private view as chat messages.
 
-    `id` is unique in the match and the same in every replay. `kind` is act, retry, tool, judge…; a probe is a question
-    aside, which stands in no later view of the seat, nor does its reply. `observation` is the same view as plain data,
-    for scripted players and people; it holds nothing that `messages` do not tell. A game that can list the legal
-    replies gives them as `observation["legal"]`, a list of different strings.
+    `id` is unique in the match and the same in every replay. `kind` is act, retry, tool, judge…; a probe is a side
+    question: neither it nor its reply appears in later views of the seat. `observation` is the same view as plain data,
+    for scripts and people; it must hold nothing that `messages` do not tell. A game that can list the legal replies
+    puts them into `observation["legal"]`, a list of different strings.
     """
 
     id: str
@@ -79,7 +81,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a player answered to the request `id`. A match never sees finish "error": it is owed again instead."""
+    """A player's reply to the request `id`. A match never sees finish "error": it is played again instead."""
 
     id: str
     text: str
@@ -90,12 +92,12 @@ class Reply:
 class Result:
     """How a match ended.
 
-    returns          payoff of each role that is seated in the match; services have none
+    returns          payoff of each seated role; services have none
     outcome          one word: agreement, abort, attacker, tie…
-    outcome_by_seat  the same from each seat's side, where it differs; win, loss, tie and void are read by credit
-    blame            the seats that their last reply put out of the match, being illegal; others may have gone on
+    outcome_by_seat  the outcome from each seat's side, if different; credit reads win, loss, tie and void
+    blame            seats that left the match because their last reply was illegal; others may have continued
     metrics          name -> number for the match, or name -> {seat: number}
-    marks            request id -> what is noted of that reply (reward, retry reason, forced moves…)
+    marks            request id -> notes on that reply (reward, retry reason, forced moves…)
     """
 
     returns: Mapping[str, float]
@@ -108,57 +110,55 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What a game declares of itself; the conformance kit holds every match against it."""
+    """Properties that a game declares; the conformance kit checks them in every match."""
 
     min_return: float
     max_return: float
-    max_requests: int  # requests of one match: retries and those to services included
+    max_requests: int  # requests of one match, including retries and requests to services
     max_retries: int  # consecutive retry requests to one seat
     zero_sum: bool = False
-    history: bool = (
-        False  # a seat's first view may hold assistant messages that the scenario brings along (an earlier chat)
-    )
-    metrics: Mapping[str, str] = field(default_factory=dict)  # name of a metric -> what it says, for reports
-    ceilings: Mapping[str, str] = field(default_factory=dict)  # metric -> the metric that says the most it can be
-    held_out: bool = True  # False: all splits are one list, as in a game that has only a few scenarios
-    # All chance is the draw of a scenario, each equally likely, and every request lists its legal replies: the whole
-    # game can be walked (`games.tree`) and a policy measured exactly.
+    history: bool = False  # a seat's first view may contain assistant messages from the scenario (an earlier chat)
+    metrics: Mapping[str, str] = field(default_factory=dict)  # name of a metric -> its meaning, for reports
+    ceilings: Mapping[str, str] = field(default_factory=dict)  # metric -> the metric that is its upper bound
+    held_out: bool = True  # False: all splits are the same list, as in a game with few scenarios
+    # The only chance is the uniform draw of a scenario, and every request lists its legal replies: `games.tree` can
+    # enumerate the whole game and measure a policy exactly.
     enumerable: bool = False
 
 
 class Match(Protocol):
-    """One play of a game, single use. It never raises because a player wrote nonsense."""
+    """One play of a game (episode of the environment), single use. It never raises because of a player's text."""
 
     def start(self) -> Sequence[Request]:
         """The first requests (several at once are simultaneous moves)."""
 
     def step(self, replies: Sequence[Reply]) -> Sequence[Request]:
-        """Takes the replies to all open requests; returns the next ones, none when the match is over."""
+        """Takes the replies to all open requests; returns the next requests, none when the match is over."""
 
     def result(self) -> Result:
-        """How it ended; RuntimeError while requests are open."""
+        """The result; RuntimeError while requests are open."""
 
 
 Script: TypeAlias = "Callable[[Request, Random, Random], str]"
-"""A scripted policy: (request, its own randomness for this request, its persona's for the whole match) -> reply
-text."""
+"""A scripted policy: (request, random generator of this request, random generator of the persona, the same in the whole
+match) -> reply text."""
 
 
 class Unreachable(Exception):
-    """What a tool asks cannot be reached now: the request is tried again, then its match is owed."""
+    """A tool's service cannot be reached now: the request is retried, then its match stays owed (to be played)."""
 
 
 @dataclass(frozen=True)
 class Tool:
-    """What serves a match from outside of it: a search engine, a calculator, a service on the network.
+    """An external service for matches: a search engine, a calculator, a service on the network.
 
-    `build` makes the function (request) -> reply text, once and at the first request, so that a replay needs no index.
-    The function is called from several threads and may raise Unreachable; its replies stand in the record.
+    `build` returns the function (request) -> reply text. It is called once, at the first request, so that a replay
+    needs no index. The function is called from several threads and may raise Unreachable; its replies are recorded.
 
     parallel      requests at a time
-    timeout_s     seconds that one may take; after that it counts as unreachable
+    timeout_s     seconds that one may take, then it counts as unreachable
     retries       further attempts for a request
-    max_requests  ceiling for one run, retries included; None for none
+    max_requests  limit for one run, retries included; None: no limit
     """
 
     build: Callable[[], Callable[[Request], str]]
@@ -169,52 +169,52 @@ class Tool:
 
     @cached_property
     def answer(self) -> Callable[[Request], str]:
-        """What `build` made."""
+        """The function that `build` returned."""
         return self.build()
 
 
 @runtime_checkable
 class Game(Protocol):
-    """The rules. A game is one object, built by Hydra from its YAML, and holds no state of a match.
+    """The rules of a game (an environment). A game is one object, built from its YAML, and holds no state of a match.
 
-    `roles` are seats that are played for a payoff. A game may further have
+    `roles` are the seats with a payoff. Optional members:
         services         seat -> Script | Tool: seats that serve the match (a search engine, a judge, a referee)
         seats(scenario)  the roles that a match of this scenario seats, if not all of them
         secrets(scenario), public(scenario)  see the conformance kit
-        guide            what a person at the terminal is told: a Guide
+        guide            texts for a person at the terminal: a Guide
     which the functions `services`, `seats` and `guide` of this module read.
     """
 
     name: str
-    version: int | str  # another one when the same replies could lead to another result
+    version: int | str  # change it whenever the same replies may lead to another result
     roles: tuple[str, ...]
     facts: Facts
 
     def scenarios(self, split: str) -> Sequence[Scenario]:
-        """All scenarios of a split ("train", "validation", "test"), in an order that only the config decides."""
+        """All scenarios of a split ("train", "validation", "test"), in an order that depends only on the config.
+        ValueError for an unknown or empty split."""
 
     def match(self, scenario: Scenario, seed: int) -> Match:
-        """A new match; whatever chance the rules need comes from `seed`."""
+        """A new match; all randomness of the rules comes from `seed`."""
 
     def scripts(self) -> Mapping[str, Script]:
-        """Scripted players of the roles by name: demonstrators and yardsticks. May be empty."""
+        """Scripted players of the roles by name: demonstrators and baselines. May be empty."""
 
 
 def services(game: Game) -> Mapping[str, Script | Tool]:
-    """The seats of `game` that serve its matches, and who sits there unless the config says otherwise."""
+    """The services of `game`: seat -> its default script or tool."""
     found: Mapping[str, Script | Tool] = getattr(game, "services", {})
     return found
 
 
 class Guide(Protocol):
-    """What a game tells a person at the terminal, in place of its system prompt. `seen` is the request's
-    observation."""
+    """A game's texts for a person at the terminal, in place of its prompts. `seen` is the request's observation."""
 
     def rules(self, seat: str, seen: Mapping[str, Json]) -> str:
-        """The rules, once, before the first reply."""
+        """The rules, shown once, before the first reply."""
 
     def now(self, seat: str, seen: Mapping[str, Json]) -> str:
-        """What is legal now, with an example."""
+        """The legal replies now, with an example."""
 
     def refused(self, seat: str, seen: Mapping[str, Json]) -> str:
         """Why the last reply was refused: `seen["error"]` in words."""
@@ -224,7 +224,7 @@ class Guide(Protocol):
 
 
 def guide(game: Game) -> Guide | None:
-    """The guide of `game` for people; None where it has none."""
+    """The guide of `game` for people, or None."""
     found: Guide | None = getattr(game, "guide", None)
     return found
 
@@ -275,9 +275,9 @@ class GeneratorMatch:
 
 
 class View:
-    """One seat's private chat while a match runs: what it was told, and what it replied.
+    """One seat's private chat during a match (its observation history): messages to it, and its replies.
 
-    What is told between two replies becomes one user message, so that every chat template can render the view.
+    Texts between two replies are joined into one user message, so that every chat template can render the view.
     """
 
     def __init__(self, seat: str, system: str = "") -> None:
@@ -287,13 +287,13 @@ class View:
         self._asked = 0
 
     def tell(self, text: str) -> None:
-        """Adds `text` to what the seat reads before its next reply."""
+        """Adds `text` to the user message before the seat's next reply."""
         self._told.append(text)
 
     def ask(
         self, kind: str = "act", options: Options = Options(), observation: Mapping[str, Json] | None = None
     ) -> Request:
-        """A request to this seat, with everything it has been told so far."""
+        """A request to this seat, with its whole chat so far."""
         if self._told:
             self._messages.append(Message("user", "\n".join(self._told)))
             self._told = []
@@ -303,34 +303,34 @@ class View:
     def probe(
         self, question: str, options: Options = Options(), observation: Mapping[str, Json] | None = None
     ) -> Request:
-        """A question aside (a belief, a rating): neither it nor its reply, which is not heard, stands in a later
-        view."""
+        """A request for a side question (a belief, a rating). Neither it nor its reply appears in later views; do not
+        `hear` the reply."""
         self._asked += 1
         aside = Message("user", "\n".join([*self._told, question]))
         messages = (*self._messages, aside)
         return Request(f"{self.seat}.{self._asked}", self.seat, messages, "probe", options, observation)
 
     def hear(self, reply: Reply) -> None:
-        """Adds the seat's own reply, as it wrote it."""
+        """Adds the seat's own reply, verbatim."""
         self._messages.append(Message("assistant", reply.text, reply.id))
 
     def refuse(self, illegal: Illegal) -> None:
-        """Says what was wrong with the seat's last reply."""
+        """Tells the seat what was wrong with its last reply."""
         self.tell(illegal.told or illegal.reason)
 
 
 @dataclass(frozen=True, slots=True)
 class Illegal:
-    """What a game's parser returns for an illegal reply: the `reason` in a word or two, as it is marked and counted,
-    and what the seat is `told` before it is asked again (else the reason)."""
+    """A parser's verdict on an illegal reply: the `reason` in a word or two, for marks and counts, and the text `told`
+    to the seat before the retry (default: the reason)."""
 
     reason: str
     told: str = ""
 
 
 class Out(Exception):
-    """A seat made no legal reply. `outcome` is "abort" (illegal to the last retry) or "context" (its view outgrew the
-    model), `blame` the seat, both as a Result takes them."""
+    """A seat made no legal reply. For a Result: `outcome` is "abort" (all retries were illegal) or "context" (its view
+    no longer fits the model), `blame` holds the seat."""
 
     def __init__(self, outcome: Literal["abort", "context"], seat: str) -> None:
         super().__init__(outcome, seat)
@@ -338,7 +338,7 @@ class Out(Exception):
 
 
 class Asked(Protocol):
-    """One seat's private chat, as `legal` needs it. `View` is one."""
+    """The part of a `View` that `legal` needs."""
 
     seat: str
 
@@ -351,12 +351,12 @@ class Asked(Protocol):
         """Adds the seat's own reply."""
 
     def refuse(self, illegal: Illegal) -> None:
-        """Says what was wrong with the last reply."""
+        """Tells the seat what was wrong with its last reply."""
 
 
 Move = TypeVar("Move")
 Marks: TypeAlias = dict[str, dict[str, Json]]
-"""request id -> what is noted of that reply, as a Result takes it."""
+"""request id -> notes on that reply, for a Result."""
 
 
 def legal(
@@ -367,11 +367,11 @@ def legal(
     observation: Mapping[str, Json] | None = None,
     options: Options = Options(),
 ) -> Generator[Request, Reply, Move]:
-    """Asks a seat until its reply is legal: `move = yield from legal(view, parse, retries, marks)`.
+    """Requests replies from a seat until one is legal: `move = yield from legal(view, parse, retries, marks)`.
 
-    An illegal reply is answered by a retry request, up to `retries` times. It is marked {"retry": reason} in `marks`,
-    so that nobody is trained on it, and the seat is told why. `observation` gets the reason as its "error" (None at
-    first). Raises Out where no reply was legal: a game catches it to end the match, or to go on without the seat.
+    An illegal reply is followed by a retry request, up to `retries` times. It is marked {"retry": reason} in `marks`,
+    so that it is not trained on, and the seat is told why. `observation` gets the reason as its "error" (None at
+    first). Raises Out if no reply was legal: the game catches it to end the match, or to continue without the seat.
     """
     error: str | None = None
     for attempt in range(1 + retries):

@@ -1,5 +1,5 @@
-"""Chats as JSON: a list of {"role", "content"}, as every fine-tuning tool writes it. Untrusted: what is wrong is
-said."""
+"""Reads and writes chats as JSON: a list of {"role", "content"}, as in most fine-tuning tools. The input is
+untrusted."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ SPEAKERS: tuple[str, ...] = get_args(Speaker)
 
 
 def read_messages(data: Json) -> tuple[Message, ...]:
-    """A list of {"role", "content"} as messages; content may be a list of text parts. ValueError says which one is
-    wrong, and how."""
+    """A list of {"role", "content"} as messages; content may be a list of text parts. ValueError names the invalid
+    message and its fault."""
     if not isinstance(data, list) or not data:
         raise ValueError('"messages" must be a list of at least one {"role", "content"} object')
     return tuple(_message(index, entry) for index, entry in enumerate(data))
 
 
 def write_messages(messages: tuple[Message, ...] | list[Message]) -> list[Json]:
-    """What `read_messages` reads."""
+    """The JSON that `read_messages` reads."""
     return [{"role": message.role, "content": message.content} for message in messages]
 
 
@@ -36,7 +36,7 @@ def _message(index: int, data: Json) -> Message:
 
 
 def _content(data: Json) -> str | None:
-    """A message's text: as it stands, or the parts {"type": "text", "text"} of a list, joined. None for all else."""
+    """A message's text: a string, or the parts {"type": "text", "text"} of a list, joined. None for anything else."""
     if isinstance(data, str):
         return data
     if not isinstance(data, list) or not data:

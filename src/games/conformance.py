@@ -1,4 +1,4 @@
-"""The conformance kit: holds any game against the contract of `parley.games.base`. It needs nothing but the game.
+"""The conformance kit: tests any game against the contract of `parley.games.base`. It needs only the game.
 
     from parley.games import conformance
     conformance.check(MyGame())                              # raises ConformanceError, which names the check that
@@ -7,21 +7,20 @@
     @pytest.mark.parametrize("name", conformance.CHECKS)     # or each check as a test of its own
     def test_contract(name): conformance.CHECKS[name](MyGame(), matches=20, seed=0)
 
-Matches are played by the game's own scripts, by junk, and by both in turn; a game without scripts is answered with
-junk and with words of what it says itself. In a service sits the game's own script, and for a tool, which is never
-called, somebody who says such words. Each check looks at one promise and leaves matches that broke another one
-to the check of that.
+Matches are played by the game's own scripts, by junk, and by a mix; without scripts the replies are junk and words from
+the game's own texts. Services are played by the game's scripts; tools are never called, and replaced by such words.
+Each check tests one property and ignores matches that violate another one.
 
-Secrets. Where the private views tell nothing but what was said, a match of scenario A and one of scenario B that begin
-alike for a seat, and in which everybody says the same, must look alike to that seat for as long as both ask the same
-seats: that is tried, and needs no help from the game. A game whose rules disclose private facts while it runs (a hint,
-a judge's verdict) has a method `secrets(scenario) -> {seat: [texts]}` instead: no other seat may see one of these texts
-before a reply has contained it. A game that hides nothing returns {}. Services may be shown everything.
+Secrets. By default the kit compares pairs of matches: if scenarios A and B begin alike for a seat, and all replies are
+equal, the seat's views must stay equal for as long as both matches ask the same seats. A game whose rules disclose
+private facts during play (a hint, a judge's verdict) needs a method `secrets(scenario) -> {seat: [texts]}` instead: no
+other seat may see one of these texts before a reply has contained it. A game that hides nothing returns {}. Services
+may see everything.
 
-Public chance. What a scenario holds for all to see in the course of a match (a card that is turned up) is no secret: a
-method `public(scenario) -> [texts]` lists how it is told, and both ways of looking leave these texts out, of messages
-and of the observation's JSON. Give them whole ('the table shows K', '"public": "K"'; not 'K'), so that a private fact
-of the same name is still found.
+Public chance. Facts of a scenario that all seats see during the match (a card that is turned up) are no secrets: a
+method `public(scenario) -> [texts]` lists their wordings, and both kinds of test remove these texts from messages and
+from the observation's JSON. Give complete phrases ('the table shows K', '"public": "K"'; not 'K'), so that a private
+fact of the same name is still found.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ from ..system.seeds import derive, rng
 from .base import Finish, Game, Reply, Request, Result, Scenario, Tool, seats, services
 
 SPLITS = ("train", "validation", "test")
-SLACK = 3  # requests by which a match may overrun its declared length before the kit stops playing it
+SLACK = 3  # requests beyond the declared length after which the kit stops a match
 JUNK = (
     "", " ", "\n\n\t", "\x00\x07\x1b[31m", "[message]", "[propose]", "[END]", "[message] hi [propose] 1 2 3", "{",
     '{"a": [1, 2',
@@ -61,13 +60,13 @@ class ConformanceError(AssertionError):
 
 @dataclass(slots=True)
 class Play:
-    """One match that the kit played: each round's requests and the replies to them, and how it came out."""
+    """One match played by the kit: requests and replies of each round, and the end."""
 
     scenario: Scenario
     seed: int
     rounds: list[tuple[tuple[Request, ...], list[Reply]]] = field(default_factory=list)
     result: Result | None = None
-    crash: str = ""  # what the match raised, at which reply
+    crash: str = ""  # the match's exception, and the reply before it
     script_crash: str = ""
 
     def requests(self) -> Iterator[Request]:
@@ -83,7 +82,7 @@ Answer = Callable[[Request, int], Reply]
 
 
 def check(game: Game, matches: int = 20, seed: int = 0) -> None:
-    """Runs all checks; ConformanceError names the first that fails."""
+    """Runs all checks on `matches` matches each; raises ConformanceError for the first that fails."""
     for run in CHECKS.values():
         run(game, matches, seed)
 
@@ -97,7 +96,7 @@ def _need(check: str, true: bool, what: str) -> None:
 
 
 def _junk(request: Request, random_: Random) -> str:
-    """Text that no rule expects: set pieces, random characters, and the match's own words in another order."""
+    """Unexpected text: fixed samples, random characters, and the match's own words in another order."""
     kind = random_.randrange(3)
     if kind == 0:
         return random_.choice(JUNK)
@@ -111,8 +110,8 @@ def _junk(request: Request, random_: Random) -> str:
 
 
 def _answer(game: Game, seed: int, junk: float) -> Answer:
-    """Replies for one match: with probability `junk` nonsense, else what a script drawn for the seat says, or its
-    service's."""
+    """Replies for one match: junk with probability `junk`, else by a script drawn for the seat, or by the service's
+    script."""
     scripts, serving = sorted(game.scripts().items()), services(game)
     finishes: tuple[Finish, ...] = ("stop", "stop", "stop", "length", "refusal")
 
@@ -132,8 +131,7 @@ def _answer(game: Game, seed: int, junk: float) -> Answer:
 
 
 def _play(game: Game, scenario: Scenario, seed: int, answer: Answer, limit: int | None = None) -> Play:
-    """Plays a match to its end, or until it has asked `limit` times; what is raised is noted, for one check to
-    judge."""
+    """Plays a match to its end, or for `limit` requests; exceptions are recorded for the check of them."""
     play, asked = Play(scenario, seed), 0
     limit = game.facts.max_requests + SLACK if limit is None else limit
     step: Callable[[], Sequence[Request]]
@@ -145,7 +143,7 @@ def _play(game: Game, scenario: Scenario, seed: int, answer: Answer, limit: int 
             for request in requests:
                 try:
                     replies.append(answer(request, asked))
-                except Exception as error:  # whatever a script raises is the finding
+                except Exception as error:  # any exception of a script is a finding
                     play.script_crash = f"at {request.id!r} of {scenario.id!r}: {error!r}"
                     return play
                 asked += 1
@@ -154,7 +152,7 @@ def _play(game: Game, scenario: Scenario, seed: int, answer: Answer, limit: int 
                 return play
             step = partial(match.step, replies)
         play.result = match.result()
-    except Exception as error:  # whatever the match raises is the finding
+    except Exception as error:  # any exception of the match is a finding
         last = play.rounds[-1][1][-1] if play.rounds else None
         play.crash = (
             f"scenario {scenario.id!r}, after {str(last)[:200] if last else 'the start'}: {type(error).__name__}: "
@@ -164,7 +162,7 @@ def _play(game: Game, scenario: Scenario, seed: int, answer: Answer, limit: int 
 
 
 def _plays(game: Game, matches: int, seed: int) -> Iterator[Play]:
-    """Matches over all splits, with less and more junk."""
+    """Matches over all splits, with different shares of junk."""
     pool = [scenario for split in SPLITS for scenario in game.scenarios(split)]
     for number in range(matches):
         name = derive(seed, "match", number)
@@ -183,7 +181,7 @@ def _finished(game: Game, matches: int, seed: int) -> Iterator[tuple[Play, Resul
 
 
 def _plain(value: object) -> str:
-    """`value` as JSON; tuples are lists there. TypeError or ValueError for what JSON cannot hold."""
+    """`value` as JSON, with tuples as lists. TypeError or ValueError if it is not plain JSON."""
     return json.dumps(value, allow_nan=False, sort_keys=True, ensure_ascii=True)
 
 
@@ -191,29 +189,27 @@ def _plain(value: object) -> str:
 
 
 def scenarios(game: Game, matches: int = 20, seed: int = 0) -> None:
-    """Every split has scenarios, the same ones each time, with unique ids; no cluster lies in two splits, unless the
-    game declares held_out=False: then all splits are one list."""
+    """Every split has scenarios, the same ones on each call, with unique ids; no cluster is in two splits, unless the
+    game declares held_out=False: then all splits are the same list."""
     owner: dict[str, str] = {}
     first = list(game.scenarios(SPLITS[0]))
     ids: set[str] = set()
     for split in SPLITS:
         found = list(game.scenarios(split))
         _need("scenarios", bool(found), f"the split {split!r} is empty")
-        _need(
-            "scenarios", found == list(game.scenarios(split)), f"{split!r} is another list when it is asked for again"
-        )
+        _need("scenarios", found == list(game.scenarios(split)), f"{split!r} is another list on the second call")
         if not game.facts.held_out:
             _need("scenarios", found == first, f"{split!r} is another list than {SPLITS[0]!r}, declared is one for all")
             ids, owner = set(), {}
         for scenario in found:
-            _need("scenarios", scenario.id not in ids, f"the id {scenario.id!r} stands for two scenarios")
+            _need("scenarios", scenario.id not in ids, f"two scenarios have the id {scenario.id!r}")
             before = owner.setdefault(scenario.cluster, split)
             _need("scenarios", before == split, f"cluster {scenario.cluster!r} lies in {before!r} and in {split!r}")
             ids.add(scenario.id)
 
 
 def seats_(game: Game, matches: int = 20, seed: int = 0) -> None:
-    """Roles and services have names of their own, a service has a script or a tool, a scenario seats roles of the
+    """Roles, services and scripts have different names, a service has a script or a tool, a scenario seats roles of the
     game."""
     serving = services(game)
     taken = sorted(serving.keys() & {*game.roles, *game.scripts()})
@@ -232,13 +228,13 @@ def seats_(game: Game, matches: int = 20, seed: int = 0) -> None:
 
 
 def junk(game: Game, matches: int = 20, seed: int = 0) -> None:
-    """No reply makes a match raise, however odd."""
+    """No reply, however odd, makes a match raise."""
     for play in _plays(game, matches, seed):
         _need("junk", not play.crash, f"the match raised: {play.crash}")
 
 
 def scripts(game: Game, matches: int = 20, seed: int = 0) -> None:
-    """Every script answers every request to a role with text, a service's own every request to the service."""
+    """Every script answers every request to a role with text, and a service's script every request to the service."""
     for play in _plays(game, matches, seed):
         _need("scripts", not play.script_crash, f"a script failed {play.script_crash}")
 
@@ -265,7 +261,7 @@ def retries(game: Game, matches: int = 20, seed: int = 0) -> None:
 
 
 def requests(game: Game, matches: int = 20, seed: int = 0) -> None:
-    """Requests go to seats of the game with ids of their own; a match with open requests has no result yet."""
+    """Requests go to seats of the game and have unique ids; a match with open requests has no result."""
     for play in _plays(game, matches, seed):
         seen: set[str] = set()
         for request in play.requests():
@@ -315,8 +311,7 @@ def returns(game: Game, matches: int = 20, seed: int = 0) -> None:
 
 
 def marks(game: Game, matches: int = 20, seed: int = 0) -> None:
-    """A reply that a retry answers is marked {"retry": reason}: whoever reads the record alone sees that it was
-    illegal."""
+    """A reply followed by a retry is marked {"retry": reason}, so that the record alone shows that it was illegal."""
     for play, end in _finished(game, matches, seed):
         last: dict[str, str] = {}
         for request in play.requests():
@@ -331,7 +326,7 @@ def marks(game: Game, matches: int = 20, seed: int = 0) -> None:
 
 
 def facts(game: Game, matches: int = 20, seed: int = 0) -> None:
-    """Returns keep the declared bounds, and add up to zero where that is declared."""
+    """Returns are within the declared bounds, and add up to zero if declared."""
     low, high = game.facts.min_return, game.facts.max_return
     for play, end in _finished(game, matches, seed):
         for seat, value in end.returns.items():
@@ -349,8 +344,8 @@ def facts(game: Game, matches: int = 20, seed: int = 0) -> None:
 
 
 def replay(game: Game, matches: int = 20, seed: int = 0) -> None:
-    """The same scenario, seed and replies give the same requests and result, whatever else is played meanwhile, and
-    in whichever order simultaneous replies are handed over."""
+    """The same scenario, seed and replies give the same requests and result, independent of other matches and of the
+    order of simultaneous replies."""
     for play, end in _finished(game, matches, seed):
         for other in (game.match(play.scenario, play.seed + 1), game.match(play.scenario, play.seed)):
             other.start()
@@ -367,7 +362,7 @@ def replay(game: Game, matches: int = 20, seed: int = 0) -> None:
 
 
 def json_(game: Game, matches: int = 20, seed: int = 0) -> None:
-    """Scenarios, requests and results are plain JSON, and come back from it as they were."""
+    """Scenarios, requests and results are plain JSON, and unchanged after a round trip."""
     for play, end in _finished(game, matches, seed):
         try:
             for thing in (asdict(play.scenario), *map(asdict, play.requests()), asdict(end)):
@@ -391,7 +386,7 @@ def _string_keys(value: object) -> bool:
 
 
 def global_random(game: Game, matches: int = 20, seed: int = 0) -> None:
-    """Nothing that a game does touches the random state of `random` or NumPy."""
+    """A game does not touch the global state of `random` or NumPy."""
     before = _random_state()
     for split in SPLITS:
         game.scenarios(split)
@@ -406,9 +401,9 @@ def _random_state() -> tuple[object, str]:
 
 
 def views(game: Game, matches: int = 20, seed: int = 0) -> None:
-    """A role's view only grows, and next after the last request stands the seat's own reply, as it wrote it.
+    """A role's view only grows: the previous request's messages, then the seat's own reply verbatim, then new messages.
 
-    Requests to a service may each stand alone; a probe and its reply stand in no later view.
+    Requests to a service may be independent; a probe and its reply are in no later view.
     """
     serving = services(game)
     for play in _plays(game, matches, seed):
@@ -475,7 +470,7 @@ def _outgrown(place: int, answer: Answer) -> Answer:
 
 def enumerable(game: Game, matches: int = 20, seed: int = 0) -> None:
     """A game that declares `facts.enumerable` has one list of scenarios and no other chance, and lists the legal
-    replies of every request: none of them is refused, and whoever is shown the same has the same choice."""
+    replies of every request: none of them is refused, and equal views have equal lists."""
     if not game.facts.enumerable:
         return
     _need("enumerable", not game.facts.held_out, "the splits differ: an enumerable game declares held_out=False")
@@ -507,7 +502,7 @@ def enumerable(game: Game, matches: int = 20, seed: int = 0) -> None:
 
 
 def _listed(seed: int) -> Answer:
-    """Replies drawn from those that each request lists."""
+    """Random replies from those that each request lists."""
 
     def answer(request: Request, turn: int) -> Reply:
         legal = (request.observation or {})["legal"]
@@ -517,7 +512,7 @@ def _listed(seed: int) -> Answer:
 
 
 def secrets(game: Game, matches: int = 20, seed: int = 0) -> None:
-    """No role is shown what only another seat may know (the module's docstring says how that is found out)."""
+    """No role sees private facts of another seat (see the module's docstring)."""
     pool = [each for split in SPLITS for each in game.scenarios(split) if len(seats(game, each)) > 1]
     if not pool:
         return
@@ -553,7 +548,7 @@ def _unspoken(game: Game, play: Play, kept: Mapping[str, Sequence[str]]) -> None
 
 
 def _bare(game: Game, scenario: Scenario, request: Request) -> str:
-    """All that `request` shows, without what the game declares public of `scenario`."""
+    """The request's texts, without the scenario's public ones."""
     shown = "\n".join([*(each.content for each in request.messages), _plain(request.observation)])
     for text in getattr(game, "public", lambda scenario: ())(scenario):
         shown = shown.replace(text, "")
@@ -561,14 +556,14 @@ def _bare(game: Game, scenario: Scenario, request: Request) -> str:
 
 
 def _alike(game: Game, one: tuple[Scenario, Request], other: tuple[Scenario, Request]) -> bool:
-    """Whether two requests show the same, but for what the game declares public of their scenarios."""
+    """Whether two requests show the same, apart from public texts of their scenarios."""
     if _same(one[1], other[1]) or not hasattr(game, "public"):
         return _same(one[1], other[1])
     return one[1].options == other[1].options and _bare(game, *one) == _bare(game, *other)
 
 
 def _recorded(play: Play) -> Answer:
-    """The replies of `play` in their order, for a match that should ask the same questions; nothing after that."""
+    """The replies of `play` in order, for a match with the same requests; empty afterwards."""
     replies = play.replies()
 
     def answer(request: Request, turn: int) -> Reply:
@@ -580,7 +575,7 @@ def _recorded(play: Play) -> Answer:
 def _partners(
     game: Game, play: Play, seat: str, pool: Sequence[Scenario], seed: int, tries: int = 300
 ) -> Iterator[Play]:
-    """Up to two other scenarios that begin for `seat` as `play` did when everybody says the same, played so."""
+    """Plays up to two other scenarios that begin for `seat` like `play`, with the same replies."""
     place = next((turn for turn, request in enumerate(play.requests()) if request.seat == seat), None)
     if place is None:
         return
@@ -603,10 +598,10 @@ def _same(one: Request, other: Request) -> bool:
 
 
 def _compare(game: Game, play: Play, seat: str, others: Iterator[Play]) -> int:
-    """How many views of `seat` were compared; the two matches are followed while they ask the same seats."""
+    """The number of compared views of `seat`; matches are compared while they ask the same seats."""
     compared = 0
     for other in others:
-        for (asked, _), (asked_there, _) in zip(play.rounds, other.rounds, strict=False):  # one may be over sooner
+        for (asked, _), (asked_there, _) in zip(play.rounds, other.rounds, strict=False):  # one may end earlier
             if [(request.id, request.kind) for request in asked] != [
                 (request.id, request.kind) for request in asked_there
             ]:
@@ -617,9 +612,9 @@ def _compare(game: Game, play: Play, seat: str, others: Iterator[Play]) -> int:
                     _need(
                         "secrets",
                         _alike(game, (play.scenario, here), (other.scenario, there)),
-                        f"{here.id!r} tells {pair} apart, though they begin alike and all said the same. Where that is "
-                        "no secret but chance that all may see, as a card that is turned up, give the game a method "
-                        "public(scenario) -> [texts] that lists how it is told",
+                        f"{here.id!r} differs between {pair}, though they begin alike and all replies are equal. If "
+                        "that is no secret but public chance, such as a card that is turned up, give the game a method "
+                        "public(scenario) -> [texts] that lists its wordings",
                     )
                     compared += 1
     return compared

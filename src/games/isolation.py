@@ -1,7 +1,7 @@
-"""What foreign rules may not touch: the random state of others, standard output, files, time without end.
+"""Isolates foreign games: protects random states, standard output and files, and limits CPU time.
 
-Environments of TextArena and game masters of clembench draw from the global generators of `random` and NumPy, some
-print, one keeps notes in a file of the current folder, and some can loop for ever.
+Environments of TextArena and game masters of clembench use the global generators of `random` and NumPy; some print, one
+writes a file in the current folder, and some can loop forever.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ T = TypeVar("T")
 
 
 class Overrun(BaseException):
-    """A call took more CPU-seconds than it may. No `except Exception` of an environment can swallow it."""
+    """A call exceeded its limit of CPU-seconds. A BaseException, so that no `except Exception` of an environment
+    catches it."""
 
 
 class Enclosure:
-    """Runs the calls of one match with a random state of its own, each for at most `cpu_s` CPU-seconds. What a call
-    prints, or writes to a file that it opens, is dropped.
+    """Runs the calls of one match with their own random state, each for at most `cpu_s` CPU-seconds. Output and file
+    writes of a call are dropped.
 
-    The limit needs the main thread, where alone Python handles signals; elsewhere calls run without one.
+    The limit works in the main thread only, where Python handles signals; other threads run without it.
     """
 
     def __init__(self, seed: int, cpu_s: float) -> None:
@@ -37,11 +38,11 @@ class Enclosure:
         self._states = _seeded(seed)
 
     def reseed(self, seed: int) -> None:
-        """From here on chance comes from `seed`."""
+        """Reseeds the random state."""
         self._states = _seeded(seed)
 
     def run(self, act: Callable[[], T]) -> T:
-        """What `act` gives. Raises what it raises, and Overrun."""
+        """Returns `act()`. Raises its exceptions, and Overrun."""
         outer = _states()
         _restore(self._states)
         try:
@@ -53,7 +54,7 @@ class Enclosure:
 
 
 def _numpy() -> Any:
-    """NumPy where something has imported it: a game imports none."""
+    """NumPy, if it is imported already."""
     return sys.modules.get("numpy")
 
 
@@ -75,7 +76,8 @@ def _seeded(seed: int) -> tuple[Any, Any]:
 
 @contextmanager
 def _unwritten() -> Iterator[None]:
-    """Inside the block a file that this thread opens for writing is the null device; other threads write as ever."""
+    """Inside the block, files that this thread opens for writing go to the null device; other threads are not
+    affected."""
     real, inside = io.open, threading.get_ident()
 
     def opened(file: Any, mode: str = "r", *args: Any, **options: Any) -> Any:
@@ -92,7 +94,7 @@ def _unwritten() -> Iterator[None]:
 
 @contextmanager
 def _limited(cpu_s: float) -> Iterator[None]:
-    """Raises Overrun inside the block once it has used `cpu_s` CPU-seconds, and again until it is left."""
+    """Raises Overrun inside the block after `cpu_s` CPU-seconds, repeatedly until it is left."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

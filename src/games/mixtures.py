@@ -1,6 +1,6 @@
 """Mixtures over the members of a payoff table: the Nash mixture of a zero-sum game, and alpha-rank.
 
-`payoffs[i][j]` is what member i gets against member j.
+`payoffs[i][j]` is the payoff of member i against member j.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ Payoffs = Sequence[Sequence[float]]
 
 
 def nash(payoffs: Payoffs, gap: float = 1e-4, at_most: int = 20_000) -> list[float]:
-    """The first player's maximin mixture of a zero-sum game, to within `gap` points of its value.
+    """The first player's maximin mixture [n] of a zero-sum game, to within `gap` points of its value.
 
     Regret matching+ with linear averaging, the players taking turns (Tammelin 2014, arXiv:1407.5042).
     """
@@ -36,14 +36,14 @@ def nash(payoffs: Payoffs, gap: float = 1e-4, at_most: int = 20_000) -> list[flo
 
 
 def _paid(payoffs: Payoffs, mixture: Sequence[float]) -> list[float]:
-    """What each row gets against a mixture of the columns."""
+    """The payoff of each row against a mixture of the columns."""
     return [sum(each * share for each, share in zip(row, mixture, strict=True)) for row in payoffs]
 
 
 def _matched(
     regret: Sequence[float], paid: Sequence[float], mixture: Sequence[float]
 ) -> tuple[list[float], list[float]]:
-    """The next mixture in proportion to the regrets that are above 0, and these."""
+    """(next mixture, positive regrets): the mixture is proportional to the regrets."""
     got = sum(each * share for each, share in zip(paid, mixture, strict=True))
     kept = [max(old + each - got, 0.0) for old, each in zip(regret, paid, strict=True)]
     return (_shares(kept) if sum(kept) > 0 else [1 / len(kept)] * len(kept)), kept
@@ -55,9 +55,9 @@ def _shares(weights: Sequence[float]) -> list[float]:
 
 
 def alpha_rank(payoffs: Payoffs, alpha: float, population: int = 50) -> list[float]:
-    """How much of the time a population spends at each member, under rare mutations (Omidshafiei et al. 2019,
-    arXiv:1903.01373: one population, intensity of selection `alpha`, fixation probabilities of the whole population as
-    in OpenSpiel's `compute(use_local_selection_model=False)`)."""
+    """The stationary share [n] of each member in a population under rare mutations (alpha-rank, Omidshafiei et al.
+    2019, arXiv:1903.01373: one population, selection intensity `alpha`, fixation probabilities of the whole population
+    as in OpenSpiel's `compute(use_local_selection_model=False)`)."""
     members = range(len(payoffs))
     if len(payoffs) == 1:
         return [1.0]
@@ -82,7 +82,7 @@ def _fixation(payoffs: Payoffs, old: int, new: int, alpha: float, population: in
 
 
 def _stationary(moves: Sequence[Sequence[float]]) -> list[float]:
-    """The stationary distribution of a chain with these probabilities of moving, which needs no subtraction
+    """The stationary distribution of a Markov chain with these transition probabilities, computed without subtractions
     (Grassmann, Taksar and Heyman 1985)."""
     size, chain = len(moves), [list(row) for row in moves]
     for last in range(size - 1, 0, -1):

@@ -1,7 +1,6 @@
-"""Requests of another game, each put to one seat by itself: asked often, a player shows how it plays there.
+"""Single requests of another game, to estimate a player's reply distribution by sampling.
 
-For players whose probabilities cannot be computed: models behind a server, models that think before they speak, scripts
-with a mind of their own.
+For players whose probabilities cannot be computed: served models, models with thoughts, stateful scripts.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ METRICS = {"legal_rate": "1 if the reply is one of those that the request lists"
 
 
 class Questions:
-    """A game of one seat, whose scenarios are `requests` of one seat, by number; a match is one reply.
+    """A game of one seat with a scenario for each of `requests`, by number; a match is one reply.
 
     `scripts` are the other game's.
     """
@@ -29,7 +28,7 @@ class Questions:
         self.facts = Facts(0, 0, 1, 0, history=True, metrics=METRICS, held_out=False)
 
     def scenarios(self, split: str) -> Sequence[Scenario]:
-        """The requests, whatever the split."""
+        """The requests, for any split."""
         return [Scenario(f"{number:06d}", {"request": number}) for number in range(len(self.requests))]
 
     def match(self, scenario: Scenario, seed: int) -> Match:
@@ -37,7 +36,7 @@ class Questions:
         return GeneratorMatch(self._turns(self.requests[scenario.data["request"]]))
 
     def scripts(self) -> Mapping[str, Script]:
-        """Those of the game whose requests are asked."""
+        """The scripts of the other game."""
         return self._scripts
 
     def _turns(self, request: Request) -> Turns:
@@ -49,5 +48,5 @@ class Questions:
 
 
 def _alone(request: Request) -> Request:
-    """A request as the first of its match: what the seat said before is a chat that it brings along."""
+    """A request as the first of its match: the seat's earlier replies become part of the given chat."""
     return replace(request, id="asked", messages=tuple(replace(message, request=None) for message in request.messages))

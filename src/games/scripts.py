@@ -11,7 +11,8 @@ from .base import Request
 
 @dataclass(frozen=True, slots=True)
 class Mixed:
-    """A script that draws each reply from stated chances (a behaviour strategy), so that it can be measured exactly.
+    """A script that draws each reply from given probabilities (a behaviour strategy), so that it can be measured
+    exactly.
 
     `chances(request)` gives the probability of each legal reply.
     """
@@ -24,7 +25,7 @@ class Mixed:
 
 
 def legal_replies(request: Request) -> tuple[str, ...]:
-    """The legal replies that a request lists; ValueError where it lists none."""
+    """The legal replies that a request lists; ValueError if it lists none."""
     listed = (request.observation or {}).get("legal")
     if not listed:
         raise ValueError(f"request {request.id!r} lists no legal replies (observation['legal'])")

@@ -1,7 +1,7 @@
-"""Suite: a game of games. One model learns them all, in one run, and is judged in each.
+"""Suite: a game of several games. One model learns all of them in one run, and is evaluated in each.
 
 A scenario of the member `deal` has the id `deal/<its own id>` and is played by Deal's rules; the suite's metrics are
-`deal.score` and so on. Roles are those of all members, and a match seats those of its own. A script plays for the suite
+`deal.score` and so on. It has the roles of all members; a match seats its member's. A script plays for the suite
 if every member has one of that name. Each member passes the conformance kit by itself, and so does the suite.
 """
 
@@ -16,15 +16,15 @@ from . import base
 from .base import Facts, Game, Match, Reply, Request, Result, Scenario, Script, Tool
 from .splits import SPLITS
 
-MEMBER = "member"  # in an observation: whose request it is
-UNSEEN = "unseen."  # how the metrics of members begin that are not trained on
+MEMBER = "member"  # key of the member's name in an observation
+UNSEEN = "unseen."  # prefix of the metrics of members that are not trained on
 
 
 class Suite:
-    """The game. `members` are games by name; a split has at most `limit` scenarios of each (None: all), in turn.
+    """The game. `members` are games by name; a split has at most `limit` scenarios of each (None: all), alternating.
 
-    `unseen` names members that only the test split has: what the model learns of the others is judged on them, by
-    metrics of their own, as `unseen.deal.score`. ValueError for members that do not go together.
+    `unseen` names members in the test split only, to measure transfer, with metrics such as `unseen.deal.score`.
+    ValueError for incompatible members.
     """
 
     name = "suite"
@@ -41,7 +41,7 @@ class Suite:
         self.facts = self._facts()
 
     def scenarios(self, split: str) -> Sequence[Scenario]:
-        """The scenarios of the split's members, one of each in turn, so that the first few are of every one."""
+        """The scenarios of the split's members, alternating, so that the first few cover every member."""
         each = [
             [_outer(name, scenario) for scenario in game.scenarios(split)[: self.limit]]
             for name, game in self.members.items()
@@ -60,24 +60,24 @@ class Suite:
         return _Match(name, self._told(name), game.match(inner, seed), frozenset(game.roles))
 
     def scripts(self) -> Mapping[str, Script]:
-        """The scripts that every member has, each by its member's rules."""
+        """The scripts that every member has; each request goes to its member's script."""
         members = {name: game.scripts() for name, game in self.members.items()}
         shared = set.intersection(*(set(found) for found in members.values()))
         return {script: _script({name: found[script] for name, found in members.items()}) for script in sorted(shared)}
 
     def secrets(self, scenario: Scenario) -> Mapping[str, Sequence[str]]:
-        """What the member declares; one that declares nothing is compared by the kit where it is checked by itself."""
+        """The member's secrets, or {}: a member without them is compared in its own conformance check."""
         _, game, inner = self._member(scenario)
         declared: Callable[[Scenario], Mapping[str, Sequence[str]]] | None = getattr(game, "secrets", None)
         return {} if declared is None else declared(inner)
 
     def _member(self, scenario: Scenario) -> tuple[str, Game, Scenario]:
-        """A scenario's member, by name, and the scenario as the member knows it."""
+        """(name, member, the member's own scenario) of a scenario."""
         name, _, inner = scenario.id.partition("/")
         return name, self.members[name], Scenario(inner, scenario.data, scenario.cluster.removeprefix(f"{name}/"))
 
     def _told(self, name: str) -> str:
-        """How the metrics of a member begin."""
+        """The prefix of a member's metrics."""
         return f"{UNSEEN if name in self.unseen else ''}{name}."
 
     def _services(self) -> dict[str, Script | Tool]:
@@ -91,7 +91,7 @@ class Suite:
         return found
 
     def _facts(self) -> Facts:
-        """What holds for every member. ValueError where some hold scenarios out and others do not."""
+        """Facts that hold for every member. ValueError if only some hold scenarios out."""
         facts = {name: game.facts for name, game in self.members.items()}
         if len({each.held_out for each in facts.values()}) > 1:
             raise ValueError(
@@ -118,7 +118,7 @@ class Suite:
 
 @dataclass(frozen=True, slots=True)
 class _Match:
-    """A member's match: its requests to roles say whose they are, and its metrics begin with `told`."""
+    """A member's match: requests to roles carry the member's name, and metrics the prefix `told`."""
 
     member: str
     told: str
@@ -143,12 +143,12 @@ class _Match:
 
 
 def _outer(name: str, scenario: Scenario) -> Scenario:
-    """A member's scenario as the suite has it."""
+    """The suite's form of a member's scenario."""
     return Scenario(f"{name}/{scenario.id}", scenario.data, f"{name}/{scenario.cluster}")
 
 
 def _script(members: Mapping[str, Script]) -> Script:
-    """The script of whichever member asks."""
+    """Delegates to the script of the requesting member."""
 
     def script(request: Request, own: Random, persona: Random) -> str:
         seen = dict(request.observation or {})

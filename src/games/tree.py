@@ -1,8 +1,8 @@
-"""The tree of an enumerable game: values, best responses and exploitability of policies, exactly.
+"""The game tree of an enumerable game: exact values, best responses and exploitability of policies.
 
-Chance draws a scenario, each equally likely; a node is a request, its moves are the legal replies that it lists. An
-information set is a seat with all that it was shown, which is what a language model is prompted with; as a view only
-grows, a seat remembers all that it knew (perfect recall). Nothing of a particular game is known here.
+Chance draws a scenario uniformly; a node is a request, its moves are the listed legal replies. An information set is a
+seat with its view, the prompt of a language model; because views only grow, seats have perfect recall. The code is
+independent of the game.
 
 A policy is a behaviour strategy: information set -> reply -> probability, for all seats together.
 """
@@ -24,7 +24,7 @@ Policy: TypeAlias = Mapping[Info, Mapping[str, float]]
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A decision of a seat, or the end of a match, which has `returns` and no children."""
+    """A decision of a seat, or the end of a match (with `returns` and no children)."""
 
     info: Info | None = None
     children: Mapping[str, Node] = field(default_factory=dict)
@@ -35,10 +35,10 @@ class Node:
 class Tree:
     """A whole game.
 
-    seats     who plays, in the order of the game's roles
-    roots     (probability, first node) of each deal
+    seats     the game's roles, in order
+    roots     (probability, first node) of each scenario
     requests  one request of each information set
-    nodes     how many there are, ends included
+    nodes     number of nodes, ends included
     """
 
     seats: tuple[str, ...]
@@ -60,7 +60,7 @@ class Response:
 
 
 def grown(game: Game, at_most: int) -> Tree:
-    """The tree of `game`. InputError for a game that does not declare `facts.enumerable`, or has over `at_most`
+    """Builds the tree of `game`. InputError if it does not declare `facts.enumerable`, or has more than `at_most`
     nodes."""
     if not game.facts.enumerable:
         raise InputError(
@@ -74,19 +74,19 @@ def grown(game: Game, at_most: int) -> Tree:
 
 
 class _Grower:
-    """Plays a game along every sequence of legal replies."""
+    """Builds the tree by playing every sequence of legal replies."""
 
     def __init__(self, game: Game, at_most: int) -> None:
         self.game, self.at_most, self.nodes = game, at_most, 0
         self.requests: dict[Info, Request] = {}
 
     def node(self, scenario: Scenario, said: Sequence[str]) -> Node:
-        """The node after these replies. Several open requests (simultaneous moves) are decisions one after the other,
-        of which none sees those before."""
+        """The node after these replies. Simultaneous requests become consecutive decisions, none of which sees the
+        others."""
         self.nodes += 1
         if self.nodes > self.at_most:
             raise InputError(
-                f"{self.game.name} has more than {self.at_most:,} nodes: say task.at_most=… to walk it nevertheless, "
+                f"{self.game.name} has more than {self.at_most:,} nodes: say task.at_most=… to enumerate it anyway, "
                 "or train an exploiter against the policy"
             )
         match, left = self.game.match(scenario, 0), list(said)
@@ -103,7 +103,7 @@ class _Grower:
 
 
 def values(tree: Tree, policy: Policy) -> dict[str, float]:
-    """Expected return of each seat when all play `policy`."""
+    """Expected return of each seat if all play `policy`, in points."""
     total = dict.fromkeys(tree.seats, 0.0)
     for reach, node in _reached(tree, policy):
         for seat, each in node.returns.items():
@@ -112,7 +112,7 @@ def values(tree: Tree, policy: Policy) -> dict[str, float]:
 
 
 def reaches(tree: Tree, policy: Policy) -> dict[Info, float]:
-    """Probability that a match of `policy` comes to each information set."""
+    """Probability that a match of `policy` reaches each information set."""
     total = dict.fromkeys(tree.requests, 0.0)
     for reach, node in _reached(tree, policy):
         if node.info is not None:
@@ -121,7 +121,7 @@ def reaches(tree: Tree, policy: Policy) -> dict[Info, float]:
 
 
 def _reached(tree: Tree, policy: Policy) -> Iterator[tuple[float, Node]]:
-    """(probability, node) of all nodes that `policy` comes to."""
+    """(probability, node) of all nodes that `policy` reaches."""
     waiting = list(tree.roots)
     while waiting:
         reach, node = waiting.pop()
@@ -134,8 +134,7 @@ def _reached(tree: Tree, policy: Policy) -> Iterator[tuple[float, Node]]:
 
 
 def best_response(tree: Tree, seat: str, policy: Policy) -> Response:
-    """The best that `seat` can do while the others play `policy`. Where several replies are equally good, the first
-    that is listed."""
+    """The best response of `seat` while the others play `policy`; the first listed reply among equals."""
     members: dict[Info, list[tuple[float, Node]]] = defaultdict(list)
 
     def gather(node: Node, reach: float) -> None:
@@ -159,28 +158,28 @@ def best_response(tree: Tree, seat: str, policy: Policy) -> Response:
         chances = policy[node.info]
         return sum(p * worth(child) for said, child in node.children.items() if (p := chances.get(said, 0.0)) > 0)
 
-    for info in sorted(members, key=lambda each: -len(each[1])):  # a later decision is one of a longer view
+    for info in sorted(members, key=lambda each: -len(each[1])):  # later decisions have longer views
         gains = {said: sum(p * worth(node.children[said]) for p, node in members[info]) for said in tree.replies(info)}
         best[info] = max(gains, key=gains.__getitem__)
     return Response(sum(chance * worth(root) for chance, root in tree.roots), best)
 
 
 def gains(tree: Tree, policy: Policy) -> dict[str, float]:
-    """What each seat would gain by its best response; their sum is NashConv."""
+    """Each seat's gain by its best response, in points; their sum is NashConv."""
     now = values(tree, policy)
     return {seat: best_response(tree, seat, policy).value - now[seat] for seat in tree.seats}
 
 
 def exploitability(tree: Tree, policy: Policy) -> float:
-    """NashConv over the number of seats: what a best responder gains in a seat drawn at random (in a zero-sum game
-    what it wins a match, on average over the seats)."""
+    """NashConv divided by the number of seats: the gain of a best responder in a random seat (in a zero-sum game its
+    average winnings per match, in points)."""
     found = gains(tree, policy)
     return sum(found.values()) / len(found)
 
 
 def averaged(tree: Tree, policies: Sequence[Policy]) -> Policy:
-    """The policy that plays one of `policies`, drawn before a match, as a behaviour strategy: in each information set
-    each counts by how likely its own replies lead there (in no one's, all alike)."""
+    """The uniform mixture of `policies` (one is drawn before each match) as a behaviour strategy: in each information
+    set the policies are weighted by their own reach probabilities (equally if all are 0)."""
     sums: dict[Info, dict[str, float]] = {info: dict.fromkeys(tree.replies(info), 0.0) for info in tree.requests}
     for policy in policies:
         for info, reach in _own_reaches(tree, policy).items():
@@ -190,12 +189,12 @@ def averaged(tree: Tree, policies: Sequence[Policy]) -> Policy:
 
 
 def uniform(tree: Tree) -> Policy:
-    """The policy that plays all legal replies alike."""
+    """The policy that plays all legal replies with equal probability."""
     return {info: dict.fromkeys(replies := tree.replies(info), 1 / len(replies)) for info in tree.requests}
 
 
 def _own_reaches(tree: Tree, policy: Policy) -> dict[Info, float]:
-    """Probability that a seat's own replies let each of its information sets be reached."""
+    """Probability of a seat's own replies on the way to each of its information sets."""
     found: dict[Info, float] = {}
 
     def walk(node: Node, own: Mapping[str, float]) -> None:

@@ -1,8 +1,8 @@
-"""A judge's game for one seat: it reads a text and rates each subject on scales that are given as data.
+"""The judge's game for one seat: the judge reads a text and rates each subject on given scales.
 
-Nothing here knows where the text comes from. A reply is a JSON object {subject: {scale: number}}, alone or after some
-reasoning; what lacks a number or leaves a scale's range is asked again, and a verdict that never comes is missing: it
-is no rating of 0. The ratings are in the record as {"scores": …}, the mark of the reply that gave them.
+A reply is a JSON object {subject: {scale: number}}, alone or after some reasoning. Replies with missing or out-of-range
+numbers are retried; a verdict that never comes is missing, not a rating of 0. Ratings are recorded as the mark
+{"scores": …} of their reply.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ Ratings: TypeAlias = Mapping[str, Mapping[str, float]]
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """What is rated: a number from `low` to `high`, both included; `says` tells the judge what it stands for."""
+    """A rating scale: a number from `low` to `high`, both included; `says` explains it to the judge."""
 
     low: float
     high: float
@@ -52,11 +52,11 @@ class Scale:
 
 @dataclass(frozen=True, slots=True)
 class Rubric:
-    """What a judge is told to do, and the scales on which it rates, by name.
+    """A judge's instructions `task`, and the scales by name.
 
-    overall     whether the mean of all scales, as they are, is a rating, too
-    schematic   whether replies are asked for under a JSON schema, where the backend can hold them to one; what cannot
-                be read is asked for again anyhow. False for servers that know no response_format
+    overall     whether to add the unscaled mean of all scales as a rating
+    schematic   whether replies follow a JSON schema, if the backend can enforce it; unreadable replies are retried in
+                any case. False for servers without response_format
     """
 
     task: str
@@ -74,11 +74,11 @@ class Rubric:
 
     @staticmethod
     def of(task: str, scales: Mapping[str, Mapping[str, Any]], overall: bool = False, schematic: bool = True) -> Rubric:
-        """A rubric from plain data. ValueError or TypeError names what is wrong with it."""
+        """A rubric from plain data. ValueError or TypeError names the fault."""
         return Rubric(task, {str(name): Scale(**each) for name, each in scales.items()}, overall, schematic)
 
     def rated(self, given: Ratings) -> Ratings:
-        """The ratings, and their mean where the rubric wants it."""
+        """The ratings, with their mean if `overall`."""
         if not self.overall:
             return given
         subjects = next(iter(given.values()))
@@ -86,8 +86,8 @@ class Rubric:
         return {**given, "overall": mean}
 
     def schema(self, subjects: Sequence[str]) -> Json:
-        """The JSON schema of a verdict, for backends that can hold a reply to it. Scales with whole ends are rated in
-        whole numbers there, which have an end."""
+        """The JSON schema of a verdict, for constrained decoding. Scales with integer bounds are rated in integers
+        there, which have finitely many digits."""
         rates = {
             name: {
                 "type": "integer" if each.low == int(each.low) and each.high == int(each.high) else "number",
@@ -99,7 +99,7 @@ class Rubric:
         return _object({subject: _object(rates) for subject in subjects})
 
     def ask(self, subjects: Sequence[str]) -> str:
-        """What is asked after the text was read."""
+        """The question after the text."""
         lines = [f"- {name}, from {each.low:g} to {each.high:g}: {each.says}" for name, each in self.scales.items()]
         form = {subject: {name: "…" for name in self.scales} for subject in subjects}
         return "\n".join(
@@ -116,12 +116,12 @@ def _object(properties: Mapping[str, Json]) -> Json:
 
 
 def case(name: str, text: str, subjects: Sequence[str], cluster: str = "", **more: Json) -> Scenario:
-    """A scenario of this game: `text` is read, each of `subjects` is rated; `more` is recorded and shown to nobody."""
+    """A scenario: the judge reads `text` and rates each of `subjects`; `more` is recorded but not shown."""
     return Scenario(name, {"text": text, "subjects": list(subjects), **more}, cluster)
 
 
 class VerdictGame:
-    """Verdicts on `cases` by a rubric, with at most `retries` further attempts for each."""
+    """The game of verdicts on `cases` by a rubric, with at most `retries` further attempts each."""
 
     name, version, roles = "verdict", 1, (JUDGE,)
 
@@ -133,7 +133,7 @@ class VerdictGame:
         )  # fmt: skip
 
     def scenarios(self, split: str) -> Sequence[Scenario]:
-        """The cases, whatever the split: nothing is learned from them."""
+        """The cases, for any split: they are not trained on."""
         return self.cases
 
     def match(self, scenario: Scenario, seed: int) -> Match:
@@ -160,7 +160,7 @@ class VerdictGame:
 
 
 def dice(rubric: Rubric, request: Request, own: Random) -> str:
-    """Rates every subject at random, in whole tenths of each scale."""
+    """Random ratings of every subject, in tenths of each scale's range."""
     assert request.observation is not None
     scales = rubric.scales.items()
     return json.dumps(
@@ -174,10 +174,10 @@ def dice(rubric: Rubric, request: Request, own: Random) -> str:
 def verdict(
     view: View, text: str, subjects: Sequence[str], rubric: Rubric, retries: int, marks: Marks, **more: Json
 ) -> Generator[Request, Reply, Ratings]:
-    """Asks the judge whose view this is for its ratings of `text`: `found = yield from verdict(…)`.
+    """Requests ratings of `text` from the judge with this view: `found = yield from verdict(…)`.
 
-    A scripted judge observes the subjects, and `more`. The reply that gives the ratings is marked {"scores": …}. Raises
-    Out, as `legal` does, where no reply gave any.
+    A scripted judge observes the subjects, and `more`. The reply with the ratings is marked {"scores": …}. Raises Out,
+    like `legal`, if no reply had ratings.
     """
     view.tell(f"{text}\n\n{rubric.ask(subjects)}")
 
@@ -193,7 +193,7 @@ def verdict(
 
 
 def ratings(text: str, subjects: Sequence[str], scales: Mapping[str, Scale]) -> Ratings | Illegal:
-    """The ratings in a reply, scale by scale. Further keys are passed over."""
+    """The ratings in a reply, by scale. Further keys are ignored."""
     try:
         found = json.loads(text[text.find("{") : text.rfind("}") + 1])
     except (ValueError, RecursionError):
@@ -212,5 +212,5 @@ def ratings(text: str, subjects: Sequence[str], scales: Mapping[str, Scale]) -> 
 
 
 def rated(result: Result) -> Ratings | None:
-    """The ratings in the result of a match; None where the judge gave no verdict."""
+    """The ratings in the result of a match; None without a verdict."""
     return next((mark["scores"] for mark in result.marks.values() if "scores" in mark), None)

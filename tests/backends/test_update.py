@@ -137,7 +137,7 @@ def test_an_update_that_does_not_fit_is_refused(policy, folder):  # noqa: F811
     name = next(reversed(given))
     with pytest.raises(ValueError, match="'gone' cannot be updated: loaded are"):
         backend.update("gone", "new", given.items())
-    with pytest.raises(ValueError, match="which is another one"):
+    with pytest.raises(ValueError, match="which is another policy"):
         backend.update(start.version, other.version, given.items())
     backend.submit(replace(prompt, policy=start.version) for prompt in prompts(2, 0, Sampling(max_tokens=3)))
     with pytest.raises(ValueError, match="open prompts"):
@@ -155,6 +155,6 @@ def test_an_update_that_does_not_fit_is_refused(policy, folder):  # noqa: F811
 def test_a_server_takes_no_weights():
     backend = OpenAIBackend(url="http://127.0.0.1:1")
     backend.load(served("its"))
-    with pytest.raises(InputError, match="takes no weights"):
+    with pytest.raises(InputError, match="accepts no weights"):
         backend.update("its", "new", [])
     backend.close()

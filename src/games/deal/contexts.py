@@ -1,8 +1,8 @@
-"""Contexts of Deal or No Deal: what lies on the table, what it is worth to whom, and the best that could come of it.
+"""Contexts of Deal or No Deal: items, both players' values, and the best possible outcomes.
 
-A context is valid as in the published file (Lewis et al. 2017, arXiv 1706.05125): each player's full-set value is 10,
-every item is wanted by someone and at least one by both. Contexts are *ordered*: the first value vector belongs to
-whoever opens. A context and its mirror image share a cluster.
+Validity is as in the published file (Lewis et al. 2017, arXiv:1706.05125): all items together are worth 10 to each
+player, every item has value for someone, and at least one for both. Contexts are *ordered*: the first value vector
+belongs to the player who opens. A context and its mirror image share a cluster.
 """
 
 from __future__ import annotations
@@ -26,33 +26,33 @@ PUBLISHED_SEVENS = {(1, 2, 4), (1, 3, 3), (1, 4, 2), (2, 1, 4)}
 
 
 def published_counts(counts: Triple) -> bool:
-    """Whether the original file has these counts: all of 5 and 6 items, and four of the twelve vectors of 7."""
+    """Whether the published file has these counts: all vectors of 5 and 6 items, and four of the twelve of 7."""
     return sum(counts) < 7 or counts in PUBLISHED_SEVENS
 
 
 def points(values: Triple, share: Triple) -> int:
-    """What `share` is worth at `values`."""
+    """The points of `share` at `values`."""
     return values[0] * share[0] + values[1] * share[1] + values[2] * share[2]
 
 
 def rest(counts: Triple, share: Triple) -> Triple:
-    """What `share` leaves of `counts`."""
+    """The rest of `counts` without `share`."""
     return counts[0] - share[0], counts[1] - share[1], counts[2] - share[2]
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Counts of the items, and what one of each is worth to the first and the second player."""
+    """Counts of the items, and the values of one of each to the first and the second player."""
 
     counts: Triple
     values: tuple[Triple, Triple]
 
     def mirror(self) -> Context:
-        """The same table with the other player opening."""
+        """The same context with the other player opening."""
         return Context(self.counts, (self.values[1], self.values[0]))
 
     def fault(self) -> str | None:
-        """Why this is no valid context; None if it is one."""
+        """The fault of an invalid context, or None."""
         first, second = self.values
         if any(not 1 <= count <= 10 for count in self.counts):
             return f"counts are {list(self.counts)}, expected 1 to 10 of each item"
@@ -69,7 +69,7 @@ class Context:
         return None
 
     def scenario(self) -> Scenario:
-        """As the arena and the records see it."""
+        """The scenario of this context."""
         table, *values = ("-".join(map(str, triple)) for triple in (self.counts, *self.values))
         data = {"counts": list(self.counts), "values": [list(vector) for vector in self.values]}
         return Scenario(":".join(("deal", table, *values)), data, f"deal:{table}:{'/'.join(sorted(values))}")
@@ -108,10 +108,10 @@ def generate() -> Iterator[Context]:
 
 
 def read(path: str | Path) -> list[Context]:
-    """The contexts of a file like the published `selfplay.txt`, as (player 0 opens) in the file's order.
+    """The contexts of a file like the published `selfplay.txt`, with player 0 opening, in the file's order.
 
     Lines 2i and 2i+1 are the two players' views of one context: six integers, count and value of each item.
-    InputError names the file and the line that is wrong.
+    InputError names the file and the invalid line.
     """
     lines = read_text(path).splitlines()
     if not lines or len(lines) % 2:
@@ -139,17 +139,17 @@ def _view(path: str | Path, number: int, line: str) -> tuple[Triple, Triple]:
 
 @cache
 def allocations(counts: Triple) -> tuple[Triple, ...]:
-    """Every share that one player can have of `counts`."""
+    """Every possible share of one player."""
     return tuple(_grid(counts))
 
 
 @dataclass(frozen=True, slots=True)
 class Oracle:
-    """What a context allows, in own points.
+    """The possible outcomes of a context, in points.
 
     outcomes    points of every allocation, first player's shares in the order of `allocations`
-    frontier    the points that no allocation beats (at least as good for both, better for one)
-    joint_max   the largest sum of both players' points: the cooperative ceiling (half of it is the semi-competitive
+    frontier    the Pareto frontier: points that no allocation beats (at least as good for both, better for one)
+    joint_max   the largest sum of both players' points: the cooperative maximum (half of it is the semi-competitive
                 one)
     nash        points at the Nash bargaining solution: the largest product; the mean where several tie
     """
@@ -162,7 +162,7 @@ class Oracle:
 
 @lru_cache(maxsize=16384)
 def oracle(context: Context) -> Oracle:
-    """What `context` allows."""
+    """The oracle of `context`, cached."""
     counts, (first, second) = context.counts, context.values
     outcomes = tuple((points(first, share), points(second, rest(counts, share))) for share in allocations(counts))
     distinct = set(outcomes)

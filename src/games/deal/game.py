@@ -1,18 +1,17 @@
-"""Deal or No Deal in the modified rules of lm-selfplay (arXiv 2406.18872, after Lewis et al. 2017).
+"""Deal or No Deal with the modified rules of lm-selfplay (arXiv:2406.18872, after Lewis et al. 2017).
 
-Two seats see the same books, hats and balls, and each its own values. `first` opens; they act in turn. An action is a
-message (`[message] text`) or a private proposal of what the seat wants for itself (`[propose] books 2 hats 0 balls 1`).
-After one seat has proposed, the other is told so, not what, and must propose; then the match is over. There is a deal
-if the two proposals share out every item exactly; otherwise both seats get nothing. The first action cannot be a
-proposal. What stands after an [END] is cut off, as in the original. An illegal reply is answered by up to `retries`
-retry requests that quote the error; failed attempts stay in the seat's view, so a model is trained on the very context
-in which it acted. After `max_actions` actions nobody gets
-anything.
+Two seats see the same books, hats and balls, and each its own values. `first` opens; they alternate. An action is a
+message (`[message] text`) or a private proposal of the seat's own share (`[propose] books 2 hats 0 balls 1`). After one
+seat has proposed, the other is told so, but not the proposal, and must propose; then the match is over. There is a deal
+if the two proposals together take every item exactly once; otherwise both seats get 0 points. The first action cannot
+be a proposal. Text after an [END] is cut off, as in the original. An illegal reply is followed by up to `retries` retry
+requests that quote the error; failed attempts stay in the seat's view, so that training uses the context of play. After
+`max_actions` actions both seats get 0 points.
 
 Outcomes: agreement, mismatch, abort (illegal replies; blames), cap, context (the view outgrew the model; blames).
-The published fair coin for who opens is the draw of a scenario: the mirror image of each context is a scenario too.
+The published coin flip for the opener is part of the scenario: the mirror image of each context is a scenario, too.
 
-Version history: 1 first; 2: a number with a point before it (.2) is no whole number, and texts are cut at [END].
+Version history: 1; 2: a number after a point (.2) is no whole number, and texts are cut at [END].
 """
 
 from __future__ import annotations
@@ -46,22 +45,23 @@ from .scoring import METRICS, ROLES, Tally, result
 from .scripts import SCRIPTS
 
 PAYOFFS: Mapping[str, float] = {"self": 0.0, "coop": 1.0, "comp": -1.0}
-_CEILINGS: Mapping[float, Mapping[str, str]] = {  # what `ceiling` bounds, at lambda 1 and 0
+_CEILINGS: Mapping[float, Mapping[str, str]] = {  # the metrics that `ceiling` bounds, at lambda 1 and 0
     1.0: {"joint_score": "ceiling", "payoff": "ceiling"},
     0.0: {"score": "ceiling", "payoff": "ceiling"},
 }
 
 
 class Deal:
-    """The game. All contexts are made here, unless `contexts` names a file like the published selfplay.txt.
+    """The game of Deal or No Deal. Contexts are generated, unless `contexts` names a file like the published
+    selfplay.txt.
 
-    payoff      self (own points), coop (both players' points), comp (own less the other's), or lambda in [-1, 1]
-    prompt      compact (few words, for tiny models), full (instructions), published (what the original tells)
+    payoff      self (own points), coop (both players' points), comp (own minus the other's), or lambda in [-1, 1]
+    prompt      compact (few words, for tiny models), full (instructions), published (the facts of the original's)
     counts      all 28 count vectors, or the 20 of the published file
-    contexts    path of a file of contexts; both openers of each are played
-    retries     retry requests that an illegal reply is given before the match is aborted
-    max_actions accepted messages and proposals after which the match is over
-    split_seed  decides which pairs of contexts are held out (80 % train, 10 % validation, 10 % test)
+    contexts    path of a file of contexts; each is played with both openers
+    retries     retry requests after an illegal reply before the match is aborted
+    max_actions limit of accepted messages and proposals
+    split_seed  selects the held-out pairs of contexts (80 % train, 10 % validation, 10 % test)
     """
 
     name = "deal"
@@ -88,7 +88,7 @@ class Deal:
         self.facts = Facts(
             min_return=FULL_VALUE * min(self.weight, 0.0),
             max_return=FULL_VALUE
-            + (FULL_VALUE - 1) * max(self.weight, 0.0),  # an item is wanted by both: 10 to one is 9 to the other
+            + (FULL_VALUE - 1) * max(self.weight, 0.0),  # an item has value for both: 10 to one is 9 to the other
             max_requests=max_actions * (1 + retries),
             max_retries=retries,
             zero_sum=self.weight == -1.0,
@@ -96,20 +96,19 @@ class Deal:
             ceilings=_CEILINGS.get(self.weight, {}),
         )
         if contexts is not None:
-            self._splits  # noqa: B018  (a bad file is reported now, not in the middle of a run)
+            self._splits  # noqa: B018  (reports a bad file now, not in the middle of a run)
 
     def scenarios(self, split: str) -> Sequence[Scenario]:
-        """The ordered contexts of a split, shuffled by the split seed. A pair's place depends on nothing but itself and
-        that seed, so what is held out of one set of contexts is held out of every other."""
+        """The ordered contexts of a split, shuffled by the split seed. A pair's split depends only on itself and that
+        seed, so a pair held out of one set of contexts is held out of every other."""
         return chosen(self._splits, split, f"{self.contexts} has too few contexts, give more or another split_seed")
 
     def match(self, scenario: Scenario, seed: int) -> Match:
-        """A new match. The rules need no chance, so `seed` changes nothing."""
+        """A new match. The rules are deterministic; `seed` is unused."""
         return GeneratorMatch(_Table(self, Context.of(scenario)).turns())
 
     def scripts(self) -> Mapping[str, Script]:
-        """Negotiators of rising skill (naive, fair, skilled), and the demonstrator that tiny models learn from
-        (demo)."""
+        """Negotiators of increasing skill (naive, fair, skilled), and the demonstrator for tiny models (demo)."""
         return SCRIPTS
 
     @cached_property
@@ -123,7 +122,7 @@ class Deal:
 
 
 def _refuse(payoff: object, prompt: object, counts: object, retries: object, max_actions: object) -> None:
-    """ValueError that names every argument that is wrong."""
+    """ValueError that names every invalid argument."""
     faults = []
     number = isinstance(payoff, int | float) and not isinstance(payoff, bool) and -1 <= payoff <= 1
     if not number and not (isinstance(payoff, str) and payoff in PAYOFFS):
@@ -140,7 +139,7 @@ def _refuse(payoff: object, prompt: object, counts: object, retries: object, max
 
 
 class _Table:
-    """One match while it is played."""
+    """One match in progress."""
 
     def __init__(self, game: Deal, context: Context) -> None:
         self.game, self.context, self.tally = game, context, Tally()
@@ -203,7 +202,7 @@ class _Table:
         history = self.history[seat]
         return {
             **self.known[seat],
-            "history": list(history),  # [who, text], who is you or partner; proposals are not in it
+            "history": list(history),  # [who, text] with who = you or partner; without proposals
             "partner_proposed": bool(self.tally.shares),
             "own_actions": self.tally.actions // 2,
         }

@@ -1,11 +1,10 @@
-"""The one grammar of actions: what it accepts, it has also parsed.
+"""The grammar of actions; checks and parses a reply in one pass.
 
-    action    = "[message]" text | "[propose]" numbers, with an optional "[END]", after which nothing is read
+    action    = "[message]" text | "[propose]" numbers, with an optional "[END]"; later text is ignored
     numbers   = each of books, hats, balls once, with its number before (2 books) or after it (books 2)
 
-Upper or lower case, singular or plural, brackets and commas do not matter (a word-level tokenizer sets blanks around
-them). A second tag anywhere, a missing item, a negative, fractional or additional number, or any other word makes a
-proposal illegal: nothing is guessed.
+Case, singular or plural, brackets and commas do not matter (a word-level tokenizer puts blanks around them). A second
+tag anywhere, a missing item, a negative, fractional or additional number, or any other word makes a proposal illegal.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ _ITEM = {name: index for index, plural in enumerate(ITEMS) for name in (plural, 
 
 
 def parse(text: str, counts: Triple, *, opened: bool, must_propose: bool) -> Action:
-    """The action that `text` is. `opened`: something has been said before; `must_propose`: the partner has proposed."""
+    """Parses `text` to an action. `opened`: there was a message before; `must_propose`: the partner has proposed."""
     text = _END.split(text, maxsplit=1)[0].strip()
     tags = list(_TAG.finditer(text))
     if not tags or tags[0].start():

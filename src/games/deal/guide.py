@@ -1,4 +1,4 @@
-"""What a person at the terminal is told of Deal or No Deal, whatever prompt models are given."""
+"""The texts of Deal or No Deal for a person at the terminal, independent of the models' prompts."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class DealGuide:
         return RULES.format(**told)
 
     def now(self, seat: str, seen: Mapping[str, Any]) -> str:
-        """What may be written now, with an example."""
+        """The legal replies now, with an example."""
         books, hats, balls = (count - count // 2 for count in seen["counts"])
         share = table((books, hats, balls))
         propose = f"[propose] and what you keep, as in: [propose] ({share})"
@@ -50,7 +50,7 @@ class DealGuide:
         return f"That was not taken: {reason.format(table=table(seen['counts']))}. Try again."
 
     def ending(self, scenario: Scenario, result: Result, seat: str) -> str:
-        """How it ended: points of both, and the most that both could have had together."""
+        """How it ended: points of both, and the largest possible sum."""
         best = oracle(Context.of(scenario)).joint_max
         score: Any = result.metrics["score"]
         other = next(role for role in score if role != seat)

@@ -1,8 +1,8 @@
-"""What the seats are told, in three forms of the same facts.
+"""The prompts, in three forms of the same facts.
 
-`compact` is for tiny models: every text is a few words set apart by blanks. `full` is a plain instruction for models
-that can read. `published` tells what lm-selfplay's prompts tell, section by section, in our words; docs/deal.md has a
-table of what differs.
+`compact` is for tiny models: every text is a few words separated by blanks. `full` is an instruction for instruct
+models. `published` has the content of lm-selfplay's prompts, section by section, in our words; docs/deal.md has a table
+of the differences.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from .grammar import Reason
 
 
 class Form(Protocol):
-    """The texts of one form. `opening` is the first thing the opener reads after the system message, or empty."""
+    """The texts of one form. `opening` is the opener's first message after the system message, or empty."""
 
     opening: str
     proposed: str
     options: Options
 
     def system(self, counts: Triple, values: Triple) -> str:
-        """The system message: the rules, what is on the table, and the seat's own values."""
+        """The system message: the rules, the items, and the seat's own values."""
 
     def said(self, text: str) -> str:
         """The partner's message `text`."""
 
     def error(self, reason: Reason, counts: Triple) -> str:
-        """The answer to an illegal reply: what was wrong, and to try again."""
+        """The message after an illegal reply: the fault, and to try again."""
 
 
 class Compact:
-    """Bare words. The system message is each item with its count and its own value: `books 2 1 hats 1 4 balls 2 2`."""
+    """A few words. The system message is each item with its count and its own value: `books 2 1 hats 1 4 balls 2 2`."""
 
     opening = ""
     proposed = "they proposed"
@@ -118,7 +118,7 @@ class Published(Full):
 
 @dataclass(frozen=True, slots=True)
 class Spirit:
-    """What a published prompt adds to its objective: the `advice` of how to talk, what the player is skilled in, and a
+    """Parts of the published prompt that depend on the objective: `advice` on how to talk, the player's `skill`, and a
     sentence `also` on the partner's points."""
 
     advice: str
@@ -145,7 +145,7 @@ FORMS: Mapping[str, Callable[[float], Form]] = {"compact": Compact, "full": Full
 
 
 def objective(weight: float) -> str:
-    """What a seat is after, in words."""
+    """A seat's objective in words."""
     if weight == 0:
         return "get as many points as you can for yourself; your partner's points do not matter to you"
     if weight == 1:

@@ -1,6 +1,7 @@
-"""What a finished match was worth, and the metrics by which matches are compared.
+"""Payoffs and metrics of a finished match.
 
-Points are a player's own values of its share, 0 without a deal; a payoff is own points plus lambda times the other's.
+Points are the sum of a player's values over its share, 0 without a deal; a payoff is own points plus lambda times the
+other's.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ METRICS: Mapping[str, str] = {
 
 @dataclass(slots=True)
 class Tally:
-    """What is noted while a match runs: accepted actions, proposals, illegal replies of each seat, and their marks."""
+    """Counts during a match: accepted actions, proposals, illegal replies of each seat, and their marks."""
 
     actions: int = 0
     shares: dict[str, Triple] = field(default_factory=dict)
@@ -75,7 +76,7 @@ def result(context: Context, weight: float, tally: Tally, outcome: str, blame: t
 
 
 def settle(context: Context, shares: Mapping[str, Triple]) -> Points | None:
-    """Both players' points if the two proposals take everything and nothing twice, else None."""
+    """Both players' points if the two proposals take every item exactly once, else None."""
     first, second = (shares[role] for role in ROLES)
     if rest(context.counts, first) != second:
         return None
