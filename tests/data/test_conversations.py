@@ -178,7 +178,7 @@ def test_credit_keeps_imported_logs_by_payoff_or_by_any_number_in_meta(path):
     written(path, {"messages": told(Q, A)})
     matches = list(Conversations(str(path)).matches("learner"))
     assert len(kept(FilteredBC("all"))) == 1
-    with pytest.raises(InputError, match="tells a payoff"):
+    with pytest.raises(InputError, match="has a payoff"):
         kept(FilteredBC())
 
 
