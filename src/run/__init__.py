@@ -1,1 +1,1 @@
-"""A run at work: its config, parts and directory, the stages in it, and the training loop (`loop.py`)."""
+"""Runs: config, parts, run directory, resumable stages, and the training loop (`loop.py`)."""

@@ -1,8 +1,8 @@
-"""What jobs of one sweep begin from alike is made once: demonstrations, the base, the imitation.
+"""Shares stages among the jobs of a sweep: demonstrations, the base model and imitation run once.
 
-The first job that finishes such a stage notes it in `.shared/` of the sweep's folder, under a digest of all that the
-stage depends on. A later job with the same digest takes the stage's files as hard links (as copies where the disk has
-none). Jobs that run at the same time may both make it.
+The first job that finishes such a stage records it in `.shared/` of the sweep's folder, under a digest of all its
+inputs. A later job with the same digest hard-links the stage's files (or copies them if the file system has no hard
+links). Jobs that run at the same time may both run the stage.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from ..data.seal import MANIFEST, manifest
 from ..system.files import InputError, write_json, write_text
 
 NOTES = ".shared"
-SWEEP = "multirun.yaml"  # which Hydra leaves in a sweep's folder
+SWEEP = "multirun.yaml"  # written by Hydra into a sweep's folder
 
 
 def sweep_of(run: Path) -> Path | None:
-    """The folder of the sweep that the run is a job of; None of a run by itself."""
+    """The folder of the run's sweep; None for a single run."""
     return run.parent if (run.parent / SWEEP).is_file() else None
 
 
 def lend(sweep: Path, key: str, stage: Path) -> None:
-    """Notes that the finished `stage` is what `key` stands for, unless another one is."""
+    """Records the finished `stage` under `key`, unless there is one already."""
     note = sweep / NOTES / key
     if not note.exists():
         write_text(note, str(stage.relative_to(sweep)))
 
 
 def borrow(sweep: Path, key: str, stage: Path, inputs: str) -> Path | None:
-    """Makes `stage` from the one that another job lent under `key`, with `inputs` in its manifest; returns that one.
-    None where there is none, or the stage has been begun already."""
+    """Creates `stage` from the one that another job recorded under `key`, with `inputs` in its manifest; returns the
+    source. None if there is none, or the stage was begun already."""
     note = sweep / NOTES / key
     if stage.exists() or not note.is_file():
         return None
@@ -47,7 +47,7 @@ def borrow(sweep: Path, key: str, stage: Path, inputs: str) -> Path | None:
     shutil.rmtree(draft, ignore_errors=True)
     try:
         shutil.copytree(source, draft, copy_function=_linked, ignore=shutil.ignore_patterns(MANIFEST), symlinks=True)
-    except OSError:  # the other job is at work on its files: make our own
+    except OSError:  # the other job is changing its files: run the stage here
         shutil.rmtree(draft, ignore_errors=True)
         return None
     write_json(draft / MANIFEST, {**told, "inputs": inputs})

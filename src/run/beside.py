@@ -1,7 +1,7 @@
-"""What a device holds beside the policy that learns (task=plan).
+"""Memory of other models on the device during training (task=plan).
 
-With one round in an iteration nothing: every model is gone before the next one is loaded. With several rounds the
-backend, the fixed models and the other policies stay where they are.
+With one round per iteration there are none: every model is freed before the next one is loaded. With several rounds the
+backend, the fixed models and the other policies stay loaded.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from ..learners.lightning import LightningLearner
 from ..learners.memory import GIB, Memory, Model
 from ..learners.reference import RECORDED, foreign
 
-Held = dict[str, float]  # what it is -> bytes
+Held = dict[str, float]  # description -> bytes
 
 
 def beside(config: DictConfig, learner: LightningLearner, model: Model, memory: Memory) -> Held:
-    """What stays on a rank's device beside the policy whose own peak is `memory`."""
+    """Models on a rank's device beside the trained policy, whose own peak is `memory`."""
     if config.rounds == 1 and "kl" not in learner.loss.columns:
         return {}
     others = _policies(config, learner, model, memory)
@@ -28,13 +28,13 @@ def beside(config: DictConfig, learner: LightningLearner, model: Model, memory: 
 
 
 def _policies(config: DictConfig, learner: LightningLearner, model: Model, memory: Memory) -> Held:
-    """The other policies' own weights and their optimisers; adapters share the base."""
+    """The other policies' weights and optimisers; adapters share the base."""
     others = max(len(config.policies), 1) - 1
     return {f"{others} other policies with their optimisers": others * (_own(learner, model) + memory.optimizer)}
 
 
 def _fixed(config: DictConfig, learner: LightningLearner, model: Model) -> Held:
-    """The models whose log-probs the loss compares with. An adapter's base serves as it is."""
+    """The models whose log-probs the loss compares with. An adapter's own base needs no second copy."""
     held = {}
     if "old" in learner.loss.columns and foreign(config.old) is not None:
         held[f"old={config.old}"] = model.stored(learner.hardware)
@@ -46,14 +46,14 @@ def _fixed(config: DictConfig, learner: LightningLearner, model: Model) -> Held:
 
 
 def _own(learner: LightningLearner, model: Model) -> float:
-    """Bytes of a further policy of this kind: an adapter alone (its numbers are float32) where the base is shared."""
+    """Bytes of a further policy of this kind: only the adapter (float32) if the base is shared."""
     if model.adapter is None or learner.hardware.strategy == "fsdp":
         return model.stored(learner.hardware)
     return 4.0 * model.parameters()[1]
 
 
 def _played(learner: LightningLearner, model: Model) -> Held:
-    """The copy of the weights from which the backend plays, where it cannot share the learner's."""
+    """The backend's own copy of the weights, if it cannot share the learner's."""
     hardware: Any = learner.hardware
     if hardware.strategy != "fsdp" and (model.adapter is not None or hardware.precision != "bf16-mixed"):
         return {}
@@ -67,11 +67,11 @@ def listed(held: Held) -> str:
 
 
 def compared(config: DictConfig, learner: LightningLearner, tokens: int) -> Iterator[str]:
-    """What a round costs besides its steps: passes for the columns that the loss compares with, over so many tokens."""
+    """Costs of a round besides its steps: forward passes over `tokens` tokens for the loss's columns."""
     one = f"one forward pass over about {tokens:,} tokens"
     if "old" in learner.loss.columns:
         if config.old == RECORDED:
-            yield "The policy at the round's start (old=recorded): as play wrote it down, checked on few samples."
+            yield "The policy at the round's start (old=recorded): as recorded in play, checked on a few samples."
         else:
             yield f"The policy at the round's start (old={config.old}): {one} before the round's first step."
     if "reference" in learner.loss.columns:

@@ -1,4 +1,4 @@
-"""The parts of a run, built from its config, and what of them does not go together."""
+"""Builds the parts of a run from its config, and finds incompatible ones."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from .parts import PREVIOUS, Parts, Policy, Recipe, plain
 from .run import Run, cast_of
 
 MEASURING = ("exploit", "exploiter", "table", "tournament")
-"""Tasks that make no start: nobody demonstrates."""
+"""Tasks without a start: no demonstrations needed."""
 
 
 def build(config: DictConfig, out: Path) -> Parts:
-    """The parts of the experiment. Nodes are built here and nowhere else."""
+    """Builds the parts of the experiment. Nodes are built only here. ConfigError lists incompatible parts."""
     game, data = instantiate(config.game), instantiate(config.data, _convert_="all") if config.data else None
     given = {"hardware": config.hardware, "old": config.old, "ledger": out / SPENDING / "learner.jsonl"}
     loss = instantiate(config.imitate.loss)
@@ -63,7 +63,7 @@ def build(config: DictConfig, out: Path) -> Parts:
 
 
 def _one_judge(parts: Parts) -> None:
-    """Warns where one model's word decides what is trained on and what the run is judged by: it may be flattered."""
+    """Warns if one judge both selects the training data and evaluates the run: the policy may learn to flatter it."""
     config, scorer = parts.config, parts.scorer
     name = scorer.player if isinstance(scorer, Judge) else config.players.get("judge")
     scores = {
@@ -71,14 +71,14 @@ def _one_judge(parts: Parts) -> None:
     }
     if name in parts.opponents and (metric := judge(config)[1].rpartition(".")[2]) in scores:
         warnings.warn(
-            f"{name} both chooses what is trained on and judges the run by {metric}, which may come to be flattered: "
+            f"{name} both chooses the training data and evaluates the run by {metric}, and may be flattered: "
             "have the snapshots judged by another model as well (task=judge)",
             stacklevel=2,
         )
 
 
 def _policy(own: Mapping[str, Any], config: DictConfig, given: Mapping[str, Any]) -> Policy:
-    """A policy with what it has of its `own` laid over the root's nodes, by iteration."""
+    """A policy whose `own` nodes override the root's, by iteration."""
     node = overlaid(plain(config.adapter), own["adapter"]) if "adapter" in own else plain(config.adapter)
     recipes = {}
     for number, nodes in scheduled(config).items():
@@ -89,7 +89,7 @@ def _policy(own: Mapping[str, Any], config: DictConfig, given: Mapping[str, Any]
 
 
 def _made(node: Any, **offered: Any) -> Any:
-    """What `node` builds, with as much of what is offered as its target takes."""
+    """Builds `node`, with those of the offered arguments that its target accepts."""
     target = instantiate(node, _convert_="all")
     return target(**{name: value for name, value in offered.items() if name in signature(target).parameters})
 
@@ -111,7 +111,7 @@ def _opponent(name: str, config: DictConfig, out: Path) -> Opponent:
 
 
 def _strangers(parts: Parts) -> Iterator[str]:
-    """Names of players that nobody has, and seats that the game lacks."""
+    """Unknown names of players, and unknown seats."""
     config, game, task = parts.config, parts.game, _task(parts.config)
     copies = {name for name in config.players.values() if _copies(name, parts)}
     start = str(config.eval.start_name)
@@ -148,7 +148,7 @@ def _strangers(parts: Parts) -> Iterator[str]:
 
 
 def _unknown_metric(parts: Parts) -> Iterator[str]:
-    """A metric that no evaluation gives: the game's facts name all, but for those of a scorer."""
+    """An unknown metric: the game's facts list all except a scorer's."""
     path, known = judge(parts.config)[1], parts.game.facts.metrics
     part, name = path.partition(".")[0], metric_name(parts.config)
     if _task(parts.config) not in ("selfplay", "tournament"):
@@ -162,21 +162,21 @@ def _unknown_metric(parts: Parts) -> Iterator[str]:
 
 
 def _copies(name: str, parts: Parts) -> bool:
-    """Whether `name` is that of a policy's frozen copy, as learner@3."""
+    """Whether `name` is a policy's frozen copy, such as learner@3."""
     policy, _, number = str(name).partition("@")
     return policy in parts.policies and number.isdecimal()
 
 
 def _learns(parts: Parts) -> bool:
-    """Whether this task trains: self-play without an iteration and without imitation evaluates alone."""
+    """Whether this task trains: self-play with no iterations and no imitation only evaluates."""
     config, imitates = parts.config, parts.config.imitate.first and parts.data is not None
     alone = not (config.iterations or config.imitate.matches or imitates)
     return _task(config) in ("imitate", "learn") or (_task(config) == "selfplay" and not alone)
 
 
 def _misplaced(parts: Parts) -> Iterator[str]:
-    """Models whose backend or learner is of the wrong kind: what a server holds cannot be played or trained here, nor
-    the reverse. InputError for a model folder that the backend cannot decode."""
+    """Models with the wrong kind of backend or learner: a served model cannot be played or trained here, nor a local
+    one on a server. InputError for a model folder that the backend cannot decode."""
     config, hosted = parts.config, _hosted(parts.config.model)
     if hosted != _hosted(config.backend):
         yield "backend: a served model (model=served) is played by backend=openai, and it plays no other"
@@ -197,14 +197,14 @@ def _misplaced(parts: Parts) -> Iterator[str]:
 
 
 def _several(parts: Parts) -> Iterator[str]:
-    """What several policies, or several rounds of an iteration, do not go together with."""
+    """Settings that conflict with several policies, or several rounds per iteration."""
     config = parts.config
     if _task(config) not in ("selfplay", "learn"):
         return
     cast = cast_of(parts)
     for name in parts.policies:
         if not cast.roles(name):
-            yield f"policies.{name}: it plays no role, so that it cannot learn; say players.ROLE={name}"
+            yield f"policies.{name}: it plays no role, so it cannot learn; say players.ROLE={name}"
     carries = [
         getattr(recipe.learner, "carry", False) for each in parts.policies.values() for recipe in each.recipes.values()
     ]
@@ -218,12 +218,12 @@ def _several(parts: Parts) -> Iterator[str]:
         yield f"start: with rounds={config.rounds} an iteration goes on from the one before; say start=previous"
     learners = {name: recipe.learner for name, each in parts.policies.items() for recipe in each.recipes.values()}
     for name in sorted(name for name, learner in learners.items() if not learner.sessions):
-        yield f"learner: that of {name} makes a whole model at a time, so it cannot learn in rounds; say rounds=1"
+        yield f"learner: that of {name} trains a whole model per call, so it cannot learn in rounds; say rounds=1"
 
 
 def _off_policy(parts: Parts) -> Iterator[str]:
-    """Settings under which a policy gradient would not be one: play that does not sample from the policy itself, and a
-    penalty that the replies it is for are kept from."""
+    """Settings that break a policy gradient: play that does not sample from the policy itself, and a penalty without
+    the replies that it needs."""
     if _task(parts.config) not in ("selfplay", "learn"):
         return
     recipes = [recipe for each in parts.policies.values() for recipe in each.recipes.values()]
@@ -245,7 +245,7 @@ def _off_policy(parts: Parts) -> Iterator[str]:
 
 
 def _unbranched(parts: Parts) -> Iterator[str]:
-    """A credit that compares the continuations of a turn, where no match has any."""
+    """A credit that compares branches, if no match branches."""
     credits = [recipe.credit for each in parts.policies.values() for recipe in each.recipes.values()]
     whole = _task(parts.config) == "selfplay" and not parts.config.play.branches
     if whole and any(getattr(credit, "within", None) == "turn" for credit in credits):
@@ -256,7 +256,7 @@ def _unbranched(parts: Parts) -> Iterator[str]:
 
 
 def _unchosen(parts: Parts) -> Iterator[str]:
-    """A credit that cannot choose what to imitate of stored matches: their replies are not the policy's own."""
+    """A credit that is unfit for stored matches, whose replies are not the policy's own."""
     credits = [each.recipe(0).credit for each in parts.policies.values()]
     if _from_data(parts.config) and isinstance(parts.data, Recorded) and not getattr(credits[0], "imitates", False):
         yield (
@@ -266,14 +266,14 @@ def _unchosen(parts: Parts) -> Iterator[str]:
 
 
 def _league(parts: Parts) -> Iterator[str]:
-    """What a league does not go together with."""
+    """Settings that conflict with a league."""
     if (league := parts.league) is None:
         return
     config, start = parts.config, str(parts.config.eval.start_name)
     if _task(config) in ("play", "learn"):
         yield f"league: its rounds follow from the iterations before, so task={_task(config)} has none; say league=none"
     if config.players:
-        yield f"players: who meets whom is the league's to say; leave out {', '.join(config.players)}"
+        yield f"players: the league decides who meets whom; leave out {', '.join(config.players)}"
     if PREVIOUS in config.eval.opponents:
         yield "eval.opponents: in a league the members meet, so previous is none of them"
     yield from league.faults(list(parts.policies), [start, *parts.game.scripts(), *parts.opponents], parts.game)
@@ -284,17 +284,17 @@ def _task(config: DictConfig) -> str:
 
 
 def _from_data(config: DictConfig) -> bool:
-    """Whether the task learns from the data option alone, without a match."""
+    """Whether the task learns only from the data option, without matches."""
     return _task(config) == "offline" or (_task(config) == "learn" and config.run is None)
 
 
 def _hosted(node: Mapping[str, Any] | DictConfig) -> bool:
-    """Whether a node's target deals with models that a server holds."""
+    """Whether a node's target is for served models."""
     return bool(getattr(locate(node["_target_"]), "hosted", False))
 
 
 def _check_mixes(parts: Parts) -> None:
-    """ConfigError where credit wants demonstrations, and there are none of the kind that it wants."""
+    """ConfigError if credit needs demonstrations, but there are none of its kind."""
     mixes = {recipe.credit.mix for each in parts.policies.values() for recipe in each.recipes.values()}
     if mixes != {0} and parts.data is None and not parts.config.imitate.matches:
         raise ConfigError(
@@ -305,7 +305,8 @@ def _check_mixes(parts: Parts) -> None:
 
 
 def _check_pairs(game: Game, data: Any) -> None:
-    """ConfigError unless some demonstration is that of a scenario: credit that pairs them would keep nothing."""
+    """ConfigError unless some demonstration belongs to a scenario: otherwise credit that pairs them would keep
+    nothing."""
     real = {demo.id for demo in data.demonstrations(game, "train")} if data else set()
     if real.isdisjoint(scenario.id for scenario in game.scenarios("train")):
         what = "those of this data option belong to no scenario" if data else "scripts play matches of their own"
@@ -318,13 +319,13 @@ def _check_pairs(game: Game, data: Any) -> None:
 
 @contextmanager
 def running(config: DictConfig, out: Path) -> Iterator[Run]:
-    """A run at work in the directory `out`."""
+    """A run in the directory `out`, as a context manager."""
     with begun(config, out) as progress:
         yield Run(build(config, out), out, progress)
 
 
 def trackers(config: DictConfig) -> list[Tracker]:
-    """`metrics.jsonl`, and the logger node where there is one; rank 0 has them for all."""
+    """`metrics.jsonl`, and the logger node if there is one; on rank 0 only."""
     if ranks.rank():
         return []
     return [Jsonl(), *([instantiate(config.logger)] if config.logger else [])]

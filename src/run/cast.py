@@ -1,4 +1,4 @@
-"""Who sits where in the matches of a run, as `players` says once for all stages."""
+"""The seating of a run: `players` assigns a player to each seat, for all stages."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from dataclasses import dataclass
 from ..games.base import Game, services
 from ..models.snapshot import Snapshot
 
-Tables = list[tuple[str, dict[str, str]]]  # a role without which there is no such table, or ""; who sits in each seat
+Tables = list[tuple[str, dict[str, str]]]  # (role that the scenario must seat, or ""; the player of each seat)
 Snapshots = Mapping[str, Snapshot]  # the snapshot of each policy
-History = Sequence[Snapshots]  # that of every iteration so far, the start first
+History = Sequence[Snapshots]  # the snapshots of every iteration so far, the start first
 
 
 @dataclass(frozen=True, slots=True)
 class Cast:
-    """Seats the policies, and whoever else `players` names.
+    """Seats the policies, and the other players that `players` names.
 
     A name is a policy, `policy@3` (its frozen copy of iteration 3; the newest until that is made), `start`, a name of
-    `opponents`, a script, or human. A role without a name is the first policy's.
+    `opponents`, a script, or human. A role without a name belongs to the first policy.
     """
 
     game: Game
     players: Mapping[str, str]
     policies: tuple[str, ...]
-    start: str  # what the start is called
-    league: bool = False  # every policy plays all roles, and whom it meets is the league's to say
+    start: str  # name of the start
+    league: bool = False  # every policy plays all roles, and the league decides whom it meets
 
     @property
     def table(self) -> dict[str, str]:
-        """The player of each role in an evaluation, and in play without `opponent`; in a service only where it is not
-        the game's own."""
+        """The player of each role in an evaluation, and in play without `opponent`; services only if not played by the
+        game itself."""
         first = self.policies[0]
         if "opponent" in self.players:
             return self.all(first)
@@ -39,7 +39,7 @@ class Cast:
 
     @property
     def tables(self) -> Tables:
-        """The tables of an evaluation without opponents: the one table, in a league one for each policy by itself."""
+        """The tables of an evaluation without opponents: one table, or in a league one per policy in self-play."""
         return [("", self.all(policy)) for policy in self.policies] if self.league else [("", self.table)]
 
     @property
@@ -49,7 +49,7 @@ class Cast:
 
     @property
     def round(self) -> Tables:
-        """The tables of a round of play: the one table, or with `opponent` the first policy in each role in turn."""
+        """The tables of a round of play: one table, or with `opponent` the first policy in each role in turn."""
         if "opponent" in self.players:
             return self.against(self.policies[0], self.players["opponent"])
         return [("", self.table)]
@@ -73,14 +73,14 @@ class Cast:
         return [table for policy in self.policies for table in self.against(policy, other)]
 
     def backwards(self, number: int) -> Tables:
-        """The tables of all policies against what the other roles' policies were one iteration before `number`."""
+        """The tables of all policies against the other roles' policies of the iteration before `number`."""
         before = {policy: f"{policy}@{number - 1}" for policy in self.policies}
         others = {role: before.get(name, name) for role, name in self.table.items()}
         return [(role, {**others, role: name}) for role, name in self.table.items() if name in before]
 
     def meeting(self, one: str, other: str) -> Tables:
-        """The tables of a tournament's pair: `one` in each role that it can play in turn, `other` in all the others;
-        none where `other` cannot play them."""
+        """The tables of a tournament's pair: `one` in each role that it can play, `other` in all the others; none if
+        `other` cannot play them."""
         able = {name: set(self.roles(_policy(name)) or self.game.roles) for name in (one, other)}
         first, second = (self._meeting(*pair, able) for pair in ((one, other), (other, one)))
         return first or second
@@ -90,7 +90,7 @@ class Cast:
         return [(role, {**self.all(other), role: one}) for role in roles if {*self.game.roles} - {role} <= able[other]]
 
     def snapshots(self, names: Iterable[str], history: History) -> dict[str, Snapshot]:
-        """The snapshots behind those of `names` that are policies, frozen copies of them, or the start."""
+        """The snapshots of those of `names` that are policies, frozen copies of them, or the start."""
         found = {}
         for name in names:
             policy, frozen, number = name.partition("@")
@@ -114,5 +114,5 @@ def _policy(name: str) -> str:
 
 
 def names(tables: Tables) -> list[str]:
-    """Everybody who sits at one of the tables, in order of first appearance."""
+    """All players at the tables, in order of first appearance."""
     return list(dict.fromkeys(name for _, players in tables for name in players.values()))

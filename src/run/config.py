@@ -1,8 +1,7 @@
-"""The shape of a composed config, run directories, and what a resumed run may change.
+"""The schema of a composed config, and functions that read it.
 
-Dataclasses type the root and the hardware profile. A node with a `_target_` is typed by its target's own signature, so
-a stranger adds a game, an objective or a tracker with one file and one YAML and edits nothing of ours. No value is set
-here: `conf/` holds them all.
+Dataclasses type the root and the hardware profile. A node with a `_target_` is typed by its target's signature, so that
+users add a game, an objective or a tracker with one Python and one YAML file. All values are in `conf/`, none here.
 """
 
 from __future__ import annotations
@@ -20,89 +19,87 @@ from ..system.bounds import Amount, Count, OneOf, Positive, Share, Whole
 
 
 class ConfigError(CompactHydraException):
-    """What a user got wrong: shown as a message, without a traceback."""
+    """A user's mistake in the config: shown as a message, without a traceback."""
 
 
 @dataclass
 class Sampling:
     temperature: Amount  # 0 is greedy
-    top_p: Share  # 1 truncates nothing
-    top_k: Whole  # 0 truncates nothing
-    max_tokens: Count  # of one reply; a game may ask for fewer
+    top_p: Share  # 1: no truncation
+    top_k: Whole  # 0: no truncation
+    max_tokens: Count  # longest reply; a game may set a lower limit
 
 
 @dataclass
 class Play:
     scenarios: Count  # drawn anew for each iteration
     group: Count  # matches of one scenario
-    branches: Whole  # continuations of each match from one of its turns
-    in_flight: Count  # matches at a time, in evaluation too
+    branches: Whole  # branches of each match from one of its turns
+    in_flight: Count  # open matches at a time, also in evaluation
     sampling: Sampling
 
 
 @dataclass
 class Eval:
-    start_name: str  # what the start is called as an opponent
+    start_name: str  # name of the start as an opponent
     scenarios: Count  # of the test split, sampled and against opponents
-    # sampled matches of each of these, against itself and in each seat against the start and the previous snapshot
+    # sampled matches per test scenario: in self-play, and in each seat against the start and the previous snapshot
     group: Count
     final: (
         Count | None
-    )  # the same against the start, once more, for the start and the kept snapshot alone; null: group is enough
-    greedy: Count | None  # of the test split, played greedily; null for every one
-    validation: Count  # of the validation split, on which the kept snapshot is chosen
+    )  # the same again against the start, only for the start and the kept snapshot; null: no further matches
+    greedy: Count | None  # scenarios of the test split for greedy play; null for all
+    validation: Count  # scenarios of the validation split, which chooses the kept snapshot
     validation_group: (
         Count | None
-    )  # matches of each of these in each seat against the start, where that is what counts; null: group
+    )  # matches per validation scenario and seat against the start, if the metric needs them; null: group
     sampling: Sampling
     opponents: list[str]  # scripts, besides the start
-    transcripts: Whole  # of each iteration, in the report
-    report: Share  # most of the run's CPU time for writing the report while it runs
+    transcripts: Whole  # transcripts per iteration, in the report
+    report: Share  # maximum share of the run's CPU time for writing reports during the run
 
 
 @dataclass
 class Opponent:
-    """A language model that may be seated under a name of its own: one of `path` and `model`."""
+    """A language model as a named player: either `path` or `model`."""
 
-    path: str | None = None  # a run's directory (the snapshot that it kept), a model folder, or an adapter's
-    base: str | None = None  # the model folder that an adapter stands on
-    model: str | None = None  # what a server has under this name
+    path: str | None = None  # a run's directory (its kept snapshot), a model folder, or an adapter folder
+    base: str | None = None  # the model folder of an adapter's base
+    model: str | None = None  # name of a model on a server
     policy: str | None = None  # which policy of that run; null for its first
-    backend: Any = None  # a node, as of the group backend; null for the learner's own
+    backend: Any = None  # a node of the group backend; null for the learner's own
 
 
 @dataclass
 class Imitate:
-    matches: Whole  # demonstrations that the scripts play
-    validation: Whole  # more of them, held out
+    matches: Whole  # matches that scripts play as demonstrations
+    validation: Whole  # further ones, held out
     players: list[str]  # scripts that demonstrate
-    limit: Count | None  # most matches of these, and most dialogues of a file; null for all
-    first: (
-        bool  # before the first iteration; false: the model can do it already, and credit alone is given demonstrations
-    )
+    limit: Count | None  # maximum matches, and maximum dialogues of a file; null for all
+    first: bool  # imitate before the first iteration; false: demonstrations are only for credit
     partner_weight: Amount  # loss weight of the other seat's words
-    mixed: str  # what credit may mix into a round: the demonstrations whose ids begin so
+    mixed: str  # prefix of the ids of demonstrations that credit may mix into a round
     loss: Any  # an objective
-    learner: dict[str, Any] = field(default_factory=dict)  # laid over the learner node
+    learner: dict[str, Any] = field(default_factory=dict)  # overrides of the learner node
 
 
 @dataclass
 class Hardware:
     name: str
     accelerator: Annotated[str, OneOf(("cpu", "gpu"))]
-    devices: Count  # of one node
+    devices: Count  # per node
     nodes: Count
     strategy: Annotated[
         str, OneOf(("single", "ddp", "fsdp"))
     ]  # ddp: the whole model in every process; fsdp: shards of it
     precision: Annotated[str, OneOf(("32-true", "bf16-true", "bf16-mixed"))]
-    threads: Count  # of one process
-    micro_tokens: Count  # tokens of a micro-batch
-    row_tokens: Count  # tokens of a packed row
-    head_chunk: Count  # supervised tokens whose logits exist at a time
+    threads: Count  # per process
+    micro_tokens: Count  # maximum tokens of a micro-batch
+    row_tokens: Count  # maximum tokens of a packed row
+    head_chunk: Count  # supervised tokens whose logits are in memory at a time
     activation_checkpointing: bool
-    memory_gib: Amount  # of one device
-    adapter: str | None = None  # the only option of the group adapter that this profile is for
+    memory_gib: Amount  # per device
+    adapter: str | None = None  # the only option of the group adapter for this profile
 
 
 @dataclass
@@ -120,15 +117,15 @@ class Lengths:
 
 @dataclass
 class StatedMatch:
-    """Tokens of one match, over its seats of language models."""
+    """Tokens of one match, summed over the seats of language models."""
 
-    read: Amount  # of prompts, each token once; 0: not known
+    read: Amount  # prompt tokens, each counted once; 0: unknown
     written: Amount  # sampled
 
 
 @dataclass
 class StatedSpeed:
-    """Tokens a second of one device; null: not known."""
+    """Tokens per second of one device; null: unknown."""
 
     prefill: Positive | None
     decode: Positive | None
@@ -176,11 +173,11 @@ class Config:
     imitate: Imitate
     hardware: Hardware
     stated: Stated
-    policies: dict[str, Any] = field(default_factory=dict)  # name -> what it has of its own of the nodes OWN
+    policies: dict[str, Any] = field(default_factory=dict)  # name -> own versions of the nodes in OWN
     players: dict[str, str] = field(default_factory=dict)
     schedule: dict[str, Any] = field(
         default_factory=dict
-    )  # iter_NNN -> what changes of objective and learner from then on
+    )  # iter_NNN -> overrides of objective and learner from then on
     opponents: dict[str, Any] = field(default_factory=dict)  # name -> Opponent
     adapter: Any = None  # null or {} for none
     data: Any = None
@@ -189,11 +186,11 @@ class Config:
     benchmark: Any = None
     guards: Any = None
     league: Any = None
-    table: Any = None  # what task=table serves
+    table: Any = None  # options of task=table
 
 
 def register() -> None:
-    """Makes the schema and the resolvers known to Hydra."""
+    """Registers the schema and the resolvers with Hydra."""
     schema = OmegaConf.structured(Config)
     schema.imitate = OmegaConf.structured(Imitate)
     for free in (
@@ -208,7 +205,7 @@ def register() -> None:
 
 
 def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """The values at the ends of nested mappings, with their dotted keys."""
+    """The leaf values of nested mappings, with their dotted keys."""
     if isinstance(value, Mapping) and value:
         for name, part in value.items():
             yield from leaves(part, f"{key}.{name}" if key else str(name))
@@ -220,14 +217,14 @@ def leaves(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def imitation_learner(config: DictConfig) -> DictConfig:
-    """The learner node as imitation uses it: `imitate.learner` laid over it."""
+    """The learner node of imitation, overridden by `imitate.learner`."""
     base, over = (OmegaConf.to_container(node, resolve=True) for node in (config.learner, config.imitate.learner))
     return DictConfig(overlaid(base, over))
 
 
 def scheduled(config: DictConfig) -> dict[int, dict[str, Any]]:
-    """The nodes objective and learner as they hold from an iteration on, for 0 and each that `schedule` names: laid
-    over what held before."""
+    """The nodes objective and learner from an iteration on, for 0 and each iteration in `schedule`, which overrides the
+    previous values."""
     held = {node: OmegaConf.to_container(config[node], resolve=True) for node in SCHEDULED}
     found = {0: held}
     for name, over in sorted(OmegaConf.to_container(config.schedule, resolve=True).items()):  # type: ignore[union-attr]
@@ -236,46 +233,46 @@ def scheduled(config: DictConfig) -> dict[int, dict[str, Any]]:
 
 
 def policies(config: DictConfig) -> dict[str, dict[str, Any]]:
-    """What each policy has of its own, by name; one policy that has nothing where `policies` names none."""
+    """Each policy's own nodes, by name; a single policy without any if `policies` is empty."""
     named = OmegaConf.to_container(config.get("policies") or OmegaConf.create({}), resolve=True) or {ONLY: {}}
     return {str(name): own or {} for name, own in named.items()}  # type: ignore[union-attr]
 
 
 def judge(config: DictConfig) -> tuple[str, str]:
-    """(policy, path) of the figure that a run is judged by: `attacker.sampled.score` names the policy, `sampled.score`
-    is the first one's."""
+    """(policy, path) of the metric of a run: `attacker.sampled.score` names the policy, `sampled.score` means the first
+    one."""
     names, (first, _, rest) = list(policies(config)), str(config.metric).partition(".")
     return (first, rest) if first in names else (names[0], str(config.metric))
 
 
 def metric_name(config: DictConfig) -> str:
-    """The name of the metric, without what it is taken from: win_rate of versus.start.win_rate, deal.score of
+    """The name of the metric without its evaluation: win_rate of versus.start.win_rate, deal.score of
     sampled.deal.score."""
     part, *name = judge(config)[1].split(".")
     return ".".join(name[part.startswith("versus") :])
 
 
 ONLY = "learner"
-"""The policy of a run that names none."""
+"""The name of the only policy of a run that names none."""
 OWN = ("adapter", "objective", "learner")
-"""The nodes that a policy may have of its own."""
+"""The nodes that a policy may override."""
 
 
 SCHEDULED = ("objective", "learner")
-"""The nodes that `schedule` may change."""
+"""The nodes that `schedule` may override."""
 
 
 def overlaid(base: Any, over: Any) -> Any:
-    """`over` laid over `base`, key by key; a node that names its own `_target_` replaces the other whole."""
+    """`base` overridden by `over`, key by key; a node with its own `_target_` replaces the other entirely."""
     if not isinstance(base, Mapping) or not isinstance(over, Mapping) or "_target_" in over:
         return over
     return {**base, **{key: overlaid(base.get(key), value) for key, value in over.items()}}
 
 
 def use_threads(config: DictConfig) -> None:
-    """Sets how libraries that are imported from now on use threads and memory."""
+    """Sets the threads and memory settings of libraries imported later."""
     os.environ["OMP_NUM_THREADS"] = str(config.hardware.threads)
-    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # torch's tensors in huge pages: fresh ones cost a CPU less
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # huge pages: cheaper allocations on a CPU
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 

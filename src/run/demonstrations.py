@@ -1,4 +1,4 @@
-"""Chats to imitate: matches that the game's scripts play, and what the data node gives."""
+"""Demonstrations (chats to imitate): matches by the game's scripts, and the chats of the data node."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class Demonstrations:
         self._held: dict[str, list[Demonstration]] = {}
 
     def __call__(self, split: str, again: bool = False) -> list[Demonstration]:
-        """The chats to imitate: the matches that the game's scripts played (see `play`), and what the data node gives.
+        """The chats to imitate: the matches of the game's scripts (see `play`), and the chats of the data node.
 
-        With `again` they are held for the next call, which gives them away.
+        With `again` they are cached for one more call.
         """
         held = self._held.pop(split, None)
         demos = self._made(split) if held is None else held
@@ -47,7 +47,7 @@ class Demonstrations:
             return [*(demo for episode in played for demo in demonstrate(run.game, episode, weight)), *given]
 
     def play(self, split: str) -> None:
-        """The stage in which the scripts play the demonstrations of a split, where they do."""
+        """Runs the stage in which scripts play the demonstrations of a split, if there are any."""
         name, inputs = f"iter_000/demonstrations/{split}", self.inputs(split)
         if inputs["matches"]:
             self.run.stage(
@@ -58,11 +58,11 @@ class Demonstrations:
             )
 
     def inputs(self, split: str) -> dict[str, Any]:
-        """What the demonstrations of a split depend on; `matches` of them are played by scripts."""
+        """The stage inputs of a split's demonstrations; `matches` is the number played by scripts."""
         config = self.run.config
         alone = (
             self.run.parts.data is None or config.imitate.matches
-        )  # with data of another kind only where they demonstrate at all
+        )  # with data of another kind, only if it has demonstrations
         matches = config.imitate.matches if split == "train" else config.imitate.validation if alone else 0
         if config.imitate.limit is not None:
             matches = min(matches, config.imitate.limit)
@@ -89,8 +89,8 @@ class Demonstrations:
 
 
 def demonstrate(game: Game, episode: Episode, partner_weight: float) -> list[Demonstration]:
-    """Every role's whole chat of a match, to imitate: its legal replies at weight 1, what it was told at
-    `partner_weight`."""
+    """Every role's whole chat of a match as a demonstration: weight 1 on its legal replies, `partner_weight` on the
+    other messages."""
     refused = {request for seat in episode.players for request in episode.refused(seat)}
     roles = seats(game, episode.scenario)
     weight = {"system": 0.0, "user": partner_weight, "assistant": 1.0}
@@ -105,12 +105,12 @@ def demonstrate(game: Game, episode: Episode, partner_weight: float) -> list[Dem
 
 
 def rendered(demos: Sequence[Demonstration], snapshot: Snapshot) -> list[Sample]:
-    """Demonstrations in the tokens of `snapshot`: their streams one after the other."""
+    """Demonstrations tokenized for `snapshot`: all their streams in order."""
     return [sample for streams in rendered_each(demos, snapshot) for sample in streams]
 
 
 def rendered_each(demos: Sequence[Demonstration], snapshot: Snapshot) -> list[list[Sample]]:
-    """The streams of each demonstration in the tokens of `snapshot`."""
+    """The streams of each demonstration, tokenized for `snapshot`."""
     if not demos:
         return []
     rendering = Demonstrated(Renderer.load(snapshot.base or snapshot.path))
@@ -120,7 +120,7 @@ def rendered_each(demos: Sequence[Demonstration], snapshot: Snapshot) -> list[li
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Spares lists that grow long, without cycles, the garbage collector's looks through them: a sixth of the time."""
+    """Turns off the garbage collector while long lists without cycles grow, which saves a sixth of the time."""
     was = gc.isenabled()
     gc.disable()
     try:

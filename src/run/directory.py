@@ -1,4 +1,4 @@
-"""A run directory: where it lies, how it is begun, guarded and resumed, and what is in it."""
+"""Run directories: names, locks, resuming, and contents."""
 
 from __future__ import annotations
 
@@ -34,26 +34,25 @@ from ..system.files import REFUSED, InputError, Locked, lock, read_text, reason,
 from .config import ONLY, ConfigError, leaves, policies
 from .stages import StageChanged, finished
 
-SAVED, SUMMARY = "config.yaml", "summary.json"  # what the loop writes first and last
-LOG = "log.txt"  # what the terminal said, stage by stage, and the error that ended it
+SAVED, SUMMARY = "config.yaml", "summary.json"  # first and last file that the loop writes
+LOG = "log.txt"  # terminal output by stage, and the error that ended the run
 SPENDING = "spending"  # folder of the ledgers
 
 
-LAUNCH = ".launch-"  # begins the names of folders in which the processes of a running job find it
-LAUNCHED = "PARLEY_LAUNCH"  # the variable that tells these processes its name
+LAUNCH = ".launch-"  # prefix of the folders by which the processes of a job find it
+LAUNCHED = "PARLEY_LAUNCH"  # environment variable with that folder's name
 
 
-BELOW = "tasks"  # folder of a run in which tasks that look at it write
+BELOW = "tasks"  # subfolder of a run for the outputs of tasks on it
 
 
 def run_directory(
     name: str, resume: str = "none", task: str | None = None, run: str | None = None, root: str = "outputs"
 ) -> str:
-    """Where a single run lives: a new directory, below `run` where a task looks at one of one's own; or with `resume`
-    the old one.
+    """The directory of a single run: a new one (below `run` for tasks on an own run), or the old one with `resume`.
 
-    auto takes the newest unfinished run of this experiment and task that has something to go on with, and a new
-    directory where there is none. A run whose config cannot be read is not taken.
+    auto selects the newest unfinished run of this experiment and task that has stored results, else a new directory.
+    Runs with an unreadable config are ignored.
     """
     if resume not in ("none", "auto"):
         return resume
@@ -66,13 +65,13 @@ def run_directory(
 
 
 def _own(run: Path) -> bool:
-    """Whether `run` is one below the working directory: nothing is written into a folder from elsewhere."""
+    """Whether `run` is below the working directory: nothing is written into other folders."""
     inside = run.resolve().is_relative_to(Path.cwd())
     return inside and (run / SAVED).is_file() and not (run / BELOW).is_symlink()
 
 
 def sweep_directory(name: str, resume: str = "none", root: str = "multirun") -> str:
-    """Where a sweep lives: as `run_directory`, a sweep being unfinished while one of its jobs is."""
+    """The directory of a sweep, like `run_directory`; a sweep is unfinished while one of its jobs is."""
     if resume not in ("none", "auto"):
         return resume
     sweeps = (
@@ -89,7 +88,7 @@ def _stamp() -> str:
 
 
 def _worth(run: Path) -> bool:
-    """Whether an unfinished run has matches or training to go on with: not one whose model could not be loaded, say."""
+    """Whether an unfinished run has matches or training to resume (unlike one whose model could not be loaded)."""
     stages = (stage for stage in run.glob("iter_*/*") if stage.name not in ("base", "adapter"))
     files = (path for stage in stages for path in stage.rglob("*") if not path.name.startswith("."))
     return not (run / SUMMARY).exists() and any(path.is_file() for path in files)
@@ -107,17 +106,18 @@ UNCOUNTED = (
     "resume", "run", "runs", "match", "tags", "logger", "hardware", "keep", "stated", "benchmark", "eval.report",
     "eval.transcripts",
 )  # fmt: skip
-"""Keys that a resumed run may change: they decide where and how fast, not what. (Of hardware, precision does count.)"""
+"""Keys that a resumed run may change, because they affect place and speed, not results. (Precision in hardware does
+count.)"""
 
 
 ALIKE = {"old": ("pass", "recorded")}
-"""Values of a key that give the same figures: one may follow the other in a resumed run."""
+"""Values of a key with equal results, between which a resumed run may change."""
 
 
 def changed_keys(old: Mapping[str, Any] | DictConfig, new: Mapping[str, Any] | DictConfig) -> list[str]:
-    """The keys, as game.payoff, in which two composed configs differ so that one run cannot continue the other.
+    """The keys, such as game.payoff, whose values differ so that one config cannot continue the other's run.
 
-    A key that is not there is null, so that a run may be continued where there are more keys than there were.
+    A missing key counts as null, so that a newer version with more keys can continue a run.
     """
     before, after = dict(leaves(_container(old))), dict(leaves(_container(new)))
     keys = sorted(before.keys() | after.keys())
@@ -125,9 +125,9 @@ def changed_keys(old: Mapping[str, Any] | DictConfig, new: Mapping[str, Any] | D
 
 
 def longer(old: Mapping[str, Any] | DictConfig, new: Mapping[str, Any] | DictConfig) -> bool:
-    """Whether `new` is `old` with more iterations, so that the run can go on."""
+    """Whether `new` differs from `old` only by more iterations."""
     before, after = (_container(each).get("iterations") for each in (old, new))
-    known = isinstance(before, int) and isinstance(after, int)  # a task's folder may have none
+    known = isinstance(before, int) and isinstance(after, int)  # a task's folder may have no iterations
     return known and before < after and changed_keys(old, new) == ["iterations"]
 
 
@@ -144,7 +144,7 @@ def _container(config: Mapping[str, Any] | DictConfig) -> Any:
 
 
 def stored(snapshot: Snapshot, run: Path) -> dict[str, Any]:
-    """A snapshot as JSON; what lies in the run's directory is named from there, so that a run may be moved."""
+    """A snapshot as JSON, with paths relative to the run's directory if inside, so that a run may be moved."""
     folders = (snapshot.path, snapshot.base)
     path, base = (
         str(Path(each).relative_to(run)) if each and Path(each).is_relative_to(run) else each for each in folders
@@ -155,7 +155,7 @@ def stored(snapshot: Snapshot, run: Path) -> dict[str, Any]:
 
 
 def restored(data: Mapping[str, Any], run: Path) -> Snapshot:
-    """What `stored` wrote. InputError for a snapshot whose files were changed since, or what is none."""
+    """Restores the result of `stored`. InputError for invalid data, or if the snapshot's files have changed."""
     try:
         path, base = (str(run / data[each]) if data[each] else data[each] for each in ("path", "base"))
         snapshot = Snapshot(data["version"], path, base, data.get("served"))
@@ -174,18 +174,18 @@ EXPECTED = (
     ReplayError,
 )
 TOLD = (*EXPECTED, ConfigError, InstantiationException)
-"""Errors that are told in one line, without a traceback: the boundary of the command line."""
+"""Errors that the command line shows in one line, without a traceback."""
 
 
 def in_words(error: BaseException) -> str:
-    """What an error says; of a node that cannot be built the reason itself, without Hydra's words around it."""
+    """An error's message; for a node that cannot be built only the reason, without Hydra's text."""
     cause = error.__cause__
     return str(cause if isinstance(error, InstantiationException) and isinstance(cause, EXPECTED) else error)
 
 
 @contextmanager
 def begun(config: DictConfig, out: Path) -> Iterator[Progress]:
-    """The run directory `out`, which is locked, and refused where another run's files are in it."""
+    """Locks and opens the run directory `out`; refuses one with another run's files."""
     out.mkdir(parents=True, exist_ok=True)
     try:
         with ExitStack() as held, preempt.listening():
@@ -200,13 +200,11 @@ def begun(config: DictConfig, out: Path) -> Iterator[Progress]:
     except Exception as error:
         if not _full(error):
             raise
-        raise ConfigError(
-            f"{out}: the disk is full. What was finished is stored: make room, then resume={out}"
-        ) from error
+        raise ConfigError(f"{out}: the disk is full. Finished work is stored: make room, then resume={out}") from error
 
 
 def _full(error: BaseException | None) -> bool:
-    """Whether a full disk (or a quota) is at the root of an error; libraries wrap it in errors of their own."""
+    """Whether a full disk (or a quota) caused an error, possibly wrapped by libraries."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return True
@@ -217,9 +215,9 @@ def _full(error: BaseException | None) -> bool:
 
 
 def _begin(config: DictConfig, out: Path, held: ExitStack) -> list[str]:
-    """Locks and claims `out`; what there is to say of a resumed run."""
+    """Locks and claims `out`; returns messages about a resumed run."""
     held.enter_context(lock(out))
-    for left in out.glob(f"{LAUNCH}*"):  # by a launcher that was killed
+    for left in out.glob(f"{LAUNCH}*"):  # left by a killed launcher
         if left.name != os.environ.get(LAUNCHED):
             rmtree(left, ignore_errors=True)
     told = _claim(config, out)
@@ -229,8 +227,8 @@ def _begin(config: DictConfig, out: Path, held: ExitStack) -> list[str]:
 
 
 def _claim(config: DictConfig, out: Path) -> list[str]:
-    """Writes the config into a new run directory, or checks that this config may continue the run in it; what there is
-    to say of that. A run that is to have more iterations than it was begun with is unfinished again."""
+    """Writes the config into a new run directory, or checks that this config may continue its run; returns messages.
+    With more iterations than before a finished run is unfinished again."""
     if (out / SAVED).exists():
         if config.resume == "none":
             raise ConfigError(
@@ -246,14 +244,14 @@ def _claim(config: DictConfig, out: Path) -> list[str]:
         return [f"resume: goes on with {out}, of which {_done(out)}"]
     if foreign := sorted(path.name for path in out.iterdir() if not _ours(path.name)):
         raise ConfigError(f"{out} is not empty (it holds {', '.join(foreign[:3])}): choose another directory")
-    write_text(out / SAVED, OmegaConf.to_yaml(config))  # unresolved: what comes from the environment stays there
+    write_text(out / SAVED, OmegaConf.to_yaml(config))  # unresolved, so that values from the environment are not stored
     if config.resume == "auto":
         return [f"resume: there is no unfinished run of {config.name} with matches to go on with; {out} is a new one"]
     return []
 
 
 def _lengthened(old: DictConfig, config: DictConfig, out: Path) -> list[str]:
-    """Makes the run in `out` one of more iterations, which is unfinished."""
+    """Extends the run in `out` to more iterations."""
     before = old.iterations
     told = [f"resume: {out} goes on to {config.iterations} iterations; {_done(out)}"]
     nodes = [config.learner, *(own.get("learner", {}) for own in policies(config).values())]
@@ -268,17 +266,17 @@ def _lengthened(old: DictConfig, config: DictConfig, out: Path) -> list[str]:
 
 
 def _done(out: Path) -> str:
-    """How far the run in `out` has come, in words."""
+    """The progress of the run in `out` as text."""
     count = sum(1 for _ in out.glob(f"iter_*/learn/{MANIFEST}"))
-    return f"{count} iteration{'s are' if count != 1 else ' is'} learned; what is stored is not done again"
+    return f"{count} iteration{'s are' if count != 1 else ' is'} learned; stored work is not repeated"
 
 
 def load_snapshot(path: str | Path, base: str | None = None, policy: str | None = None) -> Snapshot:
-    """The snapshot that a run kept (of `policy`; None: of its first one), or the model at `path`.
+    """The kept snapshot of the run at `path` (of `policy`; None: its first one), or the model at `path`.
 
-    A model is what `model.path` takes: a folder, a .gguf file, ORG/NAME in the Hugging Face cache, or a LoRA adapter,
-    on `base` or on what it names itself. No request is made. ConfigError for a run without the policy, InputError or
-    FileNotFoundError where nothing of the kind is there.
+    A model is a value of `model.path`: a folder, a .gguf file, ORG/NAME in the Hugging Face cache, or a LoRA adapter,
+    on `base` or on the base that it names. No request is made. ConfigError for a run without the policy, InputError or
+    FileNotFoundError if there is no such model.
     """
     if (Path(path).expanduser() / SAVED).exists():
         return kept_of(Path(path).expanduser(), policy)
@@ -288,13 +286,13 @@ def load_snapshot(path: str | Path, base: str | None = None, policy: str | None 
 
 
 def _ours(name: str) -> bool:
-    """Whether a new run may find a file of this name in its directory."""
-    draft = name.startswith(".") and name.endswith(".tmp")  # of a file that a kill kept from being written
+    """Whether a file of this name may be in a new run's directory."""
+    draft = name.startswith(".") and name.endswith(".tmp")  # of a file whose writing was killed
     return name in (".hydra", ".lock", "parley.log", "manifest.json") or name.startswith(LAUNCH) or draft
 
 
 def saved(run: Path) -> DictConfig:
-    """The config that a run was begun with. ConfigError where there is none, or where it cannot be read."""
+    """The config that a run was begun with. ConfigError if it is missing or unreadable."""
     if not (run / SAVED).exists():
         raise ConfigError(f"{run} is no run directory: it has no {SAVED}")
     try:
@@ -306,31 +304,31 @@ def saved(run: Path) -> DictConfig:
 
 
 def history(run: Path, what: str) -> list[int]:
-    """The numbers of the iterations whose stage `what` (play, learn, start) is finished in `run`."""
+    """The iterations of `run` whose stage `what` (play, learn, start) is finished."""
     saved(run)
     return sorted(int(path.parts[-3].removeprefix("iter_")) for path in run.glob(f"iter_*/{what}/{MANIFEST}"))
 
 
 def stage_outputs(run: Path, stage: str) -> Any:
-    """What a finished stage of `run` gave; None where it is not finished."""
+    """The outputs of a stage of `run`; None if it is not finished."""
     return None if (done := finished(run / stage)) is None else done.outputs
 
 
 def rounds_of(run: Path) -> list[str]:
-    """The stages of the rounds of self-play that are finished in `run`, in order."""
+    """The finished rounds of self-play in `run`, as stage names in order."""
     saved(run)
     return rounds(run)
 
 
 def evaluations(run: Path) -> list[str]:
-    """The stages of play of the newest evaluation in `run` that has any, in order."""
+    """The stages of play of the newest evaluation in `run`, in order."""
     found = sorted(path.parent for path in run.glob(f"iter_*/eval/**/{MANIFEST}") if path.parent.name != "score")
     names = [str(path.relative_to(run)) for path in found]
     return [name for name in names if name.startswith(names[-1].split("/")[0])]
 
 
 def all_snapshots(run: Path) -> dict[int, dict[str, Snapshot]]:
-    """The snapshots of a run that are still there: iteration (0 is the start) -> policy -> snapshot."""
+    """The existing snapshots of a run: iteration (0 is the start) -> policy -> snapshot."""
     names = list(policies(saved(run)))
     found = {0: {name: made for name in names if (made := _start(run, name)) is not None}}
     for number in history(run, "learn"):
@@ -340,12 +338,12 @@ def all_snapshots(run: Path) -> dict[int, dict[str, Snapshot]]:
 
 
 def named(number: int) -> str:
-    """What the snapshots of an iteration are called: start, iter_001, …"""
+    """The name of an iteration's snapshots: start, iter_001, …"""
     return f"iter_{number:03d}" if number else "start"
 
 
 def _start(run: Path, policy: str) -> Snapshot | None:
-    """A policy's start: the last of these stages that was made. (An adapter's folder had no policy in 0.1.0.)"""
+    """A policy's start: the last finished one of these stages. (In 0.1.0 an adapter's folder had no policy.)"""
     for what in (f"adapter/{policy}", "adapter", "start", "base"):
         if (done := finished(run / "iter_000" / what)) is not None:
             found = done.outputs.get("snapshot", done.outputs) if isinstance(done.outputs, dict) else done.outputs
@@ -355,7 +353,7 @@ def _start(run: Path, policy: str) -> Snapshot | None:
 
 
 def _learned(folder: Path, run: Path) -> dict[str, Snapshot]:
-    """The snapshots that a stage learn made, by policy."""
+    """The snapshots of a learn stage, by policy."""
     outputs = done.outputs if (done := finished(folder)) is not None else {}
     try:
         by_policy = {ONLY: outputs} if "snapshot" in outputs else outputs  # as 0.1.0 wrote it
@@ -365,13 +363,13 @@ def _learned(folder: Path, run: Path) -> dict[str, Snapshot]:
 
 
 def _there(snapshot: Snapshot, run: Path) -> bool:
-    """Whether a snapshot lies elsewhere, or has not been pruned."""
+    """Whether a snapshot is outside the run, or not pruned."""
     return not Path(snapshot.path).is_relative_to(run) or Path(snapshot.path).exists()
 
 
 def prune(run: Path, stay: Container[int], frozen: Container[tuple[str, int]] = ()) -> None:
-    """Removes the snapshots of all iterations but those that `stay`, and the `frozen` (policy, iteration) that are
-    seated; the start always stays."""
+    """Removes the snapshots of all iterations except those in `stay` and the `frozen` (policy, iteration) still in use;
+    the start always stays."""
     for number in history(run, "learn"):
         for folder in (run / f"iter_{number:03d}/learn").glob("*/snapshot"):
             if number not in stay and (folder.parent.name, number) not in frozen:
@@ -379,7 +377,7 @@ def prune(run: Path, stay: Container[int], frozen: Container[tuple[str, int]] = 
 
 
 def kept(run: Path) -> dict[str, Snapshot]:
-    """The snapshots that a finished run kept, by policy; of an unfinished one the newest."""
+    """The kept snapshots of a finished run, by policy; the newest of an unfinished one."""
     found = all_snapshots(run)
     if not found:
         raise ConfigError(f"{run} has no snapshot yet")
@@ -391,7 +389,7 @@ def kept(run: Path) -> dict[str, Snapshot]:
 
 
 def kept_of(run: Path, policy: str | None) -> Snapshot:
-    """The snapshot that `run` kept of a policy (None: of the first one)."""
+    """The kept snapshot of a policy of `run` (None: the first policy)."""
     found = kept(run)
     if policy is not None and policy not in found:
         raise ConfigError(f"{run} has no policy {policy}, only {', '.join(found)}")
@@ -399,8 +397,7 @@ def kept_of(run: Path, policy: str | None) -> Snapshot:
 
 
 def measured(config: DictConfig, run: str | None, base: str | None, which: str) -> dict[str, Snapshot]:
-    """Whom task=benchmark looks at, by name: the snapshots that `run` kept (or all that it has), or the model in
-    `model.path`."""
+    """The models of task=benchmark, by name: the kept snapshots of `run` (or all), or the model at `model.path`."""
     if run is not None:
         every, chosen = all_snapshots(Path(run)), kept(Path(run))
         shown = {number: each for number, each in every.items() if which == "all" or each == chosen}
@@ -428,16 +425,16 @@ def played_by(run: Path, number: int) -> dict[str, Snapshot]:
 
 
 def find_match(run: Path, match: str) -> tuple[Episode, bool]:
-    """A match of a run, and whether it is a judge's verdict. ConfigError names a few ids where there is none, and all
-    that are meant where an id is not enough: in a run of 0.1.0 evaluation's matches have the same id in every
-    iteration, and iter_003/eval/… is that of iteration 3."""
+    """A match of a run, and whether it is a judge's verdict. ConfigError names a few ids if there is no such match, and
+    all candidates if the id is ambiguous: in a run of 0.1.0 matches of evaluations have the same id in every iteration,
+    so say iter_003/eval/… for iteration 3."""
     saved(run)
     found: dict[str, tuple[Episode, bool]] = {}
     seen: list[str] = []
     stages = [*run.rglob(MANIFEST), *(path for path in run.rglob("*.jsonl") if path.stem.isdecimal())]
     for folder in sorted({path.parent for path in stages}):
         iteration = folder.relative_to(run).parts[0]
-        if iteration == BELOW:  # other runs' matches, with ids of their own
+        if iteration == BELOW:  # other runs' matches, with their own ids
             continue
         for episode in EpisodeStore(folder, shard=None).read():
             whole = episode.id if episode.id.startswith(f"{iteration}/") else f"{iteration}/{episode.id}"

@@ -1,8 +1,8 @@
-"""Evaluation: what a snapshot is held against, on which scenarios, and by how much it gained.
+"""Evaluation of snapshots on held-out scenarios: self-play, opponents, the start, and gains over the start.
 
-Matches are played sampled and greedily, in self-play and from both seats against others; every figure has an interval
-clustered by scenario (`estimates`). The same scenarios, seats and seeds come in every iteration, so that differences
-can be paired.
+Matches are played sampled and greedily, in self-play and from all seats against others; every figure has an interval
+clustered by scenario (`estimates`). Scenarios, seats and seeds are the same in every iteration, so that differences can
+be paired.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from .parts import PREVIOUS, plain
 from .run import Run, of_each
 from .scoring import Scoring
 
-ALONE = "alone"  # a player by itself, in a scenario that seats one role
-DRIFT_SAMPLES = 256  # matches whose words are scored under the start
+ALONE = "alone"  # a player in scenarios with one role
+DRIFT_SAMPLES = 256  # number of matches whose texts are scored under the start
 
 Met: TypeAlias = dict[str, Mapping[str, Figures]]  # opponent -> policy -> figures
 
 
 class Evaluation:
-    """The evaluation of the snapshots of a run, in stages of that run; every policy has figures of its own."""
+    """Evaluates the snapshots of a run, in stages of that run, for each policy separately."""
 
     def __init__(self, run: Run) -> None:
         self.run, self.config, self.game, self.seed, self.cast = run, run.config, run.game, run.seed, run.cast
@@ -51,14 +51,14 @@ class Evaluation:
 
     @property
     def against_start(self) -> bool:
-        """Whether the run is judged by its matches against the start."""
+        """Whether the run's metric comes from matches against the start."""
         return judge(self.config)[1].startswith("versus.")
 
     def measure(self, number: int, history: History) -> dict[str, Measured]:
         """The figures of iteration `number`, the last of `history`, by policy: self-play on validation and test, and
-        each policy in its roles against the start, and against what the others were one iteration before.
+        each policy in its roles against the start, and against the others' snapshots of the previous iteration.
 
-        Where a run is judged by `versus`, validation is played against the start, and the start meets itself for
+        If the run's metric is of `versus`, validation is played against the start, and the start plays itself for
         comparison.
         """
         first, evaluated = self.config.eval.start_name, self.config.eval
@@ -92,9 +92,9 @@ class Evaluation:
         }
 
     def against_scripts(self, number: int, history: History, measured: Mapping[str, Measured]) -> dict[str, Measured]:
-        """`measured` with what only the start and the kept iteration play: the game's scripts that are opponents, and
-        `eval.final` new matches of each scenario and seat against the start. Where a scenario seats one role alone,
-        the figures of each script in that role."""
+        """Adds to `measured` what only the start and the kept iteration play: matches against the scripts in
+        `eval.opponents`, and `eval.final` new matches per scenario and seat against the start. For scenarios with one
+        role, the figures of each script in that role."""
         met: dict[str, Met] = {"versus": {}, "versus_greedy": {}}
         for name in self._scripts() if self._met(self._test) else []:
             for field, found in self._both(number, name, history).items():
@@ -120,7 +120,7 @@ class Evaluation:
     def benchmark(
         self, number: int, history: History, measured: Mapping[str, Measured], bench: Benchmark
     ) -> dict[str, Measured]:
-        """`measured` with the figures of each snapshot on `bench`, by task and metric."""
+        """Adds to `measured` the figures of each snapshot on `bench`, by task and metric."""
         found = {}
         for policy, each in measured.items():
             name = f"iter_{number:03d}/benchmark/{policy}"
@@ -135,8 +135,8 @@ class Evaluation:
         return {name: gains[metric] for name, gains in found.items() if metric in gains}
 
     def gains(self, number: int) -> dict[str, Any]:
-        """What each policy gained against the start, by metric: its figures less those of the start against itself, in
-        matches of the same scenarios, seats and seeds."""
+        """Each policy's gain against the start, by metric: its figures minus those of the start against itself, in
+        matches with the same scenarios, seats and seeds."""
         return self._gained(f"{'final' if self._confirms else 'versus'}/{self.config.eval.start_name}", number)
 
     def _gained(self, what: str, number: int) -> dict[str, dict[str, Any]]:
@@ -153,10 +153,10 @@ class Evaluation:
         return found
 
     def tournament(self, snapshots: Snapshots) -> tuple[dict[str, dict[str, Any]], list[Meeting]]:
-        """Every one of `snapshots` (by name, as policy@iteration), of the opponents and of the game's scripts against
-        every other that can play the other roles: the table [player][opponent] -> figures, and the meetings to rate.
+        """Plays all pairs of `snapshots` (by name, as policy@iteration), opponents and scripts that can play the roles;
+        returns the table [player][opponent] -> figures, and the meetings to rate.
 
-        Where a scenario seats one role alone, [player]["alone"] are the figures of each in that role.
+        For scenarios with one role, [player]["alone"] holds each player's figures in that role.
         """
         members = [*snapshots, *self._scripts()]
         table: dict[str, dict[str, Any]] = {name: {} for name in members}
@@ -206,20 +206,20 @@ class Evaluation:
         return self._held_out("test", self.config.eval.scenarios)
 
     def _held_out(self, split: str, count: int | None) -> Sequence[Scenario]:
-        """The first scenarios of a split (None: all): the same for every iteration and seed, so that differences can be
-        paired."""
+        """The first `count` scenarios of a split (None: all), equal for every iteration and seed, so that differences
+        can be paired."""
         return self.game.scenarios(split)[:count]
 
     def _met(self, scenarios: Sequence[Scenario]) -> list[Scenario]:
-        """Those of `scenarios` in which players meet."""
+        """Those of `scenarios` with several roles."""
         return [each for each in scenarios if len(seats(self.game, each)) > 1]
 
     def _single(self, scenarios: Sequence[Scenario]) -> list[Scenario]:
-        """Those of `scenarios` that seat one role alone."""
+        """Those of `scenarios` with one role."""
         return [each for each in scenarios if len(seats(self.game, each)) == 1]
 
     def _alone(self, name: str) -> dict[str, Any]:
-        """The figures of an opponent in scenarios for one, which are the same in every iteration."""
+        """The figures of an opponent in scenarios with one role, equal in every iteration."""
         tables = [(role, self.cast.all(name)) for role in self.game.roles]
         scenarios = self._single(self._test)
         found: dict[str, Any] = self._played(0, f"{ALONE}/{name}", tables, scenarios, self.sampling, [], 1, [name])[
@@ -230,11 +230,11 @@ class Evaluation:
     def _together(
         self, number: int, what: str, scenarios: Sequence[Scenario], sampling: Sampling, history: History, k: int = 1
     ) -> dict[str, Any]:
-        """Everybody as `players` says."""
+        """The figures with all players as in `players`."""
         return self._played(number, what, self.cast.tables, scenarios, sampling, history, k)
 
     def _both(self, number: int, other: str, history: History, k: int = 1) -> dict[str, Met]:
-        """`other` met on the test split: sampled `k` times, and greedily."""
+        """Figures against `other` on the test split: sampled `k` times, and greedy."""
         sampled = self._versus(number, "versus", other, self._test, self.sampling, history, k)
         greedy = self._versus(number, "versus_greedy", other, self._test, self.greedy, history)
         return {"versus": {other: sampled}, "versus_greedy": {other: greedy}}
@@ -275,13 +275,14 @@ class Evaluation:
         return {policy: scores.get(policy, {}) | found for policy, found in played.items()}
 
     def _judged(self, name: str) -> Iterator[Episode]:
-        """The stored matches of a stage, the scorer's scores among their metrics."""
+        """The stored matches of a stage, with the scorer's scores among their metrics."""
         return judged(self.scoring.matches(name))
 
     # --- texts -------------------------------------------------------------------------------------------------------
 
     def _language(self, number: int, history: History) -> dict[str, Any]:
-        """How each policy's sampled words read, and how likely its start finds them (language drift)."""
+        """Language figures of each policy's sampled replies, and their log-likelihood under its start (language
+        drift)."""
         start = history[0]
         inputs = {"start": {name: each.version for name, each in start.items()}}
         name = f"iter_{number:03d}/eval/language"
@@ -291,7 +292,7 @@ class Evaluation:
         return found
 
     def _said(self, number: int) -> dict[str, tuple[dict[str, float], list[Sample]]]:
-        """Of each policy how its words read, and the words themselves in the first matches."""
+        """For each policy the language figures of its replies, and the replies of the first matches as samples."""
         episodes = self.run.episodes(f"iter_{number:03d}/eval/sampled")
         first = list(islice(episodes, DRIFT_SAMPLES))
         return {name: (language(episodes, [name]), everything_said(first, name)) for name in self.policies}
@@ -307,12 +308,12 @@ class Evaluation:
         return found
 
     def _held_out_demonstrations(self, number: int, history: History) -> dict[str, Any]:
-        """How likely each policy finds demonstrations of the validation split, and how far it is from their source
-        where that is known.
+        """Each policy's log-likelihood of demonstrations of the validation split, and its KL to their source if that is
+        known.
 
-        `logprob`: log p(demonstration) in nats; `kl`: log p of its source less that, whose mean estimates KL(source ||
-        model) without bias; `gain`: `logprob` less the start's, paired, which is by how much `kl` has fallen. {} where
-        there are none, or the model is behind a server, which scores no text.
+        `logprob`: log p(demonstration) in nats; `kl`: log p under its source minus that, whose mean estimates KL(source
+        || model) without bias; `gain`: `logprob` minus the start's, paired, which equals the decrease of `kl`. {}
+        without demonstrations, or for served models, which score no text.
         """
         wanted, newest = self.demonstrations.inputs("validation"), history[-1]
         served = any(each.served is not None for each in newest.values())
@@ -329,7 +330,7 @@ class Evaluation:
         return {policy: _with_gain(each, first.get(policy, {}).get("each", [])) for policy, each in made.items()}
 
     def _demonstrated(self, newest: Snapshots) -> tuple[list[Demonstration], list[list[Sample]]]:
-        """The held-out demonstrations, and the same in tokens, which are the same for all policies."""
+        """The held-out demonstrations, and their streams of tokens, equal for all policies."""
         demos = self.demonstrations("validation")[: self.config.eval.validation]
         return demos, rendered_each(demos, next(iter(newest.values())))
 
@@ -346,7 +347,7 @@ class Evaluation:
 
 
 def _of(policy: str, met: Met) -> dict[str, Figures]:
-    """The figures of one policy by opponent, of those that it met."""
+    """The figures of one policy by opponent."""
     return {other: found[policy] for other, found in met.items() if found.get(policy)}
 
 
@@ -362,7 +363,7 @@ def _likelihood(demos: Sequence[Demonstration], found: Sequence[float]) -> dict[
 
 
 def _with_gain(made: Mapping[str, Any], first: Sequence[tuple[str, float]]) -> dict[str, Any]:
-    """Figures without the single values, and with the paired difference to the start's, `first`."""
+    """Figures without the single values, with the paired difference to the start's values `first`."""
     figures, each = {name: value for name, value in made.items() if name != "each"}, made["each"]
     if first:
         gains = [now - before for (_, before), (_, now) in zip(first, each, strict=True)]
@@ -371,7 +372,7 @@ def _with_gain(made: Mapping[str, Any], first: Sequence[tuple[str, float]]) -> d
 
 
 def everything_said(episodes: Collection[Episode], player: str) -> list[Sample]:
-    """All that the language model `player` said in `episodes`, legal or not, for scoring only."""
+    """All replies of the language model `player` in `episodes`, legal or not, as samples for scoring only."""
     said = (
         (log, {turn.request: (1.0, 1.0) for turn in log.episode.own if turn.call}) for log in logs(episodes, player)
     )

@@ -1,8 +1,8 @@
-"""What one round of learning will do and need: the batch arithmetic and the memory of a device, in words (task=plan).
+"""Forecasts one round of learning: batch arithmetic and memory of a device (task=plan).
 
-Samples and model are those of a run where one is given. Else the model is known from its folder or as a published
-shape, and the samples have the lengths that the experiment states; the forecast says which. Batches are made by the
-planner and packed by the packer that learning uses, on as many samples as some steps need; the rest is multiplied up.
+Samples and model come from a run, if given. Otherwise the model comes from its folder or a published shape, and the
+samples have the lengths stated in the experiment; the forecast names its sources. The planner and packer of training
+run on the samples of some steps; the rest is extrapolated.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ from .beside import Held, beside, compared, listed
 from .config import leaves
 from .hours import Tokens
 
-PACKED = 8  # steps that are packed for a forecast
+PACKED = 8  # number of steps packed for a forecast
 
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """Samples to plan with: all of them, or a part that stands for `utterances` in `samples` of them. `source` says
-    whence."""
+    """Samples to plan with: all, or a part that represents `samples` samples with `utterances` utterances. `source`
+    names their origin."""
 
     part: Sequence[Sample]
     samples: int
     utterances: int
     source: str
-    first: bool  # these are the first round's, and the later ones can be told from it
-    forks: str = ""  # how many of the replies forked their token stream, where that was measured
+    first: bool  # the samples are the first round's; later rounds follow from it
+    forks: str = ""  # number of replies that forked their token stream, if measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,27 +59,27 @@ class Forecast:
     trained: int
     steps: int  # of an epoch
     epochs: int
-    packed: Efficiency  # of the steps that were packed
-    scale: float  # from these steps to an epoch
-    micros: tuple[int, int]  # of one rank in one step, fewest and most
+    packed: Efficiency  # efficiency of the packed steps
+    scale: float  # factor from these steps to an epoch
+    micros: tuple[int, int]  # fewest and most micro-batches of a rank in a step
     world: int
-    rows: tuple[int, int]  # of the largest micro-batch: rows, tokens of a row
-    supervised: int  # tokens of it
+    rows: tuple[int, int]  # largest micro-batch: rows, tokens of a row
+    supervised: int  # supervised tokens of it
     vocabulary: int
     memory: Memory
-    held: Held  # what stands beside the policy on its device
+    held: Held  # other models on the policy's device
     shaped: Any  # the transformers config
-    adapter: Any  # what is trained on it; None: all weights
+    adapter: Any  # the trained adapter; None: all weights
 
 
 def real(samples: Sequence[Sample], source: str, forks: str = "") -> Data:
-    """Samples that are there."""
+    """Data of real samples."""
     live = [sample for sample in samples if sample.utterances]
     return Data(live, len(live), sum(len(sample.utterances) for sample in live), source, first=False, forks=forks)
 
 
 def stated(node: DictConfig, batch_utterances: int) -> Data:
-    """Samples of the lengths that `stated` gives; InputError where it gives none."""
+    """Data of samples with the lengths in `stated`; InputError if it has none."""
     if not node.samples:
         raise InputError(
             "nothing says which samples to plan with: name a run (run=outputs/…), whose newest round is planned, "
@@ -94,7 +94,7 @@ def stated(node: DictConfig, batch_utterances: int) -> Data:
 
 
 def architecture(config: DictConfig, snapshot: Snapshot | None = None) -> tuple[Any, str]:
-    """(a transformers config, where it is from): of `snapshot`, of the model's folder, or of a published shape."""
+    """(transformers config, its source): of `snapshot`, of the model's folder, or of a published shape."""
     from transformers import AutoConfig
 
     if snapshot is not None:
@@ -117,7 +117,7 @@ def architecture(config: DictConfig, snapshot: Snapshot | None = None) -> tuple[
 
 
 def _source(node: DictConfig) -> Any:
-    """The model source of `node`; None where it cannot tell an architecture, or its path is not said yet."""
+    """The model source of `node`; None if it has no `config`, or its path is not set."""
     if OmegaConf.is_missing(node, "path") or not hasattr(locate(node._target_), "config"):
         return None
     return instantiate(node, _convert_="all")
@@ -166,7 +166,7 @@ def _shape(batch: Batch) -> tuple[int, int]:
 
 
 def words(it: Forecast, learner: LightningLearner, config: DictConfig) -> Iterator[str]:
-    """The batch arithmetic, a paragraph a line."""
+    """The batch arithmetic as text, one paragraph per line."""
     hardware: Any = learner.hardware
     yield f"Model: {it.parameters:,} parameters, of which {it.trained:,} are trained ({it.model_source})."
     yield f"Data of a round: {it.data.samples:,} samples with {it.data.utterances:,} utterances ({it.data.source})."
@@ -221,8 +221,8 @@ def words(it: Forecast, learner: LightningLearner, config: DictConfig) -> Iterat
 
 
 def trained(it: Forecast, learner: LightningLearner, config: DictConfig) -> Tokens:
-    """Tokens of learning in a mean iteration: steps over packed rows, padding included, and the passes before a round
-    for the columns that the loss compares with."""
+    """Mean tokens of learning per iteration: steps over packed rows, padding included, and the passes for the loss's
+    columns before a round."""
     padded, rounds, columns = it.scale * it.packed.tokens_padded, config.rounds, learner.loss.columns
     steps = it.steps * it.epochs * rounds
     if it.data.first and config.iterations:
@@ -233,13 +233,13 @@ def trained(it: Forecast, learner: LightningLearner, config: DictConfig) -> Toke
 
 
 def _steps(it: Forecast, batch: int, iterations: int, replay: int) -> int:
-    """Optimiser steps of all rounds, which are alike but for replay."""
+    """Optimiser steps of all rounds, which differ only by replay."""
     rounds = [min(number, replay + 1) for number in range(1, iterations + 1)]
     return sum(-(-count * it.data.utterances // batch) * it.epochs for count in rounds)
 
 
 def _rounds(it: Forecast, batch: int, iterations: int, replay: int) -> str:
-    """What comes after the first round, which is the one that is planned."""
+    """Text on the rounds after the first, planned one."""
     every = _steps(it, batch, iterations, replay)
     before = f"{replay} rounds" if replay > 1 else "the round"
     again = f", from the second on with the samples of {before} before as well" if replay and iterations > 1 else ""
@@ -331,7 +331,7 @@ ADVICE = {
 
 
 def refusal(it: Forecast, learner: LightningLearner) -> str | None:
-    """What is too large and what to change; None for a plan that fits."""
+    """The largest part of the memory and how to reduce it; None for a plan that fits."""
     hardware: Any = learner.hardware
     needed, there = it.memory.needed(hardware.accelerator), hardware.memory_gib * GIB
     if needed <= there:

@@ -1,7 +1,7 @@
-"""Guards: what tells from a run's figures that self-play collapses. Pure functions of rows; the loop acts on them.
+"""Guards: detect a collapse of self-play from a run's figures. Pure functions of rows; the loop acts on them.
 
-Self-play's own return does not see it: in a zero-sum game it is 0 whatever the policy has become, and replies that both
-seats have come to accept stay legal. Rows of rounds cost nothing; the score against the start is an evaluation.
+The return in self-play does not show a collapse: in a zero-sum game it is always 0, and degenerate replies that both
+seats accept stay legal. Figures of rounds are free; the score against the start needs an evaluation.
 """
 
 from __future__ import annotations
@@ -16,24 +16,25 @@ from ..system.bounds import Amount, Count, Share
 
 Rounds: TypeAlias = Sequence[Mapping[str, Any]]  # the rows of one iteration's rounds (see `parley.run.rounds`)
 Figure: TypeAlias = Mapping[str, Any]  # mean, low, high at 95 %
-QUARTER = 4  # a figure is that of an iteration's last quarter of rounds
+QUARTER = 4  # figures are means over the last quarter of an iteration's rounds
 NORMAL = 1.96  # standard errors from a mean to the end of its 95 % interval
 
 
 @dataclass(frozen=True, slots=True)
 class Guards:
-    """Thresholds, each of which null turns off, and what happens after an iteration in which one is passed.
+    """Thresholds (null turns one off), and the action after an iteration that exceeds one.
 
-    action    warn: it is said. stop: the run ends there. rollback: the next iteration begins at the best snapshot so
-              far, with a new optimiser at half the learning rate
-    anchor    the score against the start lies so many standard errors under its best, `readings` iterations in a row
-    seats     in a zero-sum game the first seat's mean payoff is so many standard errors off that of the first iteration
-    entropy   nats a token of play, as bounds on its share of the first iteration's
-    length    tokens a reply, so many times more or fewer than in the first iteration
-    cut       share of replies that were cut off at max_tokens
+    action    warn: only report. stop: end the run. rollback: start the next iteration from the best snapshot so far,
+              with a new optimiser at half the learning rate
+    anchor    the score against the start is so many standard errors below its best, `readings` iterations in a row
+    seats     in a zero-sum game the first seat's mean payoff differs by so many standard errors from the first
+              iteration
+    entropy   nats per token of play, with bounds relative to the first iteration
+    length    tokens per reply, by at most this factor more or fewer than in the first iteration
+    cut       share of replies cut off at max_tokens
     illegal   share of illegal replies, above that of the first iteration's first round
     mismatch  (l - b)^2 / 2 between trainer and sampler
-    dead      share of logs without an advantage, a dead round having no other
+    dead      share of logs without an advantage (all logs of a dead round)
     """
 
     action: Literal["warn", "stop", "rollback"] = "warn"
@@ -48,8 +49,8 @@ class Guards:
     dead: Share | None = 0.95
 
     def alarms(self, iterations: Sequence[Rounds], scores: Sequence[Figure | None], zero_sum: bool) -> list[str]:
-        """What is wrong after the last of `iterations`, in words; [] where nothing is. `scores` are those against the
-        start, of the start itself first."""
+        """Alarms after the last of `iterations`, as texts; [] if there are none. `scores` are those against the start,
+        beginning with the start's own."""
         found: list[str] = list(self._anchored(scores))
         if iterations and iterations[-1]:
             first, now = iterations[0], iterations[-1]
@@ -80,7 +81,7 @@ class Guards:
             yield f"the first seat earns {mean(after):.4g}, and earned {mean(before):.4g}"
 
     def _changed(self, first: Rounds, now: Rounds) -> Iterator[str]:
-        """Against the first iteration."""
+        """Comparisons with the first iteration."""
         pairs: list[tuple[str, str, Callable[[float], tuple[float, float]] | None]] = [
             ("entropy", "nats a token", _times(self.entropy)),
             ("reply_tokens", "tokens a reply", _times((1 / self.length, self.length) if self.length else None)),
@@ -106,7 +107,7 @@ class Guards:
 
 
 def _latest(rows: Rounds, name: str) -> float | None:
-    """The mean of a figure over the last quarter of the rounds; None where none of them has it."""
+    """The mean of a figure over the last quarter of the rounds; None if none of them has it."""
     late = rows[-max(len(rows) // QUARTER, 1) :]
     values = [float(row[name]) for row in late if name in row]
     return mean(values) if values else None

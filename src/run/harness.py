@@ -1,7 +1,7 @@
-"""Benchmarks: tasks of lm-evaluation-harness on a snapshot, with our loader below them and our intervals above.
+"""Benchmarks: runs tasks of lm-evaluation-harness on a snapshot, with parley's model loader and intervals.
 
 Gao et al., *A framework for few-shot language model evaluation*, github.com/EleutherAI/lm-evaluation-harness: its
-tasks, prompts, metrics and its way to score and to generate (`HFLM`). It is an extra, imported where it is used.
+tasks, prompts, metrics, scoring and generation (`HFLM`). It is an extra, imported on use.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from .stages import Done, stage
 if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager
 
-RESULTS = "results.json"  # of the harness, subtasks of groups included
-PORTION = 256  # requests between two looks at the progress
+RESULTS = "results.json"  # results of the harness, including subtasks of groups
+PORTION = 256  # requests between two progress updates
 Report = Callable[[int], Any]
 
 
 class Hardware(Protocol):
-    """What a benchmark reads of a hardware profile."""
+    """The settings of a hardware profile that benchmarks read."""
 
     accelerator: str
     precision: str
@@ -46,15 +46,15 @@ class Hardware(Protocol):
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Tasks, and how they are asked.
+    """Benchmark tasks and their settings.
 
-    tasks      names of tasks, groups and tags, as the harness or a file in `include` has them
-    shots      worked examples before each question, for all tasks or by name; where it says nothing, and for a task
-               whose own file says 0, what the file says
-    include    a folder of task files, besides those of the harness. They are data: one that names Python is refused
-    limit      first documents of each task only; None: all
+    tasks      names of tasks, groups and tags, of the harness or of files in `include`
+    shots      few-shot examples before each question, for all tasks or by name; tasks without a number, and tasks whose
+               own file says 0, use their file's number
+    include    a folder of further task files. They are data: files that name Python code are refused
+    limit      number of documents per task, from the beginning; None: all
     batch      requests at a time
-    chat       ask in the model's chat template
+    chat       whether to use the model's chat template
     """
 
     tasks: list[str]
@@ -73,13 +73,12 @@ class Benchmark:
             raise InputError(f"benchmark.shots names {', '.join(strange)}, which benchmark.tasks does not")
 
     def check(self) -> None:
-        """InputError for a task that is not known or whose data are not there, and for a folder whose files are more
-        than data."""
+        """InputError for an unknown task, a task without its data, and a folder whose files ask for code."""
         with _quiet():
             self._load(0)
 
     def inputs(self, snapshot: Snapshot, hardware: Hardware, seed: int) -> dict[str, Any]:
-        """All that the figures depend on, as JSON."""
+        """All inputs of the figures, as JSON."""
         asked: dict[str, Any] = {"tasks": self.tasks, "shots": self.shots, "limit": self.limit, "chat": self.chat}
         asked |= {"include": digest(Path(self.include)) if self.include else None, "lm_eval": version("lm_eval")}
         return {"snapshot": snapshot.version, "dtype": _dtype(hardware), "seed": seed, **asked}
@@ -87,8 +86,8 @@ class Benchmark:
     def run(self, snapshot: Snapshot, folder: Path, hardware: Hardware, seed: int, report: Report) -> dict[str, Any]:
         """The figures of `snapshot` by task and metric: mean, interval, count. Requests are dealt to all ranks.
 
-        Of a group they are those of the whole; those of its tasks stand in `results.json` in `folder`. `report` is told
-        how many more requests were answered.
+        A group has one set of figures; those of its tasks are in `results.json` in `folder`. `report` is called with
+        the number of newly answered requests.
         """
         from jinja2 import TemplateError
         from lm_eval import evaluate
@@ -110,7 +109,7 @@ class Benchmark:
         return figures(found)
 
     def _load(self, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
-        """(tasks by name, groups by name), with their examples' number and seed set."""
+        """(tasks by name, groups by name), with number and seed of their few-shot examples set."""
         tasks: dict[str, Any] = {}
         groups: dict[str, Any] = {}
         manager = self._manager
@@ -132,8 +131,8 @@ class Benchmark:
 
     @cached_property
     def _manager(self) -> TaskManager:
-        """What knows the tasks' files. Those of the harness are thousands: they are read where the folder's own do not
-        do."""
+        """The harness's task index. Its thousands of built-in files are read only if the user's folder does not define
+        every requested task."""
         from lm_eval.tasks import TaskManager
 
         include = None if self.include is None else _data_only(Path(self.include))
@@ -152,7 +151,7 @@ class Benchmark:
 
 
 def measure(bench: Benchmark, snapshot: Snapshot, folder: Path, config: Any, progress: Progress) -> Done:
-    """The stage in `folder` that runs `bench` on `snapshot`: its outputs are the figures."""
+    """Runs `bench` on `snapshot` as the stage in `folder`; its outputs are the figures."""
     hardware, seed = config.hardware, int(config.seed)
 
     def work() -> dict[str, Any]:
@@ -163,10 +162,9 @@ def measure(bench: Benchmark, snapshot: Snapshot, folder: Path, config: Any, pro
 
 
 def figures(results: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """What the harness found, of each task and group that is no part of another, as metric -> mean, low, high, n,
-    clusters.
+    """The harness's results for each top-level task and group, as metric -> mean, low, high, n, clusters.
 
-    The interval is that of its standard error with Student's t. A metric keeps the name of its filter, where it has
+    Intervals are from the harness's standard error with Student's t. A metric's name includes its filter, if it has
     one.
     """
     rows = {**results["results"], **(results.get("groups") or {})}
@@ -193,7 +191,7 @@ def _loaded(manager: TaskManager, name: str) -> Any:
 
     try:
         return manager.load([name])
-    except TemplateError as error:  # it is tried on a document
+    except TemplateError as error:  # the template is tried on a document
         raise _unfilled(name, error) from error
     except (
         OSError,
@@ -201,7 +199,7 @@ def _loaded(manager: TaskManager, name: str) -> Any:
         KeyError,
         RuntimeError,
         TypeError,
-    ) as error:  # what a task's file, or its data, can lack
+    ) as error:  # errors of incomplete task files or data
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(
             f"benchmark.tasks: {name} cannot be loaded: {reason}. Data of a hub must be in its cache, or the hub "
@@ -228,8 +226,7 @@ CODE = ("class", "custom_dataset", "unsafe_code", "hf_evaluate")  # keys of a ta
 
 
 def _data_only(folder: Path) -> Path:
-    """`folder`, all of whose task files hold nothing but data: InputError where one names Python or a file
-    elsewhere."""
+    """Checks that all task files in `folder` are plain data: InputError if one names Python code or an outside file."""
     if not folder.is_dir():
         raise InputError(f"benchmark.include: there is no folder {folder}")
     inside, todo, seen = folder.resolve(), [path.resolve() for path in folder.rglob("*.yaml")], set[Path]()
@@ -264,8 +261,8 @@ def _named_code(path: Path, what: str) -> InputError:
 
 
 def _known(metric: Any) -> bool:
-    """Whether the harness has the metric itself: others it would fetch, and run."""
-    import lm_eval.api.metrics  # noqa: F401  # which registers them
+    """Whether the metric is built into the harness, which would download and run others."""
+    import lm_eval.api.metrics  # noqa: F401  # registers the metrics
     from lm_eval.api.registry import metric_registry
 
     return str(metric) in metric_registry
@@ -286,14 +283,14 @@ def _pairs(held: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _model(snapshot: Snapshot, hardware: Hardware, batch: int, report: Report) -> Any:
-    """The harness's HFLM around the model of `snapshot`, as our loader makes it: local, from safetensors, adapter and 4
-    bits included."""
+    """The harness's HFLM around the model of `snapshot` from parley's loader: local, from safetensors, with adapter and
+    4-bit base."""
     from lm_eval.models.huggingface import HFLM
 
     from ..models.load import load_policy, load_tokenizer
 
     class Dealt(HFLM):  # type: ignore[misc]  # the harness is untyped to us
-        """Every rank knows all requests, answers its share, and gets the answers of the others."""
+        """Every rank gets all requests, answers its share, and receives the others' answers."""
 
         def loglikelihood(self, requests: Any, disable_tqdm: bool = False) -> Any:
             return _dealt(super().loglikelihood, requests, report)
@@ -312,7 +309,7 @@ def _model(snapshot: Snapshot, hardware: Hardware, batch: int, report: Report) -
 
 
 def _dealt(work: Callable[..., list[Any]], requests: Sequence[Any], report: Report) -> list[Any]:
-    """`work` on all requests, in their order: neighbours stay together, for they share their context."""
+    """`work` on all requests, in order; neighbours stay on one rank, because they share their context."""
     count, rank, world = len(requests), ranks.rank(), ranks.world()
     mine = requests[count * rank // world : count * (rank + 1) // world]
     answers: list[Any] = []
@@ -328,8 +325,7 @@ def _dtype(hardware: Hardware) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No chatter of the harness, whose templates are filled in by jinja's sandbox: a task's file is a stranger's
-    text."""
+    """Silences the harness, and renders its templates in Jinja's sandbox, because task files are untrusted."""
     import datasets
     from jinja2.sandbox import SandboxedEnvironment
     from lm_eval import utils
@@ -356,15 +352,14 @@ def _quiet() -> Iterator[None]:
 
 
 def _bootstrap(metric: Callable[[Sequence[Any]], float], values: Sequence[Any], iters: int) -> float:
-    """The harness's standard error of a metric without a closed form, by resampling; here without processes of its
-    own."""
+    """The harness's bootstrap standard error of a metric without a closed form, in this process."""
     draw = random.Random(0)
     return stdev(metric(draw.choices(values, k=len(values))) for _ in range(iters))
 
 
 @contextmanager
 def _own_randomness(seed: int, hardware: Hardware) -> Iterator[None]:
-    """Python's, NumPy's and PyTorch's global generators are seeded for the harness, and are as they were afterwards."""
+    """Seeds the global generators of Python, NumPy and PyTorch for the harness, and restores them afterwards."""
     import numpy as np
     import torch
 
@@ -382,7 +377,7 @@ def _own_randomness(seed: int, hardware: Hardware) -> Iterator[None]:
 
 
 def _plain(value: Any) -> Any:
-    """As JSON can say it: numbers that are not finite become null, what is not JSON its text."""
+    """`value` as JSON: non-finite numbers become null, other values their text."""
     if isinstance(value, Mapping):
         return {str(key): _plain(part) for key, part in value.items()}
     if isinstance(value, (list, tuple)):

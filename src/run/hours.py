@@ -1,7 +1,7 @@
-"""How long a run takes (task=plan): tokens by kind of work, divided by tokens a second of one device.
+"""Estimates a run's duration (task=plan): tokens by kind of work, divided by tokens per second of one device.
 
 Prefill reads prompt tokens, decode writes replies one token at a time, training is forward and backward over packed
-rows. Scheduling, loading and the idle end of a stage are left out, so a plan is a lower bound of wall time.
+rows. Scheduling, loading and the idle end of a stage are not included, so the estimate is a lower bound of wall time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..system.files import InputError
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """Tokens a second of one device; None where it is not known. `source` says whence."""
+    """Tokens per second of one device; None if unknown. `source` names their origin."""
 
     prefill: float | None
     decode: float | None
@@ -30,7 +30,7 @@ class Speed:
                 raise InputError(f"stated.speed.{name}={value:g}: expected tokens a second, above 0")
 
     def over(self, other: Speed) -> Speed:
-        """These rates, and those of `other` where there is none."""
+        """These rates, completed by those of `other`."""
         if all(each is None for each in (self.prefill, self.decode, self.train)):
             return other
         return Speed(
@@ -46,7 +46,7 @@ class Speed:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """Tokens of some work, over all devices: read (prefill), written (decode), trained."""
+    """Tokens of some work, summed over all devices: read (prefill), written (decode), trained."""
 
     read: float = 0.0
     written: float = 0.0
@@ -59,13 +59,13 @@ class Tokens:
         return Tokens(self.read * times, self.written * times, self.trained * times)
 
     def seconds(self, speed: Speed, devices: int) -> float:
-        """Seconds on so many devices that are all at work; infinite where a rate is not known and there is work."""
+        """Seconds on so many fully used devices; infinite if a needed rate is unknown."""
         pairs = ((self.read, speed.prefill), (self.written, speed.decode), (self.trained, speed.train))
         return sum(tokens / (rate * devices) if rate else math.inf for tokens, rate in pairs if tokens)
 
 
 def of_match(matches: Iterable[Episode]) -> Tokens:
-    """Mean tokens of a match, over those of `matches` in which a language model spoke; none without any."""
+    """Mean tokens of a match, over those of `matches` with replies of a language model; zero without any."""
     read = written = count = 0
     for episode in matches:
         calls = [turn.call for turn in episode.own if turn.call is not None]
@@ -76,10 +76,10 @@ def of_match(matches: Iterable[Episode]) -> Tokens:
 
 
 def matches(config: Any, roles: int) -> tuple[int, int]:
-    """(matches of play, matches of evaluation) of an iteration, in a game of so many roles that the policies play.
+    """(matches of play, matches of evaluation) of an iteration, in a game with `roles` roles for the policies.
 
-    Greedy self-play over the whole test split is counted as `eval.scenarios`. What only the start and the kept
-    iteration play, against scripts and in `eval.final`, is left out.
+    Greedy self-play over the whole test split counts as `eval.scenarios`. Matches that only the start and the kept
+    iteration play, against scripts and in `eval.final`, are left out.
     """
     play, evaluated = config.play, config.eval
     played = play.scenarios * play.group * (1 + play.branches) * config.rounds
@@ -92,8 +92,8 @@ def matches(config: Any, roles: int) -> tuple[int, int]:
 
 
 def words(work: Mapping[str, Tokens], speed: Speed, devices: int, iterations: int) -> Iterator[str]:
-    """What an iteration and a run take, a paragraph a line. `work` is an iteration's, by stage; an entry "start" is
-    what the run begins with."""
+    """The duration of an iteration and of a run as text, one paragraph per line. `work` is an iteration's, by stage; an
+    entry "start" is the work before the first iteration."""
     for name, each in work.items():
         counts = (("read", each.read), ("written", each.written), ("trained", each.trained))
         told = ", ".join(f"{count:,.0f} {kind}" for kind, count in counts if count)
@@ -121,7 +121,7 @@ def words(work: Mapping[str, Tokens], speed: Speed, devices: int, iterations: in
 
 
 def _shares(hours: Mapping[str, float], both: float, devices: int) -> str:
-    """The stages' shares of an iteration, and how many servers would sample in the time of learning."""
+    """The stages' shares of an iteration, and the number of servers whose play would take as long as learning."""
     shares = ", ".join(f"{name} {each / both:.0%}" for name, each in hours.items())
     sampling, learning = both - hours["learning"], hours["learning"]
     servers = f"{math.ceil(devices * sampling / learning):,}" if learning else "no number of"
@@ -132,8 +132,8 @@ def _shares(hours: Mapping[str, float], both: float, devices: int) -> str:
 
 
 def streams(shaped: Any, match: Tokens, roles: int, width: int, gib: float | None) -> str | None:
-    """The keys and values of a match's streams, for a model of the config `shaped` in numbers of `width` bytes; None
-    where the config does not tell.
+    """The KV cache of a match's streams, for a model of the config `shaped` with numbers of `width` bytes; None if the
+    config lacks the sizes.
 
     A token has a key and a value in each layer: 2 x layers x heads of keys and values x size of a head x width bytes.
     """

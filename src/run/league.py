@@ -1,8 +1,7 @@
-"""A league: policies learn against themselves, frozen copies of each other, and anchors that never move.
+"""A league: policies learn against themselves, frozen copies of each other, and fixed anchors.
 
-After each iteration the members meet on the test split; a pair plays once in a run, as its members do not change. From
-that payoff table, and from nothing else, it follows whom each policy meets in the next round, and whether an exploiter
-begins anew.
+After each iteration the members play each other on the test split; a pair plays once in a run, because members do not
+change. The payoff table alone decides whom each policy meets in the next round, and whether an exploiter restarts.
 """
 
 from __future__ import annotations
@@ -27,14 +26,14 @@ from .run import Run
 
 
 class Standings:
-    """The stages `iter_N/league` of a run, and the matches of the pairs below `league/`."""
+    """The stages `iter_N/league` of a run, with the matches of the pairs below `league/`."""
 
     def __init__(self, run: Run, league: League) -> None:
         self.run, self.league, self.policies = run, league, list(run.parts.policies)
         self.sampling = Sampling(**plain(run.config.eval.sampling))
 
     def plan(self, number: int) -> Plan:
-        """What follows for the round after iteration `number`, which has been measured."""
+        """The plan of the round after the measured iteration `number`."""
         told = self.run.outputs(f"iter_{number:03d}/league")
         anew = tuple(name for name, age in told["ages"].items() if number and age == 0)
         return Plan({policy: dict(each) for policy, each in told["shares"].items()}, anew)
@@ -45,7 +44,7 @@ class Standings:
         return {(policy, int(at)) for policy, _, at in (name.partition("@") for name in copies)}
 
     def measure(self, number: int, history: History) -> dict[str, Any]:
-        """Lets the members meet after iteration `number`, the last of `history`."""
+        """Plays the members' meetings after iteration `number`, the last of `history`."""
         present = self._present(number)
         who = self.run.cast.snapshots(present, history)
         inputs = {
@@ -58,12 +57,12 @@ class Standings:
         return found
 
     def _present(self, number: int) -> list[str]:
-        """Who meets: the anchors, the copies so far, and all policies as they are now."""
+        """The members: the anchors, the copies so far, and the current policies."""
         now = [f"{policy}@{number}" for policy in self.policies]
         return list(dict.fromkeys([*self.league.anchors, *self._before(number)["copies"], *now]))
 
     def _before(self, number: int) -> dict[str, Any]:
-        """What was found one iteration before."""
+        """The outputs of the previous iteration's league stage."""
         found: dict[str, Any] = (
             self.run.outputs(f"iter_{number - 1:03d}/league") if number else {"copies": [], "ages": {}}
         )
@@ -89,7 +88,7 @@ class Standings:
         }
 
     def _pair(self, one: str, other: str, who: Snapshots) -> dict[str, Any]:
-        """The meeting of two members, which do not change: it is played once in a run."""
+        """The meeting of two members, played once in a run."""
         name = f"league/{one}~{other}"
         both = {key: who[key] for key in (one, other) if key in who}
         scenarios = self.run.game.scenarios("test")[: self.league.scenarios]
@@ -103,7 +102,7 @@ class Standings:
 
 
 def _told(one: str, other: str, game: Game, matches: Matches) -> dict[str, Any]:
-    """The meetings of a pair, and what each gets, from 0 to 1."""
+    """The meetings of a pair, and each one's payoff from 0 to 1."""
     met = meetings(one, other, matches)
     if game.facts.zero_sum:
         won, n = (sum(pair[at] for each in met for pair in each.clusters.values()) for at in (1, 0))
@@ -114,7 +113,7 @@ def _told(one: str, other: str, game: Game, matches: Matches) -> dict[str, Any]:
 
 
 def _scaled(matches: Matches, name: str, game: Game) -> float:
-    """A player's mean return on the scale of the game's returns."""
+    """A player's mean return, scaled to 0..1 by the game's range of returns."""
     own = [value for each in matches for seat, value in each.result.returns.items() if each.players[seat] == name]
     low, high = game.facts.min_return, game.facts.max_return
     return (sum(own) / len(own) - low) / (high - low)

@@ -1,10 +1,10 @@
-"""Learning inside an iteration: a session for each policy, and one checkpoint for all of them.
+"""Learning within an iteration: a session for each policy, and one checkpoint for all of them.
 
-    iter_N/learn/<policy>/    what the policy's learner writes, its snapshot at last
+    iter_N/learn/<policy>/    the learner's files, finally its snapshot
     iter_N/learn/position/    the newest checkpoint (see `parley.learners.checkpoint`); its position is the round
 
 An iteration of one round is one call of each learner, which saves and resumes by itself, unless a learner carries its
-optimiser on. What was learned after the checkpoint is learned again from the stored matches.
+optimiser over. Training after the checkpoint is repeated from the stored matches.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ POSITION = "position"
 
 @dataclass(slots=True)
 class Learned:
-    """What became of one policy in an iteration so far."""
+    """The results of one policy in an iteration so far."""
 
     learn: list[dict[str, Any]] = field(default_factory=list)  # the learner's figures, by round
-    credit: list[dict[str, int]] = field(default_factory=list)  # what credit kept, by round
-    state: Any = None  # of credit, before the round at hand
-    snapshot: dict[str, Any] | None = None  # once the session is closed
+    credit: list[dict[str, int]] = field(default_factory=list)  # counts of kept logs, by round
+    state: Any = None  # credit's state before the current round
+    snapshot: dict[str, Any] | None = None  # set when the session is closed
 
 
 class Learning:
-    """What the policies learn in iteration `number`, which they begin at the snapshots `begins`: a context manager."""
+    """The learning of all policies in iteration `number`, from the snapshots `begins`; a context manager."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class Learning:
             number,
             fresh,
             0,
-        )  # fresh: policies whose optimiser is new; done: rounds so far
+        )  # fresh: policies with a new optimiser; done: rounds so far
         self.lasting = self.rounds > 1 or any(_carries(each) for each in recipes.values())  # in sessions
         self.sessions: dict[str, Session] = {}
         self._open = ExitStack()
@@ -83,17 +83,17 @@ class Learning:
 
     @property
     def last(self) -> bool:
-        """Whether the round at hand is the iteration's last."""
+        """Whether the current round is the iteration's last."""
         return self.done + 1 == self.rounds
 
     def moved(self) -> dict[str, Session]:
-        """The sessions that have learned something, by policy."""
+        """The sessions with at least one step, by policy."""
         return {name: session for name, session in self.sessions.items() if session.past}
 
     def learn(self, policy: str, credited: Given | NothingKept) -> None:
-        """Learns from what credit gave of the round at hand. The last round of the iteration leaves the snapshot.
+        """Trains on credit's result for the current round. The last round of the iteration writes the snapshot.
 
-        NothingKept where credit kept nothing of any round.
+        NothingKept if credit kept nothing in any round.
         """
         learned = self.learned[policy]
         if not isinstance(credited, NothingKept):
@@ -108,12 +108,12 @@ class Learning:
             learned.snapshot = stored(self.sessions[policy].close(), self.run.out)
 
     def next(self) -> None:
-        """Goes on to the next round."""
+        """Advances to the next round."""
         self.done += 1
         self._note()
 
     def outputs(self) -> dict[str, dict[str, Any]]:
-        """Of each policy its snapshot, the learner's figures and what credit kept, over all rounds."""
+        """For each policy its snapshot, the learner's figures and credit's counts, over all rounds."""
         return {
             name: {
                 "snapshot": each.snapshot,
@@ -141,7 +141,7 @@ class Learning:
     # --- the checkpoint ----------------------------------------------------------------------------------------------
 
     def _resume(self) -> None:
-        """Opens the sessions, and goes on from the newest checkpoint where there is one."""
+        """Opens the sessions, and restores the newest checkpoint if there is one."""
         from ..learners.checkpoint import Saving
 
         nodes = {name: each.nodes for name, each in self.recipes.items()}
@@ -163,7 +163,7 @@ class Learning:
         self._note()
 
     def _span(self, policy: str, recipe: Recipe) -> Span | None:
-        """Which part of the run a policy's session is, where its optimiser is carried on."""
+        """The place of a policy's session in the run, if its optimiser is carried over."""
         from ..learners.session import CARRIED, Span
 
         if not _carries(recipe):
@@ -173,7 +173,7 @@ class Learning:
         return Span((self.number - 1) * self.rounds, iterations * self.rounds, None if policy in self.fresh else before)
 
     def _note(self) -> None:
-        """Says in every checkpoint from now on what was known when the round at hand began."""
+        """Sets the position of later checkpoints to the state at the start of the current round."""
         if self.lasting:
             learned = {
                 name: {"learn": [*each.learn], "credit": [*each.credit], "state": each.state}
@@ -183,7 +183,7 @@ class Learning:
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """Around play: a process that is asked to stop in it, or was shortly before, saves what was learned."""
+        """Wraps play: on a stop signal the process saves the learned state."""
         if not self.moved():
             yield
             return
@@ -198,7 +198,7 @@ class Learning:
 
 
 def remove_checkpoints(run: Run, number: int) -> None:
-    """Removes those of an iteration whose stage is finished, and the optimisers that it went on with."""
+    """Removes the checkpoints of a finished iteration, and the carried optimisers that it used."""
     if ranks.rank() == 0:
         shutil.rmtree(run.out / f"iter_{number:03d}/learn" / POSITION, ignore_errors=True)
         for before in (run.out / f"iter_{number - 1:03d}/learn").glob("*/carried"):
@@ -206,7 +206,7 @@ def remove_checkpoints(run: Run, number: int) -> None:
 
 
 def _by_round(learned: Learned) -> list[dict[str, float]]:
-    """What credit kept of each round, and the learner's figures of those in which it learned."""
+    """Credit's counts of each round, with the learner's figures of rounds with training."""
     learns = iter(learned.learn)
     return [{**credit, **({} if credit["dead_rounds"] else next(learns))} for credit in learned.credit]
 

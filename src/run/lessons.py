@@ -1,4 +1,4 @@
-"""Credit at work (advantage estimation): what a policy is given to learn of the rounds that were played."""
+"""Applies credit (advantage estimation): turns played rounds into a policy's training samples."""
 
 from __future__ import annotations
 
@@ -34,8 +34,7 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What a learner is given: its lessons, what credit kept of the last round, and the state that credit is in after
-    it."""
+    """A learner's input: its lessons, credit's counts of the last round, and credit's state after it."""
 
     lessons: Lessons
     kept: dict[str, int]
@@ -43,7 +42,7 @@ class Given:
 
 
 class Crediting:
-    """Turns rounds of play into lessons. It reads files: for rank 0."""
+    """Turns rounds of play into lessons. It reads files, so run it on rank 0."""
 
     def __init__(self, run: Run, demonstrations: Demonstrations) -> None:
         self.run, self.demonstrations, self.scoring = run, demonstrations, Scoring(run)
@@ -51,8 +50,8 @@ class Crediting:
     def __call__(
         self, rounds: Sequence[Round], policy: str, recipe: Recipe, snapshot: Snapshot, source: Run, state: Any = None
     ) -> Given:
-        """What the learner of `policy` is given of `rounds`, played in the run `source`. `state` is what credit knew
-        before the last one. NothingKept where no log is trained on."""
+        """The lessons of `policy` from `rounds`, played in the run `source`. `state` is credit's state before the last
+        round. NothingKept if no log is left to train on."""
         *earlier, last = rounds
         before = [self._credited(each, policy, recipe, snapshot, source, None).lessons for each in earlier]
         given = self._credited(last, policy, recipe, snapshot, source, state)
@@ -74,7 +73,7 @@ class Crediting:
         return Given(lessons, kept, given.state)
 
     def mixed(self, each: Round, credit: Credit) -> list[Demonstration]:
-        """The demonstrations that are mixed into a round, drawn anew for each."""
+        """The demonstrations to mix into a round, drawn anew for each."""
         if (wanted := credit.mix) == 0:
             return []
         begins = self.run.config.imitate.mixed
@@ -87,7 +86,7 @@ class Crediting:
 
 
 def chats(game: Game, matches: Matches, table: Iterable[Verdict]) -> list[Demonstration]:
-    """The logs that credit kept as whole chats, in which the replies that it chose weigh 1 and everything else 0."""
+    """The logs that credit kept, as whole chats with weight 1 on the chosen replies and 0 on the rest."""
     kept = (verdict for verdict in table if verdict.replies)
     return [_chosen(each, replay(game, matches[each.match]).views[each.seat]) for each in kept]
 
@@ -97,15 +96,15 @@ def _chosen(verdict: Verdict, view: Sequence[Message]) -> Demonstration:
 
 
 def imported(game: Game, source: Any, policy: str, recipe: Recipe, begin: Snapshot) -> tuple[Lessons, dict[str, int]]:
-    """What a learner is given of a data source without a match, and what credit kept of it: matches that were played
-    elsewhere go through credit, samples with rewards or pairs do not. InputError for a source that has neither."""
+    """(lessons, credit's counts) from a data source: foreign matches go through credit, samples with rewards or pairs
+    do not. InputError for a source with neither."""
     if isinstance(source, Recorded | Imported) and recipe.credit.mix is not None:
         demos, kept = _elsewhere(game, source, policy, recipe.credit)
         return demos if recipe.learner.reads == "chats" else rendered(demos, begin), kept
     if isinstance(source, Rewarded) and recipe.learner.reads != "chats":
         return source.samples(Demonstrated(Renderer.load(begin.base or begin.path)).sample), {}
     raise InputError(
-        "there is no data to learn from in this way: choose an option that has rewards, pairs or logs, as data=spag, "
+        "this data option has nothing to learn from: choose one with rewards, pairs or logs, as data=spag, "
         "data=conversations with data.path=… or data=matches with data.runs=[…]"
     )
 
@@ -113,7 +112,7 @@ def imported(game: Game, source: Any, policy: str, recipe: Recipe, begin: Snapsh
 def _elsewhere(
     game: Game, source: Recorded | Imported, policy: str, credit: Credit
 ) -> tuple[list[Demonstration], dict[str, int]]:
-    """What credit keeps of matches that were played elsewhere, as chats, and how much that is."""
+    """The chats that credit keeps of foreign matches, and its counts."""
     if isinstance(source, Recorded):
         matches = source.recorded(game, policy)
         table = credit(matches, policy).table

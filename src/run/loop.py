@@ -3,11 +3,11 @@
 No algorithm lives here: credit (advantage estimation) decides who is trained on what, objective and learner decide how.
 All ranks run it: all of them play and learn; files are read and figures are made on rank 0, for all.
 
-    iter_000/  demonstrations/ base/ start/ (after imitation) adapter/<policy>/ (a fresh one, where wanted) eval/
-    iter_001/  play/ (or play/r001/, play/r002/ … where an iteration has several rounds)
-               learn/<policy>/ (samples and the next snapshot) eval/ benchmark/<policy>/ (where one is chosen)
+    iter_000/  demonstrations/ base/ start/ (after imitation) adapter/<policy>/ (a fresh one, if any) eval/
+    iter_001/  play/ (or play/r001/, play/r002/ … for several rounds per iteration)
+               learn/<policy>/ (samples and the next snapshot) eval/ benchmark/<policy>/ (if chosen)
 
-Where there is a scorer, a stage of play and each of eval holds a stage score/.
+With a scorer, the stages of play and eval each contain a stage score/.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ from .tracking import track
 
 
 def iterations(run: Run, logs: Sequence[Tracker], report: Reporting | None = None) -> Summary:
-    """A whole run: its iterations, one row for each, and the one that is kept. `report` hears of each."""
+    """A whole run: its iterations with a row each, and the kept one. `report` is updated after each."""
     config, loop, evaluation = run.config, Loop(run), Evaluation(run)
     if (bench := run.parts.benchmark) is not None:
-        ranks.shared(bench.check)  # what it lacks is told now, not after the first iteration
+        ranks.shared(bench.check)  # reports missing parts now, not after the first iteration
     history, steps = [loop.start()], 0
     rows: list[Row] = []
     for number in range(config.iterations + 1):
@@ -82,7 +82,7 @@ def iterations(run: Run, logs: Sequence[Tracker], report: Reporting | None = Non
         if report is not None:
             report.iteration(_summary(run, rows, best), partial(_gained, run, evaluation, best))
         if config.keep is not None:
-            ahead = range(len(rows), config.iterations + 1)  # a resumed run has some of these already
+            ahead = range(len(rows), config.iterations + 1)  # a resumed run has finished some of them
             kept = {best, magnet(len(rows), config.magnet), *range(len(rows))[-config.keep :], *ahead}
             ranks.shared(partial(prune, run.out, kept, stay))
         if rows[-1].alarms and number < config.iterations and not loop.acted(number, history, best):
@@ -95,7 +95,7 @@ def iterations(run: Run, logs: Sequence[Tracker], report: Reporting | None = Non
 
 
 def _summary(run: Run, rows: Sequence[Row], best: int) -> Summary:
-    """What is known after the last of `rows`, but for what was gained over the start."""
+    """The summary after the last of `rows`, without the gain over the start."""
     demonstrators = run.done.get("iter_000/demonstrations/train")
     return Summary(
         experiment=run.config.name,
@@ -113,7 +113,7 @@ def _summary(run: Run, rows: Sequence[Row], best: int) -> Summary:
 
 
 def _gained(run: Run, evaluation: Evaluation, best: int) -> dict[str, Any]:
-    """What the snapshot of iteration `best` gained over the start, paired."""
+    """The paired gain of the snapshot of iteration `best` over the start."""
     return {
         "improvement_greedy": evaluation.improvement(best, metric_name(run.config)),
         "gains": evaluation.gains(best) if evaluation.against_start else {},
@@ -121,12 +121,12 @@ def _gained(run: Run, evaluation: Evaluation, best: int) -> dict[str, Any]:
 
 
 def _judged(run: Run, row: Row) -> float:
-    """What the iteration to keep is chosen by: the metric on the validation split."""
+    """The criterion for the kept iteration: the metric on the validation split."""
     return float(row.policies[judge(run.config)[0]].validation[metric_name(run.config)]["mean"])
 
 
 class Loop:
-    """The stages in which the snapshots of a run are made."""
+    """The stages that make the snapshots of a run."""
 
     def __init__(self, run: Run) -> None:
         self.run, self.config, self.parts, self.seed = run, run.config, run.parts, run.seed
@@ -134,10 +134,10 @@ class Loop:
         self.crediting = Crediting(run, self.start.demonstrations)
         self.scoring, self.rounds = self.crediting.scoring, int(run.config.rounds)
         self.standings = Standings(run, self.parts.league) if self.parts.league is not None else None
-        self.rolled: list[int] = []  # iterations that begin at an earlier snapshot, each at half the rate before
+        self.rolled: list[int] = []  # iterations rolled back to an earlier snapshot, each halving the learning rate
 
     def iteration(self, number: int, history: History, source: Run | None = None) -> dict[str, Snapshot]:
-        """The snapshots after iteration `number`, whose rounds are played here, or were played in the run `source`."""
+        """The snapshots after iteration `number`, with rounds played here, or in the run `source`."""
         slower = 0.5 ** sum(each <= number for each in self.rolled)
         recipes = {name: each.recipe(number).slowed(slower) for name, each in self.parts.policies.items()}
         history = self._anew(number, history)
@@ -168,7 +168,7 @@ class Loop:
         references: Mapping[str, Snapshot | None],
         source: Run,
     ) -> dict[str, dict[str, Any]]:
-        """For each round: play, score, credit of each policy and a step of each; the last ones leave the snapshots."""
+        """For each round: play, score, then credit and learning of each policy; the last round writes the snapshots."""
         if any(each.credit.mix != 0 for each in recipes.values()):
             self.start.demonstrations.play("train")
         begins = self._begins(number, history)
@@ -182,7 +182,7 @@ class Loop:
                     with learning.kept():
                         self.self_play(each, history, sitting, learning)
                 if learning.last:
-                    seated.close()  # with one round the backend is gone before any learner loads
+                    seated.close()  # with one round the backend is freed before any learner loads
                 for earlier in (window := self.window(number, each)):
                     self.scoring.score(earlier.stage, source)
                 for name, recipe in recipes.items():
@@ -202,14 +202,14 @@ class Loop:
         return [Round(before + each, f"{stage}/r{each:03d}") for each in range(1, self.rounds + 1)]
 
     def seated(self, history: History, number: int = 1) -> AbstractContextManager[Sitting]:
-        """Those who play the rounds of iteration `number`, policies at their newest snapshots."""
+        """The sitting for the rounds of iteration `number`, with policies at their newest snapshots."""
         return self.run.seated(Sampling(**plain(self.config.play.sampling)), self._who(number, history))
 
     def self_play(
         self, each: Round, history: History, sitting: Sitting, learning: Learning | None = None
     ) -> dict[str, Any]:
-        """The matches of a round (rollout batch); returns their figures. What the policies have learned in this
-        iteration goes into the backend before."""
+        """Plays the matches of a round (rollout batch); returns their figures. First updates the backend to the weights
+        learned in this iteration."""
         at = self._iteration(each)
         versions = self.run.versions(self._names(at), self._who(at, history))
         live = {name: session.version for name, session in learning.moved().items()} if learning is not None else {}
@@ -227,12 +227,12 @@ class Loop:
         return ranks.shared(partial(_told, matches, list(self.parts.policies), self._forked(each.stage)))
 
     def _forked(self, stage: str) -> Callable[[str, str], None]:
-        """Tells how often a policy's token streams forked in a stage of play."""
+        """A callback that reports forks of a policy's token streams in a stage of play."""
         return lambda name, text: self.run.progress.note(f"{stage}: {name}: {text}")
 
     def _seatings(self, each: Round) -> Seatings:
-        """A round's matches: scenarios drawn anew, at the tables of `players`; in a league those of each policy, at the
-        tables that its shares give."""
+        """A round's matches: newly drawn scenarios at the tables of `players`; in a league per policy, at the tables of
+        its shares."""
         game, group = self.run.game, self.config.play.group
         if (plan := self._plan(self._iteration(each))) is None:
             return in_turn(game, self._drawn(each.number), self.run.cast.round, self.seed, each.stage, group)
@@ -242,8 +242,8 @@ class Loop:
         return at_own(game, pairs, self.seed, each.stage, group)
 
     def _branches(self, each: Round, matches: Matches) -> Seatings:
-        """Continuations of the round's matches, each from one turn of a policy, drawn at random: that turn's reply and
-        all that follows is played anew."""
+        """Branches of the round's matches, each from a random turn of a policy: that reply and everything after it is
+        sampled anew."""
 
         def make() -> Iterator[Seating]:
             for episode in (episode for episode in matches if episode.parent is None):
@@ -265,59 +265,59 @@ class Loop:
         return (each.number - 1) // self.rounds + 1
 
     def _plan(self, number: int) -> Plan | None:
-        """Whom the policies meet in iteration `number`, where there is a league."""
+        """The league's plan of iteration `number`, if there is a league."""
         return None if self.standings is None else self.standings.plan(number - 1)
 
     def _league(self, number: int) -> dict[str, Any]:
-        """That, as an input of stages."""
+        """The plan as a stage input."""
         return {} if (plan := self._plan(number)) is None else {"league": asdict(plan)}
 
     def _anew(self, number: int, history: History) -> History:
-        """The history, with one more entry where exploiters begin iteration `number` anew from their start."""
+        """The history, plus an entry if exploiters restart in iteration `number`."""
         if (plan := self._plan(number)) is None or not plan.anew:
             return history
         return [*history, {**history[-1], **{name: history[0][name] for name in plan.anew}}]
 
     def _fresh(self, number: int) -> set[str]:
-        """The policies that begin iteration `number` elsewhere than at the end of the one before."""
+        """The policies that do not continue from the previous iteration's end in iteration `number`."""
         plan = self._plan(number)
         return set(self.parts.policies if number == 1 or number in self.rolled else plan.anew if plan else ())
 
     def _names(self, number: int) -> list[str]:
-        """Everybody who plays in iteration `number`."""
+        """All players of iteration `number`."""
         return names(self.run.cast.round) if (plan := self._plan(number)) is None else plan.names
 
     def _who(self, number: int, history: History) -> dict[str, Snapshot]:
         return self.run.cast.snapshots(self._names(number), history)
 
     def _play(self) -> dict[str, Any]:
-        """What a round of play depends on besides its players."""
+        """The inputs of a round of play besides its players."""
         return {"play": plain(self.config.play), "game": self.run.node("game"), "seed": self.seed}
 
     # --- learning ----------------------------------------------------------------------------------------------------
 
     def _begins(self, number: int, history: History) -> Snapshots:
-        """What each policy's learner starts from."""
+        """The snapshot from which each policy's learner starts."""
         if self.config.start != "previous":
             return self.start()
         return {name: self.start.adapted(name, each, number) for name, each in history[-1].items()}
 
     def window(self, number: int, each: Round | None = None) -> list[Round]:
-        """The rounds on which a learner is trained at the round `each` of iteration `number` (None: the last one): that
-        one, and with `replay` those of earlier iterations."""
+        """The training rounds of a learner at the round `each` of iteration `number` (None: the last one): that round,
+        and with `replay` those of earlier iterations."""
         earlier = range(max(1, number - self.config.replay), number)
         return [*(before for at in earlier for before in self.of(at)), each or self.of(number)[-1]]
 
     # --- the row -----------------------------------------------------------------------------------------------------
 
     def row(self, number: int, measured: Mapping[str, Measured]) -> Row:
-        """The row of an iteration that has been evaluated."""
+        """The row of an evaluated iteration."""
         folder = f"iter_{number:03d}"
         told = {name: replace(each, **self._training(number, name)) for name, each in measured.items()}
         return Row(number, number * self.rounds, told, self.run.seconds(folder))
 
     def alarms(self, rows: Sequence[Row]) -> tuple[str, ...]:
-        """What guards say of each policy after the last of `rows`. Writes what is known of all rounds so far."""
+        """The guards' alarms for each policy after the last of `rows`. Also writes the figures of all rounds so far."""
         iterations = range(1, len(rows))
         known = {
             name: [rounds.rows(self.run, each, self.of(each), name) for each in iterations]
@@ -338,7 +338,7 @@ class Loop:
         return tuple(found)
 
     def acted(self, number: int, history: list[dict[str, Snapshot]], best: int) -> bool:
-        """Does what the guards are for after alarms in iteration `number`; whether the run goes on."""
+        """Applies the guards' action after alarms in iteration `number`; returns whether the run continues."""
         action = self.parts.guards.action if self.parts.guards else "warn"
         if action == "rollback":
             history[number] = history[best]
@@ -349,7 +349,7 @@ class Loop:
         return action != "stop"
 
     def _training(self, number: int, policy: str) -> dict[str, Any]:
-        """What is known of how a policy's snapshot came about."""
+        """Training figures of a policy's snapshot."""
         if not number:
             imitated = self.run.recall("iter_000/start")
             return {"learn": imitated["learn"]} if imitated else {}
@@ -374,7 +374,7 @@ def _credited(credit: Callable[[], Given]) -> Given | NothingKept:
 
 
 def _told(matches: Matches, policies: Sequence[str], forked: Callable[[str, str], None]) -> dict[str, Any]:
-    """Counts and figures of a round, of everybody and of each policy, and how the words of each policy read."""
+    """Counts and figures of a round, overall and by policy, and each policy's language figures."""
     said = {name: (Language([name]), Forks([name]), Tally([name])) for name in policies}
     everybody = Tally()
     payoffs: dict[str, array[float]] = defaultdict(lambda: array("d"))

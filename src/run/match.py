@@ -1,4 +1,4 @@
-"""One match by itself, in a few lines of Python: for a notebook, a look at a snapshot, an example."""
+"""Plays a single match from Python, for notebooks and examples."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def play_match(
     players   each role's player: a snapshot, the name of a script of the game, or "human" at this terminal
     scenario  None: the first of the split "test"
     sampling  of the snapshots' replies; the same seed gives the same match
-    backend   makes what samples them; None: transformers on the CPU
+    backend   creates the backend that samples them; None: transformers on the CPU
 
-    ValueError where a role has no player; KeyError names a script that the game lacks.
+    ValueError if a role has no player; KeyError names an unknown script.
     """
     chosen = scenario or game.scenarios("test")[0]
     missing = [role for role in seats(game, chosen) if role not in players]

@@ -1,4 +1,4 @@
-"""Whom the policies of a league meet, and who belongs to it: pure functions of the payoff table."""
+"""Members and matchmaking of a league, as pure functions of the payoff table."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from .cast import Cast, Tables
 
 @dataclass(frozen=True, slots=True)
 class Exploiter:
-    """A policy that learns against the newest copy of the policy `against` alone. It begins anew from its start when it
-    gets more than `above` (0 to 1) from it, or `after` iterations at the latest."""
+    """A policy that learns only against the newest copy of the policy `against`. It restarts from its start when its
+    payoff exceeds `above` (0 to 1), or after `after` iterations."""
 
     against: str
     above: Share = 0.7
@@ -23,15 +23,16 @@ class Exploiter:
 
 
 class League:
-    """Who is in it and whom its policies meet.
+    """The members of a league, and the opponents of its policies.
 
-    matching      whom among the frozen copies (`play.matching`)
-    mirror        share of a policy's scenarios in which it plays itself
-    anchors       the start, scripts and opponents that are always there, and meet a policy in `anchor_share`
+    matching      the rule for frozen copies (`play.matching`)
+    mirror        share of a policy's scenarios in self-play
+    anchors       permanent members (the start, scripts, opponents), in the share `anchor_share` of scenarios
     exploiters    policy -> how it exploits another (`Exploiter`)
-    every         iterations between two frozen copies; at_most: copies, of which the least wanted leaves
-    scenarios     of the test split, on which each pair meets in both seatings
-    resamples     for the intervals of the ratings
+    every         iterations between two frozen copies; at_most: maximum number of copies, the one with the smallest
+                  share leaves
+    scenarios     scenarios of the test split for each pair, in both seatings
+    resamples     bootstrap samples for the intervals of the ratings
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class League:
         self.every, self.at_most, self.scenarios, self.resamples = every, at_most, scenarios, resamples
 
     def faults(self, policies: Sequence[str], players: Sequence[str], game: Game) -> Iterator[str]:
-        """What does not go together with the game, the policies and the `players` that may be anchors."""
+        """Conflicts with the game, the policies and the `players` that may be anchors."""
         for name in [name for name in self.anchors if name not in players]:
             yield f"league.anchors: there is no player {name}, only {', '.join(players)}"
         for name, each in self.exploiters.items():
@@ -66,7 +67,7 @@ class League:
             yield f"league.matching: it is for zero-sum games, and {game.name} is none here; say league=pfsp"
 
     def shares(self, policy: str, number: int, copies: Sequence[str], payoffs: Payoffs) -> Shares:
-        """How often `policy` meets itself and each member in the round after iteration `number`."""
+        """The shares of `policy` against itself and each member in the round after iteration `number`."""
         if policy in self.exploiters:
             return {f"{self.exploiters[policy].against}@{number}": 1.0}
         anchored = self.anchor_share if self.anchors else 0.0
@@ -79,8 +80,8 @@ class League:
         return {name: each for name, each in found.items() if each > 0}
 
     def frozen(self, before: Sequence[str], number: int, policies: Sequence[str], payoffs: Payoffs) -> list[str]:
-        """The copies after iteration `number`, oldest first: those of `before` and the new ones; where they are too
-        many, those leave that the matching wants least, the older of equals first."""
+        """The copies after iteration `number`, oldest first: those of `before` and the new ones; beyond `at_most` those
+        with the smallest shares leave, the older of equals first."""
         new = [f"{policy}@{number}" for policy in policies] if number and number % self.every == 0 else []
         stay = list(before)
         while len(stay) + len(new) > max(self.at_most, len(new)):
@@ -89,7 +90,7 @@ class League:
         return [*stay, *new]
 
     def ages(self, before: Mapping[str, int], number: int, payoffs: Payoffs) -> dict[str, int]:
-        """Iterations that each exploiter has learned since its start; 0 for those that begin anew."""
+        """Iterations that each exploiter has learned since its start; 0 for those that restart."""
         found = {}
         for name, each in self.exploiters.items():
             age = before.get(name, 0) + (number > 0)
@@ -100,18 +101,17 @@ class League:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What the payoff table says of the next round: policy -> opponent -> share, and who begins anew."""
+    """The plan of the next round: policy -> opponent -> share, and the policies that restart."""
 
     shares: Mapping[str, Shares]
     anew: tuple[str, ...]
 
     @property
     def names(self) -> list[str]:
-        """Everybody who plays in the round."""
+        """All players of the round."""
         return list(dict.fromkeys(name for policy, met in self.shares.items() for name in (policy, *met)))
 
     def tables(self, cast: Cast, policy: str, count: int) -> list[Tables]:
-        """The tables of a policy at each of `count` scenarios: the opponent changes with the scenario, never within a
-        group."""
+        """The tables of a policy for each of `count` scenarios; a group has one opponent."""
         met = allotted(self.shares[policy], count)
         return [[("", cast.all(policy))] if other == policy else cast.meeting(policy, other) for other in met]

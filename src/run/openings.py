@@ -1,4 +1,4 @@
-"""Prompts that a file gives are rendered before the first request, so that no bad row ends a run in the middle."""
+"""Renders all prompts from files before the first request, so that no bad row ends a run in the middle."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from ..system.files import InputError
 
 
 def check(game: Game, snapshot: Snapshot, who: str = "") -> None:
-    """Renders every prompt that `game` has from a file (its `given`, if it has one) with the template of `snapshot`.
+    """Renders every prompt that `game` read from a file (its `given`, if any) with the template of `snapshot`.
 
-    InputError names the first that the template refuses, by file and line, and says how many there are; it begins with
-    `who`. A model whose server renders is not asked.
+    InputError names file and line of the first refused prompt, and their number; it begins with `who`. Served models
+    are not checked.
     """
     given = getattr(game, "given", None)
     if given is None or snapshot.served is not None:
@@ -26,4 +26,4 @@ def check(game: Game, snapshot: Snapshot, who: str = "") -> None:
             refused.append(f"{place}: {error}")
     if refused:
         rest = f" ({len(refused) - 1} more chats are refused)" if len(refused) > 1 else ""
-        raise InputError(f"{who}{refused[0]}{rest}. Mend these chats or leave them out")
+        raise InputError(f"{who}{refused[0]}{rest}. Correct these chats or leave them out")

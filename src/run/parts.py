@@ -1,4 +1,4 @@
-"""What an experiment is composed of."""
+"""The parts of an experiment."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from .guards import Guards
 from .harness import Benchmark
 from .matchmaking import League
 
-PREVIOUS = "previous"  # the opponent that is the snapshot of the iteration before
+PREVIOUS = "previous"  # the opponent name for the previous iteration's snapshot
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How a policy learns in an iteration: the nodes objective and learner as they hold for it, and what they build."""
+    """A policy's training in an iteration: the nodes objective and learner, and the objects built from them."""
 
     nodes: Mapping[str, Any]
     credit: Credit
     learner: Learner
 
     def slowed(self, share: float) -> Recipe:
-        """The same at `share` of the learning rates."""
+        """The same recipe with learning rates times `share`."""
         learner: Any = self.learner
         if share == 1.0 or not is_dataclass(optimizer := getattr(learner, "optimizer", None)):
             return self
@@ -41,35 +41,34 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What learns under one name: the adapter that it trains (None: all weights), and its recipes, each under the
-    iteration from which on it holds."""
+    """A trained policy: its adapter (None: all weights), and its recipes by first iteration."""
 
     adapter: Any  # create(base, folder, seed) -> Snapshot
-    adapter_node: Any  # what builds it
+    adapter_node: Any  # the node that builds it
     recipes: Mapping[int, Recipe]
 
     def recipe(self, number: int) -> Recipe:
-        """How iteration `number` learns."""
+        """The recipe of iteration `number`."""
         return self.recipes[max(each for each in self.recipes if each <= number)]
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What an experiment is composed of, built from its config by `run.build`."""
+    """The parts of an experiment, built from its config by `run.build`."""
 
     config: Any  # parley.run.config.Config, composed
     game: Game
     model: Any  # a model source: create(folder, conversations, seed) -> Snapshot
     backend: Any  # backend() -> Backend
-    policies: Mapping[str, Policy]  # what learns, by name
-    imitator: Learner  # the learner as imitation uses it
-    # demonstrations(game, split) -> Iterable[Demonstration], besides those of the game's scripts; None for none
+    policies: Mapping[str, Policy]  # the trained policies, by name
+    imitator: Learner  # the learner of imitation
+    # demonstrations(game, split) -> Iterable[Demonstration], besides those of the game's scripts; or None
     data: Any
-    scorer: Scorer | Judge | None = None  # what it says of matches is told to credit, and stands among the figures
-    opponents: Mapping[str, Opponent] = field(default_factory=dict)  # who else may be seated, by name
+    scorer: Scorer | Judge | None = None  # its scores go to credit and to the figures
+    opponents: Mapping[str, Opponent] = field(default_factory=dict)  # further players, by name
     benchmark: Benchmark | None = None
     guards: Guards | None = None
-    league: League | None = None  # whom the policies meet; None: as `players` says
+    league: League | None = None  # the policies' opponents; None: those in `players`
 
 
 def plain(node: Any) -> Any:

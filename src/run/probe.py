@@ -1,4 +1,4 @@
-"""Tokens a second of this machine, measured on a model of the planned shape with random weights (task=plan)."""
+"""Measures this machine's tokens per second on a model of the planned shape with random weights (task=plan)."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from ..models.adapter import LoRA
 from ..system.files import InputError
 from .hours import Speed
 
-LENGTH, LEAST_S = 256, 1.0  # tokens of a sequence; seconds that each rate is measured for, after a warm-up
+LENGTH, LEAST_S = 256, 1.0  # tokens of a sequence; seconds of measurement per rate, after a warm-up
 
 
 def probe(shaped: Any, adapter: LoRA | None, hardware: Hardware, memory_gib: float, batch: int) -> Speed:
     """Measures prefill, decode and training (forward and backward, without the optimiser) on `batch` sequences of 256
     tokens, on one device of the profile. 4-bit weights are probed in bfloat16, and nothing is packed.
 
-    InputError where weights and gradients would not fit into `memory_gib`.
+    InputError if weights and gradients do not fit into `memory_gib`.
     """
     half = hardware.precision.startswith("bf16")
     whole, trained = Model(shaped, adapter).parameters()
@@ -51,7 +51,7 @@ def probe(shaped: Any, adapter: LoRA | None, hardware: Hardware, memory_gib: flo
 
 
 def _decode(model: Any, ids_BT: Tensor) -> float:
-    """Tokens a second of a step that extends every sequence by one token."""
+    """Tokens per second of a step that extends every sequence by one token."""
     cache = DynamicCache()
     model(ids_BT, past_key_values=cache, use_cache=True)
 
@@ -70,7 +70,7 @@ def _backward(model: Any, ids_BT: Tensor, hardware: Hardware) -> None:
 
 
 def _rate(work: Callable[[], Any], tokens: int) -> float:
-    """Tokens a second of `work`, which handles so many."""
+    """Tokens per second of `work`, which handles `tokens` per call."""
     work()
     _wait()
     done, begun = 0, time.perf_counter()

@@ -1,4 +1,4 @@
-"""The report of a run at work: written anew after its iterations, and where the run stops."""
+"""Writes the report of a run in progress: after iterations, and when the run stops."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from .run import Run
 
 
 class Reporting:
-    """Writes the report of `run` (on rank 0) while that costs at most the share `eval.report` of its CPU time."""
+    """Writes the report of `run` (on rank 0), limited to the share `eval.report` of its CPU time."""
 
     def __init__(self, run: Run) -> None:
         self.run, self.iterations = run, int(run.config.iterations)
         self.report = Report(run.out, run.game.facts, self.views, run.config.eval.transcripts)
-        self.data: Summary | None = None  # the last that was known
+        self.data: Summary | None = None  # the latest summary
         self.spent, self.times, self._began = 0.0, 0, time.process_time()
 
     def views(self, episode: Episode) -> Views:
@@ -34,15 +34,15 @@ class Reporting:
         return replay(self.run.game, episode).views
 
     def iteration(self, data: Summary, gained: Callable[[], Mapping[str, Any]]) -> None:
-        """After an iteration. `gained` tells what the best snapshot so far gained over the start, which is only asked
-        where the report is written. All ranks call this."""
+        """Called after an iteration. `gained` computes the gain of the best snapshot so far, only if the report is
+        written. All ranks call this."""
         self.data = data
         if data.iterations[-1].iteration < self.iterations and ranks.shared(self._affordable):
             whole = replace(data, **gained())
             ranks.shared(partial(self._timed, partial(self.report.write, whole, self.iterations)))
 
     def finished(self, data: Summary) -> None:
-        """The last one, of a run that came to its end. For rank 0."""
+        """Writes the final report of a finished run. For rank 0."""
         self._timed(partial(self.report.write, data))
         share = self.spent / max(time.process_time() - self._began, 1e-9)
         self.run.progress.note(
@@ -50,8 +50,8 @@ class Reporting:
         )
 
     def stopped(self, error: BaseException) -> None:
-        """Of a run that ends with `error`, whatever is known so far: nothing before the first evaluation. For rank 0.
-        Nothing that goes wrong here hides the error."""
+        """Writes the report of a run that ends with `error`, unless it has no evaluation yet. For rank 0. Faults here
+        do not hide the error."""
         if self.data is None:
             return
         try:
@@ -62,7 +62,7 @@ class Reporting:
             self.run.progress.note(f"the report could not be written: {fault}")
 
     def _stop(self, text: str, data: Summary) -> Stop:
-        """What the newest round of play tells, where it was played to its end."""
+        """The figures of the newest finished round of play."""
         folder = self.run.out / f"iter_{data.iterations[-1].iteration + 1:03d}" / "play"
         played = sorted(each.parent for each in [*folder.glob("stage.json"), *folder.glob("r*/stage.json")])
         if not played:
@@ -81,7 +81,7 @@ class Reporting:
 
 @contextmanager
 def reporting(run: Run) -> Iterator[Reporting]:
-    """The report of `run`, which is also written if the block fails."""
+    """The reporting of `run`; also writes the report if the block fails."""
     made = Reporting(run)
     try:
         yield made
@@ -92,7 +92,7 @@ def reporting(run: Run) -> Iterator[Reporting]:
 
 
 def _words(error: BaseException) -> str:
-    """Why a run ended, in words."""
+    """The reason why a run ended, as text."""
     if isinstance(error, (SystemExit, KeyboardInterrupt)):
         return "it was asked to stop; with resume=auto the same command goes on from here"
     return masked(in_words(error) or type(error).__name__)

@@ -1,4 +1,4 @@
-"""`rounds.jsonl`: a line for each policy and round of self-play, from what the stages left."""
+"""`rounds.jsonl`: a line for each policy and round of self-play, from the outputs of the stages."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from .run import Run
 
 
 def rows(run: Run, iteration: int, rounds: Sequence[Round], policy: str) -> list[dict[str, Any]]:
-    """What is known of each round of a finished iteration: the matches, how the policy's replies read, what credit kept
-    and what the learner tells. `entropy` is that of a token, `dead` the share of logs without an advantage."""
+    """The figures of each round of a finished iteration: matches, the policy's language, credit and learner. `entropy`
+    is in nats per token, `dead` the share of logs without an advantage."""
     learned = run.outputs(f"iter_{iteration:03d}/learn")[policy].get("rounds", [])
     found = []
     for each, after in zip(rounds, learned, strict=False):
         told = run.told(each.stage)
         words = {name: value for name, value in told["policies"][policy].items() if name != "figures"}
         place = {"round": each.number, "iteration": iteration, "policy": policy, "matches": told["matches"]}
-        taught = {name: value for name, value in after.items() if name not in place}  # a loss may tell a term `policy`
+        taught = {name: value for name, value in after.items() if name not in place}  # a loss may have a term `policy`
         found.append({**place, "returns": told.get("returns", {}), **words, **_spread(words), **taught, **_dead(after)})
     return found
 
@@ -35,5 +35,5 @@ def _dead(after: Mapping[str, float]) -> dict[str, float]:
 
 
 def write(run: Run, found: Sequence[Mapping[str, Any]]) -> None:
-    """Writes all rows anew, which a resumed run does as well."""
+    """Rewrites all rows, also in a resumed run."""
     write_text(run.out / ROUNDS, "".join(json.dumps(row) + "\n" for row in found))

@@ -1,7 +1,7 @@
-"""An experiment at work: the parts it is composed of, and the stages of its run directory.
+"""`Run`: the parts of an experiment, and the stages of its run directory.
 
-How a stage is done and how matches are played into one is said here. Which stages there are is said by those that are
-given a Run: Start, Loop, Evaluation, Demonstrations, Scoring.
+This module defines how stages run and how matches are played into them. Start, Loop, Evaluation, Demonstrations and
+Scoring define which stages there are.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from .stages import Clock, Done, finished, stage
 
 
 class Run:
-    """The stages of one run directory. Each may be done again: what is finished is skipped."""
+    """The stages of one run directory. Calls are idempotent: finished stages are skipped."""
 
     def __init__(self, parts: Parts, out: Path, progress: Progress) -> None:
         self.parts, self.config, self.game = parts, parts.config, parts.game
@@ -50,9 +50,8 @@ class Run:
         self._nodes: dict[str, Any] = {}
 
     def node(self, name: str) -> Any:
-        """The config node `name` as an input of stages, with digests of what it reads where the part that it builds has
-        `files` (name -> path), so that a file that was changed is not taken for what it was. (Rank 0's inputs
-        count.)"""
+        """The config node `name` as a stage input, with digests of the files that its part lists in `files` (name ->
+        path), so that changed files are noticed. (Rank 0's inputs count.)"""
         if name not in self._nodes:
             files = getattr(getattr(self.parts, name), "files", {}) if ranks.rank() == 0 else {}
             content = {key: digest(Path(path)) for key, path in files.items()}
@@ -69,11 +68,11 @@ class Run:
         alone: Callable[[], Any] | None = None,
         shared: bool = False,
     ) -> Any:
-        """Does the stage `name` unless it is finished; returns its outputs (plain JSON). A `shared` one depends on
-        nothing but its inputs and what `_key` names: jobs of a sweep make it once.
+        """Runs the stage `name` unless it is finished; returns its outputs (plain JSON). A `shared` stage depends only
+        on its inputs and those of `_key`: the jobs of a sweep run it once.
 
-        `alone` is called on rank 0 only, for what reads and writes files. `work` is called on every rank, with what
-        `alone` returned where there is one; without `work` the outputs are what `alone` returned.
+        `alone` is called on rank 0 only, to read and write files. `work` is called on every rank, with the result of
+        `alone` if given; without `work` the outputs are the result of `alone`.
         """
 
         def both() -> Any:
@@ -91,8 +90,7 @@ class Run:
         return done.outputs
 
     def _key(self, name: str, inputs: Mapping[str, Any]) -> str:
-        """Stands for all that demonstrations, the base or the imitation depend on: of the learner it is the node that
-        imitates."""
+        """A digest of all inputs of demonstrations, base or imitation; of the learner only the node for imitation."""
         nodes = {each: self.node(each) for each in ("game", "data")}
         plainly = {each: plain(self.config[each]) for each in ("model", "imitate", "players", "opponents", "hardware")}
         others = {"learner": plain(imitation_learner(self.config)), "seed": self.seed}
@@ -103,17 +101,17 @@ class Run:
             self.progress.note(f"{name}: shared with job {source.relative_to(sweep.resolve()).parts[0]}")
 
     def recall(self, name: str) -> Any:
-        """The outputs of a stage that was finished before; None where it was not."""
+        """The outputs of a finished stage, or None."""
         if name not in self.done and (done := ranks.shared(lambda: finished(self.out / name))) is not None:
             self.done[name] = done
         return self.done[name].outputs if name in self.done else None
 
     def told(self, name: str) -> Any:
-        """The outputs of a stage of play from which a finished iteration was learned. InputError where it is gone."""
+        """The outputs of a stage of play that a finished iteration was learned from. InputError if it is gone."""
         if (found := self.recall(name)) is None:
             learn = self.out / name.partition("/")[0] / "learn"
             raise InputError(
-                f"{self.out / name} is gone, and what was learned from it is there: put it back, or remove {learn} too "
+                f"{self.out / name} is gone, but the snapshots learned from it exist: restore it or remove {learn} too "
                 "and resume, which plays it again"
             )
         return found
@@ -127,27 +125,26 @@ class Run:
         snapshots: Who | None = None,
         game: Game | None = None,
     ) -> dict[str, Any]:
-        """Plays what is owed of `seatings` into the folder `name`; returns what rank 0 sees when it looks at all its
-        matches.
+        """Plays the owed matches of `seatings` into the folder `name`; returns rank 0's `look` at all its matches.
 
-        Players are the game's scripts, a person, or the language models of `snapshots`, by name. `game` is played in
-        place of the run's.
+        Players are the game's scripts, a person, or the language models of `snapshots`, by name. `game` replaces the
+        run's.
         """
         with self.seated(sampling or Sampling(), snapshots or {}, game) as sitting:
             matches = self.sit(sitting, name, seatings)
         return ranks.shared(lambda: look(matches))
 
     def seated(self, sampling: Sampling, snapshots: Who, game: Game | None = None) -> AbstractContextManager[Sitting]:
-        """Players who stay seated over several calls of `sit`: for the rounds of an iteration."""
+        """Players that stay loaded over several calls of `sit`: for the rounds of an iteration."""
         return (self.seats if game is None else replace(self.seats, game=game)).open(sampling, snapshots)
 
     def sit(self, sitting: Sitting, name: str, seatings: Iterable[Seating]) -> Matches:
-        """Plays what is owed of `seatings` into the folder `name`; returns all its matches."""
+        """Plays the owed matches of `seatings` into the folder `name`; returns all its matches."""
         sitting.play(self.out / name, seatings, self._watch(name))
         return self.episodes(name)
 
     def _watch(self, name: str) -> Watch:
-        """A progress bar for the stage `name`; a person has the terminal to themselves."""
+        """A progress bar for the stage `name`; none if a person plays at the terminal."""
 
         @contextmanager
         def watch(matches: int, person: bool) -> Iterator[Callable[[Report], None]]:
@@ -164,11 +161,11 @@ class Run:
 
     @property
     def serving(self) -> dict[str, str]:
-        """Who sits in the game's services, where that is not the game's own: service -> player, in every stage."""
+        """Players of services that the game does not play itself: service -> player, in every stage."""
         return self.cast.serving
 
     def served(self) -> dict[str, str]:
-        """The same as an input of stages: service -> version of who sits there."""
+        """The same as a stage input: service -> version of its player."""
         return {service: self.versions([name], {}).get(name, name) for service, name in self.serving.items()}
 
     def episodes(self, name: str) -> Matches:
@@ -176,11 +173,11 @@ class Run:
         return Matches(self.out / name)
 
     def outputs(self, name: str) -> Any:
-        """What the finished stage `name` gave."""
+        """The outputs of the finished stage `name`."""
         return self.done[name].outputs
 
     def cost(self) -> dict[str, float]:
-        """Wall and CPU seconds of the run so far: of these processes, and what earlier ones spent on stages."""
+        """Wall-clock and CPU seconds of the run so far: of these processes, and of earlier ones in stages."""
         wall, cpu = self.clock.spent()
         cpu = sum(ranks.gathered(cpu))
         earlier = [done.earlier for done in self.done.values()]
@@ -188,8 +185,8 @@ class Run:
         return {"seconds": round(wall, 1), "cpu_seconds": round(cpu, 1)}
 
     def seconds(self, prefix: str) -> dict[str, float]:
-        """Wall seconds of the finished stages below the folder `prefix`, by the stage's name; those of an iteration's
-        rounds together."""
+        """Wall-clock seconds of the finished stages below the folder `prefix`, by the stage's name; an iteration's
+        rounds are summed."""
         found: dict[str, float] = defaultdict(float)
         for name, done in self.done.items():
             if name.startswith(f"{prefix}/"):
@@ -201,7 +198,7 @@ _ROUND = re.compile(r"/r\d+")
 
 
 def cast_of(parts: Parts) -> Cast:
-    """Who sits where, as the config of `parts` says."""
+    """The cast in the config of `parts`."""
     players = {str(role): str(name) for role, name in plain(parts.config.players).items()}
     return Cast(
         parts.game, players, tuple(parts.policies), str(parts.config.eval.start_name), league=parts.league is not None
@@ -226,7 +223,7 @@ def of_each(episodes: Iterable[Episode], players: Iterable[str]) -> dict[str, An
 
 
 def _told(tally: Tally) -> dict[str, Any]:
-    """The figures of `tally`, and what follows from them."""
+    """The figures of `tally`, and derived ones."""
     return to_json(tally.figures() | clemscores(tally.columns))
 
 

@@ -1,7 +1,7 @@
-"""Scoring: what the scorer says of the stored matches of a stage, in the stage `<stage>/score`.
+"""Runs the scorer on the stored matches of a stage, in the stage `<stage>/score`.
 
-A round of play and an evaluation are scored alike. Credit and figures read the scores beside the game's own metrics. A
-judge's verdicts are matches, too: they lie in the same folder, played as all others are.
+Works for rounds of play and for evaluations. Credit and figures read the scores beside the game's own metrics. A
+judge's verdicts are matches, too, stored in the same folder.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from .run import Run, of_each
 
 
 class Scoring:
-    """The scorer of a run at work; without one it gives the matches as they are, and no figures."""
+    """Applies the scorer of a run; without one, matches are unchanged and there are no figures."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
 
     def matches(self, name: str, source: Run | None = None) -> Matches:
-        """The matches of the stage `name` (in the run of `source`), with their scores where this run has a scorer."""
+        """The matches of the stage `name` (in the run `source`), with their scores if this run has a scorer."""
         played = (source or self.run).episodes(name)
         if self.run.parts.scorer is None:
             return played
@@ -35,7 +35,7 @@ class Scoring:
     def score(self, name: str, source: Run | None = None) -> dict[str, Any]:
         """Scores the matches of the stage `name`; returns the figures of each policy, {} without a scorer.
 
-        `scored_rate` is the share of matches that have a score: one that is missing counts in no other figure.
+        `scored_rate` is the share of matches with a score; missing scores count in no other figure.
         """
         matches, scorer = self.matches(name, source), self.run.parts.scorer
         if scorer is None or not isinstance(matches, ScoredMatches):
@@ -52,8 +52,7 @@ class Scoring:
         return found
 
     def _verdicts(self, judge: Judge, matches: Matches, name: str) -> Callable[[Episode], Scores]:
-        """Has the judge play what is owed of its verdicts into the folder `name`; gives back what they say of a
-        match."""
+        """Plays the owed verdicts of the judge into the folder `name`; returns a function from matches to scores."""
         game = judge.game(matches)
         seatings = self_play(game, game.scenarios("train"), judge.player, self.run.seed, name, judge.repeats)
         verdicts = self.run.play(

@@ -1,4 +1,4 @@
-"""What snapshots say of themselves: a card beside the weights, in a run's folder or beside a merged model."""
+"""Writes model cards beside the snapshots of a run and beside merged models."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from .directory import SUMMARY, all_snapshots, stage_outputs
 
 
 def write_cards(run: Path, number: int, snapshots: Mapping[str, Snapshot], measured: Mapping[str, Measured]) -> None:
-    """Writes the card of each policy's snapshot of iteration `number`, of those that lie in the folder of `run`. A card
-    is no part of a snapshot's version."""
+    """Writes a card for each policy's snapshot of iteration `number`, if it is in the folder of `run`. A card is not
+    part of a snapshot's version."""
     for policy, snapshot in snapshots.items():
         folder = Path(snapshot.path)
         if snapshot.served is None and folder.is_relative_to(run) and folder.is_dir():
@@ -23,7 +23,7 @@ def write_cards(run: Path, number: int, snapshots: Mapping[str, Snapshot], measu
 
 
 def write_merged_card(run: Path, source: Snapshot, merged: Snapshot) -> None:
-    """Writes the card of `merged`, the weights of the snapshot `source` of `run` as a model of its own."""
+    """Writes the card of `merged`, the merged model of the snapshot `source` of `run`."""
     every = all_snapshots(run).items()
     number, policy = next((at, name) for at, each in every for name, made in each.items() if made == source)
     row = summary(run).row(number).policies.get(policy) if (run / SUMMARY).exists() else None
@@ -46,5 +46,5 @@ def _begun(run: Path) -> str | None:
 
 
 def _outside(path: str | None, run: Path) -> str | None:
-    """A base that was there before the run; None for one that the run itself made."""
+    """A base from outside the run; None for one that the run made."""
     return None if path is None or Path(path).is_relative_to(run) else path

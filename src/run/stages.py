@@ -1,8 +1,8 @@
-"""Resumable stages: each writes its outputs into its folder and then a manifest; a stage whose manifest matches is
+"""Resumable stages: each writes its outputs into its folder and then a manifest; a stage with a matching manifest is
 skipped.
 
-Killing the process at any moment loses no finished stage. A stage that was cut off is called again on the same folder
-and goes on from what it finds there (play: from the episodes that are stored; learn: from its last checkpoint).
+A kill at any moment loses no finished stage. An interrupted stage is called again on the same folder and resumes (play:
+from the stored episodes; learn: from its last checkpoint).
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from ..data.seal import MANIFEST, manifest, sealed
 from ..system import ranks
 from ..system.files import InputError, digest, read_json, write_json
 
-SPENT = ".spent-"  # begins the names of files that say what a process has spent on a stage: rank, then when it began
-TICK_S = 5.0  # between two notes of that
+SPENT = ".spent-"  # prefix of the files with a process's time spent on a stage: rank, then start time
+TICK_S = 5.0  # seconds between two updates of that file
 
 _FROM = [time.perf_counter() - time.process_time(), 0.0]  # the first run of a process also pays for its imports
 
 
 class Clock:
-    """Wall and CPU seconds of one run: from the start of the process, or from the run before it in the same process."""
+    """Wall-clock and CPU seconds of one run, from the start of the process or the end of the previous run in it."""
 
     def __init__(self) -> None:
         self._wall, self._cpu = _FROM
         _FROM[:] = [time.perf_counter(), time.process_time()]
 
     def spent(self) -> tuple[float, float]:
-        """(wall, CPU) seconds until now, which is where the next run of this process begins."""
+        """(wall, CPU) seconds until now; the next run of this process starts from here."""
         _FROM[:] = [time.perf_counter(), time.process_time()]
         return _FROM[0] - self._wall, _FROM[1] - self._cpu
 
@@ -46,9 +46,9 @@ class StageChanged(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """A finished stage: what `work` returned, and what it cost, over all processes that worked on it.
+    """A finished stage: the result of `work`, and its cost, summed over all processes.
 
-    `earlier` is what of that cost (wall and CPU seconds) was spent by processes that have ended.
+    `earlier` is the part of the cost (wall and CPU seconds) of earlier processes.
     """
 
     outputs: Any
@@ -59,11 +59,12 @@ class Done:
 
 
 def stage(folder: Path, inputs: Any, work: Callable[[], Any]) -> Done:
-    """Runs `work` once: its return value (plain JSON) stands in `folder`'s manifest, beside the digest of `inputs`.
+    """Runs `work` once and stores its return value (plain JSON) in the manifest of `folder`, with the digest of
+    `inputs`.
 
-    All ranks call `work`; rank 0 decides whether to skip, and its return value is stored. What a process that was cut
-    off spent is counted, to within `TICK_S` where it was killed; time that an inner stage takes is the inner stage's
-    alone. StageChanged when the folder was finished with other inputs.
+    All ranks call `work`; rank 0 decides whether to skip, and its return value is stored. The time of interrupted
+    processes counts, to within `TICK_S` seconds for killed ones; the time of an inner stage counts only there.
+    StageChanged if the folder was finished with other inputs.
     """
     wanted = digest(inputs)
     if (found := ranks.shared(lambda: _finished(folder, wanted))) is not None:
@@ -85,7 +86,7 @@ def stage(folder: Path, inputs: Any, work: Callable[[], Any]) -> Done:
 
 
 def finished(folder: Path) -> Done | None:
-    """A stage that was finished before, whatever its inputs were; None of one that is still to do. For rank 0."""
+    """A finished stage, with any inputs; None if it is not finished. For rank 0."""
     if (found := manifest(folder)) is None:
         return None
     spent = found["seconds"], found["cpu_seconds"]
@@ -93,7 +94,7 @@ def finished(folder: Path) -> Done | None:
 
 
 def _finished(folder: Path, wanted: str) -> Done | None:
-    """The same; StageChanged where it was finished with other inputs."""
+    """The same; StageChanged if it was finished with other inputs."""
     found = manifest(folder)
     if found is not None and found["inputs"] != wanted:
         raise StageChanged(
@@ -110,13 +111,13 @@ class _Meter:
         self._running = True
 
     def read(self) -> tuple[float, float]:
-        """What has been counted."""
+        """The counted (wall, CPU) seconds."""
         if not self._running:
             return self._spent
         return self._spent[0] + _now()[0] - self._since[0], self._spent[1] + _now()[1] - self._since[1]
 
     def run(self, on: bool) -> None:
-        """Goes on, or stands still."""
+        """Resumes or pauses."""
         self._spent, self._since, self._running = self.read(), _now(), on
 
 
@@ -124,18 +125,18 @@ def _now() -> tuple[float, float]:
     return time.perf_counter(), time.process_time()
 
 
-_METERS: list[_Meter] = []  # of the stages that are at work, the outermost first; the last one runs
+_METERS: list[_Meter] = []  # of the open stages, the outermost first; only the last one runs
 
 
 @contextmanager
 def _metered(folder: Path) -> Iterator[_Meter]:
-    """Counts the seconds of this process from now on, and keeps them in a file of `folder` meanwhile. The meter of the
-    stage around this one stands still."""
+    """Counts the seconds of this process, and saves them to a file in `folder`. Pauses the meter of the enclosing
+    stage."""
     meter, path, over = _Meter(), folder / f"{SPENT}{ranks.rank()}-{time.time_ns()}", Event()
 
     def note() -> None:
         draft = path.with_name(f"{path.name}.tmp")
-        with suppress(OSError):  # a full disk is told by the work
+        with suppress(OSError):  # a full disk is reported by the work
             draft.write_text(json.dumps(meter.read()))
             draft.rename(path)
 
@@ -160,8 +161,8 @@ def _metered(folder: Path) -> Iterator[_Meter]:
 
 
 def _spent(folder: Path) -> tuple[float, float]:
-    """The (wall, CPU) seconds that processes which were cut off spent on the stage: of all ranks, the wall seconds of
-    rank 0. A note that was torn with the machine's power counts nothing."""
+    """The (wall, CPU) seconds of interrupted processes on the stage: CPU of all ranks, wall of rank 0. A file torn by a
+    power failure counts 0."""
     found = {path: _note(path) for path in folder.glob(f"{SPENT}*") if path.suffix != ".tmp"}
     return sum(each[0] for path, each in found.items() if path.name.startswith(f"{SPENT}0-")), sum(
         each[1] for each in found.values()

@@ -1,6 +1,6 @@
-"""The start of a run: the model as it comes, imitation, and each policy's fresh adapter; learning from stored rewards.
+"""The start of a run: the base model, imitation, and each policy's fresh adapter; also offline learning.
 
-Imitation is one for all policies: their adapters are laid on the same snapshot.
+All policies share the imitation: their adapters are added to the same snapshot.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ class Start:
         self.demonstrations = Demonstrations(run)
 
     def __call__(self) -> dict[str, Snapshot]:
-        """Each policy's snapshot 0: the model after imitation, under a fresh adapter where the policy has one."""
+        """Each policy's snapshot 0: the model after imitation, with a fresh adapter if the policy has one."""
         imitated = self._imitated()
         return {name: self.adapted(name, imitated, 0) for name in self.parts.policies}
 
     def adapted(self, policy: str, snapshot: Snapshot, number: int) -> Snapshot:
-        """`snapshot` under a fresh adapter of `policy`, made in iteration `number`; as it is where the policy has none,
-        or `snapshot` has one already."""
+        """`snapshot` with a fresh adapter of `policy`, made in iteration `number`; unchanged if the policy has none, or
+        `snapshot` has one already."""
         part = self.parts.policies[policy]
         if part.adapter is None or snapshot.base is not None:
             return snapshot
@@ -57,8 +57,8 @@ class Start:
         return restored(self.run.stage(name, inputs, alone=made), self.run.out)
 
     def reference(self, policy: str, learner: Learner, number: int, history: History) -> Snapshot | None:
-        """The fixed model that the loss of `policy` compares with in iteration `number`, before which `history` was;
-        None where it compares with none."""
+        """The fixed model that the loss of `policy` compares with in iteration `number`, after `history`; None if it
+        needs none."""
         previous = history[-1][policy]
         if {"reference", "kl"}.isdisjoint(learner.loss.columns):
             return None
@@ -72,8 +72,8 @@ class Start:
         return opened(self.config.reference)
 
     def offline(self) -> dict[str, Snapshot]:
-        """The first policy after it has learned from what the data node holds: its samples with rewards or pairs, or
-        what credit keeps of the logs in it."""
+        """The first policy after learning from the data node: samples with rewards or pairs, or the logs that credit
+        keeps."""
         policy = next(iter(self.parts.policies))
         begin, recipe = self.adapted(policy, self._base(), 1), self.parts.policies[policy].recipe(0)
         inputs = {"snapshot": begin.version, "seed": self.seed, **recipe.nodes, "data": self.run.node("data")}
@@ -88,7 +88,7 @@ class Start:
         return {policy: restored(outputs[policy]["snapshot"], self.run.out)}
 
     def _imitated(self) -> Snapshot:
-        """The model as it comes, after it has imitated the demonstrations where there are any and it is to."""
+        """The base model, after imitation of the demonstrations if there are any and `imitate` asks for it."""
         imitate = self.config.imitate
         taught = imitate.first and (self.parts.data is not None or imitate.matches > 0)
         base = self._base(again=taught)
@@ -103,7 +103,7 @@ class Start:
         return restored(outputs["snapshot"], self.run.out)
 
     def _lessons(self, base: Snapshot) -> tuple[Lessons, list[Sample]]:
-        """What imitation is given, and what it is held against: demonstrations of the splits train and validation."""
+        """Training and validation data of imitation: demonstrations of the splits train and validation."""
         demos = self.demonstrations("train")
         if self.parts.imitator.reads == "chats":
             return demos, []
@@ -120,7 +120,7 @@ class Start:
         return learned
 
     def _base(self, again: bool = False) -> Snapshot:
-        """The model as it comes (a tiny one has its words from the demonstrations, which are held if they are needed
+        """The base model (a tiny one takes its vocabulary from the demonstrations, which are cached if needed
         `again`)."""
         self.demonstrations.play("train")
         inputs = {"model": plain(self.config.model), **self.demonstrations.inputs("train")}
@@ -148,15 +148,15 @@ class Start:
 
 
 def magnet(iteration: int, every: int) -> int:
-    """The iteration whose snapshot `reference=previous` names in `iteration`: one that moves only each `every` th
-    time."""
+    """The iteration whose snapshot `reference=previous` means in `iteration`; it changes only every `every`
+    iterations."""
     return (iteration - 1) // every * every
 
 
 def taught(
     run: Run, learner: Learner, samples: Lessons, begin: Snapshot, folder: Path, name: str, version: str
 ) -> tuple[Snapshot, dict[str, Any]]:
-    """One call of `learner.learn`, with the seed and the progress bar of the stage `name`: (snapshot, figures)."""
+    """Calls `learner.learn` with the seed and the progress bar of the stage `name`; returns (snapshot, figures)."""
     with run.progress.stage(name, None, "steps") as bar:
         made, metrics = learner.learn(
             samples, begin, folder, seed=derive(run.seed, "learn", name), name=version, progress=partial(step, bar)
@@ -165,7 +165,7 @@ def taught(
 
 
 def step(bar: Any, row: Mapping[str, float]) -> None:
-    """Moves a progress bar by one optimiser step."""
+    """Advances a progress bar by one optimiser step."""
     bar.total = int(row["steps"])
     bar.found(max(int(row["step"]) - bar.done, 0))
     bar.advance(1, loss=float(row["loss"]), tokens=int(row["tokens"]))

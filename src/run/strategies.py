@@ -1,4 +1,4 @@
-"""How players play in every information set of a game: probabilities computed where they can be, else sampled."""
+"""Players' reply probabilities in every information set of a game: computed if possible, else sampled."""
 
 from __future__ import annotations
 
@@ -32,30 +32,30 @@ Counts = Mapping[Info, Sequence[str]]
 
 @dataclass(frozen=True, slots=True)
 class Strategy:
-    """How players play: `policy` over the legal replies, `mass`, the probability that a reply is legal at all, and
-    where replies were sampled the texts that were said (`said`)."""
+    """Players' strategies: `policy` over the legal replies, `mass` (the probability that a reply is legal), and the
+    sampled replies (`said`), if any."""
 
     policy: Policy
     mass: Mapping[Info, float]
     said: Mapping[Info, Sequence[str]]
 
     def __or__(self, other: Strategy) -> Strategy:
-        """Both, of different seats."""
+        """The union of strategies of different seats."""
         return Strategy({**self.policy, **other.policy}, {**self.mass, **other.mass}, {**self.said, **other.said})
 
 
 def scripted(tree: Tree, seat: str, script: Mixed) -> Strategy:
-    """How a script with stated chances plays."""
+    """The strategy of a script with known probabilities."""
     policy = {info: dict(script.chances(request)) for info, request in tree.requests.items() if info[0] == seat}
     return Strategy(policy, dict.fromkeys(policy, 1.0), {})
 
 
 def likely(tree: Tree, seat: str, snapshot: Snapshot, hardware: Any) -> Strategy:
-    """How a language model plays at temperature 1: log p of each legal reply, terminator included, behind the very
-    prompt that it is asked with.
+    """The strategy of a language model at temperature 1: log p of each legal reply, with its terminator, after the
+    prompt of play.
 
-    `mass` is the sum over the legal replies as the tokenizer writes them; other tokens of the same text are not
-    counted, so that it is a lower bound. Every rank is needed.
+    `mass` sums over the legal replies in the tokenizer's canonical tokens; other tokenizations of the same text are not
+    counted, so it is a lower bound. Every rank must call it.
     """
     infos = [info for info in tree.requests if info[0] == seat]
     asked = [(info, reply) for info in infos for reply in tree.replies(info)]
@@ -71,7 +71,7 @@ def likely(tree: Tree, seat: str, snapshot: Snapshot, hardware: Any) -> Strategy
 
 
 def _chat(name: str, info: Info, reply: str) -> Demonstration:
-    """A view with a reply to it, of which the reply alone counts."""
+    """A view with a reply, as a demonstration with weight on the reply only."""
     messages = (*info[1], Message("assistant", reply))
     return Demonstration(name, messages, (*[0.0] * len(info[1]), 1.0))
 
@@ -87,7 +87,7 @@ def _mass(scores: Mapping[str, float]) -> float:
 
 
 def counted(tree: Tree, said: Counts) -> Strategy:
-    """The shares of the legal replies among the texts that were said; all alike where none was legal."""
+    """The shares of the legal replies among the sampled texts; uniform if none was legal."""
     policy, mass = {}, {}
     for info, texts in said.items():
         legal = tree.replies(info)
@@ -99,17 +99,17 @@ def counted(tree: Tree, said: Counts) -> Strategy:
 
 
 class Strategies:
-    """Finds out how whoever sits at a table plays.
+    """Determines the strategies of the players at a table.
 
-    `samples` replies are drawn in each information set of players other than scripts that state their chances; with 0
-    probabilities are computed, and a player is refused where that is not possible.
+    `samples` replies are drawn in each information set, except for scripts with known probabilities; with 0
+    probabilities are computed, and players for which that is impossible are refused.
     """
 
     def __init__(self, run: Run, tree: Tree, sampling: Sampling, samples: int) -> None:
         self.run, self.tree, self.sampling, self.samples = run, tree, sampling, samples
 
     def of(self, table: Mapping[str, str], snapshots: Snapshots, stage: str) -> Strategy:
-        """How the players of `table` play, those among `snapshots` and opponents being language models."""
+        """The strategies of the players of `table`; those in `snapshots` and opponents are language models."""
         found = Strategy({}, {}, {})
         for seat in self.tree.seats:
             found |= self._seat(seat, table[seat], snapshots, stage)
@@ -132,7 +132,7 @@ class Strategies:
         return self.run.parts.opponents[name].snapshot if name in self.run.parts.opponents else None
 
     def _unknown(self, model: Snapshot) -> str:
-        """Why a model's probabilities are not those of its plain forward pass; "" where they are."""
+        """Why a model's reply probabilities differ from its plain forward pass; "" if they do not."""
         if model.served is not None:
             return "a server scores no text"
         if Renderer.load(model.base or model.path).marks is not None:
@@ -153,12 +153,12 @@ class Strategies:
 
 
 def _unlimited(sampling: Sampling) -> Sampling:
-    """The sampling without its limit on the length."""
+    """The sampling parameters without the length limit."""
     return Sampling(sampling.temperature, sampling.top_p, sampling.top_k, WHOLE.max_tokens)
 
 
 def _texts(requests: int, matches: Matches) -> dict[str, Any]:
-    """What was said to each request, by number, in the order of the matches."""
+    """The replies to each request, by number, in the order of the matches."""
     said: list[list[str]] = [[] for _ in range(requests)]
     for episode in matches:
         said[episode.scenario.data["request"]].append(episode.turns[0].text.strip())

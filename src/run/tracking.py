@@ -1,5 +1,5 @@
-"""What trackers are told of a run: after each iteration its figures, optimiser steps and some matches, and at the end
-what became of it."""
+"""Sends a run's data to trackers: after each iteration figures, optimiser steps and some matches; at the end the
+summary."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from .config import metric_name
 from .directory import all_snapshots
 from .run import Run
 
-STEP = ("loss", "lr", "grad_norm", "tokens_per_second")  # first among what is told of an optimiser step
+STEP = ("loss", "lr", "grad_norm", "tokens_per_second")  # first columns of an optimiser step
 
 
 def track(logs: Sequence[Tracker], run: Run, row: Row, earlier: int) -> int:
-    """Tells the trackers of a finished iteration; returns how many optimiser steps the run has had, which were
-    `earlier` before. Dashboards get intervals and steps, too."""
+    """Logs a finished iteration; returns the total of optimiser steps, which was `earlier` before. Dashboards get
+    intervals and steps, too."""
     data = row.to_json()
     told = {**data["policies"], "seconds": data["seconds"], "round": row.round}
     means, steps = dict(flattened(told)), list(_steps(run.out, row, earlier))
@@ -39,7 +39,7 @@ def track(logs: Sequence[Tracker], run: Run, row: Row, earlier: int) -> int:
 
 
 def conclude(logs: Sequence[Tracker], run: Run, summary: Summary) -> None:
-    """Tells the dashboards what became of the run, and gives them its report and the kept snapshots."""
+    """Logs the summary, the report and the kept snapshots to the dashboards."""
     for tracker in logs:
         if isinstance(tracker, Dashboard):
             tracker.summary(_summary(summary))
@@ -51,7 +51,7 @@ def conclude(logs: Sequence[Tracker], run: Run, summary: Summary) -> None:
 
 def flattened(value: Any, key: str = "", bounds: bool = False) -> Iterator[tuple[str, float]]:
     """The numbers in nested mappings with their dotted keys; a figure with an interval gives its mean, or with `bounds`
-    its low and high end alone."""
+    only its low and high end."""
     if isinstance(value, Mapping):
         if "mean" in value and "low" in value:
             ends = [("low", value["low"]), ("high", value["high"])] if bounds else []
@@ -66,7 +66,7 @@ def flattened(value: Any, key: str = "", bounds: bool = False) -> Iterator[tuple
 
 
 def _steps(run: Path, row: Row, earlier: int) -> Iterator[dict[str, float]]:
-    """The optimiser steps of an iteration (of iteration 0 those of imitation), counted over the whole run."""
+    """The optimiser steps of an iteration (iteration 0: imitation), numbered over the whole run."""
     for policy in row.policies:
         place = Path(f"iter_{row.iteration:03d}", *(("learn", policy) if row.iteration else ("start",)), "learn.json")
         try:
@@ -80,7 +80,7 @@ def _steps(run: Path, row: Row, earlier: int) -> Iterator[dict[str, float]]:
 
 
 def _transcripts(run: Run, iteration: int) -> tuple[Sequence[str], Sequence[Sequence[Any]]]:
-    """A table of some matches of an iteration: (columns, rows)."""
+    """Some matches of an iteration as a table: (columns, rows)."""
     metric = metric_name(run.config)
     chosen = choice.choose(run.out, iteration, metric, run.config.eval.transcripts, run.seed)
     return choice.COLUMNS, choice.rows(chosen, _views(run), metric)
@@ -91,7 +91,7 @@ def _views(run: Run) -> Callable[[Episode], Views]:
 
 
 def _summary(summary: Summary) -> dict[str, Any]:
-    """The kept iteration, its figure and what it gained, with their intervals, and what the run cost."""
+    """The kept iteration, its figure and gain with intervals, and the run's cost."""
     policy, metric = summary.policy, summary.metric
     start, kept = (row.policies[policy].sampled for row in (summary.iterations[0], summary.kept))
     gain = summary.improvement_greedy.get(policy) or summary.gains.get(policy, {}).get(metric)

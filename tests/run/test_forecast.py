@@ -131,7 +131,7 @@ def test_rounds_and_passes_are_counted(folder, capsys, tmp_path):
     packed = re.search(r"([\d,]+) with padding", said)[1]
     assert f"(old=pass): one forward pass over about {packed} tokens before" in said and "fixed model" not in said
     said = told(f"{model} old=recorded objective=offline_po", capsys, tmp_path)
-    assert "(old=recorded): as play wrote it down" in said and "Rounds:" not in said
+    assert "(old=recorded): as recorded in play" in said and "Rounds:" not in said
     assert "nothing: each model is gone before" in said
 
 

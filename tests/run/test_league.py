@@ -169,7 +169,7 @@ def test_a_league_without_its_players_is_refused_before_anything_is_played(tmp_p
     process = begin(tmp_path / "run", "league.anchors=[nosh]", "players.first=main")
     told = process.communicate()[0]
     assert process.returncode == 2 and "Traceback" not in told
-    assert "league.anchors: there is no player nosh" in told and "players: who meets whom is the league's" in told
+    assert "league.anchors: there is no player nosh" in told and "players: the league decides who meets" in told
 
 
 def test_a_cast_without_a_league_is_as_before() -> None:
