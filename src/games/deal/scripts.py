@@ -1,8 +1,8 @@
-"""Scripted negotiators: honest talk in a small vocabulary, so that a tiny model can learn to talk from them.
+"""Scripted negotiators: honest talk in a small vocabulary, which a tiny model can learn.
 
 Every offer states both sides, `i take books 2 hats 0 balls 1 you get books 0 hats 1 balls 1`, the item before its
-number, and whoever accepts states the split once more from its own side: the numbers of a proposal can always be copied
-from the last message. Scripts see the observation of the request and nothing else.
+number, and an acceptance repeats the split from its own side, so that the numbers of a proposal can always be copied
+from the last message. Scripts see only the request's observation.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _ITEM = {"book": 0, "hat": 1, "ball": 2}
 
 
 def stated_split(text: str, counts: Triple) -> Triple | None:
-    """What the speaker of `text` would have by the last split it states; None if it states none that is possible."""
+    """The speaker's share by the last split stated in `text`; None if it states no possible one."""
     share = None
     parts = _SIDE.split(text.lower())
     for side, clause in zip(parts[1::2], parts[2::2], strict=True):
@@ -38,7 +38,7 @@ def stated_split(text: str, counts: Triple) -> Triple | None:
 
 
 def accepts(text: str) -> bool:
-    """Whether `text` begins as an acceptance does."""
+    """Whether `text` begins like an acceptance."""
     return text.lower().startswith(ACCEPTS)
 
 
@@ -46,13 +46,14 @@ def accepts(text: str) -> bool:
 class Negotiator:
     """A scripted policy and its skill.
 
-    tries     how many random claims it considers before it offers the best by its own values; 0 considers every claim,
-              aims `accept` points and less with every turn, and picks what the partner's last offer grants most of
-    accept    the least own points for which it accepts, drawn from this range for each match
-    blind     chance of accepting whatever is offered
-    noise     chance that one number of its proposal is off by one (kept within what is on the table)
-    greet     chance of opening with a greeting
-    patience  own actions after which it accepts anything; twice as many, and it proposes unasked
+    tries     number of random claims considered, of which it offers the best by its own values; 0 considers every
+              claim, aims for `accept` points and fewer with every turn, and picks the claim closest to the partner's
+              last offer
+    accept    minimum own points to accept, drawn from this range for each match
+    blind     probability of accepting any offer
+    noise     probability that one number of its proposal is off by one (within the counts)
+    greet     probability of opening with a greeting
+    patience  own actions after which it accepts anything; after twice as many it proposes by itself
     """
 
     tries: int
@@ -83,12 +84,12 @@ class Negotiator:
         return f"[message] {start}{_both(self._claim(counts, values, least, theirs, rng), counts)}"
 
     def _claim(self, counts: Triple, values: Triple, least: int, theirs: Triple | None, rng: Random) -> Triple:
-        """The share to ask for; `theirs` is what the partner last offered."""
+        """The share to ask for; `theirs` is the partner's last offer."""
         if self.tries:
             claims = [_triple([rng.randint(0, count) for count in counts]) for _ in range(self.tries)]
             return max(
                 claims, key=lambda claim: (points(values, claim), -sum(claim))
-            )  # what is worth nothing is left to the partner
+            )  # items without value are left to the partner
         granted = theirs or (0, 0, 0)
         enough = [share for share in allocations(counts) if points(values, share) >= least]
         return min(
@@ -108,7 +109,7 @@ def _triple(numbers: Json) -> Triple:
 
 
 def _excess(share: Triple, granted: Triple) -> int:
-    """How many items `share` takes beyond what was granted."""
+    """The number of items in `share` beyond those granted."""
     return sum(max(wanted - given, 0) for wanted, given in zip(share, granted, strict=True))
 
 

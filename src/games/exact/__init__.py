@@ -1,4 +1,4 @@
-"""Games small enough to be measured exactly: Kuhn poker, Leduc poker, matrix games."""
+"""Games small enough for exact evaluation: Kuhn poker, Leduc poker, matrix games."""
 
 from .kuhn import Kuhn
 from .leduc import Leduc

@@ -2,8 +2,8 @@
 
 Each seat is dealt one of J, Q, K. `first` passes or bets a chip; `second` answers; after a pass and a bet `first`
 answers with a pass (a fold) or a bet (a call). A fold loses the pot, else the higher card wins it. A scenario is a
-deal, and the six deals are every split, so that no chance is left in a match. The value of the game for `first` is
--1/18. A seat without a legal reply pays `fine` to the other.
+deal; every split holds all six deals, and matches are deterministic. The value of the game for `first` is -1/18. A seat
+without a legal reply pays `fine` to the other.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class Kuhn:
     """The game.
 
     prompt   compact (few words, for tiny models) or chat (the rules in sentences)
-    retries  retry requests that an illegal reply is given before it ends the match
-    fine     chips that a seat without a legal reply pays; 2 is the most that the rules can cost
+    retries  retry requests after an illegal reply before it ends the match
+    fine     chips that a seat without a legal reply pays; 2 is the largest loss by the rules
     """
 
     name = "kuhn"
@@ -56,11 +56,11 @@ class Kuhn:
         return [Scenario(a + b, {"first": a, "second": b}) for a, b in permutations(CARDS, 2)]
 
     def match(self, scenario: Scenario, seed: int) -> Match:
-        """A new match; nothing in it depends on `seed`."""
+        """A new match; `seed` is unused."""
         return GeneratorMatch(self._turns(scenario.data))
 
     def scripts(self) -> Mapping[str, Script]:
-        """uniform; loose (bets by its card alone, a start to imitate); bold (always bets); nash (an equilibrium)."""
+        """uniform; loose (bets by its card only, for imitation); bold (always bets); nash (an equilibrium)."""
         return SCRIPTS
 
     def _turns(self, card: Mapping[str, str]) -> Turns:
@@ -87,7 +87,7 @@ def _settled(moves: Sequence[str], card: Mapping[str, str], marks: Marks) -> Res
 
 
 def betting(chance: Mapping[tuple[str, str], float]) -> Script:
-    """A script that bets with a stated chance, by (card, first letters of the moves so far)."""
+    """A script that bets with given probabilities, by (card, first letters of the moves so far)."""
 
     def chances(request: Request) -> dict[str, float]:
         seen = request.observation or {}
@@ -98,7 +98,7 @@ def betting(chance: Mapping[tuple[str, str], float]) -> Script:
 
 
 def equilibrium(alpha: float) -> dict[tuple[str, str], float]:
-    """The chances of a bet in the equilibrium in which `first` bets J with probability `alpha`, 0 to 1/3 (Kuhn
+    """The betting probabilities of the equilibrium in which `first` bets J with probability `alpha`, 0 to 1/3 (Kuhn
     1950)."""
     first = {("J", ""): alpha, ("Q", ""): 0.0, ("K", ""): 3 * alpha}
     called = {("J", "pb"): 0.0, ("Q", "pb"): alpha + 1 / 3, ("K", "pb"): 1.0}

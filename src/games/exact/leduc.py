@@ -3,7 +3,7 @@
 The deck has J, Q and K twice. Each seat puts in one chip and is dealt a card. In each round `first` begins; a seat may
 call (put in what the other has put in, or check), raise (two chips in the first round, four in the second, at most two
 raises a round) or, where it is behind, fold. The public card is shown between the rounds. At the end a pair with it
-wins, else the higher rank; equal ranks share. A scenario is a deal; the 120 deals are every split and equally likely,
+wins, else the higher rank; equal ranks share. A scenario is a deal; every split holds all 120 deals, equally likely,
 and seats see ranks, not suits. A seat without a legal reply pays `fine` to the other.
 """
 
@@ -41,8 +41,8 @@ class Leduc:
     """The game.
 
     prompt   compact (few words, for tiny models) or chat (the rules in sentences)
-    retries  retry requests that an illegal reply is given before it ends the match
-    fine     chips that a seat without a legal reply pays; 13 is the most that the rules can cost
+    retries  retry requests after an illegal reply before it ends the match
+    fine     chips that a seat without a legal reply pays; 13 is the largest loss by the rules
     """
 
     name = "leduc"
@@ -65,23 +65,22 @@ class Leduc:
         ]
 
     def match(self, scenario: Scenario, seed: int) -> Match:
-        """A new match; nothing in it depends on `seed`."""
+        """A new match; `seed` is unused."""
         return GeneratorMatch(_Hand(self, scenario.data).turns())
 
     def scripts(self) -> Mapping[str, Script]:
-        """uniform; loose (raises by the rank of its own card, a start to imitate); caller (always calls)."""
+        """uniform; loose (raises by the rank of its own card, for imitation); caller (always calls)."""
         return SCRIPTS
 
     def secrets(self, scenario: Scenario) -> Mapping[str, Sequence[str]]:
-        """What no other seat may see: the own card, where the other one has another rank. (The public card is shown in
-        the course of the match.)"""
+        """Each seat's card, if the other's has another rank. (The public card is shown during the match.)"""
         if scenario.data["first"] == scenario.data["second"]:
             return {}
         return {seat: [f"you hold {card}", f'"card": "{card}"'] for seat in ROLES if (card := scenario.data[seat])}
 
 
 class _Hand:
-    """One match while it is played."""
+    """One match in progress."""
 
     def __init__(self, game: Leduc, card: Mapping[str, str]) -> None:
         self.game, self.card = game, card
@@ -110,7 +109,7 @@ class _Hand:
             view.tell(self.game.prompt[1].format(card=self.public))
 
     def _round(self, size: int) -> Generator[Request, Reply, str]:
-        """A round of betting; gives back the seat that folded, or ""."""
+        """A round of betting; returns the seat that folded, or ""."""
         moves: list[str] = []
         self.moves.append(moves)
         while len(moves) < 2 or moves[-1] != "call":
@@ -137,7 +136,7 @@ class _Hand:
 
 
 def _loose(request: Request) -> dict[str, float]:
-    """Raises with a chance by its own rank, a pair counted as a king; what is left is shared by the other replies."""
+    """Raises with a probability by its own rank, a pair counted as a king; the other replies share the rest."""
     seen, replies = request.observation or {}, legal_replies(request)
     share = LOOSE["K" if seen["card"] == seen["public"] else seen["card"]] if "raise" in replies else 0.0
     others = [reply for reply in replies if reply != "raise"]

@@ -1,8 +1,8 @@
-"""Matrix games: both seats choose a word at once, and a table says what each gets.
+"""Matrix games: both seats choose a word simultaneously, and a table gives the payoffs.
 
 `first` chooses a row, `second` a column; neither sees the other's choice. There is one scenario, in every split. A seat
-without a legal reply gets the lowest payoff of the table; the other gets the opposite of it where the game is zero-sum,
-else the mean of its payoffs.
+without a legal reply gets the lowest payoff of the table; the other gets the opposite of it in a zero-sum game, else
+the mean of its own payoffs.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ PROMPTS = {
 class Matrix:
     """The game.
 
-    moves    the words of `first`; `columns` those of `second`, where they differ
+    moves    the words of `first`; `columns` those of `second`, if different
     payoffs  a list for each row, with an entry for each column: [first's, second's], or one number in a zero-sum game
     prompt   compact (few words, for tiny models) or chat (the payoffs in words)
-    retries  retry requests that an illegal reply is given before it ends the match
+    retries  retry requests after an illegal reply before it ends the match
     """
 
     name = "matrix"
@@ -58,20 +58,20 @@ class Matrix:
         )  # fmt: skip
 
     def scenarios(self, split: str) -> Sequence[Scenario]:
-        """The only one."""
+        """The only scenario."""
         return [Scenario("matrix", {})]
 
     def match(self, scenario: Scenario, seed: int) -> Match:
-        """A new match; nothing in it depends on `seed`."""
+        """A new match; `seed` is unused."""
         return GeneratorMatch(self._turns())
 
     def scripts(self) -> Mapping[str, Script]:
-        """uniform, and for each word that both seats have a script of this name that always says it."""
+        """uniform, and for each word of both seats a script of this name that always says it."""
         both = [move for move in self.moves["first"] if move in self.moves["second"]]
         return {"uniform": uniform} | {move: _always(move) for move in both}
 
     def secrets(self, scenario: Scenario) -> Mapping[str, Sequence[str]]:
-        """Nothing: both know the table."""
+        """None: both seats know the table."""
         return {}
 
     def _turns(self) -> Turns:

@@ -1,4 +1,4 @@
-"""What the small games share: a seat chooses one of the listed replies, and two seats settle what one of them lost."""
+"""Shared parts of the small games: choosing one of the listed replies, and settling a zero-sum result."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def other(seat: str) -> str:
 def choice(
     view: View, replies: Sequence[str], retries: int, marks: Marks, seen: Mapping[str, Json]
 ) -> Generator[Request, Reply, str]:
-    """Asks a seat until it says one of `replies`, white space around it aside. Raises Out as `legal` does."""
+    """Requests one of `replies` from a seat, ignoring white space around it. Raises Out like `legal`."""
 
     def parse(reply: Reply) -> str | Illegal:
         text = reply.text.strip()

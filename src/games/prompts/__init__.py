@@ -1,5 +1,5 @@
-"""Prompts: one seat answers one prompt, once; what is real is known. Plain chats (`Prompts`), or a made language
-(`Tales`)."""
+"""Prompts: one seat answers one prompt, with a known real reply. Chats from a file (`Prompts`), or an artificial
+language (`Tales`)."""
 
 from .game import Prompts
 from .tales import Tales

@@ -1,4 +1,4 @@
-"""The game on plain chats: each line of a file is a scenario, its last assistant turn is what the seat has to write."""
+"""The game on chats from files: each line is a scenario; the seat writes the last assistant turn."""
 
 from __future__ import annotations
 
@@ -24,19 +24,18 @@ METRICS = {
 
 
 class Prompts:
-    """One seat, one request. The prompt is what stands before the last assistant turn of a chat (exchange=last), or
-    before the first one (exchange=first, which is all that SPIN's published code trains on); that turn is the real
-    reply.
+    """One seat, one request. The prompt is the chat before the last assistant turn (exchange=last), or before the first
+    one (exchange=first, as in SPIN's published code); that turn is the real reply.
 
     A file has one chat in each line: {"messages": […]}, or a row of the published SPIN data, {"real": […], "generated":
-    […]}, of which the real chat is read. Scenarios hold the prompt (`messages`) and the real `reply`, which no seat is
-    shown.
+    […]}, of which the real chat is used. Scenarios hold the prompt (`messages`) and the real `reply`, which no seat
+    sees.
 
-    validation, test   files of their own, or shares of the chats of `train`; chats with the same prompt are never
-                       separated, and train loses those whose prompt is in another file
-    limit              chats that train keeps, drawn by `split_seed`; None keeps all
+    validation, test   separate files, or shares of the chats of `train`; chats with the same prompt are never
+                       separated, and train excludes prompts of the other files
+    limit              number of chats for train, drawn by `split_seed`; None: all
 
-    FileNotFoundError for a file that is not there; InputError names the line that is no such chat.
+    FileNotFoundError for a missing file; InputError names an invalid line.
     """
 
     name = "prompts"
@@ -75,7 +74,7 @@ class Prompts:
         return self._splits[split]
 
     def given(self) -> Iterator[tuple[str, tuple[Message, ...]]]:
-        """Every prompt that is played, with the file and line that it was read from."""
+        """Every prompt, with its file and line."""
         played = {scenario.id for found in self._splits.values() for scenario in found}
         for rows in self._rows.values():
             for place, scenario in rows:
@@ -83,7 +82,7 @@ class Prompts:
                     yield place, read_messages(list(scenario.data["messages"]))
 
     def match(self, scenario: Scenario, seed: int) -> Match:
-        """A new match; nothing in it is left to chance."""
+        """A new match; deterministic."""
         return one_reply(scenario, lambda text: {"score": overlap(text, str(scenario.data["reply"]))})
 
     def scripts(self) -> Mapping[str, Script]:
@@ -92,7 +91,7 @@ class Prompts:
 
     @cached_property
     def _rows(self) -> Mapping[str, Sequence[tuple[str, Scenario]]]:
-        """The chats of each file, with where they stand."""
+        """The chats of each file, with their line."""
         return {
             split: [(f"{path}, line {number}", each) for number, each in enumerate(read_jsonl(path, self._read), 1)]
             for split, path in self.files.items()
@@ -101,7 +100,7 @@ class Prompts:
     @cached_property
     def _splits(self) -> Mapping[str, Sequence[Scenario]]:
         splits: dict[str, dict[str, Scenario]] = {split: {} for split in SPLITS}
-        for split in ("test", "validation", "train"):  # what is held out stays held out
+        for split in ("test", "validation", "train"):  # held-out files first
             held = {scenario.cluster for other in splits.values() for scenario in other.values()}
             for _, scenario in self._rows.get(split, ()):
                 if scenario.cluster not in held:
@@ -117,7 +116,7 @@ class Prompts:
         return {**ordered, "train": ordered["train"][: self.limit]}
 
     def _place(self, cluster: str) -> str:
-        """The split of a chat of the file `train`, by its prompt alone."""
+        """The split of a chat of the file `train`, determined by its prompt."""
         validation, test = (self.shares.get(split, 0.0) for split in ("validation", "test"))
         return belongs(fine(self.split_seed, cluster), validation, test)
 
@@ -137,8 +136,8 @@ class Prompts:
 
 
 def one_reply(scenario: Scenario, judge: Judge) -> Match:
-    """A match in which the seat answers the scenario's `messages`; `judge` measures the text, and its `score` is the
-    payoff."""
+    """A match of one reply to the scenario's `messages`; `judge` computes the metrics of the text, and its `score` is
+    the payoff."""
     return GeneratorMatch(_turns(scenario, judge))
 
 
@@ -157,10 +156,9 @@ def _turns(scenario: Scenario, judge: Judge) -> Turns:
 
 
 def overlap(text: str, real: str) -> float:
-    """F1 of the words (in lower case, with their numbers) that two texts have in common: 1 for the same words, 0 for
-    none.
+    """F1 of the common words of two texts (lower case, with multiplicity): 1 for the same words, 0 for none in common.
 
-    As ROUGE-1's F-measure (Lin 2004) without stemming. Two empty texts are alike.
+    Like ROUGE-1's F-measure (Lin 2004) without stemming. Two empty texts have 1.
     """
     one, other = Counter(text.lower().split()), Counter(real.lower().split())
     total = one.total() + other.total()

@@ -1,4 +1,4 @@
-"""Probabilistic context-free grammars: sentences are drawn from one, and it says how likely it finds any text."""
+"""Probabilistic context-free grammars: sampling of sentences, and log-probabilities of texts."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from functools import cache
 from random import Random
 
-Rule = tuple[float, tuple[str, ...]]  # weight, what a symbol becomes
+Rule = tuple[float, tuple[str, ...]]  # weight, replacement of a symbol
 
 
 @dataclass(frozen=True, slots=True)
 class Grammar:
-    """`rules` says what each symbol becomes, with which weight (shares of their sum); what is no symbol is a word.
+    """`rules` maps each symbol to weighted replacements (weights are relative); everything that is no symbol is a word.
 
-    No symbol may come back as its own first part (left recursion): RecursionError.
+    Left recursion raises RecursionError.
     """
 
     rules: Mapping[str, Sequence[Rule]]
@@ -29,12 +29,12 @@ class Grammar:
         return [word for part in parts for word in self.draw(part, random)]
 
     def logprob(self, symbol: str, words: Sequence[str]) -> float:
-        """log p(words | symbol) in nats, over all derivations; -inf where there is none. (The inside probability, from
-        the top down.)"""
+        """log p(words | symbol) in nats, over all derivations; -inf if there is none. (The inside probability, computed
+        top-down.)"""
 
         @cache
         def ends(part: str, start: int) -> Mapping[int, float]:
-            """Where `part` can end that begins at `start`, with the probability of the words between."""
+            """Possible ends of `part` from `start`, with the probability of the words between."""
             if part not in self.rules:
                 return {start + 1: 1.0} if start < len(words) and words[start] == part else {}
             total, found = sum(weight for weight, _ in self.rules[part]), defaultdict[int, float](float)

@@ -1,13 +1,13 @@
-"""The game on a made language: prompts whose real replies are drawn from a grammar with known probabilities.
+"""The game on an artificial language: prompts whose real replies are drawn from a grammar with known probabilities.
 
-A prompt names who acts, on whom, and when: "two cats , the king , yesterday" is `cats king yesterday`. The real reply
+A prompt names actor, object and time: "two cats , the king , yesterday" is `cats king yesterday`. The real reply
 is one sentence about them, such as
 
     the small old cats that saw a ship quietly followed this king in the garden .
 
-The actor may have a clause of its own, over which the verb has to agree with it; the tense is the prompt's; every noun
-has adjectives and verbs that it likes and others that are rare with it. So a model has to copy, to agree at a distance
-and to learn some hundred preferences, and how far it is from the language can be told exactly.
+The actor may have a relative clause, across which the verb must agree; the tense is the prompt's; every noun has
+frequent and rare adjectives and verbs. So a model must copy, agree at a distance and learn some hundred preferences,
+and its distance from the language can be computed exactly.
 """
 
 from __future__ import annotations
@@ -43,13 +43,12 @@ VALIDATION, TEST = 0.2, 0.2  # shares of the prompts
 
 
 class Tales:
-    """One seat writes one sentence to a prompt of three words. The payoff is 1 for a sentence of the language that fits
-    the prompt.
+    """One seat writes one sentence for a prompt of three words. The payoff is 1 if the grammar accepts it for this
+    prompt.
 
-    Scenarios are all prompts there are, 1,920. Each holds one real `reply`, which was drawn with `seed`, and its
-    `logprob` in nats under the grammar. `seed` also says which prompts are held out, and what the nouns prefer. Of
-    several choices the n-th has a weight of n to the power of -`skew`: 0 is even, and the larger, the surer is the
-    language of its words.
+    Scenarios are all 1,920 prompts. Each holds one real `reply`, drawn with `seed`, and its `logprob` in nats under the
+    grammar. `seed` also selects the held-out prompts and the nouns' preferences. The n-th of several choices has the
+    weight n to the power of -`skew`: 0 is uniform, larger values give a lower entropy.
     """
 
     name = "tales"
@@ -71,7 +70,7 @@ class Tales:
         return self._splits[split]
 
     def match(self, scenario: Scenario, seed: int) -> Match:
-        """A new match; nothing in it is left to chance."""
+        """A new match; deterministic."""
         return one_reply(
             scenario,
             lambda text: dict.fromkeys(("accepted_rate", "score"), float(self.logprob(scenario, text) > -math.inf)),
@@ -82,7 +81,7 @@ class Tales:
         return {}
 
     def logprob(self, scenario: Scenario, text: str) -> float:
-        """log p(text | prompt) in nats under the grammar; -inf for what is no sentence of it."""
+        """log p(text | prompt) in nats under the grammar; -inf if it is no sentence."""
         return self.grammar.logprob(_symbol(str(scenario.data["messages"][0]["content"])), text.split())
 
     @cached_property
@@ -100,7 +99,7 @@ class Tales:
 
 
 def prompts() -> Iterator[str]:
-    """Every prompt: actor, other, time. They are different nouns."""
+    """Every prompt: actor, object, time. The two nouns differ."""
     forms = [(noun, form) for noun in NOUNS for form in (noun, plural(noun))]
     for actor, actors in forms:
         for other, others in forms:
@@ -109,7 +108,7 @@ def prompts() -> Iterator[str]:
 
 
 def plural(noun: str) -> str:
-    """Its form for several."""
+    """The plural of `noun`."""
     return PLURALS.get(noun, f"{noun}s")
 
 
@@ -118,7 +117,7 @@ def _symbol(prompt: str) -> str:
 
 
 def rules(seed: int, skew: float) -> Iterator[tuple[str, Sequence[Rule]]]:
-    """The language: a symbol <tale PROMPT> for each prompt, and what it is made of. `seed` draws the nouns'
+    """The grammar's rules: a symbol <tale PROMPT> for each prompt, and its parts. `seed` draws the nouns'
     preferences."""
 
     def choice(*parts: tuple[str, ...]) -> list[Rule]:

@@ -1,5 +1,5 @@
-"""Worked examples of the layout few_shot, written for parley: as many for each task as FireAct has, on questions of our
-own. Each begins with the question."""
+"""Few-shot examples for the layout few_shot, written for parley: as many per task as in FireAct, on other questions.
+Each begins with the question."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""Question answering with tools, after ReAct (arXiv 2210.03629) and FireAct (arXiv 2310.05915).
+"""Question answering with tools, after ReAct (arXiv:2210.03629) and FireAct (arXiv:2310.05915).
 
-The agent thinks and acts in turn: an action calls a tool, whose observation it is told, or ends the match with an
-answer (`finish[…]`). A reply outside the grammar is asked again, up to `retries` times. After `steps` actions without
-an answer the match is over. The gold answers stand in no view, nor does the reward.
+Each reply is a thought and an action. An action calls a tool, whose observation the agent gets next, or ends the match
+with an answer (`finish[…]`). A reply outside the grammar is retried up to `retries` times. After `steps` actions
+without an answer the match is over. No view contains the gold answers or the reward.
 
 Outcomes: right, wrong, unfinished (no answer within `steps`), broken (illegal replies; blames), context (a view outgrew
-the model; blames). All but right are worth what the answer is worth; no answer is worth 0 and counts in every mean.
+the model; blames). The payoff is the reward of the answer; without an answer it is 0 and counts in every mean.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from .scoring import TASKS, Form
 from .tools import AgentTool, Engine, Search
 
 AGENT, SEARCH = "agent", "search"
-NOTHING = "None"  # the observation where nothing was found, as published
+NOTHING = "None"  # the observation if nothing was found, as published
 METRICS: Mapping[str, str] = {
     "em": "the task's reward: 1 for the right answer (exact match), 0 without an answer",
     "f1": "word F1 of the answer; absent for yes/no questions and multiple choice",
@@ -58,16 +58,16 @@ METRICS: Mapping[str, str] = {
 class QA:
     """The game.
 
-    questions     where they come from: `FileQuestions`, `TwoHop`, or an object of your own; where they are of several
-                  tasks, every metric is also given by task (`strategyqa.em`)
+    questions     the source: `FileQuestions`, `TwoHop`, or your own object; with several tasks, metrics are also given
+                  by task (`strategyqa.em`)
     search        the engine of the tool search, with `corpus`, `memo`, `url`, `count` and `limits` (see `Search`)
     tools         further tools by name (`AgentTool`)
-    steps         actions of a match, the answer included
-    retries       retry requests that an illegal reply is given
-    observation   characters of an observation at most; its white space is folded into one line
+    steps         limit of actions, the answer included
+    retries       retry requests after an illegal reply
+    observation   maximum characters of an observation; its white space is folded into one line
     prompt        compact, full, published; layout: chat, alpaca, few_shot (see `prompts`)
-    form          of the rewards of strategyqa and mmlu: corrected (whole words) or faithful (by their beginning)
-    unrelated     an evaluation: every tool is asked for another question than the agent's, drawn by the match's seed
+    form          rewards of strategyqa and mmlu: corrected (whole words) or faithful (prefixes)
+    unrelated     for evaluation: every tool call uses another question than the agent's, drawn by the match's seed
     """
 
     name = "qa"
@@ -111,20 +111,20 @@ class QA:
         return self.questions.scenarios(split)
 
     def match(self, scenario: Scenario, seed: int) -> Match:
-        """A new match; `seed` decides only which question unrelated observations are about."""
+        """A new match; `seed` only draws the question of unrelated observations."""
         data = scenario.data
         if data.get("task") not in TASKS or not data.get("answers"):
             raise ValueError(f"scenario {scenario.id!r} is no question: expected task, question and answers")
         return GeneratorMatch(_Table(self, scenario, seed).turns())
 
     def scripts(self) -> Mapping[str, Script]:
-        """Those of the questions' source."""
+        """The scripts of the questions' source."""
         return self.questions.scripts()
 
 
 @dataclass(slots=True)
 class _Table:
-    """One match while it is played."""
+    """One match in progress."""
 
     game: QA
     scenario: Scenario
@@ -161,7 +161,7 @@ class _Table:
             view.tell(f"Observation: {observation}")
 
     def _observed(self, action: Action) -> Generator[Request, Reply, str]:
-        """What a tool says, in one line."""
+        """A tool's observation, in one line."""
         self.counts["calls"] += 1
         asked, about = action.argument, self.scenario
         if self.game.unrelated:
@@ -214,7 +214,7 @@ def _refuse(
     form: str,
     tools: Mapping[str, Any],
 ) -> None:
-    """ValueError that names every argument that is wrong."""
+    """ValueError that names every invalid argument."""
     numbers = (("count", count, 1), ("steps", steps, 1), ("retries", retries, 0), ("observation", observation, 1))
     words = (("prompt", prompt, WORDINGS), ("layout", layout, LAYOUTS), ("form", form, ("corrected", "faithful")))
     faults = [

@@ -1,11 +1,11 @@
-"""The agent's replies: a thought and an action, a line each, after ReAct (arXiv 2210.03629).
+"""The grammar of the agent's replies: a thought and an action, a line each, after ReAct (arXiv:2210.03629).
 
     Thought: I need to know who directed it.
     Action: search[director of Tetro]
 
-The thought may be missing. A reply is legal only as a whole: what stands before, between or after these lines, a second
-action, or brackets inside the argument make it illegal. The published parser splits at "Action: " and "[" and drops the
-last character, so that it reads an action out of almost anything.
+The thought may be missing. Other text before, between or after these lines, a second action, or brackets inside the
+argument make a reply illegal. The published parser splits at "Action: " and "[" and drops the last character, so it
+finds an action in almost anything.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..base import Illegal, Reply
 
 REASONS = ("no action", "unknown action", "no argument", "cut", "refusal")
 FINISH = "finish"
-STOP = "\nObservation:"  # where a reply ends: what follows is the tool's to say
+STOP = "\nObservation:"  # stop string: the observation comes from the tool
 
 _REPLY = re.compile(
     r"\s*(?:Thought:[ \t]*(?P<thought>[^\n]*)\n\s*)?Action:[ \t]*(?P<name>\w+)[ \t]*\[(?P<argument>[^\[\]\n]*)\]\s*"
@@ -27,20 +27,20 @@ _REPLY = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """What the agent does: the name of a tool or `finish`, and its argument, whose white space is folded."""
+    """An action: the name of a tool or `finish`, and its argument with folded white space."""
 
     name: str
     argument: str
     thought: str = ""
 
     def text(self) -> str:
-        """The reply as the grammar has it."""
+        """The canonical text of the reply."""
         thought = f"Thought: {self.thought}\n" if self.thought else ""
         return f"{thought}Action: {self.name}[{self.argument}]"
 
 
 def parse(reply: Reply, tools: Collection[str]) -> Action | Illegal:
-    """The action of a reply; `tools` are the names that it may call besides `finish`."""
+    """Parses the action of a reply; `tools` are the allowed names besides `finish`."""
     if reply.finish in ("length", "refusal"):
         return _illegal("cut" if reply.finish == "length" else "refusal", tools)
     if (found := _REPLY.fullmatch(reply.text)) is None:

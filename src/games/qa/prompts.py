@@ -1,14 +1,14 @@
-"""What the agent is told before its first step. Three wordings (`prompt`), three layouts (`layout`).
+"""The agent's prompts before its first step, in three wordings (`prompt`) and three layouts (`layout`).
 
     compact     a few words, for tiny models and models that were fine-tuned on the protocol
     full        the whole protocol
-    published   what FireAct tells (arXiv 2310.05915), in our words
+    published   the content of FireAct's prompts (arXiv:2310.05915), in our words
 
     chat        the instructions are the system message, the question is the first user message
-    alpaca      the question alone, in the wrapper of Stanford Alpaca, as FireAct's fine-tuned models are asked
+    alpaca      only the question, in the wrapper of Stanford Alpaca, as for FireAct's fine-tuned models
     few_shot    instructions, worked examples and the question in one user message
 
-Observations are user messages in each of them, so that a view only grows.
+Observations are user messages in every layout, so views only grow.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Wording: TypeAlias = Literal["compact", "full", "published"]
 Layout: TypeAlias = Literal["chat", "alpaca", "few_shot"]
 WORDINGS: tuple[Wording, ...] = ("compact", "full", "published")
 LAYOUTS: tuple[Layout, ...] = ("chat", "alpaca", "few_shot")
-SHOTS = 4  # examples of a task at most, as published (of MMLU three)
+SHOTS = 4  # maximum examples per task, as published (MMLU has three)
 
 ALPACA = (
     "Below is an instruction that describes a task. Write a response that appropriately completes the request."
@@ -39,7 +39,7 @@ ASKED: Mapping[str, str] = {"strategyqa": "Yes or no: ", "mmlu": "Single choice:
 
 
 def opening(question: str, task: str, tools: Mapping[str, str], prompt: Wording, layout: Layout) -> tuple[str, str]:
-    """(system message or "", first user message). `tools` says of each tool what it does."""
+    """(system message or "", first user message). `tools` maps each tool to its description."""
     if layout == "alpaca":
         return "", ALPACA.format(question=question)
     told = instructions(task, tools, prompt)
@@ -52,7 +52,7 @@ def opening(question: str, task: str, tools: Mapping[str, str], prompt: Wording,
 
 
 def instructions(task: str, tools: Mapping[str, str], prompt: Wording) -> str:
-    """What the agent is told of its actions."""
+    """The instructions on actions."""
     actions = [f"{name}[…]" for name in (*tools, FINISH)]
     if prompt == "compact":
         return f"Action: {' or '.join(actions)}"

@@ -1,7 +1,7 @@
-"""Where questions come from: files of the published tasks, or expert trajectories.
+"""Sources of questions: files of the published tasks, or expert trajectories.
 
-A scenario holds task, question and gold answers, and documents of its own where its source has some. Its id is made of
-the task, the file's name and the row (`hotpotqa:hotpotqa_dev:3687`); equal questions share a cluster.
+A scenario holds task, question and gold answers, and its own documents if the source has some. Its id consists of the
+task, the file's name and the row (`hotpotqa:hotpotqa_dev:3687`); equal questions share a cluster.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from .trajectory import from_row
 
 
 class Questions(Protocol):
-    """A source of scenarios. `files` (name -> path) is what it reads."""
+    """A source of scenarios. `files` (name -> path) lists the files it reads."""
 
     files: Mapping[str, str]
 
     @property
     def tasks(self) -> Collection[str]:
-        """The tasks (`scoring.TASKS`) that its questions are of."""
+        """The tasks (`scoring.TASKS`) of its questions."""
 
     def scenarios(self, split: str) -> Sequence[Scenario]:
         """The questions of a split."""
@@ -44,7 +44,7 @@ def question(name: str, task: str, text: str, answers: Sequence[str], **more: Js
 
 
 def cluster(text: str) -> str:
-    """What equal questions share, whatever their spelling."""
+    """The cluster of a question, independent of its spelling."""
     return f"qa:{digest(normalise(text))[:16]}"
 
 
@@ -53,7 +53,7 @@ class Selection:
     """A part of a file: rows `start` to `end` (exclusive; None: to the last) in the file's order, or in the order of
     `random.Random(shuffle)`, which is FireAct's with shuffle=233.
 
-    `task` is one of hotpotqa, bamboogle, strategyqa, mmlu. Of expert trajectories None takes each row's own.
+    `task` is one of hotpotqa, bamboogle, strategyqa, mmlu. None takes it from each row of expert trajectories.
     """
 
     path: str
@@ -98,11 +98,12 @@ class Selection:
 
 
 class FileQuestions:
-    """Questions of files. Each split is a list of selections, as {task: hotpotqa, path: hotpotqa_dev.json, shuffle:
-    233, end: 500}; validation and test may also be shares of train. Of equal questions in one split the first is taken.
+    """Questions from files. Each split is a list of selections, such as {task: hotpotqa, path: hotpotqa_dev.json,
+    shuffle: 233, end: 500}; validation and test may also be shares of train. Of equal questions in one split the first
+    is used.
 
-    held_out  what is done with questions of train that are in validation or test: refuse (InputError), or leave_out.
-              An evaluation question is never trained on.
+    held_out  treatment of train questions that are also in validation or test: refuse (InputError), or leave_out.
+              Evaluation questions are never trained on.
     """
 
     def __init__(
@@ -140,7 +141,7 @@ class FileQuestions:
         return {scenario.data["task"] for found in self._splits.values() for scenario in found}
 
     def scripts(self) -> Mapping[str, Script]:
-        """None: nobody here knows the answers."""
+        """None."""
         return {}
 
     @cached_property

@@ -1,8 +1,8 @@
 """Search engines on the network, asked over HTTP: Google through SerpAPI, or any server with a small protocol.
 
-Whatever a server says is untrusted: an answer has a limit in bytes and a shape, or the server counts as unreachable and
-is asked again. A refused key stops the run. Redirects are not followed, so that a key goes nowhere else; keys come from
-the environment and stand in no message.
+Answers are untrusted: with a wrong size or shape the server counts as unreachable and the request is retried. A refused
+key stops the run. Redirects are not followed, so that a key reaches no other server; keys come from the environment and
+appear in no message.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from ..base import Json, Request, Unreachable
 GOOGLE = "https://serpapi.com/search.json"
 SERPAPI_KEY, HTTP_KEY = "SERPAPI_API_KEY", "PARLEY_SEARCH_KEY"
 LONGEST = 4_000_000  # bytes of an answer
-TIMEOUT_S = 30.0  # of a connection; a tool's own limit, `timeout_s`, is for the whole request
+TIMEOUT_S = 30.0  # of a connection; a tool's `timeout_s` covers the whole request
 
 
 def serpapi(url: str | None) -> Callable[[Request], str]:
-    """Google's first snippet, as FireAct takes it (arXiv 2310.05915). InputError without a key in SERPAPI_API_KEY."""
+    """Google's first snippet, as in FireAct (arXiv:2310.05915). InputError without a key in SERPAPI_API_KEY."""
     key, place = os.environ.get(SERPAPI_KEY), _checked(url or GOOGLE)
     if not key:
         raise InputError(f"search=serpapi needs a key: set the environment variable {SERPAPI_KEY}")
@@ -39,7 +39,7 @@ def serpapi(url: str | None) -> Callable[[Request], str]:
 
 
 def http(url: str, count: int) -> Callable[[Request], str]:
-    """A server that takes POST {"query", "count"} and answers {"results": [{"text"}, …]}, best first."""
+    """A server that accepts POST {"query", "count"} and answers {"results": [{"text"}, …]}, best first."""
     key, place = os.environ.get(HTTP_KEY), _checked(url)
     headers = {"Content-Type": "application/json", **({"Authorization": f"Bearer {key}"} if key else {})}
 
@@ -55,7 +55,7 @@ def http(url: str, count: int) -> Callable[[Request], str]:
 
 def snippet(data: Json) -> str:
     """The answer box's answer, its snippet or first highlighted words, else the first organic result's snippet; ""
-    where there is none of them."""
+    without any of them."""
     boxes: Any = data.get("answer_box") or {}
     box = boxes[0] if isinstance(boxes, list) else boxes
     highlighted = box.get("snippet_highlighted_words") or [None]
@@ -76,7 +76,7 @@ def _text(value: Json) -> str:
 
 
 def _checked(url: str) -> str:
-    """`url`, if it is one of the web without a name and password in it."""
+    """`url`, if it is an http(s) URL without user name and password."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.password:
         raise InputError("search: url must begin with http:// or https://, and hold no user name or password")
@@ -94,8 +94,8 @@ _OPENER = urllib.request.build_opener(_Stay)
 
 
 def _fetched(request: urllib.request.Request) -> bytes:
-    """The body of a successful answer. Unreachable for a server that fails; InputError for one that refuses the key or
-    the request."""
+    """The body of a successful answer. Unreachable if the server fails; InputError if it refuses the key or the
+    request."""
     host = request.host
     try:
         with _OPENER.open(request, timeout=TIMEOUT_S) as answer:
@@ -115,7 +115,7 @@ def _fetched(request: urllib.request.Request) -> bytes:
 
 
 def _shaped(read: Callable[[Json], str], body: bytes, url: str) -> str:
-    """What `read` finds in a JSON answer; Unreachable for an answer of another shape."""
+    """`read` applied to a JSON answer; Unreachable for an answer of another shape."""
     try:
         data = json.loads(body)
         return read(data)

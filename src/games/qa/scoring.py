@@ -1,5 +1,5 @@
-"""What an answer is worth: exact match and F1 after normalisation, as HotpotQA's official script has them, and the
-rewards of the tasks as FireAct has them (arXiv 2310.05915)."""
+"""Scores of an answer: exact match and F1 after normalisation, as in HotpotQA's official script, and the rewards of the
+tasks as in FireAct (arXiv:2310.05915)."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def normalise(text: str) -> str:
 
 
 def exact(answer: str, gold: str) -> float:
-    """1 where both are the same after `normalise` (EM), else 0."""
+    """1 if both are equal after `normalise` (EM), else 0."""
     return float(normalise(answer) == normalise(gold))
 
 
 def f1(answer: str, gold: str) -> float:
-    """Harmonic mean of precision and recall of the words (with their numbers) after `normalise`.
+    """Harmonic mean of precision and recall of the words (with multiplicity) after `normalise`.
 
-    0 where one of them is yes, no or noanswer and the other is not the same.
+    0 if one of them is yes, no or noanswer and the other differs.
     """
     one, other = normalise(answer), normalise(gold)
     if one != other and (one in _VERDICTS or other in _VERDICTS):
@@ -41,17 +41,17 @@ def f1(answer: str, gold: str) -> float:
 
 
 def starts(answer: str, gold: str) -> float:
-    """1 where the answer begins as the gold one does, as published: "not sure" is a no, "a horse" is option A."""
+    """1 if the answer begins with the gold one, as published: "not sure" counts as no, "a horse" as option A."""
     return float(answer.lower().startswith(gold.lower()))
 
 
 def verdict(answer: str, gold: str) -> float:
-    """1 where the answer's first word is the gold one, yes or no."""
+    """1 if the answer's first word is the gold one, yes or no."""
     return float(re.match(rf"\W*{re.escape(gold)}\b", answer, re.IGNORECASE) is not None)
 
 
 def option(answer: str, gold: str) -> float:
-    """1 where the answer is the gold letter, alone or before a full stop, colon or bracket and the option's text."""
+    """1 if the answer is the gold letter, alone or before a full stop, colon or bracket and the option's text."""
     return float(
         re.fullmatch(rf"\s*\(?{re.escape(gold)}\)?\s*([.:)].*)?", answer, re.IGNORECASE | re.DOTALL) is not None
     )
@@ -59,14 +59,14 @@ def option(answer: str, gold: str) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """A kind of question: its reward in both forms, and whether F1 says something of its answers."""
+    """A kind of question: its reward in both forms, and whether F1 applies to its answers."""
 
     corrected: Callable[[str, str], float]
     faithful: Callable[[str, str], float]
     words: bool = False
 
     def score(self, answer: str | None, golds: Sequence[str], form: Form) -> dict[str, float]:
-        """The best over all gold answers of the reward `em` and, where it has a meaning, of `f1`; 0 for no answer."""
+        """The maximum over all gold answers of the reward `em` and, if it applies, of `f1`; 0 for no answer."""
         reward = self.corrected if form == "corrected" else self.faithful
         measures = {"em": reward, **({"f1": f1} if self.words else {})}
         return {

@@ -1,7 +1,7 @@
 """Search engines on this machine: a corpus in SQLite's full-text index, a scenario's own documents, a memo of answers.
 
-No text of a model is ever passed to the index as a query: its words are taken out and put into quotes. Documents are
-ranked by BM25 with the title counting double; ties are broken by their place in the file.
+A model's text is never passed to the index as a query: its words are extracted and quoted. Documents are ranked by BM25
+with double weight on the title; ties are broken by their order in the file.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from ...system.files import InputError, digest, read_jsonl
 from ..base import Json, Request
 
 Document: TypeAlias = tuple[str, str]  # title, text
-WORDS = 64  # of a query at most
-LONGEST = 64  # characters of a word at most: nobody searches for longer ones
-COMMON = 0.1  # share of the documents from which on a word says nothing (in a corpus of more than a thousand)
+WORDS = 64  # maximum of a query
+LONGEST = 64  # maximum characters of a word
+COMMON = 0.1  # share of documents above which a word is ignored as common (in a corpus of more than a thousand)
 FORMAT = 1  # of an index file
 _WORD = re.compile(r"\w+")
 _STOP = frozenset([
@@ -35,7 +35,7 @@ _QUERY = "select text from documents where documents match ? order by bm25(docum
 
 
 class Index:
-    """A full-text index of documents: of a file, kept beside it, or of a few in memory."""
+    """A full-text index of documents: stored beside a file, or in memory."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection, self._lock = connection, Lock()
@@ -48,9 +48,8 @@ class Index:
 
     @staticmethod
     def beside(path: str | Path) -> Index:
-        """The index of a corpus file (JSONL of {"title", "text"}). It is built once and kept beside the file, under a
-        name with the file's digest; in memory where that folder cannot be written. InputError names the line that is no
-        document."""
+        """The index of a corpus file (JSONL of {"title", "text"}). It is built once and stored beside the file, under a
+        name with the file's digest; in memory if the folder is not writable. InputError names an invalid line."""
         path = Path(path)
         place = path.with_name(f"{path.name}.{digest(path)[:16]}.v{FORMAT}.sqlite")
         if not place.exists() and not os.access(path.parent, os.W_OK):
@@ -70,14 +69,14 @@ class Index:
             return [text for (text,) in self._connection.execute(_QUERY, (wanted, count))]
 
     def words(self, query: str) -> list[str]:
-        """The words that are searched for: each once, without common ones unless there are no others."""
+        """The search words: each once, without common ones unless there are no others."""
         found = [word for word in dict.fromkeys(_WORD.findall(query.lower())) if len(word) <= LONGEST]
         rare = [word for word in found if word not in _STOP and word not in self._common]
         return (rare or found)[:WORDS]
 
 
 def read_corpus(path: str | Path) -> Iterator[Document]:
-    """The documents of a corpus file. InputError names the line that is none."""
+    """The documents of a corpus file. InputError names an invalid line."""
 
     def document(data: Json) -> Document:
         title, text = data.get("title", ""), data["text"]
@@ -89,7 +88,7 @@ def read_corpus(path: str | Path) -> Iterator[Document]:
 
 
 def read_memo(path: str | Path) -> dict[str, str]:
-    """Query -> observation, of JSONL of {"query", "observation"}; of equal queries the first. No run writes it."""
+    """Query -> observation, from JSONL of {"query", "observation"}; of equal queries the first. Runs only read it."""
     memo: dict[str, str] = {}
     for query, observation in read_jsonl(path, lambda data: (data["query"], data["observation"])):
         if not (isinstance(query, str) and isinstance(observation, str)):
@@ -99,13 +98,13 @@ def read_memo(path: str | Path) -> dict[str, str]:
 
 
 def documents(request: Request) -> Sequence[Document]:
-    """The documents that the scenario brought along."""
+    """The documents of the scenario."""
     given: Sequence[Mapping[str, str]] = (request.observation or {}).get("documents", ())
     return [(each["title"], each["text"]) for each in given]
 
 
 def _build(place: Path, found: Iterable[Document]) -> None:
-    """Writes an index file, whole or not at all: several processes may do so at once."""
+    """Writes an index file atomically; several processes may do so at once."""
     draft = place.with_name(f".{place.name}.{os.getpid()}.tmp")
     try:
         with closing(sqlite3.connect(draft)) as connection:
@@ -117,7 +116,7 @@ def _build(place: Path, found: Iterable[Document]) -> None:
 
 
 def _filled(connection: sqlite3.Connection, found: Iterable[Document]) -> sqlite3.Connection:
-    """An index of the documents, and the words that too many of them hold."""
+    """Fills an index with the documents and their common words."""
     frequent, count = Counter[str](), 0
     connection.execute(_TABLE)
     connection.execute("create table common (word text primary key)")

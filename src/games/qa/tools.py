@@ -1,4 +1,4 @@
-"""The agent's tools: what a game tells of them, and who serves them. `Search` is one; any object of this shape is."""
+"""The agent's tools: their interface, and `Search`."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ NEEDS: Mapping[str, str] = {"corpus": "corpus", "memo": "memo", "http": "url"}
 
 
 class AgentTool(Protocol):
-    """A tool. `says` tells the agent in a sentence what it does; `service` answers a request whose `observation` has
-    the `argument` that the agent wrote, a line of untrusted text. One that reads files names them in `files` (name ->
+    """A tool. `says` describes it to the agent in a sentence; `service` answers requests whose `observation` has the
+    `argument` that the agent wrote, a line of untrusted text. A tool that reads files lists them in `files` (name ->
     path)."""
 
     @property
     def says(self) -> str:
-        """What it does, as in "works out a sum."."""
+        """Its description, as in "works out a sum."."""
 
     @property
     def service(self) -> Script | Tool:
-        """Who answers."""
+        """The script or external tool that answers."""
 
 
 class Search:
     """A search engine.
 
     engine    documents (those of the scenario), corpus (a file), memo (a file), serpapi (Google; key in
-              SERPAPI_API_KEY), http (a server of yours; key, if it wants one, in PARLEY_SEARCH_KEY)
+              SERPAPI_API_KEY), http (your own server; key, if needed, in PARLEY_SEARCH_KEY)
     corpus    JSONL of {"title", "text"}
-    memo      JSONL of {"query", "observation"}: looked into before any engine is asked; never written by a run
-    url       of the server (for serpapi: in place of Google's)
-    count     documents of an answer
+    memo      JSONL of {"query", "observation"}: searched before the engine; never written by a run
+    url       address of the server (for serpapi: in place of SerpAPI's own)
+    count     number of documents per answer
     limits    `parallel`, `timeout_s`, `retries`, `max_requests` of `games.base.Tool`, for serpapi and http
 
-    ValueError for an engine without what it needs, FileNotFoundError for a missing file.
+    ValueError for an engine without its required option, FileNotFoundError for a missing file.
     """
 
     says = "looks it up and gives what was found."
@@ -78,7 +78,7 @@ class Search:
         )
 
     def _build(self) -> Callable[[Request], str]:
-        """The engine, behind the memo where there is one."""
+        """The engine, behind the memo if there is one."""
         engine, memo = self._make(), {} if self._memo is None else read_memo(self._memo)
 
         def answer(request: Request) -> str:
@@ -89,7 +89,7 @@ class Search:
 
 
 def _limits(given: Mapping[str, float | None]) -> dict[str, float | None]:
-    """`given`, if they are limits of a tool. ValueError says which are not."""
+    """`given`, if they are limits of a tool. ValueError names the others."""
     least = {"parallel": 1, "timeout_s": 0, "retries": 0, "max_requests": 1}
     for name, value in given.items():
         if name not in least:
@@ -102,7 +102,7 @@ def _limits(given: Mapping[str, float | None]) -> dict[str, float | None]:
 
 
 def argument(request: Request) -> str:
-    """What the agent asks a tool for."""
+    """The argument of a tool request."""
     asked = (request.observation or {}).get("argument")
     if not isinstance(asked, str):
         raise InputError(f"request {request.id!r} to {request.seat!r} has no argument in its observation")

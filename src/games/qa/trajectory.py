@@ -1,8 +1,8 @@
-"""An expert's trajectory as FireAct's fine-tuning rows have it (Alpaca layout): {"instruction": question, "input": "",
-"output": steps}.
+"""An expert's trajectory in the format of FireAct's fine-tuning rows (Alpaca layout): {"instruction": question,
+"input": "", "output": steps}.
 
 A step is a thought, an action and an observation, each behind its label at the start of a line. The last observation is
-the line with the reward, which no agent is shown. Of MMLU's rows the options stand at the head of `output`.
+the line with the reward, which the agent does not see. In MMLU's rows the options are at the beginning of `output`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _FINISH = re.compile(r"Action: *finish\[(.*)\]\s*", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Trajectory:
-    """A question, what the agent wrote at each step, and what it was told after each."""
+    """A question, the agent's reply at each step, and the observation after each."""
 
     question: str
     replies: tuple[str, ...]
@@ -29,7 +29,7 @@ class Trajectory:
 
     @property
     def answer(self) -> str:
-        """The argument of the last reply, which is its answer. ValueError where it gave none."""
+        """The argument of the last reply, the answer. ValueError without an answer."""
         found = _FINISH.search(self.replies[-1]) if self.replies else None
         if found is None:
             raise ValueError("the trajectory has no answer: its last action is not finish[…]")
@@ -37,7 +37,7 @@ class Trajectory:
 
     @property
     def task(self) -> str:
-        """The published task, which the layout tells."""
+        """The published task, recognised by the layout."""
         if self.question.startswith("Question:"):
             return "mmlu"
         told = self.observations[-1] if self.observations else ""
@@ -45,7 +45,7 @@ class Trajectory:
 
     @property
     def text(self) -> str:
-        """The steps as one text, a line break after each: what `from_text` read."""
+        """The steps as one text, a line break after each; `from_text` reads it."""
         steps = zip(self.replies, self.observations, strict=True)
         return "".join(f"{reply}\nObservation: {seen}\n" for reply, seen in steps)
 

@@ -1,4 +1,4 @@
-"""Sotopia: characters with private goals act out a social scenario (arXiv 2310.11667)."""
+"""Sotopia: characters with private goals act out a social scenario (arXiv:2310.11667)."""
 
 from .actions import KINDS, NONE, Action, parse
 from .game import Social

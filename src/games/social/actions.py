@@ -1,7 +1,7 @@
-"""What a character does in a turn: speak, gesture, act, leave, or nothing.
+"""Actions of a character in a turn: speak, gesture, act, leave, or nothing.
 
-A model writes an action as JSON, `{"action_type": "speak", "argument": "Hello"}`; the others and a judge read it in
-words, `said: "Hello"` (Zhou et al. 2023, arXiv 2310.11667). Both ways of writing it are read back to the same action.
+A model writes an action as JSON, `{"action_type": "speak", "argument": "Hello"}`; others and the judge read it as text,
+`said: "Hello"` (Zhou et al. 2023, arXiv:2310.11667). Both forms can be parsed back.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ _SHOWN = re.compile(r"\[(non-verbal communication|action)\] (.*)")
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """An action: its kind, one of KINDS, and its words, in which white space is single blanks."""
+    """An action: its kind, one of KINDS, and its text with single blanks."""
 
     kind: str
     argument: str = ""
 
     def written(self) -> str:
-        """The action as a model writes it; `parse` reads it back."""
+        """The action in the model's JSON form; `parse` reads it back."""
         return json.dumps({"action_type": self.kind, "argument": self.argument}, ensure_ascii=False)
 
     def told(self) -> str:
-        """The action in words, to be put after the character's name; `heard` reads it back."""
+        """The action as text after the character's name; `heard` reads it back."""
         if self.kind == "speak":
             return f'said: "{self.argument}"'
         return {"none": "did nothing", "leave": "left the conversation"}.get(
@@ -42,7 +42,7 @@ NONE, LEAVE = Action("none"), Action("leave")
 
 
 def parse(reply: Reply) -> Action | Illegal:
-    """The action in a reply: a JSON object, alone or amid other text. What further keys it has is passed over."""
+    """The action in a reply: a JSON object, alone or within other text. Further keys are ignored."""
     if reply.finish == "refusal":
         return Illegal("refusal", "That was no action. Answer in character, with one JSON object.")
     text = reply.text
@@ -62,7 +62,7 @@ def parse(reply: Reply) -> Action | Illegal:
 
 
 def heard(text: str) -> Action | None:
-    """The action that `told` put in words; None for other words."""
+    """The action from its text form `told`; None for other text."""
     if text in (NONE.told(), LEAVE.told()):
         return NONE if text == NONE.told() else LEAVE
     if said := _SAID.fullmatch(text):

@@ -1,4 +1,4 @@
-"""When an episode of Sotopia is over, in the corrected and in the faithful form."""
+"""The end of a Sotopia episode, in the corrected and the faithful form."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from .people import Form
 
 
 def over(log: Sequence[Mapping[int, Action]], people: int, idle: int, form: Form) -> str | None:
-    """ "left" or "stale" where the turns so far (seat -> action) end the episode, else None.
+    """ "left" or "stale" if the turns so far (seat -> action) end the episode, else None.
 
-    corrected   fewer than two people are left; more than `idle` actions in a row were none. It counts those who acted
-    faithful    as published in January 2024: somebody left in the last turn; a seat whose turn it was not counts as
-                idle, so that of two one idle turn of the second ends the episode, and one of the first does not
+    corrected   fewer than two people are left; more than `idle` actions in a row were none, counting only acting seats
+    faithful    as published in January 2024: somebody left in the last turn; seats not at turn count as idle, so that
+                with two characters one idle turn of the second ends the episode, but one of the first does not
     """
     if form == "faithful":
         acted = [turn.get(seat, NONE) for turn in log for seat in range(people)]
@@ -33,5 +33,5 @@ def gone(log: Sequence[Mapping[int, Action]]) -> frozenset[int]:
 
 
 def cap(turns: int, form: Form) -> int:
-    """The turns after which an episode is over; the published code of January 2024 plays one more than it says."""
+    """The limit of turns of an episode; the published code of January 2024 plays one more than configured."""
     return turns + (form == "faithful")

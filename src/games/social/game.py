@@ -1,13 +1,12 @@
-"""Sotopia's social role-play (Zhou et al. 2023, arXiv 2310.11667): characters with private goals act in turn.
+"""Sotopia's social role-play (Zhou et al. 2023, arXiv:2310.11667): characters with private goals act in turn.
 
-A scenario is an environment and the characters that play it; its cluster is the environment. Who knows what of whom
-follows from their relationship. A turn is an action: speak, non-verbal communication, action, none or leave. An illegal
-reply is asked for again, up to `retries` times, and then counts as none. Nothing is rated here unless there is a
-`judge`: a service that reads the whole episode at its end and rates each character on the scales of a rubric.
+A scenario is an environment with its characters; its cluster is the environment. The relationship determines what the
+characters know of each other. A turn is an action: speak, non-verbal communication, action, none or leave. An illegal
+reply is retried up to `retries` times, and then counts as none. With a `judge`, a service reads the whole episode at
+its end and rates each character on the scales of a rubric.
 
 Outcomes: left (fewer than two are still there), stale (nobody does anything), cap (all turns were used up), context (a
-view outgrew its model; blames). Every payoff is 0: what an episode was worth is what a judge says of it, in the
-metrics, and an episode without a verdict has no such metric.
+view outgrew its model; blames). Every payoff is 0: the judge's scores are metrics, which are absent without a verdict.
 """
 
 from __future__ import annotations
@@ -33,19 +32,19 @@ class Social:
     """The game, on Sotopia's records.
 
     path        a folder of records: characters, environments, pairs (`parley.games.social.records`)
-    generated   a folder that task=generate wrote, of further tasks for the same characters: train and validation are
-                taken from it alone, and `path` is for the test
+    generated   a folder written by task=generate, with further tasks for the same characters: train and validation come
+                from it alone, and the test from `path`
     named       lists of environments, by name; `lists` is a file of more (Sotopia-π's used_env.json)
-    train, validation, test   the environments of a split: the name of a list, or a share of those that no split lists;
-                train has what is left (null). Who is in several lists is held out: test goes before validation
+    train, validation, test   the environments of a split: the name of a list, or a share of the unlisted ones; train
+                has the rest (null). Environments in several lists are held out: test goes before validation
     prompt      chat, published (one message, written anew for each turn) or compact (few words, for tiny models)
-    form        corrected, or faithful (what strangers are shown, and when an episode ends, as of January 2024)
+    form        corrected, or faithful (strangers' knowledge and the end of an episode as of January 2024)
     order       round_robin (one after the other) or simultaneous
-    turns       turns of an episode; idle: it ends after more actions in a row that are none
-    retries     retry requests that an illegal reply is given
-    judge       a rubric, {task, scales, overall}, by which the service `judge` rates each episode at its end; {}: no
+    turns       limit of turns; idle: more consecutive actions none end the episode
+    retries     retry requests after an illegal reply
+    judge       a rubric, {task, scales, overall}, for the service `judge`, which rates each episode at its end; {}: no
                 judge
-    split_seed  decides which environments are held out, where shares say so
+    split_seed  selects the held-out environments for shares
     """
 
     name = "social"
@@ -81,7 +80,7 @@ class Social:
         self.rules = Rules(form, order, turns, idle, retries, prompt, Rubric.of(**judge) if judge else None)
         self.split_seed = split_seed
         self.services: Mapping[str, Script | Tool] = {JUDGE: Tool(_nobody)} if judge else {}
-        # What is no folder is said when its scenarios are asked for; a bad file now, not in the middle of a run.
+        # A missing folder is reported when scenarios are requested; a bad file now, not in the middle of a run.
         found = [each for pool in self._splits.values() for each in pool] if Path(path).is_dir() else []
         most = max((len(each.data["people"]) for each in found), default=2)
         self.roles = tuple(f"agent_{place + 1}" for place in range(most))
@@ -97,11 +96,11 @@ class Social:
 
     @property
     def everything(self) -> list[Scenario]:
-        """Every pair of `path`, in whichever split it is, or in none."""
+        """Every pair of `path`, in any split or none."""
         return self._pools[0][1]
 
     def match(self, scenario: Scenario, seed: int) -> Match:
-        """A new match. The rules need no chance, so `seed` changes nothing."""
+        """A new match. The rules are deterministic; `seed` is unused."""
         return GeneratorMatch(Scene(self.rules, Task.from_json(scenario.data)).turns())
 
     def scripts(self) -> Mapping[str, Script]:
@@ -109,7 +108,7 @@ class Social:
         return {"chatty": chatty, "dice": self._dice}
 
     def secrets(self, scenario: Scenario) -> Mapping[str, Sequence[str]]:
-        """Each character's goal, its secret, and what the relationship hides of it."""
+        """Each character's goal, its secret, and the facts hidden by the relationship."""
         task = Task.from_json(scenario.data)
         return {seat: task.hidden(place) for place, seat in enumerate(self.seats(scenario))}
 
@@ -134,7 +133,7 @@ class Social:
         return {split: tuple(each[name] for name in shuffled(each, self.split_seed)) for split, each in found.items()}
 
     def _place(self, environment: str, held: bool) -> str | None:
-        """The split of an environment; None for none. `held`: it may be tested, and nothing else."""
+        """The split of an environment, or None. `held`: for the test only."""
         for split in ("test", "validation", "train"):
             name = self.places[split]
             if isinstance(name, str) and environment in self.named[name]:

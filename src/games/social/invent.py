@@ -1,8 +1,8 @@
-"""New social tasks: a game for one seat, the writer, who turns a short prompt into a situation with two goals.
+"""Generates social tasks: a game for one seat, the writer, which turns a short prompt into a situation with two goals.
 
-The writer is shown an existing environment as an example and something to be inspired by, as Sotopia-π does
-(arXiv 2403.08715). A reply that is no task, whose goals are alike, that has no point of disagreement, names a character
-or tells again what is there already is refused with the reason. What is accepted is the mark {"task": …} of its reply.
+The prompt has an existing environment as an example, and a text for inspiration, as in Sotopia-π (arXiv:2403.08715). A
+reply is refused with a reason if it is no task, has similar goals, no point of disagreement, a character's name, or
+nearly repeats an existing task. Accepted tasks are the mark {"task": …} of their reply.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from ..base import (
 from .people import RELATIONSHIPS, seen
 
 WRITER = "writer"
-ALIKE = 0.6  # share of words in common from which on two texts tell the same
+ALIKE = 0.6  # share of common words above which two texts count as duplicates
 _WORD = re.compile(r"[^\W\d_]+")
 _SMALL = """a an and are as at be by for from have his her in is it its of on or so that the their them they this to
 want wants with you your"""
@@ -61,7 +61,7 @@ nothing else."""
 
 class Invention:
     """The game. Each of `prompts` ({"prompt", "source"}) is a scenario, with one of the `known` environments as its
-    example; `names` are words that no situation may hold, because characters are so called."""
+    example; `names` are the characters' names, which no situation may contain."""
 
     name = "invention"
     version: int | str = 1
@@ -125,7 +125,7 @@ class Invention:
 
 
 def task(text: str, names: frozenset[str] = frozenset()) -> Mapping[str, Json] | Illegal:
-    """The task in a reply, with scenario, relationship, disagreement and agent_goals; else why it is none."""
+    """The task in a reply, with scenario, relationship, disagreement and agent_goals; else the reason of a refusal."""
     try:
         found = json.loads(text[text.find("{") : text.rfind("}") + 1])
     except (ValueError, RecursionError):
@@ -157,15 +157,15 @@ def task(text: str, names: frozenset[str] = frozenset()) -> Mapping[str, Json] |
 
 
 def invented(result: Result) -> Mapping[str, Json] | None:
-    """The task in the result of a match; None where none was accepted."""
+    """The task in the result of a match; None if none was accepted."""
     return next((mark["task"] for mark in result.marks.values() if "task" in mark), None)
 
 
 def words(text: str) -> frozenset[str]:
-    """The words of a text that say something, in lower case."""
+    """The content words of a text, in lower case."""
     return frozenset(word.casefold() for word in _WORD.findall(text)).difference(_SMALL.split())
 
 
 def alike(one: frozenset[str], other: frozenset[str]) -> bool:
-    """Whether two texts have so many words in common that they tell the same."""
+    """Whether two texts have so many words in common that they count as duplicates."""
     return len(one & other) >= ALIKE * max(1, min(len(one), len(other)))

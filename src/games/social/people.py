@@ -1,4 +1,4 @@
-"""Characters and tasks, and who may know what of whom.
+"""Characters and tasks, and the characters' knowledge of each other.
 
 A task is a situation, the relationship of the characters and the goal of each. It is plain JSON in a scenario's data.
 """
@@ -23,7 +23,7 @@ _ADJECTIVES = {"Man": "male", "Woman": "female", "Nonbinary": "nonbinary"}
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """A character. `secret` is for the character alone, `personality` for those who know it well."""
+    """A character. `secret` is known to the character only, `personality` to close ones."""
 
     name: str
     age: int = 0
@@ -36,8 +36,8 @@ class Person:
     id: str = ""
 
     def bio(self, level: int) -> str:
-        """What somebody reads who knows this much: 0 nothing, 1 the name, 2 what is public, 3 the personality, too,
-        4 the secret, too."""
+        """The biography at a level of knowledge: 0 nothing, 1 the name, 2 public facts, 3 also the personality, 4 also
+        the secret."""
         if level < 2:
             return self.name if level else ""
         facts = [f"{self.age}-year-old"] if self.age else []
@@ -54,7 +54,7 @@ class Person:
 @dataclass(frozen=True, slots=True)
 class Task:
     """A social task: `goals` has one for each of `people`; `relationship` is a place in RELATIONSHIPS. `ends` is the
-    number of turns that a recorded episode had, after which it is over; None where the rules decide."""
+    number of turns of a recorded episode, which ends it; None: the rules decide."""
 
     situation: str
     relationship: int
@@ -70,7 +70,7 @@ class Task:
 
     @staticmethod
     def from_json(data: Mapping[str, Any]) -> Task:
-        """Reads what `to_json` wrote. KeyError, TypeError or ValueError for anything else."""
+        """Reads the result of `to_json`. KeyError, TypeError or ValueError for anything else."""
         people = tuple(Person(**each) for each in data["people"])
         task = Task(**{**data, "goals": tuple(data["goals"]), "people": people})
         names = [person.name for person in people]
@@ -90,18 +90,18 @@ class Task:
         return tuple(person.name for person in self.people)
 
     def levels(self, viewer: int | None, form: Form = "corrected") -> tuple[int, ...]:
-        """How much `viewer` (None: the judge, who knows all) knows of each character, as `Person.bio` takes it.
+        """The level of knowledge (see `Person.bio`) of `viewer` (None: the judge, who knows all) about each character.
 
-        The published rule: strangers know nothing of the other, those who know each other by name the name,
-        acquaintances all but personality and secret, everybody else all but the secret. In the faithful form, as
-        published in January 2024, strangers lose their own background, too.
+        The published rule: strangers know nothing of the other, those who know each other by name know the name,
+        acquaintances all except personality and secret, closer ones all except the secret. In the faithful form, as
+        published in January 2024, strangers do not see their own background either.
         """
         other = min(self.relationship, 3)
         own = 0 if form == "faithful" and self.relationship == 0 else 4
         return tuple(4 if viewer is None else own if viewer == seat else other for seat in range(len(self.people)))
 
     def context(self, viewer: int | None, form: Form = "corrected") -> str:
-        """What `viewer` reads before the first turn, a line for each fact. Goals of others are unknown."""
+        """The text for `viewer` before the first turn, one line per fact. Goals of others are unknown."""
         seer = "environment" if viewer is None else f"agent_{viewer + 1}"
         lines = [
             f"Scenario: {seen(self.situation, seer)}",
@@ -114,7 +114,7 @@ class Task:
         return "\n".join(lines)
 
     def hidden(self, viewer: int) -> list[str]:
-        """What only `viewer` may know, as it reads it: nobody else is shown these texts before it has said them."""
+        """The private texts of `viewer`, in its wording: nobody else may see them before it has said them."""
         person, goal = self.people[viewer], seen(self.goals[viewer], f"agent_{viewer + 1}")
         level = min(self.relationship, 3)
         own = [goal, person.secret, *([person.personality] * (level < 3)), *([person.public] * (level < 2))]
@@ -124,7 +124,7 @@ class Task:
 
 
 def seen(text: str, viewer: str) -> str:
-    """`text` as `viewer` (agent_1, …, environment) reads it: spans for another viewer are gone, and so are the tags.
+    """`text` for `viewer` (agent_1, …, environment), without tags and without spans for other viewers.
 
     The environment reads everything."""
     shown = _VIEWED.sub(lambda span: span[2] if viewer in (span[1], "environment") else "", text)

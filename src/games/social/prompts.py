@@ -1,8 +1,8 @@
-"""What the seats are told, in three forms of the same facts.
+"""The prompts, in three forms of the same facts.
 
-`chat` is a plain instruction and a chat that only grows. `published` is Sotopia's one message, written anew for each
-turn, in our words: one's own actions are told like everybody else's, and a model's token stream forks in every turn.
-`compact` has few words, for tiny models, which answer in plain words, too: `speak hello`.
+`chat` is an instruction followed by a growing chat. `published` is Sotopia's single message, rewritten for each turn,
+in our words: own actions are reported like those of others, and token streams fork in every turn. `compact` has few
+words, for tiny models, whose replies are plain text, too: `speak hello`.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from .actions import KINDS, LEAVE, NONE, WORDLESS, Action, parse
 from .people import Form, Task, seen
 
 Told: TypeAlias = Sequence[tuple[int, Action]]
-"""(seat's place, its action) of one turn."""
+"""(seat index, action) of one turn."""
 
 
 class SeatView(Asked, Protocol):
-    """One seat's private view while a match runs."""
+    """One seat's private view during a match."""
 
     def see(self, turn: int, told: Told) -> None:
-        """Adds what happened in a turn, numbered from 0."""
+        """Adds the actions of a turn, numbered from 0."""
 
     def parse(self, reply: Reply) -> Action | Illegal:
         """The action in a reply."""
 
 
 class Chat(View):
-    """Everything in the system message; then what others did, and the seat's own replies."""
+    """All facts in the system message; then others' actions and the seat's own replies."""
 
     def __init__(self, seat: str, task: Task, place: int, form: Form) -> None:
         name = task.names[place]
@@ -38,14 +38,14 @@ class Chat(View):
         self.tell(STARTS)
 
     def see(self, turn: int, told: Told) -> None:
-        """One's own actions stand there as replies already, unless nothing was done."""
+        """Own actions are in the view as replies already, unless nothing was done."""
         others = [(seat, action) for seat, action in told if seat != self.place or action == NONE]
         if others:
             self.tell(_line(turn, others, self.names))
 
 
 class Page:
-    """One message that tells everything, written anew for each turn."""
+    """A single message with everything, rewritten for each turn."""
 
     def __init__(self, seat: str, task: Task, place: int, form: Form) -> None:
         self.seat, self.names, self.parse = seat, task.names, parse
@@ -73,7 +73,7 @@ class Page:
 
 
 class Compact(View):
-    """Bare words. The system message is the situation, then the seat's own goal."""
+    """A few words. The system message is the situation, then the seat's own goal."""
 
     def __init__(self, seat: str, task: Task, place: int, form: Form) -> None:
         del form
@@ -99,7 +99,7 @@ class Compact(View):
 
 
 def plain(action: Action) -> str:
-    """An action in bare words; `Compact.parse` reads them back."""
+    """An action as plain text; `Compact.parse` reads it back."""
     return f"{action.kind} {action.argument}".strip()
 
 

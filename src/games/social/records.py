@@ -1,9 +1,9 @@
-"""Reads Sotopia's records: characters, environments and the pairs that play them, a JSON object in each line.
+"""Reads Sotopia's records: characters, environments and the pairs that play them, one JSON object per line.
 
 A folder holds `agent_profiles.jsonl`, `environment_profiles.jsonl` and `env_agent_combo_storages.jsonl`, as published
 (sotopia-lab/sotopia-space, `profiles/`) or as `task=generate` writes them. Ids are called agent_id, env_id and combo_id
-there, pk in a dump of the database; numbers may be texts, and "nan" or "none" stands for what is not told. Relationship
-rows are not read: where one disagrees with its environment, the environment counts.
+there, pk in a dump of the database; numbers may be texts, and "nan" or "none" means missing. Relationship rows are not
+read: the environment's relationship counts.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ AGENTS, ENVIRONMENTS, PAIRS = "agent_profiles.jsonl", "environment_profiles.json
 
 
 def people(path: Path) -> dict[str, Person]:
-    """The characters of a file, by id. InputError names the line that is none."""
+    """The characters of a file, by id. InputError names an invalid line."""
     return {person.id: person for person in read_jsonl(path, person)}
 
 
@@ -43,8 +43,8 @@ def person(row: Mapping[str, Any]) -> Person:
 
 
 def scenarios(folder: str | Path, characters: str | Path | None = None) -> list[Scenario]:
-    """Every pair of a folder as a scenario, whose cluster is its environment. The characters are those of the folder
-    `characters` (None: of the same). InputError names the file and line that is wrong."""
+    """Every pair of a folder as a scenario, whose cluster is its environment. The characters come from the folder
+    `characters` (None: the same folder). InputError names the file and the invalid line."""
     folder = Path(folder)
     known = people(Path(characters or folder) / AGENTS)
     environments = {_id(row, "env_id"): row for row in read_jsonl(folder / ENVIRONMENTS, environment)}
@@ -58,7 +58,7 @@ def scenarios(folder: str | Path, characters: str | Path | None = None) -> list[
 
 
 def environment(row: Mapping[str, Any]) -> Mapping[str, Any]:
-    """An environment's record as it is; ValueError where it is no task."""
+    """An environment's record, checked; ValueError if it is no task."""
     goals = row["agent_goals"]
     if (
         not isinstance(goals, list)
@@ -95,7 +95,7 @@ def scenario(row: Mapping[str, Any], environments: Mapping[str, Any], known: Map
 
 
 def lists(path: str | Path) -> Mapping[str, Sequence[str]]:
-    """Named lists of environments, as Sotopia-π's `used_env.json` has them. InputError for another file."""
+    """Named lists of environments, in the format of Sotopia-π's `used_env.json`. InputError for another file."""
     found: Json = read_json(path)
     named = found if isinstance(found, dict) else {}
     if not named or not all(
@@ -106,7 +106,7 @@ def lists(path: str | Path) -> Mapping[str, Sequence[str]]:
 
 
 def _text(row: Mapping[str, Any], key: str) -> str:
-    """A field's text without blanks at its ends; "" for what is not told."""
+    """A field's text, stripped; "" if missing."""
     value = row.get(key)
     if value is None or (isinstance(value, str) and value.strip().lower() in ("", "nan", "none", "null")):
         return ""

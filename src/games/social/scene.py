@@ -1,4 +1,4 @@
-"""One episode while it is played: who acts, what the others see of it, and what the judge says at the end."""
+"""One episode in progress: the acting seats, the views of the others, and the judge's verdict at the end."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Rules:
 
 
 def facts(rules: Rules, people: int) -> Facts:
-    """What holds for every episode of at most so many people."""
+    """Facts that hold for every episode with at most `people` characters."""
     acts = cap(rules.turns, rules.form) * (people if rules.order == "simultaneous" else 1)
     judged = {**{name: each.says for name, each in rules.judge.scales.items()}, **JUDGED} if rules.judge else {}
     return Facts(
@@ -58,14 +58,14 @@ def facts(rules: Rules, people: int) -> Facts:
 
 
 Log: TypeAlias = list[dict[int, Action]]
-"""turn -> place -> what was done"""
+"""turn -> seat index -> action"""
 Truth: TypeAlias = Callable[[Log], Sequence[float]]
 """The score of each character, in the order of the seats."""
 
 
 @dataclass(slots=True)
 class Counted:
-    """What one seat did: its replies, the legal ones, its turns without a legal one, the words of each action."""
+    """Counts of one seat: replies, legal ones, turns without a legal one, words of each action."""
 
     replies: int = 0
     legal: int = 0
@@ -74,7 +74,7 @@ class Counted:
 
 
 class Scene:
-    """One episode. `truth` says how far each character came, where that can be decided: it is the payoff then."""
+    """One episode. `truth` computes each character's success, if that is decidable; it is the payoff then."""
 
     def __init__(self, rules: Rules, task: Task, truth: Truth | None = None) -> None:
         self.rules, self.task, self.truth = rules, task, truth
@@ -97,7 +97,7 @@ class Scene:
         actor = -1
         for turn in range(cap(self.rules.turns, self.rules.form) if self.task.ends is None else self.task.ends):
             there = [place for place in range(len(self.seats)) if place not in gone(self.log)]
-            if self.rules.order == "round_robin":  # the next who is still there
+            if self.rules.order == "round_robin":  # the next one still present
                 actor = min(there, key=lambda place: (place - actor - 1) % len(self.seats))
                 there = [actor]
             done = yield from _together({place: self._act(place, turn) for place in there})
@@ -109,7 +109,7 @@ class Scene:
         return "cap"
 
     def _act(self, place: int, turn: int) -> Generator[Request, Reply, Action]:
-        """What a character does; nothing, where no reply was legal."""
+        """A character's action; none if no reply was legal."""
         view, count = self.views[place], self.counted[place]
 
         def read(reply: Reply) -> Action | Illegal:
@@ -140,7 +140,7 @@ class Scene:
         }  # fmt: skip
 
     def _judged(self) -> Generator[Request, Reply, Ratings | None]:
-        """The judge's ratings, by the characters' names; None where it gave no verdict, or there is no judge."""
+        """The judge's ratings, by the characters' names; None without a verdict or a judge."""
         if (rubric := self.rules.judge) is None:
             return None
         told, names = story(self.task, self.log), self.task.names
@@ -153,7 +153,7 @@ class Scene:
             return None
 
     def _evidence(self) -> dict[str, Json]:
-        """What a scripted judge sees, by the characters' names: what each said, and how far it truly came."""
+        """The observation of a scripted judge, by the characters' names: each one's texts and true success."""
         said = {
             name: [done[place].argument for done in self.log if place in done]
             for place, name in enumerate(self.task.names)
@@ -186,7 +186,7 @@ class Scene:
 
 
 def story(task: Task, log: Log) -> str:
-    """The episode as a judge reads it: all that anybody knows, then the actions, turns numbered from 1."""
+    """The episode for a judge: everybody's knowledge, then the actions, turns numbered from 1."""
     lines = [task.context(None)]
     for turn, done in enumerate(log, 1):
         lines += [f"Turn #{turn}", *(f"{task.names[place]} {action.told()}" for place, action in done.items())]
@@ -196,7 +196,7 @@ def story(task: Task, log: Log) -> str:
 def _together(
     asking: dict[int, Generator[Request, Reply, Action]],
 ) -> Generator[list[Request], list[Reply], dict[int, Action]]:
-    """Runs several seats' requests side by side; gives back what each came to, in the order of the seats."""
+    """Runs several seats' requests side by side; returns their results in the order of the seats."""
     done: dict[int, Action] = {}
     waiting = {place: next(each) for place, each in asking.items()}
     while waiting:

@@ -1,4 +1,4 @@
-"""A scripted character, for tests and for a first look."""
+"""A scripted character, for tests and demos."""
 
 from __future__ import annotations
 

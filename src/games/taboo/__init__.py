@@ -1,4 +1,4 @@
-"""Adversarial Taboo: an attacker lures a defender into saying a secret word, and the defender tries to guess it."""
+"""Adversarial Taboo: an attacker tries to make a defender say a secret word, and the defender tries to guess it."""
 
 from .game import Taboo
 from .judges import JUDGES, Judge, legacy, ruling, strict

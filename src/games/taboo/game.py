@@ -1,16 +1,16 @@
-"""Adversarial Taboo as SPAG plays it (arXiv 2404.10642, after Yao et al. 2021).
+"""Adversarial Taboo as in SPAG (arXiv:2404.10642, after Yao et al. 2021).
 
-The attacker knows a target word, the defender does not. They talk in turn, the attacker first, `turns` utterances each.
-The attacker wins if the defender says the word in an ordinary utterance, or guesses wrong; the defender wins by
+The attacker knows a target word, the defender does not. They alternate, the attacker first, with `turns` utterances
+each. The attacker wins if the defender says the word in an ordinary utterance, or guesses wrong; the defender wins by
 announcing the right word ("I know the word! It is ..."). The attacker breaks the rules by saying the word or announcing
 a guess. Two judges rule on every utterance, and both rulings are recorded (in the metrics, and in the marks of the
-reply that each found decisive); the one that `judge` names ends the match and decides it. A reply that is empty or a
-refusal is illegal: it is asked for again, up to `retries` times.
+decisive reply); the one named by `judge` ends and decides the match. An empty reply or a refusal is illegal and retried
+up to `retries` times.
 
 Outcomes: attacker, defender, tie, breach (the attacker broke the rules; blames), abort (illegal replies; blames),
-context (the view outgrew the model; blames). `scoring` says what each is worth.
+context (the view outgrew the model; blames). `scoring` defines the payoffs.
 
-Version history: 1 first; 2: the legacy judge lower-cases the word before it makes the plural.
+Version history: 1; 2: the legacy judge lower-cases the word before forming the plural.
 """
 
 from __future__ import annotations
@@ -52,17 +52,17 @@ FORMS: Mapping[str, Form] = {"chat": Chat, "compact": Compact, **PUBLISHED}
 class Taboo:
     """The game.
 
-    words       lexicon (a small world of concepts, for which there are scripts), top (the most frequent words of
-                English), or the path of a file with one word a line
-    limit       keeps that many words, from the top of the list; None: all (of top: 50,000)
-    judge       strict (common sense) or legacy (the published string logic): ends the match and decides it
-    breach      loss (who breaks the rules loses) or void (as published: nobody gains or loses)
+    words       lexicon (a small world of concepts, with scripts), top (the most frequent words of English), or the path
+                of a file with one word per line
+    limit       number of words, from the top of the list; None: all (top has 50,000)
+    judge       strict (common sense) or legacy (the published string logic): ends and decides the match
+    breach      loss (a rule break loses) or void (as published: no payoffs)
     prompt      chat, compact (few words, for tiny models), spag (the published training layouts, drawn once for each
                 seat), spag_utterance (drawn anew for each utterance, as published), spag_rollout (the published play)
     turns       utterances of each side
-    retries     retry requests that an empty reply is given before the match is aborted
-    validation  share of the words that are held out for validation; test: the same for the test
-    split_seed  decides which words are held out
+    retries     retry requests after an empty reply before the match is aborted
+    validation  share of words held out for validation; test: share for the test
+    split_seed  selects the held-out words
     """
 
     name = "taboo"
@@ -97,7 +97,7 @@ class Taboo:
         )
         self.files = {"words": words} if words not in ("lexicon", "top") else {}
         if self.files:
-            self._splits  # noqa: B018  (a bad file is reported now, not in the middle of a run)
+            self._splits  # noqa: B018  (reports a bad file now, not in the middle of a run)
         inflections("word")  # loads the dictionary now, not in the middle of a match
 
     def scenarios(self, split: str) -> Sequence[Scenario]:
@@ -105,20 +105,20 @@ class Taboo:
         return chosen(self._splits, split, f"{self.words} has too few words, give more or larger shares")
 
     def match(self, scenario: Scenario, seed: int) -> Match:
-        """A new match; `seed` decides what the prompts leave to chance."""
+        """A new match; `seed` draws the random parts of the prompts."""
         word = scenario.data.get("word")
         if not isinstance(word, str) or not word.strip():
             raise ValueError(f"scenario {scenario.id!r} has no word: expected data {{'word': 'apple'}}")
         return GeneratorMatch(_Table(self, word, seed).conversation())
 
     def scripts(self) -> Mapping[str, Script]:
-        """Talkers of rising skill (naive, fair, skilled), and the demonstrator that tiny models learn from (demo); none
-        for words that are not all in the lexicon."""
+        """Players of increasing skill (naive, fair, skilled), and the demonstrator for tiny models (demo); none if some
+        words are not in the lexicon."""
         return SCRIPTS if self._known else {}
 
     def associations(self, split: str, rows: int = 12) -> Iterator[tuple[str, tuple[Message, ...]]]:
-        """What goes with each word of a split, as `rows` short chats to imitate with their kinds
-        (`lexicon.associations`), word after word. ValueError for words that are not all in the lexicon."""
+        """Associations of each word of a split, as (kind, chat) with `rows` short chats to imitate
+        (`lexicon.associations`), word by word. ValueError if some words are not in the lexicon."""
         if not self._known:
             raise ValueError(f"words={self.words}: only the lexicon's words have associations")
         for scenario in self.scenarios(split):
@@ -145,7 +145,7 @@ def _refuse(
     validation: object,
     test: object,
 ) -> None:
-    """ValueError that names every argument that is wrong."""
+    """ValueError that names every invalid argument."""
     faults = []
     for name, value, options in (
         ("judge", judge, JUDGES),
@@ -175,7 +175,7 @@ def _refuse(
 
 
 class _Table:
-    """One match while it is played."""
+    """One match in progress."""
 
     def __init__(self, game: Taboo, word: str, seed: int) -> None:
         self.game, self.word, self.tally = game, word, Tally()
@@ -194,7 +194,7 @@ class _Table:
         return result(self.tally, outcome, blame, self.judges[self.game.judge], self.game.void)
 
     def _talk(self) -> Generator[Request, Reply, tuple[str, tuple[str, ...]]]:
-        """The outcome, and who is to blame."""
+        """(outcome, seats to blame)."""
         for turn in range(2 * self.game.turns):
             seat, other = ROLES[turn % 2], ROLES[1 - turn % 2]
             reply = yield from self._utterance(seat, left=self.game.turns - turn // 2)
@@ -219,7 +219,7 @@ class _Table:
         return legal(self.views[seat], judged, self.game.retries, self.tally.marks, seen, self.game.options)
 
     def _rule(self, seat: str, reply: Reply) -> None:
-        """Has the judges that have not ruled yet look at an utterance."""
+        """Lets the judges without a ruling judge an utterance."""
         self.tally.said.append((seat, reply.text))
         for name, judge in self.judges.items():
             ruled = None if name in self.tally.rulings else ruling(judge, seat, reply.text)

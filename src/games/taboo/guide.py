@@ -1,4 +1,4 @@
-"""What a person at the terminal is told of Adversarial Taboo, whatever prompt models are given."""
+"""The texts of Adversarial Taboo for a person at the terminal, independent of the models' prompts."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class TabooGuide:
     """The guide of one game."""
 
     def rules(self, seat: str, seen: Mapping[str, Any]) -> str:
-        """The rules of the person's side, to the attacker with the word."""
+        """The rules of the person's role, with the word for the attacker."""
         return f"{RULES[seat].format(word=seen.get('word', ''))}\nEach side has {seen['turns_left']} turns."
 
     def now(self, seat: str, seen: Mapping[str, Any]) -> str:
-        """What may be written now, with an example."""
+        """The legal replies now, with an example."""
         guess = "; or: I know the word! It is `apple`." if seat == "defender" else ""
         return f"Write a sentence, as in: What do you like to eat?{guess} ({seen['turns_left']} turns left)"
 

@@ -1,11 +1,11 @@
 """Two judges of one utterance: does it contain the word, does it announce a guess, and is the guess right?
 
-`strict` is what a person would say: whole words in any real inflection, and an announcement in free wording. `legacy`
-is the published string logic (SPAG, arXiv 2404.10642, as coded), bug for bug: substrings, a literal phrase, at most
-eight characters up to the guess. The predicate that stops a match is the one that decides it.
+`strict` follows common sense: whole words in any real inflection, and an announcement in free wording. `legacy` is the
+published string logic (SPAG, arXiv:2404.10642, as coded), bug for bug: substrings, a literal phrase, at most eight
+characters before the guess. The same predicate ends and decides a match.
 
-Both are made once for each word and are quick (over 100,000 utterances a second and core): most texts are settled by
-looking for a substring, regular expressions run only on what is left and have bounded repeats.
+Both are built once per word and are fast (over 100,000 utterances per second and core): a substring search settles most
+texts; regular expressions run only on the rest and have bounded repeats.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from typing import Literal, Protocol, TypeAlias
 from .inflection import inflections, published_plural
 
 Ruling: TypeAlias = Literal["attacker", "defender", "breach"]
-"""Who has won with an utterance; breach: the attacker has broken the rules."""
+"""The winner by an utterance; breach: the attacker has broken the rules."""
 
 
 class Judge(Protocol):
-    """What can be asked about one utterance of a match whose word is known."""
+    """Judges single utterances of a match with a known word."""
 
     def says(self, text: str) -> bool:
         """Whether `text` contains the word."""
@@ -33,10 +33,10 @@ class Judge(Protocol):
 
 
 def ruling(judge: Judge, seat: str, text: str) -> Ruling | None:
-    """How an utterance of `seat` ends the match; None if it does not.
+    """The ruling by which an utterance of `seat` ends the match, or None.
 
-    A defender's guess decides, before anything else; a defender who says the word otherwise has lost it. An attacker
-    may neither say the word nor announce a guess.
+    A defender's guess decides first; a defender who says the word otherwise loses. An attacker may neither say the word
+    nor announce a guess.
     """
     guess = judge.guess(text)
     if seat == "defender" and guess is not None:
@@ -76,8 +76,8 @@ class Strict:
     """Whole words, real inflection, free wording.
 
     The guess is the last word of the first clause after the announcement that names anything (`It must be an old
-    apple, I think`); one guess counts and no more, so that listing words gains nothing. An announcement without a
-    guess, one that is denied (`I don't think I know the word`) or put in a condition, is none.
+    apple, I think`); only one guess counts, so that listing words gains nothing. An announcement without a guess, or
+    one that is negated (`I don't think I know the word`) or conditional, does not count.
     """
 
     def __init__(self, word: str) -> None:
@@ -125,7 +125,7 @@ def _named(tail: str) -> str | None:
     return None
 
 
-@lru_cache(maxsize=8)  # both questions are asked of one text in turn
+@lru_cache(maxsize=8)  # both methods are called on each text
 def _plain(text: str) -> str:
     """Lower case, with straight quotes, compatible characters and nothing invisible."""
     if text.isascii():
@@ -135,7 +135,7 @@ def _plain(text: str) -> str:
 
 
 def _shortest(forms: tuple[str, ...]) -> tuple[str, ...]:
-    """The forms that contain no other one: a text without any of them has none of all."""
+    """The forms that contain no other one: a text without these contains none at all."""
     return tuple(form for form in forms if not any(other in form for other in forms if other != form))
 
 
@@ -151,8 +151,8 @@ class Legacy:
 
     An utterance says the word if it contains a form anywhere, as a substring, in lower case. It announces a guess if
     the literal phrase and one to eight characters up to the line's end occur, and the guess is right if a form follows
-    immediately. The word stands in that pattern as it is, unescaped; where that makes no pattern (the original would
-    have crashed) it is escaped.
+    immediately. The word is inserted into that pattern unescaped; if that is no valid pattern (the original would have
+    crashed) it is escaped.
     """
 
     def __init__(self, word: str) -> None:

@@ -1,8 +1,8 @@
-"""The small world: concepts and the cues that go with them, and the three sentences that can be made of a cue.
+"""The small world: concepts with their cues, and the three kinds of sentences about a cue.
 
     it is red            (tell)        what is red ?            (ask)        apple is red            (name)
 
-Every cue belongs to at least five concepts, so that a single one never gives a word away. The sentences use 209 cues,
+Every cue belongs to at least five concepts, so that a single cue never identifies a word. The sentences use 209 cues,
 320 concepts and some thirty other words.
 """
 
@@ -44,11 +44,11 @@ class Lexicon:
         return f"{subject} {PREDICATES[self.kinds[cue]]} {cue}"
 
     def found(self, text: str) -> list[str]:
-        """The cues that stand in `text`, in order, each once."""
+        """The cues in `text`, in order, each once."""
         return list(dict.fromkeys(word for word in _WORD.findall(text.lower()) if word in self.kinds))
 
     def named(self, text: str) -> list[str]:
-        """The concepts that stand in `text`, in order, each once."""
+        """The concepts in `text`, in order, each once."""
         return list(dict.fromkeys(word for word in _WORD.findall(text.lower()) if word in self.cues))
 
     def fitting(self, evidence: Iterable[str], excluded: Iterable[str] = ()) -> list[str]:
@@ -90,26 +90,26 @@ def lexicon() -> Lexicon:
     return Lexicon(cues, kinds, {cue: tuple(concepts) for cue, concepts in owners.items()})
 
 
-LISTED = 8  # concepts, at most, that a row names of one cue
+LISTED = 8  # maximum number of concepts that a row names for one cue
 
 
 def _owners(concept: str, cue: str, chance: Random) -> list[str]:
-    """`concept` and some others that have `cue`, in an order of chance."""
+    """`concept` and some others with `cue`, in random order."""
     others = [each for each in lexicon().owners[cue] if each != concept]
     found = [concept, *chance.sample(others, min(LISTED - 1, len(others)))]
     return chance.sample(found, len(found))
 
 
 def associations(concept: str, chance: Random, rows: int) -> Iterator[tuple[str, tuple[Message, ...]]]:
-    """What goes with `concept`, as `rows` short chats to imitate. Five forms in turn, from the word and from its cues:
+    """Associations of `concept`, as `rows` short chats to imitate, alternating between five forms:
 
     cues apple -> red seeds fruit eating round orchard crunchy         it has seeds . it is red -> it is apple
     word apple -> apple is in the orchard                              seeds red orchard -> it is apple
                                                                        with red -> cherry apple heart tomato
 
     The first lists all cues, the last `LISTED` concepts of one cue, this one among them, the others have one to five
-    cues; in an order of chance. No row is a turn of the game. Each comes with its kind: `tell` on the left, where the
-    word is given and its cues are asked for, and `name` on the right.
+    cues, in random order. No row is a turn of the game. Each has a kind: `tell` on the left (from the word to its
+    cues), and `name` on the right.
     """
     world = lexicon()
     cues = world.cues[concept]

@@ -1,8 +1,8 @@
-"""What the seats are told, in the forms in which they can be told it.
+"""The prompts, in several forms.
 
-`chat` is a plain instruction as a chat, and `compact` the same game in bare words for tiny models: in both, a view only
-ever grows. The published layouts are in `layouts`: there the whole match so far is one text that is written anew for
-every turn. Each seat draws what its form leaves to chance (a paraphrase, a layout) from the match's seed.
+`chat` is an instruction followed by a chat, and `compact` the same game in a few words for tiny models; in both, views
+only grow. In the published layouts (`layouts`) the whole match so far is one text that is written anew for every turn.
+Each seat draws its paraphrase or layout from the match's seed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Reason: TypeAlias = Literal["empty", "refusal"]
 
 @dataclass(frozen=True, slots=True)
 class Brief:
-    """What a seat is told at the start. `word` is None for the defender; `void`: a rule break counts for nothing."""
+    """A seat's facts at the start. `word` is None for the defender; `void`: a rule break gives no payoffs."""
 
     seat: str
     word: str | None
@@ -28,10 +28,10 @@ class Brief:
 
 
 class SeatView(Asked, Protocol):
-    """One seat's private view while a match runs."""
+    """One seat's private view during a match."""
 
     def partner(self, text: str) -> None:
-        """Adds what the other seat said."""
+        """Adds the other seat's utterance."""
 
 
 class Chat(View):
@@ -51,7 +51,7 @@ class Chat(View):
 
 
 class Compact(View):
-    """Bare words: the system message is `attacker apple` or `defender`."""
+    """A few words: the system message is `attacker apple` or `defender`."""
 
     def __init__(self, brief: Brief, chance: Random) -> None:
         del chance  # nothing is drawn

@@ -1,6 +1,6 @@
-"""What a finished match was worth, and the metrics by which matches are compared.
+"""Payoffs and metrics of a finished match.
 
-Who wins gets 1 and who loses -1. Whoever breaks the rules loses, and nobody wins by that: the other seat gets 0.
+The winner gets 1, the loser -1. A seat that breaks the rules gets -1, and the other seat 0.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ METRICS: Mapping[str, str] = {
 
 @dataclass(slots=True)
 class Tally:
-    """What is noted while a match runs. `rulings` is judge -> its first ruling, `said` are (seat, text) of all
-    utterances, `retries` counts the illegal replies of each seat, `marks` says of a reply why it was illegal, or what
-    each judge ruled."""
+    """Counts during a match. `rulings` maps a judge to its first ruling, `said` holds (seat, text) of all utterances,
+    `retries` counts the illegal replies of each seat, `marks` holds the reason of an illegal reply, or the judges'
+    rulings."""
 
     rulings: dict[str, Ruling] = field(default_factory=dict)
     said: list[tuple[str, str]] = field(default_factory=list)
@@ -52,7 +52,7 @@ class Tally:
 
 
 def result(tally: Tally, outcome: str, blame: tuple[str, ...], judge: Judge, void: bool) -> Result:
-    """The result of a match that ended with `outcome`; `void`: a rule break of the attacker counts for nothing."""
+    """The result of a match that ended with `outcome`; `void`: a rule break of the attacker gives no payoffs."""
     by_seat, returns = _shares(outcome, blame, void and outcome == "breach")
     metrics = {**_wins(outcome), **_talk(tally, outcome, blame), **_ending(tally, outcome, judge)}
     return Result(returns, outcome, by_seat, blame, metrics, tally.marks)
@@ -77,7 +77,7 @@ Metrics: TypeAlias = dict[str, "float | Mapping[str, float]"]
 
 
 def _wins(outcome: str) -> Metrics:
-    """A metric of one role names that role only, so that it is averaged over the matches in which a player had it."""
+    """A metric of one role names only that role, so that it is averaged over a player's matches in it."""
     won = {role: int(outcome == role) for role in ROLES}
     metrics: Metrics = {
         "win_rate": won,
@@ -103,7 +103,7 @@ def _talk(tally: Tally, outcome: str, blame: tuple[str, ...]) -> Metrics:
 
 
 def _ending(tally: Tally, outcome: str, judge: Judge) -> Metrics:
-    """Only the last utterance of a match can hold the word or a guess: it ends the match."""
+    """Only the last utterance of a match can contain the word or a guess, because that ends the match."""
     seat, text = tally.said[-1] if tally.said else ("", "")
     guess = judge.guess(text) if seat == "defender" else None
     leak = outcome in RULINGS and guess is None and judge.says(text)
