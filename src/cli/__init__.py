@@ -1,1 +1,1 @@
-"""The command line: composing, validating, launching, and the tasks."""
+"""The command line: composes and validates the config, launches processes, runs tasks."""

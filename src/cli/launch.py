@@ -1,14 +1,14 @@
 """One process per device, before any stage: started here, or adopted from torchrun and SLURM.
 
-Started: the command's own process composes the config, writes it to a file in the run directory and watches over one
-process per device. When one of them ends badly the others are stopped; what it is sent (Ctrl-C, SIGTERM, SIGUSR1) they
-are sent; when it dies they die; the first exit code that is not 0 is its own.
+Started: the command's own process composes the config, writes it to a file in the run directory and supervises one
+process per device. If one fails, the others are stopped; signals (Ctrl-C, SIGTERM, SIGUSR1) are passed on; if the
+parent dies, they die; it exits with the first exit code that is not 0.
 
 Adopted: rank 0 composes the config, the other ranks wait for it. So every rank has the same run directory, and a
-sweep's jobs come one after the other.
+sweep's jobs run one after the other.
 
-Either way RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT are set, and there is a default process group
-before anything else is built.
+Either way RANK, LOCAL_RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT are set, and a default process group exists before
+anything else is built.
 """
 
 from __future__ import annotations
@@ -46,26 +46,26 @@ from ..system.files import write_text
 from .validation import RESERVED
 
 JOB, FIGURE, ERROR = "job.json", "figure.json", "{}.error"  # files of a launch
-GONE = 76  # exit code of a rank that stops because another one did
-GRACE_S, TERM_S, POLL_S = 5.0, 15.0, 0.05  # for the others to end by themselves; after SIGTERM; between two looks
+GONE = 76  # exit code of a rank that stops because another one failed
+GRACE_S, TERM_S, POLL_S = 5.0, 15.0, 0.05  # seconds for others to end by themselves; after SIGTERM; between polls
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What the ranks need to run the same task. `argv` is the user's command, for the run's manifest."""
+    """The job that all ranks run. `argv` is the user's command, for the run's manifest."""
 
     config: DictConfig
     out: Path
     argv: tuple[str, ...]
 
     def text(self) -> str:
-        """As JSON. The config stays unresolved: what it takes from the environment is not written down."""
+        """The job as JSON. The config stays unresolved, so that values from the environment are not stored."""
         return json.dumps({"config": OmegaConf.to_yaml(self.config), "out": str(self.out), "argv": self.argv})
 
     @staticmethod
     def of(text: str) -> Job:
-        """What `text` wrote."""
+        """Reads the result of `text`."""
         data = json.loads(text)
         config = OmegaConf.create(data["config"])
         assert isinstance(config, DictConfig)
@@ -75,8 +75,8 @@ class Job:
 def run(config: DictConfig, out: Path) -> float | None:
     """Runs the task of `config` in as many processes as its hardware profile has devices; returns the task's figure.
 
-    ConfigError where there are other processes than the profile's, or no way to start them. SystemExit with the code of
-    a process that failed, whose error has been told.
+    ConfigError if the number of processes differs from the profile's, or they cannot be started. SystemExit with the
+    code of a failed process, whose error has been printed.
     """
     adopt()
     job, hardware = Job(config, out, tuple(sys.argv)), config.hardware
@@ -90,7 +90,7 @@ def run(config: DictConfig, out: Path) -> float | None:
             f"WORLD_SIZE is "
             f"{ranks.world()}: start as many (torchrun --nnodes={hardware.nodes} --nproc-per-node={hardware.devices} "
             f"-m parley …), or "
-            "choose the profile of what there is"
+            "choose a profile that fits"
         )
     if wanted == 1:
         return _task(job)
@@ -129,8 +129,8 @@ def _grouped(job: Job, number: int) -> float | None:
 
 
 def _hush() -> None:
-    """Only rank 0 speaks; errors are told all the same."""
-    sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the process ends
+    """Silences the standard output of all ranks except 0; errors are still printed."""
+    sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - open until the process ends
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
 
@@ -151,10 +151,9 @@ _jobs = count()
 
 
 def adopt() -> None:
-    """Says of a step of SLURM with several tasks what torchrun says of its processes. Nothing where that is said
-    already.
+    """Sets torchrun's environment variables for a SLURM step with several tasks, unless they are set already.
 
-    A batch script is no step: what runs in it without `srun` is alone.
+    A batch script is no step: a command in it without `srun` is a single process.
     """
     tasks, step = int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)), os.environ.get("SLURM_STEP_ID", "0")
     if tasks == 1 or "WORLD_SIZE" in os.environ:
@@ -173,7 +172,7 @@ def first_host(nodes: str) -> str:
 
 
 def _member(job: Job) -> float | None:
-    """The task as one rank among those that were started together."""
+    """The task as one of several ranks started together."""
     number = next(_jobs)
     if ranks.rank() == 0:
         _store().set(f"job/{number}", job.text())
@@ -181,13 +180,13 @@ def _member(job: Job) -> float | None:
 
 
 def follows() -> bool:
-    """Whether this process is a rank that is told by rank 0 what to do."""
+    """Whether this process is a rank that follows rank 0."""
     adopt()
     return ranks.rank() > 0
 
 
 def follow() -> None:
-    """Takes part in every job of rank 0, until there are no more."""
+    """Joins every job of rank 0, until there are no more."""
     import torch
 
     while text := _told(number := next(_jobs)):
@@ -207,14 +206,14 @@ def _told(number: int) -> str:
 
 @contextmanager
 def leading() -> Iterator[None]:
-    """After the block, however it ends, the ranks that follow are told that there are no more jobs; they have a moment
-    to hear it."""
+    """After the block, even on errors, tells the following ranks that there are no more jobs, and waits briefly for
+    them."""
     try:
         yield
     finally:
         if ranks.world() > 1 and ranks.rank() == 0:
             _store().set(f"job/{next(_jobs)}", "")
-            with suppress(RuntimeError):  # of one that is gone already
+            with suppress(RuntimeError):  # a rank may have ended already
                 _store().wait([f"left/{each}" for each in range(1, ranks.world())], timedelta(seconds=TERM_S))
 
 
@@ -252,21 +251,21 @@ def _check_devices(hardware: Any) -> None:
 
 @contextmanager
 def _processes(folder: Path, devices: int) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """The processes by rank. None is left when the block ends."""
+    """The processes by rank; all are stopped when the block ends."""
     from torch.distributed import TCPStore
 
     store = TCPStore(
         "127.0.0.1", 0, is_master=True, wait_for_workers=False
-    )  # where they meet, on a port that the system gives
+    )  # their rendezvous, on a port chosen by the system
     shared = {
         LAUNCHED: folder.name,
         "WORLD_SIZE": str(devices),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(store.port),
-        "TORCHELASTIC_USE_AGENT_STORE": "True",  # rank 0 finds the store there, and makes none
+        "TORCHELASTIC_USE_AGENT_STORE": "True",  # rank 0 uses the existing store
         "PYTHONPATH": os.pathsep.join(
             path or os.getcwd() for path in sys.path
-        ),  # where games of the user's own are found
+        ),  # so that the user's own games are found
     }
     command = [sys.executable, "-P", "-m", __name__, str(folder), str(os.getpid())]
     processes: list[subprocess.Popen[bytes]] = []
@@ -284,10 +283,10 @@ def _processes(folder: Path, devices: int) -> Iterator[list[subprocess.Popen[byt
 
 
 def _watched(processes: Sequence[subprocess.Popen[bytes]]) -> list[tuple[int, int]]:
-    """Waits for all; (rank, exit code) of those that ended badly, in this order. The others are then stopped, and not
-    counted.
+    """Waits for all; returns (rank, exit code) of the failed ones, in order of failure. Then stops the others, which
+    are not listed.
 
-    KeyboardInterrupt when it was Ctrl-C.
+    KeyboardInterrupt after Ctrl-C.
     """
     with _passing_on(processes) as heard:
         while None in (codes := [process.poll() for process in processes]) and not any(codes):
@@ -322,8 +321,8 @@ def _send(processes: Sequence[subprocess.Popen[bytes]], number: int) -> None:
 
 @contextmanager
 def _passing_on(processes: Sequence[subprocess.Popen[bytes]]) -> Iterator[list[int]]:
-    """While the block runs, signals are sent on to the processes; the list holds what came. A second Ctrl-C does not
-    ask."""
+    """Forwards signals to the processes while the block runs; the list holds the received ones. A second Ctrl-C
+    kills."""
     heard: list[int] = []
 
     def pass_on(number: int, _frame: Any) -> None:
@@ -341,8 +340,8 @@ def _passing_on(processes: Sequence[subprocess.Popen[bytes]]) -> Iterator[list[i
 
 
 def _tell(folder: Path, failed: Sequence[tuple[int, int]]) -> None:
-    """The errors of the processes that failed. What several say alike is said once; that another is gone, where none
-    says why."""
+    """Prints the errors of the failed processes, each distinct one once; "another rank is gone" only if no rank gave a
+    better reason."""
     said: set[str] = set()
     for rank, code in [one for one in failed if one[1] != GONE] or failed:
         file = folder / ERROR.format(rank)
@@ -362,13 +361,13 @@ def _tell(folder: Path, failed: Sequence[tuple[int, int]]) -> None:
 
 
 def work(folder: Path, parent: int) -> NoReturn:
-    """The whole life of a process that was started for the launch in `folder` by the process `parent`."""
+    """The main function of a process started by `parent` for the launch in `folder`."""
     _die_with(parent)
     code = _work(folder)
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):  # a pipe that nobody reads any more
+        with suppress(OSError, ValueError):  # a closed pipe
             stream.flush()
-    os._exit(code)  # threads of the communication libraries may abort a process that ends in the ordinary way
+    os._exit(code)  # threads of communication libraries may abort a normal exit
 
 
 def _work(folder: Path) -> int:
@@ -393,14 +392,14 @@ def _work(folder: Path) -> int:
         return 2
     except (
         Exception
-    ):  # whatever it was ends this process; its traceback goes to the launcher, who tells it once for all ranks
+    ):  # any error ends this process; its traceback goes to the launcher, which prints it once for all ranks
         write_text(error, traceback.format_exc())
         return 1
     return 0
 
 
 def _die_with(parent: int) -> None:
-    """Has this process killed when `parent` dies, however that happens."""
+    """Makes the system kill this process when `parent` dies."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
     else:

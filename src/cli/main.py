@@ -50,7 +50,7 @@ def run(config: DictConfig) -> float | None:
     try:
         use_threads(config)
         _raise(validate(config, job.runtime.choices, out))
-        if job.output_subdir is not None:  # tasks that only look have none
+        if job.output_subdir is not None:  # tasks that only read a run have none
             _tell(config, job)
         return launch.run(config, out)
     except TOLD as error:
@@ -72,7 +72,7 @@ def main() -> None:
         with launch.leading():
             check(sys.argv[1:])
             run()
-    except ranks.Elsewhere as gone:  # the rank that failed says why
+    except ranks.Elsewhere as gone:  # the failed rank reports the reason
         _say(gone)
         sys.exit(launch.GONE)
     except TOLD as error:
@@ -83,11 +83,11 @@ def main() -> None:
 
 
 def _tell(config: DictConfig, job: Any) -> None:
-    """Prints what differs from the experiment as it stands, as a tree."""
+    """Prints the differences from the experiment's defaults, as a tree."""
     experiment = job.runtime.choices.get("experiment")
     try:
         plain = hydra.compose(NAME, [f"experiment={experiment}"])
-    except WRONG:  # an experiment that cannot stand without overrides
+    except WRONG:  # an experiment that needs overrides to compose
         return
     both = (public(OmegaConf.to_container(each)) for each in (plain, config))
     if (tree := differences(f"experiment={experiment}, but", *both)) is not None:
@@ -144,7 +144,7 @@ def _job_faults(name: str, overrides: list[str], number: int | None, compose_onl
 
 
 def _directory(settings: DictConfig, number: int | None) -> Path | None:
-    """Where a job is to live; None where a key that the path is made of has no value, which `validate` reports."""
+    """The job's directory; None if a key in its path has no value, which `validate` reports."""
     try:
         return Path(settings.run.dir if number is None else f"{settings.sweep.dir}/{number}")
     except OmegaConfBaseException:
@@ -153,7 +153,7 @@ def _directory(settings: DictConfig, number: int | None) -> Path | None:
 
 @contextmanager
 def _composer(config_dir: str | None) -> Iterator[None]:
-    """Hydra's compose for this package's `conf/`, and `config_dir` where given; global state is put back."""
+    """Hydra's compose for this package's `conf/`, and `config_dir` if given; restores global state."""
     before = Singleton.get_state()
     GlobalHydra.instance().clear()
     path = create_config_search_path(f"pkg://{CONF}")
@@ -168,7 +168,7 @@ def _composer(config_dir: str | None) -> Iterator[None]:
         Singleton.set_state(before)
 
 
-# --- what is wrong with a command line that does not compose ---------------------------------------------------------
+# --- faults of a command line that does not compose ---------------------------------------------------------
 
 SYNTAX = frozenset(",=:{}[]()'\"\\$")
 WRONG = (HydraException, OmegaConfBaseException, YAMLError)
@@ -176,8 +176,7 @@ GLOBAL = ("experiment", "debug", "local")  # groups whose files set keys of the 
 
 
 def composed(name: str, overrides: Sequence[str]) -> tuple[DictConfig | None, list[str]]:
-    """(the config, no faults), or where that fails: the config of the overrides that work, and what is wrong with each
-    other."""
+    """(the config, []); if that fails, the config of the valid overrides, and the fault of each other one."""
     try:
         return _compose(name, overrides), []
     except WRONG as error:
@@ -187,7 +186,7 @@ def composed(name: str, overrides: Sequence[str]) -> tuple[DictConfig | None, li
             return None, [_told(error)]
     good: list[str] = []
     faults: list[str] = []
-    doubtful: set[str] = set()  # nodes whose group could not be chosen: nothing is said of their keys
+    doubtful: set[str] = set()  # nodes whose group option is invalid: their keys are not checked
     groups = set(GlobalHydra.instance().config_loader().list_groups(""))
     for override in sorted(
         overrides, key=lambda text: (not text.startswith("hydra."), _key(text) not in groups)
@@ -209,7 +208,14 @@ def _compose(name: str, overrides: Sequence[str]) -> DictConfig:
         return hydra.compose(name, list(overrides), return_hydra_config=True)
     except WRONG:
         raise
-    except (ValueError, TypeError, LookupError, OSError, ArithmeticError, RecursionError) as error:  # Hydra stumbles
+    except (
+        ValueError,
+        TypeError,
+        LookupError,
+        OSError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:  # inside Hydra
         raise HydraException(str(error)[:200]) from error
 
 
@@ -234,7 +240,7 @@ def _explain(override: str, error: Exception, base: DictConfig, groups: set[str]
 
 
 def _unreadable(override: str) -> str:
-    """Why an override cannot be parsed, and how it is quoted, where that helps."""
+    """Why an override cannot be parsed, and how to quote it, if that helps."""
     key, equals, value = override.partition("=")
     found = sorted(set(value) & SYNTAX)
     escaped = value.replace("\\", "\\\\").replace('"', '\\"')
@@ -263,7 +269,7 @@ def _options(option: str, error: MissingConfigException) -> str:
 
 
 def _file_faults(override: str, base: DictConfig, groups: set[str]) -> list[str]:
-    """What the file of a chosen option holds that the schema does not take; [] where that is not the trouble."""
+    """Faults of a chosen option's file against the schema; [] if there are none."""
     name = override.replace("=", "/")
     try:
         file = GlobalHydra.instance().config_loader().repository.load_config(name)  # type: ignore[attr-defined]
@@ -283,7 +289,7 @@ def _file_faults(override: str, base: DictConfig, groups: set[str]) -> list[str]
 
 def _leaf_fault(name: str, key: str, value: Any, base: DictConfig, groups: set[str]) -> str:
     trial = copy.deepcopy(base)
-    OmegaConf.set_struct(trial, None)  # typed nodes stay closed, the others are open
+    OmegaConf.set_struct(trial, None)  # typed nodes stay closed, others are open
     try:
         OmegaConf.update(trial, key, value)
     except (ConfigAttributeError, ConfigKeyError):
@@ -294,7 +300,7 @@ def _leaf_fault(name: str, key: str, value: Any, base: DictConfig, groups: set[s
 
 
 def _nearest_key(key: str, base: DictConfig, groups: set[str]) -> str:
-    """The nearest whole key; else the keys whose last part is the nearest; else the neighbours."""
+    """The nearest full key; else keys with the nearest last part; else the keys beside it."""
     names = [name for name in _names(base) if not name.startswith("hydra")] + sorted(groups)
     close = get_close_matches(key, names, n=1, cutoff=0.75)
     if close:
@@ -326,7 +332,7 @@ def _told(error: BaseException) -> str:
 
 def _jobs(overrides: Sequence[str]) -> tuple[list[list[str]], list[str]]:
     """The command line of each job of a sweep, and the faults of overrides that cannot be read. A range without steps
-    (for an optimising sweeper) is left out: its values are not known yet."""
+    (for an optimising sweeper) is left out, because its values are unknown."""
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
     readable: list[list[str]] = []
     faults: list[str] = []

@@ -1,4 +1,4 @@
-"""Nodes of a stored run's config. A run may come from anybody: its config is data, checked before anything is built."""
+"""Nodes of a stored run's config. Runs are untrusted: their config is checked before anything is built."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..run.directory import saved
 from ..system.naming import locate
 from .validation import node_faults
 
-CONTRACTS = {  # node -> (rooms whose classes it may name, methods that such a class has)
+CONTRACTS = {  # node -> (allowed packages of its class, required methods)
     "game": (("games",), ("scenarios", "match", "scripts")),
     "game.questions": (("games",), ("scenarios", "scripts")),
     "backend": (("backends",), ("load", "submit", "poll")),
@@ -28,15 +28,15 @@ CONTRACTS = {  # node -> (rooms whose classes it may name, methods that such a c
     "schedule": (("credit", "objectives", "learners"), ()),
 }
 PRIVATE = ("url", "key_env")
-"""Arguments that decide where prompts and keys are sent. They are the command's to say, never a stored config's."""
+"""Arguments that decide where prompts and keys are sent. Only the command may set them, never a stored config."""
 
 
 def stored(run: Path, config: DictConfig, *names: str) -> dict[str, DictConfig]:
-    """The nodes `names` of the config that `run` was begun with, fit to be built; those that are null are left out.
+    """The nodes `names` of the stored config of `run`, checked; null ones are left out.
 
-    ConfigError lists what is wrong: a `_target_` at any depth that is neither a class of parley of the node's kind nor
-    a target of the same node in `config`, which the command itself composes; a `${resolver:…}`; a server's address
-    that the command does not name; and whatever a composed node may not hold.
+    ConfigError lists the faults: a `_target_` at any depth that is neither a class of parley of the node's kind nor a
+    target of the same node in `config`, which the command composes; a `${resolver:…}`; a server's address that the
+    command does not name; and all faults of composed nodes.
     """
     old, nodes, faults = saved(run), {}, []
     written = cast("dict[str, Any]", OmegaConf.to_container(old))
@@ -57,14 +57,14 @@ def stored(run: Path, config: DictConfig, *names: str) -> dict[str, DictConfig]:
 
 
 def as_begun(run: Path, config: DictConfig) -> None:
-    """Lays over `config` what `run` was begun with: game, backend, model and policies; of `players` and `opponents`
-    what `config` does not say itself."""
+    """Overrides `config` with the stored game, backend, model and policies of `run`, and adds its `players` and
+    `opponents` that `config` does not set."""
     for node, value in stored(run, config, "game", "backend", "model", "policies", "players", "opponents").items():
         config[node] = {**value, **config[node]} if node in ("players", "opponents") else value
 
 
 def _strange(value: Any, key: str, mine: set[str]) -> Iterator[str]:
-    """What in a stored node could run code or read the environment, at any depth."""
+    """Parts of a stored node, at any depth, that could run code or read the environment."""
     if isinstance(value, Mapping):
         target, kind = value.get("_target_", ""), key if key in CONTRACTS else key.split(".")[0]
         if "_target_" in value and str(target) not in mine and not _kept(target, kind):
@@ -79,7 +79,7 @@ def _strange(value: Any, key: str, mine: set[str]) -> Iterator[str]:
 
 
 def _kept(target: Any, kind: str) -> bool:
-    """Whether `target` names a class of parley that keeps the contract of the node `kind`."""
+    """Whether `target` names a class of parley that fulfils the contract of the node `kind`."""
     rooms, methods = CONTRACTS.get(kind, ((), ()))
     if not isinstance(target, str) or not any(target.startswith(f"parley.{room}.") for room in rooms):
         return False

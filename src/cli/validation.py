@@ -1,7 +1,7 @@
-"""Finds every fault of a composed config, and says all of them at once, before anything is built.
+"""Finds all faults of a composed config before anything is built.
 
-The root and the hardware are held against their dataclasses, a node with a `_target_` against the signature and the
-annotations of its target.
+Checks the root and the hardware against their dataclasses, and nodes with a `_target_` against the target's signature
+and annotations.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from ..system.naming import locate, nearest
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One thing that is wrong: the dotted key, and what is the matter with it."""
+    """One fault: the dotted key, and the reason."""
 
     key: str
     text: str
 
 
 class _Unknown:
-    """Stands for a value that is missing or cannot be computed, which has been reported: nothing more is said of it."""
+    """Marks a missing or uncomputable value that has been reported already."""
 
     def __repr__(self) -> str:
         return "?"
@@ -45,17 +45,17 @@ UNKNOWN = _Unknown()
 SECRET = "looks like a key, and keys come from the environment only: name the variable that holds it (key_env)"
 LOGIN = "holds a login, which the run's files would show: take the address from the environment, ${oc.env:NAME}"
 OUTSIDE = ("backend", "learner", "model", "logger", "data", "opponents", "policies")
-"""Nodes that may speak to others, in which a key's name is enough to be taken for one."""
+"""Nodes that contact servers: in them a key's name suffices to treat its value as a secret."""
 UNBUILT = dict.fromkeys(
     ("parley.cli.tasks.planning.plan", "parley.cli.tasks.measuring.benchmark"), ("game", "model", "data")
 )
-"""Nodes that a task can do without: what they lack is no fault. (What is wrong in them is one.)"""
+"""Nodes that a task may not need: missing values are no faults (wrong values are)."""
 
 
 def validate(config: DictConfig, choices: Mapping[str, str], out: Path | None = None) -> list[str]:
-    """All faults of a composed config, each as one line; none when it can be run. Imports the targets, builds nothing.
+    """All faults of a composed config, one line each; empty if it can run. Imports the targets, builds nothing.
 
-    `choices` tells which option each group has (Hydra's runtime.choices), `out` where the run is to live.
+    `choices` maps groups to chosen options (Hydra's runtime.choices), `out` is the run's directory.
     """
     faults: list[Fault] = []
     plain = _plain(config, "", faults)
@@ -82,7 +82,7 @@ def validate(config: DictConfig, choices: Mapping[str, str], out: Path | None = 
 
 
 def _secrets(raw: Mapping[str, Any]) -> Iterator[Fault]:
-    """Keys and logins that would stand in the run's files. What is taken from the environment does not."""
+    """Keys and logins that would be stored in the run's files (values from the environment are not)."""
     for key, value in leaves(raw):
         node, _, name = key.partition(".")
         if isinstance(value, str) and value and "${" not in value:
@@ -98,7 +98,7 @@ def _where(key: str, choices: Mapping[str, str]) -> str:
 
 
 def _source(key: str, config: DictConfig) -> str:
-    """The key that gives `key` its value: another one where the config says `${…}`."""
+    """The key that sets the value of `key`: another one for `${…}`."""
     node, last = _above(key, config)
     if node is None or not OmegaConf.is_interpolation(node, last):
         return key
@@ -118,7 +118,7 @@ def _raw(node: DictConfig) -> dict[str, Any]:
 
 
 def _plain(node: DictConfig | ListConfig, key: str, faults: list[Fault]) -> Any:
-    """The node as plain Python; what has no value is reported and stands as UNKNOWN."""
+    """The node as plain Python; missing values are reported and become UNKNOWN."""
     items = list(node) if isinstance(node, DictConfig) else list(range(len(node)))
     values = {item: _value(node, item, f"{key}.{item}" if key else str(item), faults) for item in items}
     return values if isinstance(node, DictConfig) else list(values.values())
@@ -130,7 +130,7 @@ def _value(node: Any, item: Any, key: str, faults: list[Fault]) -> Any:
         return UNKNOWN
     try:
         value = node[item]
-    except InterpolationToMissingValueError:  # reported where the value is missing
+    except InterpolationToMissingValueError:  # reported at the missing value
         return UNKNOWN
     except OmegaConfBaseException as error:
         faults.append(Fault(key, str(error).splitlines()[0]))
@@ -139,7 +139,7 @@ def _value(node: Any, item: Any, key: str, faults: list[Fault]) -> Any:
 
 
 def _shape(values: Mapping[str, Any], schema: Any, key: str) -> Iterator[Fault]:
-    """Faults against a dataclass: keys that +key=… brought in or ~key took away, values out of range."""
+    """Faults against a dataclass: keys added by +key=… or removed by ~key, values out of range."""
     fields, hints = (
         {part.name: part for part in dataclasses.fields(schema)},
         typing.get_type_hints(schema, include_extras=True),
@@ -160,9 +160,9 @@ def _shape(values: Mapping[str, Any], schema: Any, key: str) -> Iterator[Fault]:
 
 
 def _range(value: Any, hint: Any, key: str) -> Iterator[Fault]:
-    """Faults of a value against the bounds in its annotation; of a union those of every member that it may be."""
+    """Faults of a value against the bounds in its annotation; for a union those of every member type that it fits."""
     members = typing.get_args(hint) if typing.get_origin(hint) in (Union, UnionType) else (hint,)
-    own = [member for member in members if fits(value, member)]  # a name needs not be at least 0 where a share must
+    own = [member for member in members if fits(value, member)]  # a name is not held to the bounds of a share
     bounds = [bound for member in own for bound in getattr(member, "__metadata__", ()) if isinstance(bound, Bound)]
     if not finite(value):
         yield Fault(key, f"must be a finite number, got {value}")
@@ -174,7 +174,7 @@ CHOSEN = ("task", "game", "model", "backend", "learner")
 
 
 def _unchosen(plain: Mapping[str, Any]) -> Iterator[Fault]:
-    """Nodes that a run cannot do without, and which no option was chosen for."""
+    """Required nodes without a chosen option."""
     for name in CHOSEN:
         node = plain.get(name)
         if node is not UNKNOWN and not (isinstance(node, Mapping) and "_target_" in node):
@@ -182,7 +182,7 @@ def _unchosen(plain: Mapping[str, Any]) -> Iterator[Fault]:
 
 
 def _places(plain: Mapping[str, Any], out: Path | None) -> Iterator[Fault]:
-    """Faults of what names a run's directory."""
+    """Faults of the keys that name a run's directory."""
     name = plain.get("name")
     if isinstance(name, str) and not re.fullmatch(r"\w[\w.+-]*", name):
         yield Fault("name", f"is the name of a folder: letters, digits, _ . + - without a path, got {name!r}")
@@ -191,7 +191,7 @@ def _places(plain: Mapping[str, Any], out: Path | None) -> Iterator[Fault]:
 
 
 def _imitation(plain: Mapping[str, Any], known: Sequence[Fault]) -> Iterator[Fault]:
-    """Faults that the learner has only as imitation uses it."""
+    """Faults of the learner with its overrides for imitation."""
     over = plain.get("imitate", {}).get("learner") if isinstance(plain.get("imitate"), Mapping) else None
     if over and isinstance(plain.get("learner"), Mapping):
         texts = {fault.text for fault in known}
@@ -201,8 +201,7 @@ def _imitation(plain: Mapping[str, Any], known: Sequence[Fault]) -> Iterator[Fau
 
 
 def _schedule(plain: Mapping[str, Any], known: Sequence[Fault]) -> Iterator[Fault]:
-    """Entries that name no iteration or no node of a recipe, and faults that the nodes have only as the schedule
-    changes them."""
+    """Invalid entries of the schedule, and faults of the nodes with the schedule's overrides."""
     schedule, texts = plain.get("schedule"), {fault.text for fault in known}
     held = {node: plain.get(node) for node in SCHEDULED}
     for name, over in (
@@ -221,8 +220,7 @@ def _schedule(plain: Mapping[str, Any], known: Sequence[Fault]) -> Iterator[Faul
 
 
 def _policies(plain: Mapping[str, Any], known: Sequence[Fault]) -> Iterator[Fault]:
-    """Names that no policy may have, what a policy cannot have of its own, and faults that its nodes have only as it
-    changes them."""
+    """Invalid policy names and keys, and faults of the nodes with a policy's overrides."""
     named, texts = plain.get("policies"), {fault.text for fault in known}
     for name, own in named.items() if isinstance(named, Mapping) else ():
         key = f"policies.{name}"
@@ -237,11 +235,11 @@ def _policies(plain: Mapping[str, Any], known: Sequence[Fault]) -> Iterator[Faul
                 yield from (fault for fault in _targets(laid, f"{key}.{node}") if fault.text not in texts)
 
 
-FIXED = ("start", "base", "previous")  # words for a fixed reference
+FIXED = ("start", "base", "previous")  # keywords for a fixed reference
 
 
 def _models(plain: Mapping[str, Any], words: Mapping[str, Sequence[str]]) -> Iterator[Fault]:
-    """Values of keys that are neither one of their words nor a model."""
+    """Values of keys that are neither one of their keywords nor a model."""
     for key, known in words.items():
         value = plain.get(key)
         if not isinstance(value, str) or value in known or (Path(value).expanduser() / "config.json").is_file():
@@ -281,7 +279,7 @@ def _processes(plain: Mapping[str, Any], choices: Mapping[str, str]) -> Iterator
 
 
 def _opponents(nodes: Any) -> Iterator[Fault]:
-    """Opponents that are nothing, or two things at once."""
+    """Opponents with neither or both of path and model."""
     for name, node in (nodes or {}).items():
         if not isinstance(node, Mapping):
             yield Fault(
@@ -326,7 +324,7 @@ def _resumes(config: DictConfig, out: Path | None) -> Iterator[str]:
 # --- nodes with a _target_ -------------------------------------------------------------------------------------------
 
 RESERVED = ("_target_", "_partial_", "_recursive_", "_convert_")
-GIVEN = {  # what a node's target gets without being told
+GIVEN = {  # arguments that targets get from the run
     "task": ("config", "out"),
     "learner": ("loss", "hardware", "old", "ledger"),
     "backend": ("device", "dtype", "ledger"),
@@ -334,7 +332,7 @@ GIVEN = {  # what a node's target gets without being told
 
 
 def node_faults(node: Any, key: str) -> list[str]:
-    """What is wrong with a plain node, each as one line: every `_target_` in it is held against its signature."""
+    """The faults of a plain node, one line each: checks every `_target_` in it against its signature."""
     return [f"{fault.key}: {fault.text}" for fault in _targets(node, key)]
 
 
@@ -343,10 +341,10 @@ def _targets(value: Any, key: str) -> Iterator[Fault]:
     if isinstance(value, Mapping):
         if "_target_" in value and value["_target_"] is not UNKNOWN:
             yield from _target(value, key)
-        if key == "schedule":  # its entries are looked at together with what they change
+        if key == "schedule":  # its entries are checked together with the overridden nodes
             return
         for name, part in value.items():
-            if (key, name) != ("imitate", "learner"):  # which is looked at together with the learner
+            if (key, name) != ("imitate", "learner"):  # which is checked together with the learner
                 yield from _targets(part, f"{key}.{name}")
     elif isinstance(value, list):
         for number, part in enumerate(value):
@@ -393,12 +391,12 @@ def _hints(target: Any) -> dict[str, Any]:
     function = target.__init__ if inspect.isclass(target) else target
     try:
         return typing.get_type_hints(function, include_extras=True)
-    except (NameError, TypeError):  # names that only a type checker imports, or a callable without annotations
+    except (NameError, TypeError):  # names imported for type checkers only, or a callable without annotations
         return {}
 
 
 def fits(value: Any, wanted: Any) -> bool:
-    """Whether a plain value may stand where an argument is annotated `wanted`; anything fits what we cannot check."""
+    """Whether a plain value fits the annotation `wanted`; anything fits annotations that cannot be checked."""
     origin, parts = typing.get_origin(wanted), typing.get_args(wanted)
     if isinstance(value, _Unknown) or wanted is Any:
         return True
@@ -421,7 +419,7 @@ def fits(value: Any, wanted: Any) -> bool:
         and kind.__module__ in ("builtins", "collections.abc")
     ):
         return isinstance(value, list) and all(fits(part, parts[0]) for part in value if parts)
-    return isinstance(value, Mapping) or not inspect.isclass(kind)  # an object of ours is a node of its own
+    return isinstance(value, Mapping) or not inspect.isclass(kind)  # objects are separate nodes
 
 
 def _is_plain(value: Any, wanted: Any) -> bool:
@@ -442,7 +440,7 @@ WORDS = {
 
 
 def told(wanted: Any) -> str:
-    """An annotation in words."""
+    """An annotation as text."""
     origin, parts = typing.get_origin(wanted), typing.get_args(wanted)
     if origin is Annotated:
         return told(parts[0])

@@ -1,1 +1,1 @@
-"""What a task builds and runs. Each takes the composed config, the run directory, and the arguments of its own node."""
+"""The tasks. Each takes the composed config, the run directory, and the arguments of its own node."""

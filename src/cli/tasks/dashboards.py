@@ -1,4 +1,4 @@
-"""Puts a dashboard up at Weights & Biases: a saved view whose layout is the config."""
+"""Creates a dashboard at Weights & Biases: a saved view with the layout of the config."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ...report.trackers import sections as named
 from ...run.config import ConfigError
 
 STEPS = "steps/"
-"""Figures of optimiser steps, which are drawn against `step`; all others are drawn against `iteration`."""
+"""Figures of optimiser steps, plotted against `step`; all others against `iteration`."""
 
 
 def dashboard(
@@ -29,10 +29,10 @@ def dashboard(
     sections: Mapping[str, Mapping[str, str]],
     tables: list[str],
 ) -> float | None:
-    """Makes a new saved view of `project` with the panels of `sections`, and prints its address.
+    """Creates a saved view of `project` with the panels of `sections`, and prints its address.
 
-    ConfigError, before anything is sent, for an expression that is none, without WANDB_API_KEY and without the
-    library; and with the service's own words where it refuses.
+    ConfigError for an invalid expression, or without WANDB_API_KEY or the library (before anything is sent), and with
+    the service's message if it refuses.
     """
     _check(sections)
     if not os.environ.get("WANDB_API_KEY"):
@@ -48,7 +48,7 @@ def dashboard(
     try:
         owner = entity or wandb.Api().default_entity or ""
         made = workspaces.Workspace(entity=owner, project=project, name=title, sections=layout).save()
-    except Exception as error:  # what the library raises has no base in common
+    except Exception as error:  # the library's errors have no common base class
         raise ConfigError(f"task=dashboard: Weights & Biases took no view of {project}: {error}") from error
     terminal().print(f"dashboard: {made.url}", soft_wrap=True)
     return None
@@ -64,7 +64,7 @@ def _check(sections: Mapping[str, Mapping[str, str]]) -> None:
 
 
 def _sections(metric: str, sections: Mapping[str, Mapping[str, str]], tables: list[str]) -> Iterator[Any]:
-    """The sections as the service's library has them, the panel of `metric` first."""
+    """The sections as objects of the service's library, with the panel of `metric` first."""
     from wandb_workspaces.reports import v2
     from wandb_workspaces.workspaces import Section
 
@@ -82,6 +82,6 @@ def _sections(metric: str, sections: Mapping[str, Mapping[str, str]], tables: li
 
 
 def figure(metric: str) -> str:
-    """The name on a dashboard of a run's `metric`, as eval/sampled/score of sampled.score."""
+    """The dashboard's name of a run's `metric`, such as eval/sampled/score for sampled.score."""
     owned = f"{ONLY}.{metric}" if metric.partition(".")[0] in MODES else metric
     return next(iter(named({owned: None})))

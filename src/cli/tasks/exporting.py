@@ -29,15 +29,15 @@ Format: TypeAlias = Literal[
 def export(
     config: DictConfig, out: Path, run: str, keep: Literal["credit", "all"], formats: list[Format] | None
 ) -> float | None:
-    """Writes the self-play of each policy of `run` in `formats` (None: all that the game has rows for), and a dataset
-    card, `README.md`, with which `datasets` loads the folder. Nothing is sent.
+    """Writes the self-play of each policy of `run` in `formats` (None: all with rows for this game), and a dataset
+    card, `README.md`, from which `datasets` loads the folder. Nothing is uploaded.
 
-    credit: the logs and replies that credit chose, which a hosted learner sends; all: every log, without illegal
-    replies. Seats of others are never written as logs, nor matches of people who did not agree to training.
-    preferences, spin, spag and trajectories take all other matches.
+    credit: the logs and replies that credit chose (as a hosted learner uploads them); all: every log, without illegal
+    replies. Logs of other players, and matches of people who did not agree to training, are never written. preferences,
+    spin, spag and trajectories use all remaining matches.
     """
     folder = Path(run)
-    credit = ("objective", "schedule", "policies") if keep == "credit" else ()  # a run of 0.1.0 has it elsewhere
+    credit = ("objective", "schedule", "policies") if keep == "credit" else ()  # elsewhere in a run of 0.1.0
     nodes = stored(folder, config, "game", *credit)
     game, mine = instantiate(nodes["game"]), saved(folder)
     rounds = {stage: _round(mine, folder, stage) for stage in rounds_of(folder)}
@@ -63,14 +63,14 @@ def export(
 
 
 def _round(config: DictConfig, run: Path, stage: str) -> Matches:
-    """The matches of a round, with their scores where there are any."""
+    """The matches of a round, with their scores, if any."""
     folder = run / stage
     scores = folder / "score/scores.jsonl"
     return ScoredMatches(folder, scores) if config.scorer or scores.exists() else Matches(folder)
 
 
 def _credited(config: DictConfig, rounds: Mapping[str, Matches], policy: str) -> Iterator[Chosen]:
-    """The logs of a policy that credit keeps of each round, and the replies that it chose."""
+    """A policy's kept logs of each round, with the chosen replies."""
     recipes, own = scheduled(config), policies(config)[policy]
     for stage, matches in rounds.items():
         iteration = int(stage.partition("/")[0].removeprefix("iter_"))
@@ -78,7 +78,7 @@ def _credited(config: DictConfig, rounds: Mapping[str, Matches], policy: str) ->
         credit = instantiate(overlaid(nodes, own.get("objective", {}))["credit"])
         try:
             table = credit(matches, policy).table
-        except NothingKept:  # pairs without their demonstrations, or a round that taught nothing
+        except NothingKept:  # pairs without demonstrations, or a round without kept logs
             continue
         for verdict in table:
             if verdict.replies and trainable(matches[verdict.match]):
@@ -86,11 +86,11 @@ def _credited(config: DictConfig, rounds: Mapping[str, Matches], policy: str) ->
 
 
 def _every(rounds: Iterable[Matches], policy: str) -> Iterator[Chosen]:
-    """Every log of a policy, without illegal replies; services are nobody to learn from."""
+    """Every log of a policy, without illegal replies and services."""
     for matches in rounds:
         for episode in filter(trainable, matches):
             for seat, player in sorted(episode.players.items()):
                 if player == policy and seat in episode.result.returns:
                     own = frozenset(turn.request for turn in episode.turns if turn.seat == seat)
-                    if own:  # a match may end before a seat is asked
+                    if own:  # a match may end before a seat's first request
                         yield Chosen(episode, seat, own - episode.refused(seat))

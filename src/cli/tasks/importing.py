@@ -1,4 +1,4 @@
-"""The task that brings in records which another program left: as matches, or as chats to imitate."""
+"""The task that imports another program's records, as matches or as chats to imitate."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ STAGE = "iter_001/play"
 
 @ranks.collective
 def bring(config: DictConfig, out: Path, path: str) -> float | None:
-    """Brings Sotopia's episodes (`path`) into a run directory as a round of play, with their judge's scores where they
-    have any, so that they are shown, judged, exported and learned from like a round of our own; or a results folder of
-    clembench as `rows.jsonl`, a chat for each seat that a model had."""
+    """Imports Sotopia's episodes (`path`) into a run directory as a round of play, with their judge's scores if any, so
+    that they can be shown, judged, exported and learned from like any round; or a results folder of clembench as
+    `rows.jsonl`, a chat for each model's seat."""
     if Path(path).is_dir():
         count = ranks.shared(lambda: _rows(Path(path), out / "rows.jsonl"))
         terminal().print(f"{count} chats: {out / 'rows.jsonl'}", soft_wrap=True)

@@ -1,4 +1,4 @@
-"""The task that has new social tasks written, and stores those that hold."""
+"""The task that generates social tasks, and stores the accepted ones."""
 
 from __future__ import annotations
 
@@ -30,9 +30,8 @@ ENVIRONMENTS, PAIRS, LEFT_OUT = "environment_profiles.jsonl", "env_agent_combo_s
 def generate(
     config: DictConfig, out: Path, prompts: str, writer: str, limit: int | None, pairs: int, retries: int, sampling: Any
 ) -> float | None:
-    """Has the opponent `writer` make a social task of each of `prompts`, and writes those that hold into the folder
-    `tasks`, each with `pairs` pairs of characters, as game.generated reads them; what was left out is counted by
-    reason."""
+    """Lets the opponent `writer` write a social task for each of `prompts`, and stores the accepted ones in the folder
+    `tasks`, each with `pairs` pairs of characters, for game.generated; rejected ones are counted by reason."""
     config.imitate.matches, config.eval.opponents = 0, []
     with running(config, out) as run:
         if not isinstance(run.game, Social):
@@ -58,7 +57,7 @@ def generate(
 
 def asked(path: Path) -> list[dict[str, str]]:
     """The prompts of a file, each once: {"prompt", "source"} rows (JSON lines), Sotopia-π's `model|source|pk|prompt`,
-    or a text in each line. InputError where there is none."""
+    or one text per line. InputError if there is none."""
     lines = [line.strip() for _, line in read_lines(path) if line.strip()]
     if path.suffix == ".jsonl":
         rows = [{"prompt": str(row["prompt"]), "source": str(row.get("source", ""))} for row in read_jsonl(path)]
@@ -73,7 +72,7 @@ def asked(path: Path) -> list[dict[str, str]]:
 
 
 def _store(folder: Path, played: Matches, source: Path, pairs: int, version: str, seed: int) -> dict[str, Any]:
-    """Writes the accepted tasks that are not like an earlier one and for which there are characters."""
+    """Writes the accepted tasks that differ from earlier ones and have fitting characters."""
     relations = list(read_jsonl(source / "relationship_profiles.jsonl"))
     left_out: Counter[str] = Counter()
     seen: list[frozenset[str]] = []
@@ -104,7 +103,7 @@ def _store(folder: Path, played: Matches, source: Path, pairs: int, version: str
 
 
 def _row(name: str, found: Mapping[str, Any], episode: Episode, version: str) -> dict[str, Any]:
-    """An environment's record, with where it comes from."""
+    """An environment's record, with its origin."""
     data = episode.scenario.data
     origin = {"source": data["source"], "inspiration": data["prompt"], "model": version, "match": episode.id}
     return {"env_id": name, "codename": name, **found, "age_constraint": "[(18, 70), (18, 70)]", **origin}
@@ -116,7 +115,7 @@ def _casts(relations: Sequence[Mapping[str, Any]], relationship: int) -> list[li
 
 
 def _why(episode: Episode) -> str:
-    """Why the last reply was refused."""
+    """The reason of the last refusal."""
     reasons = list(_reasons(episode))
     return reasons[-1] if reasons else episode.result.outcome
 

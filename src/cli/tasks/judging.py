@@ -1,4 +1,4 @@
-"""The task that has stored matches judged, or judged again by somebody else."""
+"""The task that judges stored matches, possibly with another judge."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ RATINGS = "ratings.jsonl"
 
 @ranks.collective
 def judge(config: DictConfig, out: Path, run: str, stages: list[str]) -> float | None:
-    """Has the scorer of this command judge stored matches of `run`: those of `stages` (as iter_001/play,
-    iter_003/eval/sampled), or of every round. The verdicts lie in this task's folder; the run's own scores stay.
+    """Scores stored matches of `run` with this command's scorer: those of `stages` (such as iter_001/play,
+    iter_003/eval/sampled), or of every round. Verdicts are stored in this task's folder; the run's own scores stay.
 
-    Writes `ratings.jsonl`, a row for each seat of a match that has a score, as task=agreement reads them.
+    Writes `ratings.jsonl`, a row for each scored seat of a match, for task=agreement.
     """
     folder = Path(run)
     saved(folder)

@@ -1,4 +1,4 @@
-"""Tasks that look into a run or take something out of it."""
+"""Tasks that show or extract parts of a run."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def show(config: DictConfig, out: Path, run: str, match: str) -> float | None:
 
 
 def replay(config: DictConfig, out: Path, run: str, match: str) -> float | None:
-    """Plays the stored replies of a match again and checks that the result is the same."""
+    """Replays the stored replies of a match and checks that the result is the same."""
     game, episode = _played(config, Path(run), match)
     replayed(game, episode)
     terminal().print(
@@ -43,7 +43,7 @@ def replay(config: DictConfig, out: Path, run: str, match: str) -> float | None:
 
 
 def runs(config: DictConfig, out: Path, folders: list[str], tags: list[str]) -> float | None:
-    """Lists the runs below `folders`, or those of them that have all `tags`."""
+    """Lists the runs below `folders`, or only those with all `tags`."""
     found = listing.runs(folders, tags)
     if not found:
         which = f" with the tags {', '.join(tags)}" if tags else ""
@@ -55,7 +55,7 @@ def runs(config: DictConfig, out: Path, folders: list[str], tags: list[str]) -> 
 
 
 def report(config: DictConfig, out: Path, run: str, transcripts: int) -> float | None:
-    """Writes the report of `run` anew; its game is built from the stored config."""
+    """Rewrites the report of `run`, with the game built from the stored config."""
     game: Game = instantiate(stored(Path(run), config, "game")["game"])
     try:
         path = html.write(Path(run), game.facts, lambda episode: replayed(game, episode).views, transcripts)
@@ -68,8 +68,8 @@ def report(config: DictConfig, out: Path, run: str, transcripts: int) -> float |
 def dimensions(
     config: DictConfig, out: Path, run: str, stages: list[str], player: str, names: list[str]
 ) -> float | None:
-    """Prints what judges say of `player` in `stages` of a run, whose matches have their ratings as metrics or as
-    scores. ConfigError where no rating is found."""
+    """Prints judges' ratings of `player` in `stages` of a run, from metrics or scores. ConfigError if there are
+    none."""
     folder = Path(run)
     saved(folder)
     shown = 0
@@ -87,7 +87,7 @@ def dimensions(
 
 
 def _played(config: DictConfig, run: Path, match: str) -> tuple[Game, Episode]:
-    """A match, and the game that it was played in: a verdict's is the judge's."""
+    """A match and its game (the judge's game for a verdict)."""
     episode, verdict = find_match(run, match)
     if verdict:
         return instantiate(stored(run, config, "scorer")["scorer"]).game([]), episode
@@ -95,7 +95,7 @@ def _played(config: DictConfig, run: Path, match: str) -> tuple[Game, Episode]:
 
 
 def merge(config: DictConfig, out: Path, run: str, policy: str | None = None) -> float | None:
-    """Writes the snapshot that `run` kept of `policy` (None: of the first) as one Hugging Face folder, its adapter
+    """Writes the kept snapshot of `policy` (None: the first) of `run` as one Hugging Face folder, with its adapter
     merged into its base."""
     source = kept_of(Path(run), policy)
     made = merged(source, out / "model", source.version.rpartition("-")[0])

@@ -30,8 +30,8 @@ from ...system.files import write_json, write_text
 def benchmark(
     config: DictConfig, out: Path, run: str | None, base: str | None, which: Literal["kept", "all"]
 ) -> float | None:
-    """The configured benchmark, on the snapshot that `run` kept or on all of them; without a run on the folder
-    `model.path` (an adapter's, on `base`). Writes `benchmark.json` and `metrics.jsonl`, a row for each snapshot."""
+    """Runs the configured benchmark on the kept snapshot of `run` or on all; without a run on the model at `model.path`
+    (an adapter on `base`). Writes `benchmark.json` and `metrics.jsonl`, a row for each snapshot."""
     if not config.benchmark:
         raise ConfigError(
             "task=benchmark needs a benchmark: say benchmark=spag, or benchmark=tasks 'benchmark.tasks=[…]'"
@@ -65,7 +65,7 @@ def compare(config: DictConfig, out: Path, runs: list[str]) -> float | None:
     differences = [comparison.HEADERS, *map(comparison.cells, rows)]
     try:
         found = settings({comparison.side(run).path for run in runs})
-    except ValueError as error:  # judged by different metrics: no chart can hold them
+    except ValueError as error:  # different metrics cannot share a chart
         terminal().print(f"comparison: {out} ({error})", soft_wrap=True)
         return None
     page = overview.write(out, "comparison", "Comparison", found, differences=differences)

@@ -51,9 +51,9 @@ def clembench(
     layout: files.Layout,
     name: str | None,
 ) -> float | None:
-    """Plays every instance of `splits` of a clembench game, or of several, with the snapshots that `run` kept or a
-    start that is made here; writes clembench's results folder and table, and the clemscore with its interval
-    (clemscore.json). Returns the clemscore."""
+    """Plays every instance of `splits` of one or several clembench games, with the kept snapshots of `run` or a new
+    start; writes clembench's results folder and table, and the clemscore with its interval (clemscore.json). Returns
+    the clemscore."""
     if odd := [split for split in splits if split not in SPLITS]:
         raise ConfigError(f"task.splits holds {', '.join(odd)}: expected some of {', '.join(SPLITS)}")
     with running(config, out) as at_work:
@@ -90,8 +90,8 @@ def clembench(
 
 
 def members(game: Game) -> dict[str, Clembench]:
-    """The clembench games that `game` is made of, by the beginning of their scenarios' ids. ConfigError where another
-    game is among them."""
+    """The clembench games in `game`, by the prefix of their scenarios' ids. ConfigError if another kind of game is
+    among them."""
     found = {f"{name}/": each for name, each in game.members.items()} if isinstance(game, Suite) else {"": game}
     if odd := [name or game.name for name, each in found.items() if not isinstance(each, Clembench)]:
         raise ConfigError(f"task=clembench plays games of clembench, {', '.join(odd)} is none: say game=clembench")
@@ -99,7 +99,7 @@ def members(game: Game) -> dict[str, Clembench]:
 
 
 def inner(game: Game, matches: Matches) -> Iterator[tuple[Clembench, Episode]]:
-    """Each match with the clembench game that it was, and as that game knows it."""
+    """Each match with its clembench game, in that game's own form."""
     own = members(game)
     for episode in matches:
         name = episode.scenario.id.partition("/")[0] + "/" if isinstance(game, Suite) else ""
@@ -110,7 +110,7 @@ def inner(game: Game, matches: Matches) -> Iterator[tuple[Clembench, Episode]]:
 def _written(
     out: Path, name: str, game: Game, matches: Matches, layout: files.Layout
 ) -> tuple[dict[str, float], Estimate | None]:
-    """Writes the results; returns the table, and the clemscore with its interval where it is known."""
+    """Writes the results; returns the table, and the clemscore with its interval, if known."""
     scored = files.write(out / "results", name, inner(game, matches), layout)
     table, sure = files.table(scored), interval(scored)
     files.write_table(out / "results", name, table)
@@ -120,7 +120,7 @@ def _written(
 
 
 def interval(rows: Sequence[files.Scored]) -> Estimate | None:
-    """The clemscore of `rows`, clustered by instance; None where no match was played to its end."""
+    """The clemscore of `rows`, clustered by instance; None if no match was played to its end."""
     played, quality = defaultdict[str, Column](Column), defaultdict[str, Column](Column)
     clusters = dict[tuple[str, str, str], int]()
     for row in rows:
@@ -132,7 +132,8 @@ def interval(rows: Sequence[files.Scored]) -> Estimate | None:
 
 
 def games(config: DictConfig, out: Path, path: str | None) -> float | None:
-    """Lists TextArena's environments, and the games of the clembench checkout `path`, with what each lacks here."""
+    """Lists TextArena's environments, and the games of the clembench checkout `path`, with their missing
+    requirements."""
     table = Table("game", "name", "seats", "here")
     rows = [*_environments(), *(_games(path) if path else [])]
     for row in rows:

@@ -1,4 +1,4 @@
-"""The task that writes down what people did at a table, and forgets whom it is told to forget."""
+"""The task that exports the data of people at a table, and deletes persons on request."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ STAGE = "iter_001/play"
 
 def people(config: DictConfig, out: Path, run: str | None, forget: list[str]) -> float | None:
     """Writes `ratings`, `votes`, `persons` and `matches` of the table of `run`, each as JSONL and CSV, into this task's
-    folder, and the matches themselves as a round of play with everybody's consent beside them, for data=matches. Prints
-    how models did with people, and which side was preferred, with intervals by person and scenario. Persons in `forget`
-    are taken out of the table's files before."""
+    folder, and the matches as a round of play with everybody's consent, for data=matches. Prints the models' figures
+    with people, and preferences, with intervals by person and scenario. First deletes the persons in `forget` from the
+    table's files."""
     if run is None:
         raise ConfigError("task=people needs the run whose table it was: name it with run=…")
     as_begun(Path(run), config)

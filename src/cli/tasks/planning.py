@@ -1,4 +1,4 @@
-"""The task that explains a round of learning before it is paid for."""
+"""The task that explains a round of learning before it is run."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from ..stored import stored
 
 
 def plan(config: DictConfig, out: Path, run: str | None, probe: bool) -> float | None:
-    """Explains one round of learning in words and figures, and how long the run takes: of the newest round of `run`,
-    else of what the experiment states. `probe`: tokens a second that are not given are measured on this machine.
+    """Explains one round of learning, and the run's duration: for the newest round of `run`, else for the lengths
+    stated in the experiment. `probe`: measures missing rates (tokens per second) on this machine.
 
-    ConfigError, after the explanation, when a device has too little memory for it.
+    ConfigError, after the explanation, if a device has too little memory.
     """
     try:
         learner, forecast = _forecast(config, run)
@@ -67,7 +67,7 @@ def _forecast(config: DictConfig, run: str | None) -> tuple[LightningLearner, Fo
 
 
 def _hours(config: DictConfig, run: str | None, learner: Any, it: Forecast, probe: bool) -> Iterator[str]:
-    """What the run takes, at the rates that are given, that `run` had or that are measured here."""
+    """The run's duration, at rates that are given, taken from `run` or measured here."""
     given = Speed(**{name: config.stated.speed[name] for name in ("prefill", "decode", "train")})
     if probe and not given.complete:
         from ...run.probe import probe as measured
@@ -95,7 +95,7 @@ def _newest_matches(run: Path) -> Iterator[Episode]:
 
 
 def _newest(config: DictConfig, run: Path) -> tuple[Snapshot, Any, Data]:
-    """The newest round of `run`: the snapshot that began its iteration, the learner of `config`, and the samples."""
+    """The newest round of `run`: its iteration's first snapshot, the learner of `config`, and the samples."""
     taken = ("game", "backend", "model", "data", "imitate", "policies", "players")
     nodes = stored(run, config, *taken)
     for node in taken:
@@ -104,7 +104,7 @@ def _newest(config: DictConfig, run: Path) -> tuple[Snapshot, Any, Data]:
     begun = saved(run)
     config.seed = begun.seed
     if OmegaConf.is_dict(begun.get("opponents")) and not begun.opponents.keys().isdisjoint(config.players.values()):
-        config.opponents = stored(run, config, "opponents")["opponents"]  # those who sat at the tables
+        config.opponents = stored(run, config, "opponents")["opponents"]  # the opponents that played
     if not (stages := rounds_of(run)):
         raise ConfigError(f"{run} has no finished round of self-play to plan with")
     number = int(stages[-1].partition("/")[0].removeprefix("iter_"))

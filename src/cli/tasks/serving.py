@@ -22,8 +22,8 @@ FOLDER = "table"
 
 
 def table(config: DictConfig, out: Path, run: str | None) -> float | None:
-    """Serves `run` until it is stopped: its game, with the policies, opponents and players that it was begun with.
-    `players` and `opponents` of this config go before the run's. Everything is written below `<run>/table/`."""
+    """Serves `run` until it is stopped: its game, with its policies, opponents and players. `players` and `opponents`
+    of this config override the run's. All files are written below `<run>/table/`."""
     if run is None:
         raise ConfigError("task=table needs a run: name it with run=…")
     if config.hardware.devices * config.hardware.nodes > 1:

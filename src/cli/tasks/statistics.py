@@ -1,4 +1,4 @@
-"""Tasks that tell figures of files: of logs which another program left, of ratings."""
+"""Tasks that compute figures from files: logs of another program, and ratings."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def statistics(
 
 
 def agreement(config: DictConfig, out: Path, ratings: list[str], judges: list[str]) -> float | None:
-    """How far the raters of `ratings` agree, and each of `judges` (names of raters among them) with the people, as
+    """The agreement among the raters of `ratings`, and of each of `judges` (some of the raters) with the people, as
     tables here and as `agreement.csv` and `judges.csv`."""
     if not ratings:
         raise ConfigError("ratings: name the files, a rating in each line: ratings=[people.jsonl,judge.jsonl]")

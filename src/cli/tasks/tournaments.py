@@ -1,4 +1,4 @@
-"""The task that lets snapshots, opponents and scripts meet, and rates them."""
+"""The task that plays snapshots, opponents and scripts against each other, and rates them."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def tournament(
     resamples: Whole,
     alpha: Positive,
 ) -> float | None:
-    """A tournament between the snapshots of `run` (or of several `runs`, all or those that they kept), the opponents
-    and scripts of `eval.opponents`, on the test split, in the game, with the policies and with the services of the
-    first run. `players` and `opponents` of this config go before the run's.
+    """A tournament of the snapshots of `run` (or of several `runs`, all or the kept ones), the opponents and the
+    scripts of `eval.opponents`, on the test split, with the game, policies and services of the first run. `players` and
+    `opponents` of this config override the run's.
 
     Writes `tournament.json` (figures), `ratings.json`, `ratings.csv`, `ratings.tex` and a page, `tournament.html`.
     """
@@ -59,7 +59,7 @@ def tournament(
 
 
 def _sources(run: str | None, runs: list[str]) -> dict[str, Path]:
-    """The runs by name: that of the folder, or "" where there is one run."""
+    """The runs by folder name, or "" for a single run."""
     if run is None and not runs:
         raise ConfigError("task=tournament needs snapshots: name a run with run=…, or several with runs=[…,…]")
     if run is not None and runs:
@@ -73,17 +73,17 @@ def _sources(run: str | None, runs: list[str]) -> dict[str, Path]:
 
 
 def _seat(config: DictConfig, sources: Mapping[str, Path]) -> None:
-    """Lays what the first run was begun with over `config`; ConfigError where another run played another game."""
+    """Overrides `config` with the first run's settings; ConfigError if another run played another game."""
     first, *others = sources.values()
     as_begun(first, config)
     for other in others:
         if stored(other, config, "game")["game"] != config.game:
             raise ConfigError(f"runs: {other} played another game than {first} (see `game` in both config.yaml)")
-    config.players.pop("opponent", None)  # here each plays each role in turn anyhow
+    config.players.pop("opponent", None)  # in a tournament each plays each role in turn
 
 
 def _members(sources: Mapping[str, Path], which: str) -> dict[str, Snapshot]:
-    """The snapshots by name: policy@iteration (the start's is @0), behind RUN: where there are several runs."""
+    """The snapshots by name: policy@iteration (the start is @0), with the prefix RUN: for several runs."""
     found: dict[str, Snapshot] = {}
     for name, folder in sources.items():
         chosen = kept(folder)

@@ -1,4 +1,4 @@
-"""Tasks that train: the whole loop, or one of its parts alone."""
+"""Tasks that train: the whole loop, or one of its parts."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def selfplay(config: DictConfig, out: Path) -> float | None:
 
 
 def _conclude(run: Run, logs: Sequence[Tracker], summary: Summary, report: Reporting) -> str | None:
-    """Writes what a run ends with; returns the worst match that the report shows of the kept snapshot."""
+    """Writes a run's final files; returns the worst match of the kept snapshot in the report."""
     write_json(run.out / SUMMARY, summary.to_json())
     report.finished(summary)
     conclude(logs, run, summary)
@@ -72,7 +72,7 @@ def _closing(out: Path, summary: Summary, steps: Sequence[tuple[str, str]]) -> N
 
 @ranks.collective
 def imitate(config: DictConfig, out: Path) -> float | None:
-    """Imitation alone: makes snapshot 0."""
+    """Runs only imitation: makes snapshot 0."""
     with running(config, out) as run:
         made = Loop(run).start()
     _told(made)
@@ -81,7 +81,7 @@ def imitate(config: DictConfig, out: Path) -> float | None:
 
 @ranks.collective
 def play(config: DictConfig, out: Path, run: str | None) -> float | None:
-    """One round of self-play: of the kept snapshots of `run`, or of a start that is made here."""
+    """One round of self-play, by the kept snapshots of `run`, or by a new start."""
     with running(config, out) as at_work:
         loop = Loop(at_work)
         history = [kept(Path(run)) if run else loop.start()]
@@ -95,8 +95,7 @@ def play(config: DictConfig, out: Path, run: str | None) -> float | None:
 
 @ranks.collective
 def learn(config: DictConfig, out: Path, run: str | None) -> float | None:
-    """One round of learning, from the newest round that is stored in `run`; without a run, from what the data option
-    holds."""
+    """One round of learning, from the newest stored round of `run`; without a run, from the data option."""
     number = max(history(Path(run), "play"), default=0) if run else 0
     if run and not number:
         raise ConfigError(f"{run} has no finished round of self-play: make one with task=play")
@@ -113,8 +112,7 @@ def learn(config: DictConfig, out: Path, run: str | None) -> float | None:
 
 @ranks.collective
 def offline(config: DictConfig, out: Path) -> float | None:
-    """Learning from stored data, without a match: the model as it comes, and the data option's rewards, pairs or
-    logs."""
+    """Offline learning without play: the base model learns from the data option's rewards, pairs or logs."""
     with running(config, out) as run:
         made = Loop(run).start.offline()
     _told(made)

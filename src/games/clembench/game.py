@@ -1,10 +1,10 @@
 """A text game of a clembench checkout behind the game contract.
 
-A scenario is an instance, with the id <game>:<experiment>:<id>. The match is clemcore's own (`match`), its return the
-Main Score over 100. A reply that cannot be read aborts most games; the seat that wrote it is to blame. Outcomes:
-success, failure, aborted, unscored (the game's scorer failed), cut, context, crash.
+A scenario is an instance, with the id <game>:<experiment>:<id>. clemcore runs the match (`match`); the return is the
+Main Score divided by 100. An unreadable reply aborts most games, and its seat is to blame. Outcomes: success, failure,
+aborted, unscored (the game's scorer failed), cut, context, crash.
 
-clemcore runs the code of the checkout, which is the user's to trust.
+clemcore runs the code of the checkout, so use only one that you trust.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ MISSING = re.compile(r"Resource\s+\S*?(\w[\w.-]*)\S*\s+not found", re.IGNORECASE
 class Clembench:
     """The game.
 
-    name         of a game, as in its clemgame.json; path: a checkout of clembench, or a folder of games
+    name         name of the game in its clemgame.json; path: a checkout of clembench, or a folder of games
     instances    another instance file of the game; experiments: only these
-    roles        seats, where some roles of the game never speak; None: those of clemgame.json
-    split        file that says which instance belongs to which split (JSON lines, as playpen-data); the others, and all
-                 where it is None, by hash: `held_out` of each experiment to validation, as much to the test
-    aborted      return of every seat in a match that was aborted
-    history      whether the game plants replies in a seat's first view, as privateshared does
-    max_retries  retries of a seat in a row, in games that ask again
-    scripted     scripted players of the seats by name, for demonstrations: clembench has none that parley can use
+    roles        seats, if some roles of the game never speak; None: those of clemgame.json
+    split        file with the split of instances (JSON lines, as in playpen-data); others, or all if None, are split by
+                 hash: the share `held_out` of each experiment for validation, and the same for the test
+    aborted      return of every seat in an aborted match
+    history      whether the game puts replies into a seat's first view, like privateshared
+    max_retries  maximum consecutive retries of a seat, in games with retries
+    scripted     scripted players by name, for demonstrations; clembench has none that parley can use
 
-    InputError for a game, file or experiment that there is not, and names what the game needs and is not there.
+    InputError for an unknown game, file or experiment, and for missing requirements of the game.
     """
 
     version: int | str
@@ -83,27 +83,27 @@ class Clembench:
         return self.splits[split]
 
     def match(self, scenario: Scenario, seed: int) -> GeneratorMatch:
-        """A match of the instance; `seed` is for what little a game master draws."""
+        """A match of the instance; `seed` seeds the game master's random choices."""
         return GeneratorMatch(self.table(scenario, seed).play())
 
     def table(self, scenario: Scenario, seed: int) -> Table:
-        """The match with its records, for who writes clembench's files."""
+        """The match with its records, for writing clembench's files."""
         key: Key = (scenario.data["experiment"], scenario.data["game_id"])
         if key not in self.instances.rows:
             raise InputError(f"{scenario.id} is no instance of {self.instances.file}")
         return Table(self.rules, scenario, self.instances.experiments[key[0]], self.instances.rows[key], seed)
 
     def scripts(self) -> Mapping[str, Script]:
-        """Those of the config."""
+        """The scripts of the config."""
         return self._scripts
 
     def secrets(self, scenario: Scenario) -> Mapping[str, Sequence[str]]:
-        """None that could be named: what a game master discloses, and when, only its own code knows."""
+        """{}: only a game master's own code knows what it discloses, and when."""
         return {}
 
 
 def loaded(entry: Listed) -> Any:
-    """clemcore's benchmark for a game. InputError names the package or NLTK data that it needs and is not there."""
+    """clemcore's benchmark for a game. InputError names a missing package or missing NLTK data."""
     clem = library()
     registry = clem.GameRegistry()
     registry.register_from_directories(str(entry.folder), 0)
@@ -121,12 +121,12 @@ def loaded(entry: Listed) -> Any:
             ) from error
         told = f"NLTK's {found.group(1)}: python -m nltk.downloader {found.group(1)}"
         raise InputError(f"game.name={entry.name} needs {told}") from error
-    benchmark.close()  # its helper modules have names that other games use, too
+    benchmark.close()  # other games have helper modules of the same names
     return benchmark
 
 
 def _seats(entry: Listed, roles: Sequence[str] | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(the seats, the seat of each model that the game takes). InputError for more seats than models."""
+    """(the seats, the seat of each of the game's models). InputError for more seats than models."""
     own = [re.sub(r"\W+", "_", role).lower() for role in entry.roles[: entry.players]]
     own += [f"player_{number}" for number in range(len(own) + 1, entry.players + 1)]
     seats = list(roles or own)

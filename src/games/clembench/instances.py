@@ -1,4 +1,4 @@
-"""A game of a clembench checkout: where it is, what it says of itself, its instances, and which split has each."""
+"""Games of a clembench checkout: their folders, metadata, instances and splits."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ..base import Json, Scenario
 from ..splits import SPLITS
 
 Key = tuple[str, str]
-"""The name of an experiment, and the id of an instance in it as text."""
+"""(experiment, id of an instance as text)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One entry of a clemgame.json: `folder` holds it; players are the models that it takes, not all who take part."""
+    """One entry of a clemgame.json in `folder`; `players` is the number of models, not of all participants."""
 
     name: str
     folder: Path
@@ -33,7 +33,7 @@ class Listed:
 
 
 def listed(path: str | Path) -> dict[str, Listed]:
-    """All games of a checkout by name. InputError for a folder without any, and for a clemgame.json that is none."""
+    """All games of a checkout by name. InputError for a folder without games, and for an invalid clemgame.json."""
     root = Path(path)
     if not root.is_dir():
         raise InputError(f"{path} is no folder; git clone https://github.com/clembench/clembench brings the games")
@@ -65,7 +65,7 @@ def _entries(file: Path) -> list[Listed]:
 
 @dataclass(frozen=True, slots=True)
 class Instances:
-    """One instance file: its experiments without their instances, and every instance."""
+    """One instance file: its experiments, without their instances, and all instances."""
 
     file: Path
     experiments: Mapping[str, Mapping[str, Json]]
@@ -73,7 +73,7 @@ class Instances:
 
     @staticmethod
     def read(entry: Listed, name: str | None, only: Sequence[str] | None) -> Instances:
-        """The instances of a game. InputError for a file or an experiment that there is not, with the nearest."""
+        """The instances of a game. InputError for an unknown file or experiment, with the nearest name."""
         folder, stem = entry.folder / "in", (name or entry.instances).removesuffix(".json")
         file = folder / f"{stem}.json"
         if not file.is_file():
@@ -105,10 +105,10 @@ class Instances:
 def scenarios(
     game: str, rows: Sequence[Key], seed: int, held_out: float, stated: str | None
 ) -> dict[str, list[Scenario]]:
-    """The instances of each split: as the file `stated` says, else by rank of a hash within their experiment.
+    """The instances of each split: by the file `stated`, else by rank of a hash within their experiment.
 
-    `stated` has a line for each instance that it places, as playpen-data has: game, experiment, task_id, split.
-    Where it places none in the test split, every other one of its validation instances is a test instance.
+    `stated` has a line per instance, as in playpen-data: game, experiment, task_id, split. If it has no test instances,
+    every second one of its validation instances becomes a test instance.
     """
     places = _stated(game, stated) if stated else {}
     if places and "test" not in places.values():
@@ -138,13 +138,13 @@ def _rank(seed: int, key: Key) -> int:
 
 
 def _stated(game: str, file: str) -> dict[Key, str]:
-    """Which split a file says for the instances of `game`. InputError names the line that says none."""
+    """The splits of the instances of `game` in a file. InputError names an invalid line."""
     placed = (row for row in read_jsonl(file, _placed) if row[0] == game)
     return {(experiment, number): split for _, experiment, number, split in placed}
 
 
 def _placed(row: Any) -> tuple[str, str, str, str]:
-    """(game, experiment, id, split) of one line; a row of playpen-data has them in its meta."""
+    """(game, experiment, id, split) of one line; rows of playpen-data have them in their meta."""
     said = row.get("meta", row) if isinstance(row, dict) else {}
     number = said.get("task_id", said.get("game_id"))
     if not {"game", "experiment", "split"} <= said.keys() or number is None or said["split"] not in SPLITS:

@@ -1,7 +1,7 @@
-"""clemcore, imported without what it does to its surroundings, and mended where clembench needs it.
+"""Imports clemcore without its side effects, and patches it where clembench needs that.
 
-Its import sets up logging anew, which disables every logger there is and writes clembench.log, and needs openenv, which
-brings gradio and a web server along and serves games over the network: parley plays them in its own process.
+Its import reconfigures logging, which disables all existing loggers and writes clembench.log. It also needs openenv,
+with gradio and a web server, to serve games over the network; parley plays them in its own process instead.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ NEEDED = "game=clembench needs clemcore 3.5 to 3.x and greenlet: make clembench"
 
 @cache
 def library() -> SimpleNamespace:
-    """The parts of clemcore that are used here. InputError where it, or something that it needs, is not installed."""
+    """The used parts of clemcore. InputError if it or one of its requirements is not installed."""
     try:
         with _undisturbed(), _without_openenv():
             game, recorder, backends = (
@@ -54,7 +54,7 @@ def library() -> SimpleNamespace:
 
 @contextmanager
 def _undisturbed() -> Iterator[None]:
-    """Nothing sets up logging inside the block."""
+    """Blocks the configuration of logging inside the block."""
     real = logging.config.dictConfig
     logging.config.dictConfig = lambda config: None
     try:
@@ -65,7 +65,7 @@ def _undisturbed() -> Iterator[None]:
 
 @contextmanager
 def _without_openenv() -> Iterator[None]:
-    """Inside the block `openenv`, where it is not installed, is a module of which every name is an empty class."""
+    """Replaces `openenv`, if not installed, by a module whose names are empty classes, inside the block."""
     if importlib.util.find_spec("openenv"):
         yield
         return
@@ -99,8 +99,8 @@ class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
 
 def _mend(master: Any, state: Any) -> None:
-    """Lets games of clembench whose state is a class of their own run with clemcore 3.7.1 and later, and those that say
-    numpy.NaN with NumPy 2."""
+    """Makes games with their own state class run with clemcore 3.7.1 and later, and games that use numpy.NaN run with
+    NumPy 2."""
     fields: Mapping[str, Any] = vars(state())
 
     def replaced(self: Any, new: Any) -> None:

@@ -1,7 +1,6 @@
-"""One match of a clembench game: clemcore's own loop, which waits in a greenlet while a player answers.
+"""One match of a clembench game: clemcore's own loop, suspended in a greenlet while a player answers.
 
-So the messages, events and scores are those of clemcore's own runner, also of game masters that question a player from
-inside a step.
+So messages, events and scores equal those of clemcore's own runner, even if a game master asks a player inside a step.
 """
 
 from __future__ import annotations
@@ -32,18 +31,18 @@ METRICS = {
     "crash_rate": "1 if the game master failed",
 }
 REFUSED = {name: "Error: " for name in ("wordle", "wordle_withclue", "wordle_withcritic")}
-"""How a game master that asks again notes to itself that a reply was refused: game -> how the note begins."""
+"""Prefixes of the internal notes by which game masters with retries record a refused reply: game -> prefix."""
 BEFORE_ROUND_0 = ("privateshared",)
-"""Games whose master questions a player before the first round, and cannot count that as clemcore does."""
+"""Games whose master asks a player before the first round, which clemcore's counter does not support."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a match is played by. `aborted`: the return of both seats when a match is aborted."""
+    """The rules of a match. `aborted`: the return of all seats in an aborted match."""
 
     benchmark: Any
     game: str
-    models: tuple[str, ...]  # the seat of each model that the game takes
+    models: tuple[str, ...]  # the seat of each of the game's models
     roles: tuple[str, ...]
     facts: Facts
     cpu_s: float
@@ -52,7 +51,7 @@ class Rules:
 
 @dataclass
 class Records:
-    """What clemcore's recorders hold of a match, as its files have it."""
+    """The contents of clemcore's recorders after a match, in the format of its files."""
 
     interactions: dict[str, Any]
     calls: dict[str, Any]  # player's name -> its recorder
@@ -61,7 +60,7 @@ class Records:
 
 
 class Table:
-    """One match at work. `records` is whole when it is over."""
+    """One match in progress. `records` is complete when it is over."""
 
     def __init__(
         self, rules: Rules, scenario: Scenario, experiment: Mapping[str, Json], instance: Mapping[str, Json], seed: int
@@ -69,7 +68,7 @@ class Table:
         self.rules, self.scenario = rules, scenario
         self.experiment, self.instance = experiment, instance
         self.chance = Enclosure(seed, rules.cpu_s)
-        self.own: dict[str, list[tuple[str, str]]] = {role: [] for role in rules.roles}  # (request id, what it wrote)
+        self.own: dict[str, list[tuple[str, str]]] = {role: [] for role in rules.roles}  # (request id, reply)
         self.count = dict.fromkeys(rules.roles, 0)
         self.retried = dict.fromkeys(rules.roles, 0)
         self.marks: Marks = {}
@@ -104,7 +103,7 @@ class Table:
             line = f"{type(error).__name__}: {error}".partition("\n")[0]
             outcome, told = "crash", f"the game master raised {line[:200]}"
         finally:
-            with suppress(Exception):  # whatever foreign code makes of its end
+            with suppress(Exception):  # foreign code may fail at its end, too
                 loop.throw()
         if told:
             warnings.warn(f"{self.scenario.id}: {told}", stacklevel=2)
@@ -148,7 +147,7 @@ class Table:
         return Records(recorder.interactions, calls, {}, roles)
 
     def _request(self, seat: str, messages: Sequence[Mapping[str, str]], kind: str) -> Request:
-        """The view as clemcore's backends see it, in which the seat's own replies are known by their text."""
+        """The view as clemcore's backends see it; the seat's own replies are recognised by their text."""
         own, place, shown = self.own[seat], 0, list[Message]()
         for message in messages:
             speaker, text, request = message["role"], message["content"], None
@@ -156,7 +155,7 @@ class Table:
                 found = next((at for at in range(place, len(own)) if own[at][1] == text), None)
                 if found is not None:
                     request, place = own[found][0], found + 1
-            if shown and shown[-1].role == speaker:  # neighbours are one message, as chat templates want it
+            if shown and shown[-1].role == speaker:  # consecutive messages are joined, as chat templates require
                 shown[-1] = Message(speaker, f"{shown[-1].content}\n\n{text}", shown[-1].request)
             else:
                 shown.append(Message(speaker, text, request))  # type: ignore[arg-type]
@@ -164,7 +163,7 @@ class Table:
         return Request(f"{seat}.{self.count[seat]}", seat, tuple(shown), kind)
 
     def _notes(self) -> tuple[int, int]:
-        """(replies that the master counts as refused, notes that it made to itself that say so)."""
+        """(number of refused replies by the master's counter, number of its notes on refusals)."""
         beginning = REFUSED.get(self.rules.game)
         events = [event for turn in self.records.interactions["turns"] for event in turn]
         notes = [str(event["action"].get("content")) for event in events if event["from"] == event["to"] == "GM"]
@@ -172,7 +171,7 @@ class Table:
         return sum(violated), sum(note.startswith(beginning) for note in notes if beginning)
 
     def _retried(self, reply: str, asked: Any, noted: tuple[int, int]) -> bool:
-        """Whether the reply was refused, and the same seat is asked again."""
+        """Whether the reply was refused, and the same seat gets a retry."""
         again = asked is not None and asked[0] == self.last and not asked[2] and self._notes() > noted
         if again:
             self.marks[reply] = {"retry": "refused"}
@@ -180,7 +179,7 @@ class Table:
         return again
 
     def _scored(self) -> Result:
-        """The result by the game's own scorer; where it fails, by what the game master says."""
+        """The result by the game's own scorer; if it fails, by the game master's state."""
         try:
             self.records.scores = self.chance.run(self._scores)
         except (Exception, Overrun) as error:
@@ -232,7 +231,7 @@ class Table:
 
 @cache
 def _asking() -> Any:
-    """The class of clemcore's models that ask whoever plays a seat, by switching out of the loop."""
+    """A clemcore model class that gets its replies from a seat's player, by switching out of the loop."""
     clem = library()
 
     class Asking(clem.Model):  # type: ignore[misc, name-defined]
@@ -252,7 +251,7 @@ def _asking() -> Any:
 
 
 def _counted_from_0(master: Any) -> None:
-    """What is asked before the first round counts as asked in it."""
+    """Counts requests before the first round as part of it."""
     before = master._on_before_game
 
     def counted() -> None:
@@ -264,5 +263,5 @@ def _counted_from_0(master: Any) -> None:
 
 
 def _number(value: object) -> float:
-    """`value` where it is a finite number, else 0 (clemcore's NaN stands for a match that was not played)."""
+    """`value` if it is a finite number, else 0 (clemcore's NaN means that a match was not played)."""
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else 0.0

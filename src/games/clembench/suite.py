@@ -1,4 +1,4 @@
-"""The games of a clembench checkout as one game: those of a benchmark version, or those that are named."""
+"""Several games of a clembench checkout as one game: those of a benchmark version, or named ones."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from .instances import Listed, listed
 
 
 class Benchmark(Suite):
-    """The game. Members are the text games of `path` that `select` describes; `only` and `without` name games.
+    """The game. Members are the text games of `path` that match `select`; `only` and `without` name games.
 
-    select   keys of a clemgame.json with the value that they must have, or hold: {benchmark: 2.0}
-    without  games that are left out, as those that are held out of training and evaluated in a run of their own
-    unseen   games that only the test split has: held out of training, evaluated in the same run
-    history  the games that plant replies in a seat's first view
-    limit    scenarios of each member that a split has; None for all
-    options  what all members share, as `Clembench` takes it; roles: seats by game, where some roles never speak
+    select   keys of a clemgame.json with their required value, or a member of their list: {benchmark: 2.0}
+    without  excluded games, such as ones held out of training and evaluated in another run
+    unseen   games in the test split only: held out of training, evaluated in the same run
+    history  the games that put replies into a seat's first view
+    limit    scenarios of each member per split; None for all
+    options  arguments of `Clembench` for all members; roles: seats by game, if some roles never speak
 
-    InputError for a selection that is empty, a name that is no game, and what a game needs and is not there.
+    InputError for an empty selection, an unknown game, and missing requirements of a game.
     """
 
     name = "clembench"
@@ -61,7 +61,7 @@ class Benchmark(Suite):
 
 
 def _selected(entry: Listed, select: Mapping[str, Any]) -> bool:
-    """Whether a game has, or holds in a list, every value of `select`; numbers are compared as text."""
+    """Whether a game's keys equal, or contain in a list, every value of `select`; numbers are compared as text."""
     return all(str(value) in _texts(entry.plain.get(key)) for key, value in select.items())
 
 

@@ -1,4 +1,4 @@
-"""What is known of TextArena's environments: seats, rewards, what they need. The table is environments.txt."""
+"""Facts on TextArena's environments: seats, rewards, requirements. The table is environments.txt."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ...system.files import InputError
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """A family of environments: all ids that have the same word before "-v0".
+    """A family of environments: all ids with the same word before "-v0".
 
-    players   the numbers of seats that it takes; none: not known
+    players   possible numbers of seats; empty: unknown
     returns   least and greatest reward; zero_sum: whether rewards of a match add up to zero
-    needs     what must be there besides TextArena: python3.12, a module, nltk:corpora/words
-    refused   why it cannot be played here at all
+    needs     requirements besides TextArena: python3.12, a module, nltk:corpora/words
+    refused   why it cannot be played at all
     """
 
     players: tuple[int, ...] = ()
@@ -29,7 +29,7 @@ class Environment:
     refused: str = ""
 
     def lacks(self) -> list[str]:
-        """What is missing, each with what brings it."""
+        """The missing requirements, with how to install them."""
         return [told for need in self.needs if (told := _missing(need))]
 
     def check(self, env: str) -> None:
@@ -40,7 +40,8 @@ class Environment:
             raise InputError(f"game.env={env} needs {'; '.join(lacks)}")
 
     def seats(self, env: str, players: int | None) -> int:
-        """The number of seats: `players`, or the fewest. InputError for one that the environment does not take."""
+        """The number of seats: `players`, or the fewest. InputError for a number that the environment does not
+        support."""
         if players is None and self.players:
             return self.players[0]
         if players is None or players < 1 or (self.players and players not in self.players):
@@ -50,7 +51,7 @@ class Environment:
 
 
 def known(env: str) -> Environment:
-    """What is known of the environment with this id."""
+    """The facts on the environment with this id."""
     return table().get(env.partition("-v")[0], Environment())
 
 
@@ -78,7 +79,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def _missing(need: str) -> str:
-    """What is missing, and what brings it; "" where it is there."""
+    """A missing requirement and how to install it; "" if it is installed."""
     kind, _, name = need.partition(":")
     if kind.startswith("python"):
         wanted = tuple(map(int, kind.removeprefix("python").split(".")))
@@ -89,7 +90,7 @@ def _missing(need: str) -> str:
 
 
 def _nltk(name: str) -> bool:
-    """Whether NLTK's data has `name`. Found by looking, for NLTK itself would fetch it."""
+    """Whether NLTK's data has `name`. Checks the folders, because NLTK itself would download it."""
     folders = [Path(each) for each in os.environ.get("NLTK_DATA", "").split(os.pathsep) if each]
     folders += [Path.home() / "nltk_data", Path(sys.prefix) / "nltk_data", Path("/usr/share/nltk_data")]
     return any((folder / name).exists() or (folder / f"{name}.zip").exists() for folder in folders)

@@ -1,12 +1,12 @@
 """The environments of TextArena 0.7 behind the game contract.
 
-A scenario is a seed in a range of its split. The environment deals from it; what chance brings later comes from the
-match's own seed (`deal="scenario"`), so that all matches of a group begin alike. Where an environment draws nothing,
-all its scenarios are the same match, and what is held out says nothing.
+A scenario is a seed in its split's range. It seeds the environment's deal; later chance comes from the match's own seed
+(`deal="scenario"`), so that all matches of a group begin alike. If an environment draws nothing, all its scenarios are
+equal, and held-out ones are not really held out.
 
-A seat is told message by message what is new since its last turn, without the echo of its own reply. An invalid move is
-asked for again as often as the environment allows; after that it puts the seat out, or ends the match, and the seat is
-to blame. Outcomes: decided or tie (of a game for one win or loss), invalid, cut (after `max_requests`), context, crash.
+A seat gets the new messages since its last turn, without the echo of its own reply. An invalid move is retried as often
+as the environment allows; then the seat is out, or the match ends, and the seat is to blame. Outcomes: decided or tie
+(of a game for one win or loss), invalid, cut (after `max_requests`), context, crash.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ from .match import METRICS, Rules, Table
 from .port import Raw, environments, library
 from .scripts import random
 
-FAR = 10**7  # seeds of two splits lie so far apart
+FAR = 10**7  # distance between the seeds of two splits
 
 
 class TextArena:
     """The game.
 
-    env           an id of TextArena, as TicTacToe-v0
-    players       seats of a match; None: the fewest that the environment takes
+    env           an id of TextArena, such as TicTacToe-v0
+    players       seats of a match; None: the fewest that the environment supports
     options       arguments of the environment
-    scenarios     of the train split; held_out: of each of the two others
-    deal          whether what is dealt at the start comes from the scenario, or all chance from the match
-    boards        all, or last: of several boards that a seat is told at once only the newest
-    brackets      puts a reply that has no brackets into brackets
-    max_requests  after which a match is cut off; max_retries: retries in a row after which it is given up
-    cpu_s         CPU-seconds that one call into the environment may take
-    invalid       what an invalid move is worth to its seat; invalid_others: to the others where it ends the match;
-                  None: what TextArena says
-    returns       least and greatest reward, where TextArena's environment is not known here
-    success       the reward from which on a game for one is won
+    scenarios     scenarios of the train split; held_out: of each of the other two
+    deal          whether the deal comes from the scenario's seed, or all chance from the match's
+    boards        all, or last: of several new boards show only the newest
+    brackets      whether to put a reply without brackets into brackets
+    max_requests  limit after which a match is cut off; max_retries: consecutive retries before it is given up
+    cpu_s         limit of CPU-seconds of one call into the environment
+    invalid       payoff of a seat after an invalid move; invalid_others: of the others if it ends the match; None:
+                  TextArena's rewards
+    returns       least and greatest reward, for environments missing from environments.txt
+    success       minimum reward that wins a game for one
 
-    InputError for an environment that is not there or cannot be played here, and for a wrong number of players.
+    InputError for an environment that is unknown or cannot be played, and for a wrong number of players.
     """
 
     version: int | str
@@ -91,7 +91,7 @@ class TextArena:
         ]
 
     def match(self, scenario: Scenario, seed: int) -> GeneratorMatch:
-        """A match that is dealt by the scenario's seed, or by the match's own."""
+        """A match dealt by the scenario's seed, or by the match's own."""
         deal = scenario.data["seed"] if self.deal == "scenario" else seed
         return GeneratorMatch(Table(self.rules, scenario, deal, seed).play())
 
@@ -100,7 +100,7 @@ class TextArena:
         return {"random": random}
 
     def secrets(self, scenario: Scenario) -> Mapping[str, Sequence[str]]:
-        """None that could be named: what an environment discloses, and when, only its own code knows."""
+        """{}: only an environment's own code knows what it discloses, and when."""
         return {}
 
 

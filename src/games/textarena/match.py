@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 class Fault(Exception):
-    """The environment failed. `told` says how in one line; `blame` is the seat whose reply it could not take."""
+    """The environment failed. `told` is the reason in one line; `blame` is the seat whose reply caused it."""
 
     def __init__(self, told: str, blame: tuple[str, ...] = ()) -> None:
         super().__init__(told)
@@ -38,12 +38,12 @@ class Fault(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a match is played by.
+    """The rules of a match.
 
-    boards     all, or last: of several boards that a seat is told at once only the newest
-    brackets   whether a reply without brackets is put into brackets
-    success    the reward from which on a game for one is won
-    invalid    what an invalid move is worth to its seat, and to the others if it ends the match; None: TextArena's own
+    boards     all, or last: of several new boards show only the newest
+    brackets   whether to put a reply without brackets into brackets
+    success    minimum reward that wins a game for one
+    invalid    payoff of a seat after an invalid move, and of the others if it ends the match; None: TextArena's
     """
 
     open: Callable[[], Port]
@@ -56,7 +56,7 @@ class Rules:
     invalid: tuple[float | None, float | None] = (None, None)
 
     def paid(self, rewards: Mapping[str, float], blame: tuple[str, ...], ended: bool) -> dict[str, float]:
-        """The returns; `ended`: by an invalid move."""
+        """The returns; `ended`: the match ended by an invalid move."""
         own, others = self.invalid
         worth = dict(rewards)
         if own is not None:
@@ -66,15 +66,15 @@ class Rules:
         return worth
 
     def fine(self, seat: str) -> dict[str, float]:
-        """What a reply costs that an environment cannot take: the least that there is, to the gain of the others where
-        the game is zero-sum."""
+        """The returns after a reply that made the environment fail: the least reward for its seat, and in a zero-sum
+        game the opposite for the others."""
         least = min(self.facts.min_return, 0.0)
         share = -least / max(1, len(self.roles) - 1) if self.facts.zero_sum else 0.0
         return {role: least if role == seat else share for role in self.roles}
 
 
 class Table:
-    """One match at work."""
+    """One match in progress."""
 
     def __init__(self, rules: Rules, scenario: Scenario, deal: int, seed: int) -> None:
         self.rules, self.scenario, self.deal, self.seed = rules, scenario, deal, seed
@@ -82,7 +82,7 @@ class Table:
         self.views = {role: View(role) for role in rules.roles}
         self.legal: dict[str, list[str]] = {role: [] for role in rules.roles}
         self.retried = dict.fromkeys(rules.roles, 0)
-        self.row = 0  # retries of the seat that is asked
+        self.row = 0  # consecutive retries of the seat at turn
         self.marks: Marks = {}
         self.turns = 0
         self.out = False  # whether the last reply put its seat out of the match
@@ -115,7 +115,7 @@ class Table:
             return self._nothing("crash", fault.blame, crash_rate=1.0)
 
     def call(self, act: Callable[[], T], seat: str = "") -> T:
-        """What a call into the environment gives. Fault where it fails; `seat`: whose reply it was about."""
+        """Calls into the environment. Fault if it fails; `seat` is the seat whose reply it handled."""
         try:
             return self.chance.run(act)
         except Overrun:
@@ -142,7 +142,7 @@ class Table:
         return self.views[seat].ask("retry" if retry else "act", observation=observation)
 
     def _lines(self, number: int, told: Sequence[Told]) -> list[str]:
-        """What a seat reads: its own replies are in its view already."""
+        """The new lines for a seat, without its own replies, which are in its view already."""
         boards = [place for place, each in enumerate(told) if each.kind == "board"]
         old = set(boards[:-1]) if self.rules.boards == "last" else set()
         shown = [
@@ -156,7 +156,7 @@ class Table:
         ]
 
     def _step(self, seat: str, reply: Reply) -> tuple[bool, bool]:
-        """(whether the match is over, whether the same seat is asked again for an invalid move)."""
+        """(whether the match is over, whether the same seat gets a retry for an invalid move)."""
         errors, out = self.env.errors(), self._invalid()
         text = reply.text
         if self.rules.brackets and not {"[", "]"} & set(text):
@@ -194,7 +194,8 @@ class Table:
         return float(reward)
 
     def _nothing(self, outcome: str, blame: tuple[str, ...] = (), **metrics: float) -> Result:
-        """A match that came to no end of its own: nobody gets anything, but the seat pays whose reply stopped it."""
+        """The result of a match without a regular end: all returns are 0, except for a fine of the seat whose reply
+        stopped it."""
         rewards = dict.fromkeys(self.rules.roles, 0.0)
         if outcome in ("crash", "invalid") and blame:
             rewards |= self.rules.fine(blame[0])

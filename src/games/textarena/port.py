@@ -1,8 +1,8 @@
-"""What the game needs of TextArena, and the port to its 0.7; a rewrite of TextArena gets a second port.
+"""The interface that the game needs of TextArena, and its implementation for version 0.7.
 
-An environment is used as registered under "-raw", without wrappers: what a seat is told then comes message by message,
-with its kind, and the talk of others is not hidden. One object serves one match, for wrapped ones keep what was told
-in the match before.
+Environments are used under their "-raw" ids, without wrappers: then observations are separate messages with their
+kinds, and the talk of others is not hidden. Each match has its own object, because wrapped ones keep messages of the
+previous match.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Kind: TypeAlias = Literal["action", "board", "message"]
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """One message to a seat: what kind it is, from whom (a seat's number, -1 for the game), and its text."""
+    """One message to a seat: its kind, its source (a seat's number, -1 for the game), and its text."""
 
     kind: Kind
     source: int
@@ -28,32 +28,32 @@ class Told:
 
 
 class Port(Protocol):
-    """One environment, for one match. Whatever it calls may raise anything, or never return."""
+    """One environment, for one match. Its methods call foreign code, which may raise anything or never return."""
 
     def reset(self, players: int, seed: int) -> None:
-        """Deals for so many seats."""
+        """Starts a match for `players` seats."""
 
     def observe(self) -> tuple[object, Sequence[Told]]:
-        """Whose turn it is, and what is new to that seat. A second call has nothing new."""
+        """(the seat at turn, its new messages). A second call has no new messages."""
 
     def step(self, text: str) -> bool:
-        """Hands over the reply of the seat whose turn it is; whether the match is over."""
+        """Applies the reply of the seat at turn; returns whether the match is over."""
 
     def errors(self) -> int:
-        """Invalid moves in a row that were asked for again."""
+        """The number of consecutive retried invalid moves."""
 
     def gone(self) -> Collection[int]:
         """The seats that are out of the match."""
 
     def invalid(self) -> Collection[int]:
-        """The seats that were put out, or lost, by an invalid move."""
+        """The seats that are out, or lost, because of an invalid move."""
 
     def rewards(self) -> Mapping[int, object]:
-        """The rewards of the seats, as the environment gives them; a seat may be missing."""
+        """The environment's rewards by seat; a seat may be missing."""
 
 
 def library() -> ModuleType:
-    """TextArena. InputError where it is not installed, and for a version that this port does not know."""
+    """Imports TextArena. InputError if it is not installed, or has another version."""
     try:
         textarena = import_module("textarena")
         registry = import_module("textarena.envs.registration")

@@ -1,4 +1,4 @@
-"""The random player of TextArena's environments: it reads what is legal off the text, as a model would."""
+"""The random player of TextArena's environments: it finds legal moves in the text, as a model must."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from ..scripts import uniform
 
 HEADING = re.compile(r"(?:available|valid|legal|possible) (?:moves|actions)(?: are)?:([^\n]*)", re.IGNORECASE)
 BRACKETED = re.compile(r"\[[^\[\]\n]+\]")
-TEMPLATE = re.compile(r"\bX\]$|[<>{}…]|\.\.")  # stands for replies, as [bet X] does, and is none itself
-SHORT = 24  # characters of a bracketed text that may be a reply
+TEMPLATE = re.compile(r"\bX\]$|[<>{}…]|\.\.")  # a template of replies such as [bet X], not a reply
+SHORT = 24  # maximum characters of a bracketed text that may be a reply
 
 
 def listed(lines: Sequence[str]) -> list[str]:
-    """The replies that the newest list of legal moves in `lines` names; none where there is no list."""
+    """The replies in the newest list of legal moves in `lines`; empty without a list."""
     for line in reversed(lines):
         for found in reversed(HEADING.findall(line)):
             if moves := [move for move in BRACKETED.findall(found) if not TEMPLATE.search(move)]:
@@ -25,7 +25,7 @@ def listed(lines: Sequence[str]) -> list[str]:
 
 
 def random(request: Request, own: Random, persona: Random) -> str:
-    """One of the listed moves; where none are listed a short text in brackets, as the view has some, or numbers."""
+    """One of the listed moves; without a list a short bracketed text from the view, or numbers."""
     if (request.observation or {}).get("legal"):
         return uniform(request, own, persona)
     told = [message.content for message in request.messages if message.role != "assistant"]
