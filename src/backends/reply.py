@@ -48,4 +48,4 @@ def check_update(loaded: Collection[str], old: str, new: str, busy: bool) -> Non
     if new != old and new in loaded:
         raise ValueError(f"policy {old!r} cannot become {new!r}, which is another policy: give it a new version")
     if busy:
-        raise ValueError(f"the weights of policy {old!r} cannot be changed while its prompts are open")
+        raise ValueError(f"the weights of policy {old!r} cannot be changed with open prompts")
