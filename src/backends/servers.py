@@ -273,9 +273,10 @@ def _base_among(served: Mapping[str, str], server: Server, policy: Policy) -> st
     for name, root in served.items():
         if _same(root, policy.base):
             return name
+    found = ", ".join(filter(None, served.values())) or "nothing"
     raise InputError(
-        f"{server.url} serves {', '.join(filter(None, served.values())) or 'nothing'}, and {policy.snapshot.version} stands "
-        f"on {policy.base}: start it with vllm serve {policy.base}"
+        f"{server.url} serves {found}, and {policy.snapshot.version} stands on {policy.base}: start it with vllm serve "
+        f"{policy.base}"
     )
 
 
