@@ -90,12 +90,15 @@ def figures(run: Path, kept: int, against: str, metric: str) -> dict[str, Any]:
             who: list(chosen(episodes(run, at, f"versus/{against}"))) for who, at in (("start", 0), ("kept", kept))
         }
         found[name] = {who: told(those, metric) for who, those in matches.items()}
-        found[name]["gain"] = paired(matches["start"], matches["kept"], metric, ["learner"]).to_json()
+        shared = {each.scenario.id for each in matches["start"]} & {each.scenario.id for each in matches["kept"]}
+        found[name]["gain"] = paired(*matches.values(), metric, ["learner"]).to_json() if shared else None
     return found
 
 
-def told(matches: Sequence[Episode], metric: str) -> dict[str, Any]:
-    """The mean of a metric of the learner's, clustered by scenario."""
+def told(matches: Sequence[Episode], metric: str) -> dict[str, Any] | None:
+    """The mean of a metric of the learner's, clustered by scenario; None without a match."""
+    if not matches:
+        return None
     column = [values(each, ["learner"])[metric] for each in matches]
     return estimate(column, [each.scenario.cluster for each in matches]).to_json()
 
