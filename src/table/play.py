@@ -52,6 +52,7 @@ class Play:
     split        whose scenarios are played
     matches      of one person; None for as many as they like
     longest      characters of a reply
+    names        whether people are told who the partner was, once a match is over; never in a study
     """
 
     partner: str | None
@@ -60,6 +61,7 @@ class Play:
     split: Literal["train", "validation", "test"]
     matches: Count | None
     longest: Count
+    names: bool = True
 
     @asynccontextmanager
     async def open(self, desk: Desk) -> AsyncIterator[Served]:
@@ -117,6 +119,7 @@ class _Room:
         self.snapshots = _snapshots(self.names - services(self.game).keys(), desk)
         if not bookings.open():
             clear(desk.folder)
+        self.named = play.names and not desk.blind
         self.bells: dict[str, Bell] = defaultdict(partial(Bell, loop))
         self.chairs: dict[str, Chair] = {}
         self.guests: dict[str, Player] = {}
@@ -185,10 +188,10 @@ class _Room:
         if self.broken:
             raise Refusal(self.broken, 503)
         if body.get("go") is True:
-            self.lobby.go(person.player)
+            await asyncio.to_thread(self.lobby.go, person.player)
         else:
             self.lost.pop(person.player, None)
-            self.lobby.come(person.player, alone=body.get("alone") is True)
+            await asyncio.to_thread(self.lobby.come, person.player, alone=body.get("alone") is True)
         return {}
 
     async def say(self, person: Person, body: Body) -> Json:
@@ -232,18 +235,19 @@ class _Room:
     def _over(self, match: str, name: str) -> Json:
         if (episode := self.played.get(name)) is None or episode.id != match:  # it ended before a restart
             episode = Matches(self.folder)[match]
-        return {"you": self.lobby.bookings.all[match].seat(name), **ending(self.game, episode, name)}
+        return {"you": self.lobby.bookings.all[match].seat(name), **ending(self.game, episode, name, self.named)}
 
 
-def ending(game: Game, episode: Episode, name: str) -> dict[str, Json]:
-    """What is shown of a match that is over: how it ended; of each role who sat there, what it knew, and its payoff."""
+def ending(game: Game, episode: Episode, name: str, names: bool = True) -> dict[str, Json]:
+    """What is shown of a match that is over: how it ended; of each role who sat there, what it knew, and its payoff.
+    Without `names` nobody is told who the partner was."""
     again, result = replay(game, episode), episode.result
     first = {request.seat: request for request in reversed(again.requests)}
     roles: dict[str, Any] = {}
     for seat, payoff in result.returns.items():
         request, player = first.get(seat), episode.players[seat]
         roles[seat] = {
-            "who": "you" if player == name else "another person" if is_person(player) else player,
+            "who": "you" if player == name else _other(player) if names else "the other side",
             "payoff": payoff,
             "outcome": result.outcome_by_seat.get(seat, ""),
             "knew": [told(message) for message in request.messages] if request else [],
@@ -254,6 +258,10 @@ def ending(game: Game, episode: Episode, name: str) -> dict[str, Json]:
         }
     said = [[turn.seat, printable(turn.text)] for turn in episode.turns if turn.seat in result.returns]
     return {"outcome": result.outcome, "blame": list(result.blame), "roles": roles, "said": said}
+
+
+def _other(player: str) -> str:
+    return "another person" if is_person(player) else player
 
 
 def _partners(name: str | None, desk: Desk) -> dict[str, str] | None:

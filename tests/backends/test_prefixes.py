@@ -77,6 +77,20 @@ def test_logits_are_a_plain_forwards_and_depend_on_the_ids_alone(made):
         assert cache.bytes == sum(held) <= cache.room
 
 
+def test_without_room_leaves_go_first_and_every_block_can_still_be_found():
+    rng, trunk = random.Random(3), words(random.Random(2), 2 * BLOCK)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = FAMILIES["llama"]()
+    (one := Prefixes(model, 2**30)).logits((*trunk, 7))
+    cache = Prefixes(model, 2 * one.bytes)  # of 4 blocks
+    for _ in range(30):
+        cache.logits((*trunk[: rng.choice((1, 2)) * BLOCK], *words(rng, BLOCK + rng.randint(1, 40))))
+        numbers = {block.number for block in cache._blocks.values()}
+        assert 0 < cache.bytes <= cache.room and {before for before, _ in cache._blocks} <= numbers | {0}
+    assert (0, trunk[:BLOCK]) in cache._blocks  # what all need is there to the end
+
+
 def prompts(n, beginning, seed):
     rng = random.Random(seed)
     return [

@@ -77,6 +77,8 @@ def test_two_people_play_deal_to_the_end_and_it_is_a_match_like_any_other(folder
     assert over["roles"]["second"]["seen"]["values"] == episode.scenario.data["values"][1]
     assert next(turn.text for turn in episode.turns if turn.seat == "first") == "no tag"
     assert over == {"you": "first", **ending(game, episode, people[0].player)}
+    blind = ending(game, episode, people[0].player, names=False)
+    assert {role["who"] for role in blind["roles"].values()} == {"you", "the other side"}
 
 
 def test_who_does_not_wait_plays_a_script_and_seats_change_from_match_to_match(folder):
@@ -96,7 +98,12 @@ def test_who_does_not_wait_plays_a_script_and_seats_change_from_match_to_match(f
                         await one.post("say", question=last, text=text)
                     taken.append(state["over"]["you"])
                     assert {role["who"] for role in state["over"]["roles"].values()} == {"you", "skilled"}
-            return taken
+        async with open_table(folder, {"play": a_play(partner="skilled")}, blind=True) as (client, _):
+            again = Page(client, one.at.split("/")[2])
+            async with again.open():
+                over = (await again.until("over"))["over"]
+                assert {role["who"] for role in over["roles"].values()} == {"you", "the other side"}
+        return taken
 
     assert sorted(asyncio.run(go())) == ["first", "second"]
     assert len(Matches(folder / "table" / "play")) == 2

@@ -35,7 +35,7 @@ def watched(folder: Path, work, **changed):
     async def go():
         persons = Persons(folder / "table")
         site = Site({"echo": ECHO}, persons, Serving(**{**SETTINGS, "watched": [str(folder / "outputs")], **changed}))
-        site.watching.fresh_s = 0.0
+        site.watchers.watching.fresh_s = 0.0
         async with TestClient(TestServer(site.application())) as client:
             await work(client, persons, f"/watch/{persons.door('watch')}")
 
