@@ -178,7 +178,7 @@ FAULTS: dict[str, Break] = {
         ("run/test_refused.py::test_A11_every_reader_has_the_same_answer",),
     ),
     "A11 the kit passes a game that forgets its marks": (
-        "games/conformance.py", '"retry" in end.marks.get(before, {})', "True",
+        "games/conformance/checks.py", '"retry" in end.marks.get(before, {})', "True",
         ("run/test_refused.py::test_A11_the_kit_refuses_a_game_that_forgets_its_marks",),
     ),
     "A12 blame is one seat": (
