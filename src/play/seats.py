@@ -27,7 +27,7 @@ from ..system import ranks
 from ..system.files import append_lines
 from .arena import Arena, Report, TooManyFailures, owed
 from .pairing import Seating, Seatings
-from .player import Backend, Player, Sampling
+from .player import Backend, Counts, Player, Sampling
 from .players import HumanPlayer, LanguagePlayer, ServedPlayer, Switchboard
 from .tools import service
 
@@ -143,6 +143,12 @@ class Sitting:
         arena = Arena(self.seats.game, players, self.seats.in_flight, max_failures=1.0)
         with suppress(TooManyFailures):  # all were lost
             arena.play(opened, sink, progress, journal)
+
+    def underway(self) -> dict[str, int]:
+        """Stream ("<match id>/<seat>") -> tokens sampled so far, of the replies that models in this process are
+        making."""
+        counting = [backend for backend, _ in self._boards.values() if isinstance(backend, Counts)]
+        return {stream: count for backend in counting for stream, count in backend.underway().items()}
 
     def update(self, name: str, version: str, weights: Weights) -> None:
         """Gives the language model `name` these weights: it plays on as `version`, which no other policy may have.
