@@ -126,6 +126,14 @@ class Recalls(Protocol):
         order; returns the version that answers from here on."""
 
 
+@runtime_checkable
+class Counts(Protocol):
+    """A backend that can say how far it is with each reply."""
+
+    def underway(self) -> Mapping[str, int]:
+        """Stream -> tokens sampled so far, of the replies that are being made."""
+
+
 class Backend(Player, Protocol):
     """A Player (inference engine) that answers prompts with `token_ids` by sampling from its loaded snapshots."""
 
