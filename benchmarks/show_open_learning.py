@@ -35,7 +35,7 @@ ONLINE = ["objective=policy_gradient", "learner.epochs=1", "learner.batch_uttera
           "+imitate.learner.schedule=linear"]  # fmt: skip
 TICTACTOE = [
     *MODEL, *ONLINE, "game=textarena", "game.env=TicTacToe-v0", "game.boards=last", "model.heads=2", "model.layers=2",
-    "metric=versus.start.reward", "imitate.players=[random]", "imitate.matches=1500", "imitate.validation=60",
+    "metric=versus.start.reward", "imitate.players=[random]", "imitate.matches=6000", "imitate.validation=60",
     "imitate.learner.batch_utterances=100", "learner.optimizer.lr=1e-3", "iterations=4", "rounds=10",
     "play.scenarios=16", "play.group=16", "play.sampling.max_tokens=6", "eval.sampling.max_tokens=6",
     "eval.scenarios=100", "eval.validation=40", "eval.opponents=[random]",
