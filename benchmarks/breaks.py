@@ -482,7 +482,7 @@ FAULTS: dict[str, Break] = {
     ),
     "B14 a fault of the config shows what the environment holds": (
         "cli/validation.py", "hidden(line, written)", "line",
-        ("cli/test_config.py::test_B14_secrets_of_the_environment_are_in_no_message",),
+        ("cli/test_config.py::test_B14_secrets_that_come_from_the_environment_may_be_named",),
     ),
     "B14 an error shows what the environment holds": (
         "cli/main.py", "hidden(in_words(error), ' '.join(sys.argv))", "in_words(error)",
