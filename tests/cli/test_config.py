@@ -421,6 +421,20 @@ def test_B03_B04_B14_strange_words_are_told_in_one_message(word):
         check([word])
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("backend.tensor_parallel=2", "2 ranks of one machine share an engine, and this profile has 1 devices"),
+        ("hardware=a100x8_fsdp backend.tensor_parallel=3", "say a number that divides 8"),
+        ("backend.tensor_parallel=0", "must be at least 1, got 0"),
+    ],
+)
+def test_what_ranks_cannot_share_is_refused(words, said):
+    (fault,) = faults(f"backend=vllm {words}")
+    assert fault.startswith("backend.tensor_parallel: ") and said in fault
+    assert faults("backend=vllm hardware=a100x8_fsdp backend.tensor_parallel=4") == []
+
+
 @pytest.mark.parametrize("word", ["experiment", "task=show match=x run"])
 def test_B14_secrets_of_the_environment_are_in_no_message(word, tmp_path):
     done = parley(*f"{word}=${{oc.env:MY_KEY}}".split(), cwd=tmp_path, env={"MY_KEY": "hush-hush/123"})
