@@ -65,7 +65,8 @@ def main(folder: Path) -> None:
     for name, words in models.items():
         where = folder / "tasks" / name
         if not (where / "benchmark.json").exists():
-            subprocess.run([sys.executable, "-m", "parley", *asked, *words, f"hydra.run.dir={where}"], check=True)
+            place = f"resume={where}" if where.exists() else f"hydra.run.dir={where}"
+            subprocess.run([sys.executable, "-m", "parley", *asked, *words, place], check=True)
         found[name] = json.loads((where / "benchmark.json").read_text())
     del sys.argv[1]  # results name no folder of this machine
     record("smollm_tasks", {"questions": QUESTIONS, "chance": 0.25, "snapshots": found})
