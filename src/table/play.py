@@ -11,8 +11,9 @@ import asyncio
 import json
 import logging
 import threading
+import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -25,7 +26,9 @@ from ..data.store import EpisodeStore, Matches
 from ..games.base import Game, Json, Tool, services
 from ..models.snapshot import Snapshot
 from ..play.arena import Report
+from ..play.pairing import Seating
 from ..play.player import Player, Sampling
+from ..play.seats import Sitting
 from ..run.config import ConfigError
 from ..run.directory import all_snapshots, kept
 from ..run.parts import plain
@@ -38,6 +41,8 @@ from .lobby import Bookings, Closing, Lobby
 from .part import Body, Desk, Refusal, Served, text
 from .persons import Person, is_person
 
+TELL_S = 0.5  # seconds between two looks at who is writing
+COARSE = 10  # tokens: how long a reply is shall not tell what it says
 LOG = logging.getLogger(__name__)
 
 
@@ -141,7 +146,8 @@ class _Room:
         sampling = Sampling(**plain(self.run.config.eval.sampling))
         try:
             with self.run.seated(sampling, self.snapshots) as sitting, Journal(self.folder) as journal:
-                sitting.host(self.names, self.guests, self.lobby, self._ended, self._progress, journal)
+                seatings = self._watched(sitting)
+                sitting.host(self.names, self.guests, seatings, self._ended, self._progress, journal)
         except Closing:
             pass
         except Exception:  # of the game or of a backend: the pages say so, and what is open stays open
@@ -151,6 +157,25 @@ class _Room:
             )
             for bell in list(self.bells.values()):
                 bell.ring()
+
+    def _watched(self, sitting: Sitting) -> Iterator[Seating | None]:
+        """The lobby's seatings. The arena asks for them after each token, and as often those who wait are told who is
+        writing: how much, never what, for a reply is nobody's to see before the rules have taken it."""
+        at = 0.0
+        for seating in self.lobby:
+            if time.monotonic() - at > TELL_S:
+                at = time.monotonic()
+                self._tell(sitting.underway())
+            yield seating
+
+    def _tell(self, underway: Mapping[str, int]) -> None:
+        writing: dict[str, dict[str, int]] = defaultdict(dict)
+        for stream, count in underway.items():
+            match, _, seat = stream.rpartition("/")
+            writing[match][seat] = count - count % COARSE
+        for name, booked in list(self.lobby.seated.items()):
+            if name in self.chairs:
+                self.chairs[name].tell(writing.get(booked.match, {}))
 
     def _ended(self, episode: Episode) -> None:
         self.store.append(episode)
@@ -210,12 +235,18 @@ class _Room:
         return {}
 
     async def events(self, person: Person) -> AsyncIterator[Json]:
-        """What the person sees, whole, whenever it has changed."""
-        bell, name = self.bells[person.player], person.player
+        """What the person sees, whole, whenever it has changed; between, {"writing": {seat: about how many tokens}}."""
+        bell, name, sent = self.bells[person.player], person.player, None
+        told: Mapping[str, int] = {}
         with self.lobby.page(name):
             while True:
                 rung = bell.rung
-                yield await self._state(name)
+                if (state := await self._state(name)) != sent:
+                    yield state
+                    sent, told = state, {}
+                if (writing := dict(self.chairs[name].writing) if name in self.chairs else {}) != told:
+                    yield {"writing": writing}
+                    told = writing
                 await bell.after(rung)
 
     async def _state(self, name: str) -> Json:

@@ -24,10 +24,12 @@ from ..system.bounds import Count, Least, Most, Positive
 from . import answers
 from .part import Desk, Part, Refusal, Served, Stream, Take
 from .persons import Person, Persons, digest
+from .watch import Watching
 from .watchers import Watchers
 
 LOG = logging.getLogger(__name__)
 WORDS = {404: "there is no such page", 405: "this page is not asked in this way"}
+INDEXES = "search"  # folder, below the table's, of what search in watched runs needs
 NEAR = ("same-origin", "none")  # Sec-Fetch-Site of our own pages, and of what a person typed
 
 
@@ -100,7 +102,9 @@ class Site:
     def __init__(self, parts: Mapping[str, Served], persons: Persons, serving: Serving) -> None:
         self.parts, self.persons, self.serving = parts, persons, serving
         self.rate, self.streaming = Rate(serving.per_minute), Counter[str]()
-        self.watchers = Watchers(serving.watched, partial(self._through, door="watch"))
+        self.watchers = Watchers(
+            Watching(serving.watched, persons.folder / INDEXES), partial(self._through, door="watch")
+        )
 
     def application(self) -> web.Application:
         """The aiohttp application."""

@@ -123,6 +123,19 @@ def test_a_common_beginning_is_read_once_and_changes_no_id(made):
     assert with_room.read - before == sum(len(each.token_ids) for each in asked) - 3 * BLOCK * len(asked)
 
 
+def test_a_common_beginning_may_come_with_the_first_prompts_after_an_update(made):
+    """Short beside what follows, it is put into slots that no forward has filled yet."""
+    rng, beginning = random.Random(7), words(random.Random(6), BLOCK + 1)
+    asked = [replace(each, token_ids=each.token_ids + words(rng, 3 * BLOCK)) for each in prompts(8, beginning, 5)]
+    found = []
+    for room in (4.0, 0.0):
+        backend = HFBackend(max_batch=8, keep_gib=room)
+        backend.load(made)
+        backend.update(made.version, "new", dict(load_model(made.path).named_parameters()).items())
+        found.append(answer(backend, [replace(each, policy="new") for each in asked]))
+    assert found[0] == found[1]
+
+
 def reference(logits_V, draw, never):
     """The choice by sorting everything."""
     from parley.backends.noise import gumbel

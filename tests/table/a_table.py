@@ -89,6 +89,7 @@ class Page:
     def __init__(self, client: TestClient[Any, Any], token: str) -> None:
         self.client, self.at = client, f"/p/{token}/play"
         self.states: list[dict[str, Any]] = []
+        self.writing: list[dict[str, Any]] = []
         self.raw: list[bytes] = []
 
     @property
@@ -115,7 +116,8 @@ class Page:
             async for line in answer.content:
                 self.raw.append(line)
                 if line.startswith(b"data: "):
-                    self.states.append(json.loads(line[6:]))
+                    told = json.loads(line[6:])
+                    (self.states if "phase" in told else self.writing).append(told)
 
     async def until(self, *phases: str, question_not: str = "") -> dict[str, Any]:
         """The state, once it is one of `phases` (and asks something else than `question_not`)."""
