@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,9 @@ def generate(
 ) -> float | None:
     """Lets the opponent `writer` write a social task for each of `prompts`, and stores the accepted ones in the folder
     `tasks`, each with `pairs` pairs of characters, for game.generated; rejected ones are counted by reason."""
+    typed = deepcopy(config)
     config.imitate.matches, config.eval.opponents = 0, []
-    with running(config, out) as run:
+    with running(config, out, typed) as run:
         if not isinstance(run.game, Social):
             raise ConfigError("task=generate makes tasks for Sotopia's characters: say game=social game.path=…")
         if writer not in run.parts.opponents:
