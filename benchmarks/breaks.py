@@ -234,7 +234,7 @@ FAULTS: dict[str, Break] = {
     ),
     # figures, ids and limits
     "A18 what an adapter leaves alone is not said": (
-        "models/adapter.py", "; the rest stays as it is ({others})", "",
+        "models/adapter.py", "; the rest stays unchanged ({others})", "",
         ("models/test_load.py::test_A18_what_an_adapter_reaches_is_told",),
     ),
     "A18 what an adapter reaches is not said": (
