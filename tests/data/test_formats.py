@@ -307,7 +307,7 @@ def test_rows_are_made_of_matches_with_a_known_reply(episode):
             {"generated": [{"role": "user", "content": "ho"}, {"role": "assistant", "content": ""}]},
             "must begin with the same prompt",
         ),
-        ({"real": [{"role": "user", "content": "hi"}, {"role": "user", "content": "x"}]}, "must begin with the same prompt"),
+        ({"real": [{"role": "user", "content": "hi"}, {"role": "user", "content": "x"}]}, "begin with the same prompt"),
         ({"real": []}, "must be a list of at least one"),
     ],
 )
