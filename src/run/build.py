@@ -19,6 +19,7 @@ from ..data.scorer import Judge
 from ..data.sources.base import Recorded
 from ..games.base import Game, services
 from ..games.suite import UNSEEN
+from ..models.folders import architecture, unequal
 from ..play.player import Backend
 from ..play.seats import Opponent
 from ..report.rows import MODES
@@ -55,7 +56,7 @@ def build(config: DictConfig, out: Path) -> Parts:
     )
     _check_mixes(parts)
     faults = [*_strangers(parts), *_misplaced(parts), *_several(parts), *_league(parts)]
-    faults += [*_off_policy(parts), *_unchosen(parts), *_unbranched(parts)]
+    faults += [*_off_policy(parts), *_unchosen(parts), *_unbranched(parts), *_unshared(parts)]
     if faults:
         raise ConfigError("\n  - ".join(["the parts do not go together", *faults]))
     _one_judge(parts)
@@ -196,6 +197,20 @@ def _misplaced(parts: Parts) -> Iterator[str]:
             yield f"opponents.{name}: its backend is of the wrong kind; say +backend@opponents.{name}.backend={wanted}"
 
 
+def _unshared(parts: Parts) -> Iterator[str]:
+    """What ranks that share an engine cannot have: they play the same matches, so whoever is not in the run would be
+    asked by each of them; and each holds an equal part of every weight."""
+    config = parts.config
+    if (together := int(config.backend.get("tensor_parallel", 1))) == 1:
+        return
+    others = [f"opponents.{name}" for name, each in parts.opponents.items() if each.backend or each.snapshot.served]
+    for who in [*others, *(f"{parts.game.name}'s {name}" for name in services(parts.game))]:
+        yield f"backend.tensor_parallel: each of the {together} ranks of an engine would ask {who}; say 1"
+    folder = Path(str(config.model.get("path"))).expanduser()
+    if (folder / "config.json").is_file() and (uneven := unequal(architecture(folder), together)) is not None:
+        yield uneven
+
+
 def _several(parts: Parts) -> Iterator[str]:
     """What several policies, or several rounds of an iteration, do not go together with."""
     config = parts.config
@@ -317,9 +332,10 @@ def _check_pairs(game: Game, data: Any) -> None:
 
 
 @contextmanager
-def running(config: DictConfig, out: Path) -> Iterator[Run]:
-    """A run at work in the directory `out`."""
-    with begun(config, out) as progress:
+def running(config: DictConfig, out: Path, typed: DictConfig | None = None) -> Iterator[Run]:
+    """A run at work in the directory `out`. A task that changed its config hands over the one that was `typed`, too,
+    which is kept in `out`, so that the same words resume it."""
+    with begun(config if typed is None else typed, out) as progress:
         yield Run(build(config, out), out, progress)
 
 
