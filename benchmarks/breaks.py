@@ -480,7 +480,11 @@ FAULTS: dict[str, Break] = {
         "cli/validation.py", "yield Fault(key, LOGIN)", "pass",
         ("cli/test_config.py::test_B14_secrets_that_come_from_the_environment_may_be_named",),
     ),
-    "B14 a fault shows what the environment holds": (
+    "B14 a fault of the config shows what the environment holds": (
+        "cli/validation.py", "hidden(line, written)", "line",
+        ("cli/test_config.py::test_B14_secrets_that_come_from_the_environment_may_be_named",),
+    ),
+    "B14 an error shows what the environment holds": (
         "cli/main.py", "hidden(in_words(error), ' '.join(sys.argv))", "in_words(error)",
         ("cli/test_config.py::test_B14_secrets_of_the_environment_are_in_no_message",),
     ),
@@ -490,7 +494,7 @@ FAULTS: dict[str, Break] = {
          "test_B14_a_server_that_repeats_the_key_or_half_a_letter_gets_neither_into_the_records",),
     ),
     "B15 others cannot read a snapshot's templates": (
-        "models/snapshot.py", '(part, *part.rglob("*"))', '(part, *part.glob("*.*"))',
+        "models/snapshot.py", "path.chmod(0o755 if path.is_dir() else 0o644)", "path.chmod(0o644)",
         ("models/test_load.py::"
          "test_B15_a_folder_with_several_templates_can_be_read_and_its_digest_sees_them",),
     ),

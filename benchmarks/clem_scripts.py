@@ -1,10 +1,10 @@
-"""Scripted players of two games of clembench, and instances of referencegame for training."""
+"""Scripted players of three games of clembench, and maps of textmapworld for training."""
 
 from __future__ import annotations
 
+import ast
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -14,7 +14,10 @@ TARGET = re.compile(r"needs to guess:\s+(\S+)\s")
 CLUE = re.compile(r"a word of (\d+) letters from (\w) to (\w)")
 ANSWERS = ("first", "second", "third")
 DESCRIBED, CHOSEN = 0.7, 0.8  # how often the script describes the target, and chooses the grid that was described
-EXPERIMENT = "made"
+DOORS = re.compile(r"available directions: ([a-z, ]+)\.")
+STEPS = {"north": (0, 1), "south": (0, -1), "east": (1, 0), "west": (-1, 0)}
+STOPPED = 0.12  # how often the wanderer stops
+MADE = "made"  # the experiment of the maps drawn anew
 
 
 def careless(request: Any, own: Random, persona: Random) -> str:
@@ -46,46 +49,51 @@ class Lettered:
         return f"GUESS: {own.choice(fitting)}"
 
 
-def made(shipped: dict[str, Any], count: int, seed: int) -> Iterator[dict[str, Any]]:
-    """Instances in the words of a shipped one, with grids drawn anew: distractors are other grids, or the target with
-    some cells changed."""
-    own = Random(seed)
-    for number in range(count):
-        target = _drawn(own)
-        others = [_drawn(own) if own.random() < 0.5 else _changed(target, own) for _ in ANSWERS[1:]]
-        place = own.randrange(len(ANSWERS))
-        shown = [*others[:place], target, *others[place:]]
-        yield {
-            **shipped, "game_id": number, "target_grid_name": [ANSWERS[place], str(place + 1)],
-            "player_1_prompt_header": _filled(shipped["player_1_prompt_header"], [target, *others]),
-            "player_2_prompt_header": _filled(shipped["player_2_prompt_header"], shown),
-        }  # fmt: skip
+def wanderer(request: Any, own: Random, persona: Random) -> str:
+    """Walks about in textmapworld at random, through doors that there are, and stops at random."""
+    doors = DOORS.findall(request.messages[-1].content)[-1].split(", ")
+    return "DONE" if own.random() < STOPPED else f"GO: {own.choice(doors)}"
 
 
-def instances(game: Path, count: int, seed: int) -> dict[str, Any]:
-    """What an instance file of referencegame holds: the shipped experiments, and `count` made instances."""
+def maps(game: Path, count: int, seed: int) -> dict[str, Any]:
+    """What an instance file of textmapworld holds: the shipped experiments, and `count` maps drawn anew, in the words
+    and with the rooms of the shipped ones."""
     data: dict[str, Any] = json.loads((game / "in" / "instances.json").read_text())
-    rows = list(made(data["experiments"][0]["game_instances"][0], count, seed))
-    return {**data, "experiments": [*data["experiments"], {"name": EXPERIMENT, "game_instances": rows}]}
+    shipped = [row for each in data["experiments"] for row in each["game_instances"]]
+    names = sorted({name for row in shipped for name in ast.literal_eval(row["Graph_Nodes"])})
+    own = Random(seed)
+    rows = [{**shipped[0], **_map(names, own), "game_id": number} for number in range(count)]
+    return {**data, "experiments": [*data["experiments"], {"name": MADE, "game_instances": rows}]}
 
 
-def _drawn(own: Random) -> str:
-    filled = own.choice((0.3, 0.5, 0.7))
-    return _rows(["X" if own.random() < filled else "□" for _ in range(25)])
+def _map(names: list[str], own: Random) -> dict[str, str]:
+    """Rooms on a grid of 4 by 4: a tree, and in some of the larger ones a door more."""
+    size = own.choice((4, 6, 8))
+    places = [(own.randrange(4), own.randrange(4))]
+    doors = set[tuple[int, int]]()  # between the rooms of these numbers
+    while len(places) < size:
+        at = own.randrange(len(places))
+        x, y = (have + step for have, step in zip(places[at], own.choice(list(STEPS.values())), strict=True))
+        if (x, y) not in places and x in range(4) and y in range(4):
+            doors.add((at, len(places)))
+            places.append((x, y))
+    near = [(i, j) for i in range(size) for j in range(i) if sum(map(abs, _apart(places[i], places[j]))) == 1]
+    if size > 4 and own.random() < 0.4 and (free := [pair for pair in near if pair[::-1] not in doors]):
+        doors.add(own.choice(free))
+    rooms = own.sample(names, size)
+    ways: dict[str, list[tuple[str, str]]] = {room: [] for room in rooms}
+    for i, j in sorted(doors):
+        for one, other in ((i, j), (j, i)):
+            step = _apart(places[other], places[one])
+            ways[rooms[one]].append((next(name for name, each in STEPS.items() if each == step), rooms[other]))
+    return {
+        "Graph_Nodes": str(rooms), "Graph_Edges": str([(rooms[i], rooms[j]) for i, j in sorted(doors)]),
+        "Current_Position": own.choice(rooms),
+        "Directions": str([(room, [way for way, _ in there]) for room, there in ways.items()]),
+        "Moves": str([{"node": room, "node_moves": there} for room, there in ways.items()]),
+        "Mapping": str(dict(zip(places, rooms, strict=True))),
+    }  # fmt: skip
 
 
-def _changed(grid: str, own: Random) -> str:
-    cells = grid.split()
-    for at in own.sample(range(25), own.randrange(3, 11)):
-        cells[at] = "X" if cells[at] == "□" else "□"
-    return _rows(cells)
-
-
-def _rows(cells: list[str]) -> str:
-    return "\n".join(" ".join(cells[at : at + 5]) for at in range(0, 25, 5))
-
-
-def _filled(prompt: str, grids: list[str]) -> str:
-    """A prompt with other grids in the places of its own."""
-    left = iter(grids)
-    return GRID.sub(lambda found: next(left) + "\n" * found[0].endswith("\n"), prompt)
+def _apart(one: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:
+    return one[0] - other[0], one[1] - other[1]
