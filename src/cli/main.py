@@ -96,6 +96,8 @@ def _start(arguments: Sequence[str]) -> None:
 
 def _tell(config: DictConfig, job: Any) -> None:
     """Prints what differs from the experiment, or from the run that the command is composed from, as a tree."""
+    if str(config.task._target_).startswith(of_run.LOOKING):  # whatever the experiment says is not used
+        return
     experiment = job.runtime.choices.get("experiment")
     words = [word for word in job.overrides.task if word.endswith(f"={OF_RUN}")]
     try:

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import OverrideParseException
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from ..run.config import ConfigError, use_threads
@@ -78,7 +78,7 @@ def _said(word: str) -> tuple[str, Any] | None:
     """The key of an override and its value, None for several; None where it cannot be read, which is told elsewhere."""
     try:
         parsed = OverridesParser.create().parse_override(word)
-    except OverrideParseException:
+    except HydraException:
         return None
     return parsed.get_key_element().lstrip("+~"), None if parsed.is_sweep_override() else parsed.value()
 

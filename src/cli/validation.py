@@ -264,7 +264,7 @@ def _processes(plain: Mapping[str, Any], choices: Mapping[str, str]) -> Iterator
         yield Fault(
             "hardware.strategy", f"single is for one process, and there are {count} (devices × nodes): say ddp or fsdp"
         )
-    if strategy in ("ddp", "fsdp") and count == 1:
+    if strategy in ("ddp", "fsdp", "fsdp_offload") and count == 1:
         yield Fault("hardware.strategy", f"{strategy} is for several processes, and there is one device: say single")
     wanted, chosen = hardware.get("adapter"), choices.get("adapter")
     if wanted and chosen and chosen not in (wanted, OF_RUN):

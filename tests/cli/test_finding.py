@@ -6,7 +6,7 @@ import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 from parley.cli.main import check, completed
-from parley.report.differences import differences
+from parley.report.differences import between, differences
 from parley.report.listing import runs
 from parley.report.redact import from_file
 from parley.run.config import ConfigError, register
@@ -96,6 +96,15 @@ def test_what_differs_is_a_tree_of_the_changed_values(capsys):
         assert line in said, line
     assert "scenarios" not in said and "resume" not in said
     assert differences("x", plain, plain) is None
+
+
+def test_compared_runs_say_what_differs_between_their_settings(capsys):
+    words = {"a": (), "b": ("seed=1",), "c": ("seed=1", "play.group=8"), "d": ("play.group=8",)}
+    trees = list(between({name: OmegaConf.to_container(config(*each)) for name, each in words.items()}))
+    assert len(trees) == 1  # seeds are no setting
+    Console(width=100).print(*trees)
+    said = capsys.readouterr().out
+    assert "c, unlike a" in said and "group: 8" in said and "seed" not in said
 
 
 def test_runs_are_found_by_their_tags(tmp_path):
