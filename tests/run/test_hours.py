@@ -98,6 +98,15 @@ def test_spags_recipe_fits_eight_gpus_of_40_gib(capsys, tmp_path):
 
 
 @pytest.mark.slow
+def test_spags_recipe_with_offload_keeps_shards_and_optimiser_in_host_memory(capsys, tmp_path):
+    plan(composed("task=plan experiment=spag_llama2_7b hardware=a100x8_40gib_offload"), tmp_path, None, False)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "weights │ 0.000" in said and "in host memory" in said and "needed │ 4.01" in said
+    assert "host │ 12.55" in said  # a rank's share of weights, gradients and AdamW's two numbers, in float32
+    assert 6_738_415_616 * 16 / 8 / 2**30 == pytest.approx(12.55, abs=0.01)
+
+
+@pytest.mark.slow
 def test_a_13b_that_servers_play_is_trained_on_eight_gpus_of_40_gib(capsys, tmp_path):
     servers = "backend=vllm_servers 'backend.urls=[http://127.0.0.1:8000/v1]'"
     command = f"task=plan experiment=deal_llm stated.model=llama2_13b hardware=a100x8_40gib_fsdp {servers}"
