@@ -4,7 +4,8 @@
     benchmarks/gpu.sh --cpu                              every path on tiny shapes, all in one process
 
 A check is ok, failed, skipped (what it needs is missing) or left out (no time). Exit code 1 if any failed; the last
-line is JSON. Nothing but PyTorch, transformers, Lightning and peft is needed; Hydra is not imported.
+line is JSON. Nothing but PyTorch, transformers, Lightning and peft is needed (vLLM and openai for the checks of
+engines); Hydra is not imported.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ CHILD = (
     "import sys; sys.modules.update(hydra=None, omegaconf=None); import gpu_checks; gpu_checks.main(*sys.argv[1:4], "
     "sys.argv[4:])"
 )
-LIMIT = 520.0  # seconds for everything
+LIMIT = 860.0  # seconds for everything
 LEAST = 15.0  # seconds that a check needs to be begun
 # Most important first; seconds that each may take on a GPU, compiling included.
 CHECKS = {
     "device": 60, "packed": 90, "full_1b": 90, "lora_7b": 110, "qlora_7b": 130, "fsdp": 80, "plain_1b": 70,
     "learner": 90,
-    "checkpointed_1b": 80, "head": 50, "play": 60,
+    "checkpointed_1b": 80, "head": 50, "play": 60, "prefixes": 40, "vllm": 120, "servers": 180,
 }  # fmt: skip
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# All checks and measurements on one GPU, in under 9 minutes: benchmarks/gpu.sh [--out FILE] [--only NAME ...]
+# All checks and measurements on one GPU, in under 15 minutes: benchmarks/gpu.sh [--out FILE] [--only NAME ...]
 # With --cpu every path on tiny shapes in under 2 minutes. PYTHON chooses the interpreter; parley need not be installed.
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
@@ -24,6 +25,7 @@ from typing import Any
 import torch
 from comparator import Comparator, all_logprobs
 from dialogues import Dialogues, Profile, Shape
+from gpu_engines import ENGINES
 from parley.batches.packing import Batch, Budget, collate, pack, supervised
 from parley.batches.plan import Plan
 from parley.data.sample import Sample, Utterance
@@ -58,6 +60,7 @@ ONE_B = Shape(2048, 16, 32, 8, 8192, 128256, tie=True)  # Llama 3.2 1B
 SEVEN_B = Shape(4096, 32, 32, 32, 11008, 32000)  # Llama 2 7B
 MIDDLE = Shape(1024, 8, 16, 8, 2816, 32000)
 TINY = Shape(64, 2, 4, 2, 128, 512)
+SERVED = replace(TINY, width=128, heads=2, kv_heads=2)  # vLLM's kernels have no heads of 16
 LITTLE = Dialogues(3, 3, rules=20, reply=(3, 8), instruction=4, vocab=TINY.vocab)
 
 
@@ -249,11 +252,11 @@ def learner(bench: Bench) -> Figures:
     return figures
 
 
-def _saved(folder: Path) -> Snapshot:
+def _saved(folder: Path, shape: Shape = TINY) -> Snapshot:
     tokenizer = word_tokenizer([[Message("user", " ".join(f"w{n}" for n in range(TINY.vocab - 7)))]])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        return snapshots.save(LlamaForCausalLM(TINY.config(512)), tokenizer, folder, "tiny")
+        return snapshots.save(LlamaForCausalLM(shape.config(512)), tokenizer, folder, "tiny")
 
 
 def _curve(first: Snapshot, samples: Sequence[Sample], hardware: Profile, folder: Path) -> list[float]:
@@ -525,10 +528,16 @@ def _replies(backend: Any, start: Snapshot, prompts: Sequence[Prompt]) -> tuple[
     return found, seconds
 
 
+def _engine(check: Callable[[str, Snapshot], Figures], bench: Bench) -> Figures:
+    """A check of `gpu_engines.py` on a small model."""
+    with tempfile.TemporaryDirectory() as folder:
+        return check(bench.device, _saved(Path(folder) / "model", SERVED))
+
+
 ALL: dict[str, Callable[[Bench], Figures]] = {
     each.__name__: each
     for each in (device, packed, full_1b, checkpointed_1b, lora_7b, qlora_7b, plain_1b, head, learner, fsdp, play)
-}
+} | {name: partial(_engine, check) for name, check in ENGINES.items()}
 
 
 def main(out: str, device_name: str, attention: str, names: Sequence[str]) -> None:

@@ -1,13 +1,15 @@
 """Breaks the code on purpose, a little each time, and asks whether a test notices (mutation testing).
 
-    python benchmarks/mutants.py [--named] [--seed 0] [--count 100] [--seconds 600]
+    python benchmarks/mutants.py [--only named faults drawn] [--seed 0] [--count 100] [--seconds 600]
 
-A mutant is one small change in one file of src: a comparison flipped, a constant changed, a statement dropped, two
-arguments swapped. NAMED are the breaks that once went unnoticed; the others are drawn by the seed, a file as often as
-it has places to break. Each is made in a copy of the repository, below build/mutants/, and the tests that import the
-file are run there until one fails; a run that hangs counts as noticed. Verdicts stand in build/mutants/verdicts.jsonl,
-and a second call goes on where the first one stopped; `--seconds` ends a call in between. Survivors are printed at the
-end, and all verdicts that are there go to docs/results/mutants.json. Exits with 1 if a named one survives.
+A mutant is one small change in one file of src. Those of `breaks.py` have names: NAMED once went unnoticed, FAULTS take
+out what mends a known fault; each is tried on its own tests. The others are drawn by the seed, a file as often as it
+has places to break: a comparison flipped, a constant changed, a statement dropped, two arguments swapped. They are
+tried on the tests that import the file, until one fails. All of it happens in a copy of the repository, below
+build/mutants/; a run that hangs counts as noticed. Verdicts stand in build/mutants/verdicts.jsonl, and a second call
+goes on where the first one stopped; `--seconds` ends a call in between. Survivors are printed at the end, and all
+verdicts of the chosen kinds go to docs/results/mutants.json, beside those of the other kinds. Exits with 1 if one with
+a name survives.
 """
 
 from __future__ import annotations
@@ -23,14 +25,17 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import cache_from_source
 from pathlib import Path
 
-from results import record
+from breaks import FAULTS, NAMED, Break
+from results import ROOT, record, revision
 
-ROOT = Path(__file__).resolve().parents[1]
 PLACE = ROOT / "build" / "mutants"
+RESULTS = ROOT / "docs" / "results" / "mutants.json"
+KINDS = ("named", "faults", "drawn")
 LIMIT_S = 1200  # wall seconds of the tests of one mutant
 SLOWEST = 12  # test files that one mutant is tried on
 LEFT_OUT = ("cli/tasks/", "report/curves", "backends/vllm", "models/fourbit", "__init__", "__main__", "system/ranks")
@@ -58,70 +63,6 @@ class Verdict:
     noticed: str | None
     tests: int
     seconds: float
-
-
-NAMED: dict[str, tuple[str, str, str, tuple[str, ...]]] = {  # name -> file of src, text, what takes its place, tests
-    "gradient clipping ignored": (
-        "learners/training.py",
-        'self.learner.clip or float("inf")',
-        'float("inf")',
-        ("learners/test_lightning.py::test_the_gradient_of_a_step_is_no_longer_than_the_clip",),
-    ),
-    "one seed for a whole match": (
-        "play/arena.py",
-        "seating.seed if seating.draw is None else seating.draw, request.id",
-        "seating.seed if seating.draw is None else seating.draw",
-        ("play/test_arena.py::test_every_request_has_a_seed_of_its_own_and_the_same_one_each_time",),
-    ),
-    "kl of offline PO": (
-        "objectives/offline_po.py",
-        '"kl": k_K.exp() - 1 - k_K',
-        '"kl": k_K',
-        ("objectives/test_objectives.py::test_the_metrics_of_offline_po_are_what_its_page_says",),
-    ),
-    "price_cached": (
-        "backends/openai.py",
-        "Prices(price_prompt, price_completion, price_cached)",
-        "Prices(price_prompt, price_completion)",
-        ("backends/test_answer.py::test_A2_cached_tokens_are_cheaper_where_they_can_be_so",),
-    ),
-    "Taboo's rule of short words": (
-        "games/taboo/judges.py",
-        "len(words) < 4",
-        "len(words) < 3",
-        ("games/test_taboo_judges.py::test_table",),
-    ),
-    "short words in Taboo's list": (
-        "games/taboo/words.py",
-        "len(word) > 2 and",
-        "",
-        ("games/test_taboo_words.py::test_the_top_words_have_three_letters_at_least",),
-    ),
-    "a plan cut in the middle": (
-        "batches/plan.py",
-        "(2 * done + size) * count // (2 * total)",
-        "done * count // total",
-        ("batches/test_plan.py",),
-    ),
-    "dealt padding": (
-        "batches/plan.py",
-        "[(micros[-1], False)]",
-        "[(micros[0], True)]",
-        ("batches/test_plan.py",),
-    ),
-    "the random state's restoring": (
-        "learners/checkpoint.py",
-        'torch.set_rng_state(file.get_tensor(f"{RANDOM}/cpu"))',
-        "pass",
-        ("learners/test_resume.py::test_random_numbers_go_on_where_the_checkpoint_left_them",),
-    ),
-    "the kept snapshot is the best on validation": (
-        "run/loop.py",
-        "row.policies[judge(run.config)[0]].validation[",
-        "row.policies[judge(run.config)[0]].sampled[",
-        ("run/test_kept.py",),
-    ),
-}
 
 
 # --- what is broken --------------------------------------------------------------------------------------------------
@@ -200,10 +141,10 @@ def _affirm(node: ast.UnaryOp) -> None:
 # --- which mutants, and which tests ----------------------------------------------------------------------------------
 
 
-def named() -> list[Mutant]:
-    """The breaks that once went unnoticed."""
+def named(breaks: Mapping[str, Break]) -> list[Mutant]:
+    """The breaks that have names."""
     found = []
-    for name, (file, old, new, tests) in NAMED.items():
+    for name, (file, old, new, tests) in breaks.items():
         text = (ROOT / "src" / file).read_text()
         if text.count(old) != 1:
             raise SystemExit(f"{name}: {file} no longer has this text once: {old}")
@@ -251,28 +192,38 @@ def covering(file: str) -> tuple[str, ...]:
 # --- trying ----------------------------------------------------------------------------------------------------------
 
 
-def tried(mutant: Mutant, folder: Path) -> Verdict:
-    """Runs the tests on the mutant in the copy `folder`, file by file, until one fails."""
-    path, began = folder / "src" / mutant.file, time.monotonic()
-    sound = path.read_text()
-    path.write_text(mutant.text)
-    try:
-        noticed = next((test for test in mutant.tests if _fails(folder, test, mutant.chosen)), None)
-    finally:
-        path.write_text(sound)
-    return Verdict(mutant.id, mutant.file, mutant.what, noticed, len(mutant.tests), round(time.monotonic() - began, 1))
+class Nursery:
+    """Runs the tests of a copy in forks of one process (nursery.py)."""
 
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        env = {**os.environ, "PYTHONPATH": str(folder / "typings"), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        command = [sys.executable, str(Path(__file__).with_name("nursery.py"))]
+        self._process = subprocess.Popen(
+            command, cwd=folder, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
 
-def _fails(folder: Path, test: str, chosen: str) -> bool:
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-m", chosen, "-p", "no:cacheprovider", f"tests/{test}"]
-    env = {**os.environ, "PYTHONPATH": str(folder / "typings"), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    try:
-        done = subprocess.run(command, cwd=folder, env=env, capture_output=True, timeout=LIMIT_S, check=False)
-    except subprocess.TimeoutExpired:
-        return True
-    if done.returncode == 4:
-        raise SystemExit(f"{test}: there is no such test")
-    return done.returncode not in (0, 5)  # 5: no test was chosen
+    def tried(self, mutant: Mutant) -> Verdict:
+        """Runs the mutant's tests, file by file, until one fails."""
+        path, began = self.folder / "src" / mutant.file, time.monotonic()
+        sound = path.read_text()
+        path.write_text(mutant.text)
+        try:
+            noticed = next((test for test in mutant.tests if self._fails(test, mutant.chosen)), None)
+        finally:
+            path.write_text(sound)
+            Path(cache_from_source(path)).unlink(missing_ok=True)  # it tells files by their second and size
+        took = round(time.monotonic() - began, 1)
+        return Verdict(mutant.id, mutant.file, mutant.what, noticed, len(mutant.tests), took)
+
+    def _fails(self, test: str, chosen: str) -> bool:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        words = ["-x", "-q", "-m", chosen, "-p", "no:cacheprovider", f"tests/{test}"]
+        print(json.dumps([str(self.folder), words, LIMIT_S]), file=self._process.stdin, flush=True)
+        code = int(self._process.stdout.readline())
+        if code == 4:
+            raise SystemExit(f"{test}: there is no such test")
+        return code not in (0, 5)  # 5: no test was chosen
 
 
 def copied() -> Path:
@@ -295,16 +246,19 @@ def verdicts() -> dict[str, Verdict]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="mutation testing", allow_abbrev=False)
-    parser.add_argument("--named", action="store_true", help="the named breaks alone")
+    parser.add_argument("--only", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--count", type=int, default=100)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="no further mutant is begun after these")
     asked = parser.parse_args()
-    mutants = [*named(), *([] if asked.named else drawn(asked.seed, asked.count))]
-    until, folder = time.monotonic() + asked.seconds, copied()
-    for mutant in mutants:
+    made: dict[str, Callable[[], list[Mutant]]] = {
+        "named": lambda: named(NAMED), "faults": lambda: named(FAULTS), "drawn": lambda: drawn(asked.seed, asked.count),
+    }  # fmt: skip
+    mutants = {kind: made[kind]() for kind in asked.only}
+    until, nursery = time.monotonic() + asked.seconds, Nursery(copied())
+    for mutant in (each for kind in mutants.values() for each in kind):
         if mutant.id not in verdicts() and time.monotonic() < until:
-            found = tried(mutant, folder)
+            found = nursery.tried(mutant)
             with open(PLACE / "verdicts.jsonl", "a") as file:
                 file.write(json.dumps(asdict(found)) + "\n")
             print(
@@ -313,14 +267,19 @@ def main() -> int:
     return _told(mutants, asked.seed)
 
 
-def _told(mutants: list[Mutant], seed: int) -> int:
+def _told(mutants: Mapping[str, Sequence[Mutant]], seed: int) -> int:
+    stored = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    figures = {kind: stored[kind] for kind in KINDS if kind in stored}
     known = verdicts()
-    found = [known[each.id] for each in mutants if each.id in known]
-    survivors = [f"{each.file}, {each.what}" for each in found if each.noticed is None]
-    print(f"\n{len(found)} of {len(mutants)} mutants tried, {len(survivors)} survived", *survivors, sep="\n  ")
-    figures = {"seed": seed, "mutants": len(mutants), "tried": len(found), "noticed": len(found) - len(survivors)}
-    record("mutants", figures | {"survivors": survivors})
-    return int(any(known[name].noticed is None for name in NAMED if name in known))
+    for kind, each in mutants.items():
+        found = [known[mutant.id] for mutant in each if mutant.id in known]
+        survivors = [f"{verdict.file}, {verdict.what}" for verdict in found if verdict.noticed is None]
+        print(f"\n{kind}: {len(found)} of {len(each)} tried, {len(survivors)} survived", *survivors, sep="\n  ")
+        counts = {"mutants": len(each), "tried": len(found), "noticed": len(found) - len(survivors)}
+        own = {"seed": seed} if kind == "drawn" else {}
+        figures[kind] = {"revision": revision(), **own, **counts, "survivors": survivors}
+    record("mutants", figures)
+    return int(any(figures[kind]["survivors"] for kind in mutants if kind != "drawn"))
 
 
 if __name__ == "__main__":

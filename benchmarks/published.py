@@ -1,7 +1,10 @@
 """parley beside the published scripts, on one CPU thread: play, training, memory, and how cost grows.
 
-    python benchmarks/published.py spag=CHECKOUT spin=CHECKOUT trl= [--model FOLDER] [--only play train pairs growth]
-                                   [--repeats 3] [--no-record]
+    python benchmarks/published.py FOLDER spag=CHECKOUT spin=CHECKOUT trl= [--model FOLDER]
+                                   [--only play train pairs growth] [--repeats 3] [--games 32] [--pairs 64]
+                                   [--no-record]
+
+FOLDER keeps the model and every measurement, so that the command goes on where it was cut off.
 
 `spag` and `spin` are paths of checkouts of Linear95/SPAG and uclaml/SPIN; `trl=` says that TRL is installed. They are
 patched in memory (`peers.py`). Both sides have the same Llama of 5 million weights, which imitates for some minutes
@@ -15,20 +18,21 @@ from __future__ import annotations
 
 import argparse
 import math
-import multiprocessing
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from random import Random
 from statistics import median
+from types import MappingProxyType
 from typing import Any, Literal
 
 import peers
-import torch
+from kept import Kept
 from omegaconf import OmegaConf
 from parley.backends.hf import HFBackend
 from parley.data.episode import Episode
@@ -50,13 +54,15 @@ from parley.play.arena import Arena
 from parley.play.pairing import self_play
 from parley.play.player import Sampling
 from parley.play.players import LanguagePlayer
+from parley.system.files import read_json
 from parley.system.seeds import rng
 from peers import SEATS, Done, Row
 from results import ROOT, record
-from train import resident
 
 GAMES, TURNS, TOKENS, LR = 32, 5, 24, 1e-4
+PARTS = ("play", "train", "growth", "pairs")
 TRAINED = 2  # optimiser steps: from the second on the policy differs from its reference
+SPARING = {"activation_checkpointing": True, "micro_tokens": 1024, "row_tokens": 1024}  # of the hardware profile
 LAYOUTS = {"script": rollout, "own": Chat}
 
 
@@ -110,9 +116,12 @@ def parley_play(
     return Done(seconds, tuple(by_word[word] for word in words))
 
 
-def parley_train(model: str, samples: Sequence[Sample], loss: Objective) -> Done:
-    """Optimiser steps on all samples each, with the `cpu` profile as it is shipped; the reference pass is counted."""
-    hardware: Any = OmegaConf.load(ROOT / "conf/hardware/cpu.yaml")
+def parley_train(
+    model: str, samples: Sequence[Sample], loss: Objective, changes: Mapping[str, Any] = MappingProxyType({})
+) -> Done:
+    """Optimiser steps on all samples each, with the `cpu` profile as it is shipped but for `changes`; the reference
+    pass is counted."""
+    hardware: Any = OmegaConf.merge(OmegaConf.load(ROOT / "conf/hardware/cpu.yaml"), dict(changes))
     utterances = sum(len(each.utterances) for each in samples)
     optimizer = AdamW(lr=LR, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0)
     learner = LightningLearner(
@@ -172,19 +181,8 @@ def _sample(name: str, query: str, target: str, reward: float, tokenizer: Any, b
 # --- measuring ---
 
 
-def measured(work: Callable[[], Done]) -> tuple[Done, float]:
-    """What `work` gave, and its peak memory in MiB, in a process of its own with one thread."""
-    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        return pool.apply(_child, (work,))
-
-
-def _child(work: Callable[[], Done]) -> tuple[Done, float]:
-    torch.set_num_threads(1)
-    before = resident("VmRSS")
-    return work(), resident("VmHWM") - before
-
-
 def compared(
+    kept: Kept,
     name: str,
     ours: dict[str, Callable[[], Done]],
     theirs: dict[str, Callable[[], Done]],
@@ -193,11 +191,9 @@ def compared(
 ) -> dict[str, Any]:
     """Rates and memory of all, and the ratios of each of ours to each of theirs, in interleaved repeats."""
     runs: dict[str, list[tuple[Done, float]]] = {each: [] for each in (*ours, *theirs)}
-    for _ in range(repeats):
+    for repeat in range(repeats):
         for each, work in (ours | theirs).items():
-            runs[each].append(measured(work))
-            done, mib = runs[each][-1]
-            print(f"{name}: {each} {units(done) / done.seconds:.3f} a CPU-second, {mib:.0f} MiB", flush=True)
+            runs[each].append(kept(f"{name}: {each}, {repeat}", work))
     rates = {each: [units(done) / done.seconds for done, _ in found] for each, found in runs.items()}
     return {
         "per_cpu_second": {each: spread(found) for each, found in rates.items()},
@@ -215,25 +211,25 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {"median": round(median(values), 3), "least": round(min(values), 3), "most": round(max(values), 3)}
 
 
-def same_losses(found: dict[str, Any], most: float = 1e-5) -> None:
-    """ValueError where losses are further apart than `most`."""
-    first, *rest = found["losses"].values()
-    apart = max((abs(a - b) for other in rest for a, b in zip(first, other, strict=True)), default=0.0)
-    found["losses_apart"] = apart
-    if apart > most:
-        raise ValueError(f"the losses are {apart:.2g} apart: {found['losses']}")
+def same_losses(found: dict[str, Any], first: float = 1e-5, later: float = 1e-3) -> None:
+    """ValueError where losses are further apart: of the first step, whose weights are the same, or of later ones, as
+    AdamW makes a whole step of a gradient that is nothing but rounding."""
+    columns = zip(*found["losses"].values(), strict=True)
+    found["losses_apart"] = apart = [max(column) - min(column) for column in columns]
+    if apart[0] > first or max(apart) > later:
+        raise ValueError(f"the losses are {apart} apart: {found['losses']}")
 
 
 def utterances(done: Done) -> int:
     return sum(map(len, done.histories))
 
 
-def play(spag: str, model: str, words: Sequence[str], repeats: int, turns: int = TURNS) -> dict[str, Any]:
+def play(kept: Kept, spag: str, model: str, words: Sequence[str], repeats: int, turns: int = TURNS) -> dict[str, Any]:
     """Utterances a CPU-second of sampled play, all games of a batch at once; and greedy texts, which must be equal."""
     n = len(words)
     greedy = [
-        measured(partial(peers.spag_play, spag, model, words[:8], turns, 8, TOKENS, True))[0].histories,
-        measured(partial(parley_play, model, words[:8], turns, 8, True, "script", 0))[0].histories,
+        kept("greedy: spag", partial(peers.spag_play, spag, model, words[:8], turns, 8, TOKENS, True))[0].histories,
+        kept("greedy: parley", partial(parley_play, model, words[:8], turns, 8, True, "script", 0))[0].histories,
     ]
     equal = sum(a == b for a, b in zip(*greedy, strict=True))
     ours = {
@@ -242,50 +238,54 @@ def play(spag: str, model: str, words: Sequence[str], repeats: int, turns: int =
         "parley, its own layout, no top-k": partial(parley_play, model, words, turns, n, False, "own", 0),
     }
     theirs = {"spag": partial(peers.spag_play, spag, model, words, turns, n, TOKENS, False)}
-    found = compared(f"play, {n} games", ours, theirs, utterances, repeats)
+    found = compared(kept, f"play, {n} games of {turns} turns", ours, theirs, utterances, repeats)
     return {"games": n, "turns": turns, "equal_greedy_games": f"{equal} of {len(greedy[0])}", **found}
 
 
-def growth(spag: str, model: str, words: Sequence[str]) -> dict[str, Any]:
+def growth(kept: Kept, spag: str, model: str, words: Sequence[str]) -> dict[str, Any]:
     """CPU-seconds a game with more turns, and with more matches; one measurement each."""
-    found: dict[str, Any] = {"turns": {}, "matches": {}}
-    for turns in (2, 5, 10):
-        found["turns"][turns] = _one(spag, model, words[:8], turns)
-    for count in (8, 32, 128):
-        found["matches"][count] = _one(spag, model, words[:count], 2)
-    return found
+    return {
+        "turns": {turns: _one(kept, spag, model, words[:8], turns) for turns in (2, 5, 10)},
+        "matches": {count: _one(kept, spag, model, words[:count], 2) for count in (8, 32, 128)},
+    }
 
 
-def _one(spag: str, model: str, words: Sequence[str], turns: int) -> dict[str, Any]:
-    ours = measured(partial(parley_play, model, words, turns, len(words), False, "own", 50))
-    theirs = measured(partial(peers.spag_play, spag, model, words, turns, len(words), TOKENS, False))
-    row = {
-        name: {"cpu_seconds_a_game": round(done.seconds / len(words), 4), "utterances": utterances(done),
-               "peak_mib": round(mib)}
-        for name, (done, mib) in (("parley", ours), ("spag", theirs))
-    }  # fmt: skip
-    print(f"{len(words)} games of {turns} turns: {row}", flush=True)
+def _one(kept: Kept, spag: str, model: str, words: Sequence[str], turns: int) -> dict[str, Any]:
+    sides = {
+        "parley": partial(parley_play, model, words, turns, len(words), False, "own", 50),
+        "spag": partial(peers.spag_play, spag, model, words, turns, len(words), TOKENS, False),
+    }
+    row = {}
+    for name, work in sides.items():
+        done, mib = kept(f"growth, {len(words)} games of {turns} turns: {name}", work)
+        said = utterances(done)
+        each = {"game": round(done.seconds / len(words), 4), "utterance": round(done.seconds / said, 5)}
+        row[name] = {"cpu_seconds_a": each, "utterances": said, "peak_mib": round(mib)}
     return row
 
 
-def train(spag: str, model: str, given: Sequence[Row], repeats: int) -> dict[str, Any]:
+def train(kept: Kept, spag: str, model: str, given: Sequence[Row], repeats: int) -> dict[str, Any]:
     loss = OfflinePO(kl_coef=0.2, clip=0.2, kl_grad="coupled", unit="utterance", scope="batch")
-    ours = {"parley": partial(parley_train, model, samples(given, model), loss)}
+    work = partial(parley_train, model, samples(given, model), loss)
+    ours = {"parley": work, "parley, sparing memory": partial(work, SPARING)}
     theirs = {
         f"spag, {micro} rows": partial(peers.spag_train, spag, model, given, micro, TRAINED, LR) for micro in (2, 8)
     }
-    found = compared("train", ours, theirs, lambda _: TRAINED * len(given), repeats)
+    found = compared(kept, f"train, {len(given)} rows", ours, theirs, lambda _: TRAINED * len(given), repeats)
     same_losses(found)
     return {"utterances": len(given), **found}
 
 
-def preferences(spin: str | None, trl: bool, model: str, given: Sequence[Row], repeats: int) -> dict[str, Any]:
+def preferences(
+    kept: Kept, spin: str | None, trl: bool, model: str, given: Sequence[Row], repeats: int
+) -> dict[str, Any]:
     found: dict[str, Any] = {"pairs": len(given)}
     for name, work in (("spin", spin and partial(peers.spin_train, spin, model)), ("trl", trl and peers_trl(model))):
         if work:
             ours = {"parley": partial(parley_train, model, sides(given, model, bos=False), Spin(beta=0.1))}
             theirs = {f"{name}, {micro} pairs": partial(work, given, micro, TRAINED, LR) for micro in (2, 8)}
-            found[name] = compared(name, ours, theirs, lambda _: TRAINED * len(given), repeats)
+            units = TRAINED * len(given)
+            found[name] = compared(kept, f"{name}, {len(given)} pairs", ours, theirs, lambda _, n=units: n, repeats)
             same_losses(found[name])
     return found
 
@@ -294,46 +294,61 @@ def peers_trl(model: str) -> Callable[..., Done]:
     return partial(peers.trl_train, model)
 
 
-def imitated(folder: str) -> str:
+def imitated(folder: Path) -> str:
     """A model that has learnt SPAG's layout from scripts: some minutes. (One that draws at random has many close
     choices, which parley settles and the scripts do not.)"""
+    made = folder / "model" / "iter_000" / "start" / "snapshot"
+    if made.exists():
+        return str(made)
+    shutil.rmtree(folder / "model", ignore_errors=True)
     sizes = "model.width=256 model.heads=4 model.layers=6 model.mlp=704 model.context=2048"
     learnt = "imitate.matches=500 imitate.learner.batch_utterances=16"
     words = f"experiment=spag_tiny game.prompt=spag_rollout data=scripted imitate.mixed= {learnt} {sizes}"
-    command = [sys.executable, "-m", "parley", "task=imitate", *words.split(), f"hydra.run.dir={folder}/run"]
+    command = [sys.executable, "-m", "parley", "task=imitate", *words.split(), f"hydra.run.dir={folder}/model"]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    return f"{folder}/run/iter_000/start/snapshot"
+    return str(made)
+
+
+def store(part: str, found: dict[str, Any]) -> None:
+    """Puts a part among the figures that are stored; each says at which revision it was measured."""
+    path = ROOT / "docs/results/published.json"
+    stored = read_json(path) if path.exists() else {}
+    others = {each: {"revision": stored["revision"], **stored[each]} for each in PARTS if each in stored}
+    record("published", {**others, part: found})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="keeps the model and what was measured")
     parser.add_argument("scripts", nargs="+", metavar="NAME=CHECKOUT", help="spag=…, spin=…, trl=")
     parser.add_argument("--model", help="a snapshot's folder; else one is made")
-    parser.add_argument("--only", nargs="+", choices=("play", "train", "pairs", "growth"))
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--games", type=int, default=GAMES)
+    parser.add_argument("--games", type=int, default=GAMES, help="that are played at once")
+    parser.add_argument("--pairs", type=int, default=64)
     parser.add_argument("--no-record", action="store_true")
     given = parser.parse_args()
     scripts = dict(word.split("=", 1) for word in given.scripts)
-    wanted = given.only or ["play", "train", "pairs", "growth"]
     words = [each.data["word"] for each in Taboo().scenarios("train")]
-    figures: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        model = given.model or imitated(folder)
-        played = measured(partial(parley_play, model, words[:16], 3, 16, False, "script", 50))[0]
-        lines = rows(played.histories, words[:16], 3)
-        if "spag" in scripts:
-            if "play" in wanted:
-                figures["play"] = play(scripts["spag"], model, words[: given.games], given.repeats)
-            if "train" in wanted:
-                figures["train"] = train(scripts["spag"], model, lines, given.repeats)
-            if "growth" in wanted:
-                figures["growth"] = growth(scripts["spag"], model, words)
-        if "pairs" in wanted:
-            figures["pairs"] = preferences(scripts.get("spin"), "trl" in scripts, model, pairs(lines), given.repeats)
-    print(figures)
-    if not given.no_record:
-        record("published", figures)
+    model = given.model or imitated(given.folder)
+    kept = Kept(given.folder / "measured")
+    played = kept("rows", partial(parley_play, model, words[:16], 3, 16, False, "script", 50))[0]
+    lines = rows(played.histories, words[:16], 3)
+    spag, repeats, couples = scripts.get("spag"), given.repeats, pairs(lines)[: given.pairs]
+    parts: dict[str, Callable[[], dict[str, Any]]] = {}
+    if spag is not None:
+        parts["play"] = partial(play, kept, spag, model, words[: given.games], repeats)
+        parts["train"] = partial(train, kept, spag, model, lines, repeats)
+        parts["growth"] = partial(growth, kept, spag, model, words)
+    if scripts.keys() & {"spin", "trl"}:
+        parts["pairs"] = partial(preferences, kept, scripts.get("spin"), "trl" in scripts, model, couples, repeats)
+    for name in [each for each in given.only if each in parts]:
+        kept.revisions.clear()
+        found = parts[name]()
+        found = {"revision": ", ".join(sorted(kept.revisions)), **found}
+        print({name: found}, flush=True)
+        if not given.no_record:
+            store(name, found)
 
 
 if __name__ == "__main__":

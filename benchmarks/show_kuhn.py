@@ -40,13 +40,13 @@ STYLE = (
 )
 
 
-def measured(folder: Path, seed: int) -> dict[str, Any]:
+def measured(folder: Path, seed: int, words: list[str]) -> dict[str, Any]:
     """The figures of all snapshots of a seed's run, by iteration."""
     out = folder / f"exploit_{seed}"
     if not (out / "exploit.json").exists():
         place = f"resume={out}" if out.exists() else f"hydra.run.dir={out}"
-        words = [*WORDS, "task=exploit", f"run={folder / str(seed)}", f"seed={seed}", place]
-        subprocess.run([sys.executable, "-m", "parley", *words], check=True, cwd=folder, stdout=subprocess.DEVNULL)
+        asked = [*words, "task=exploit", f"run={folder / str(seed)}", f"seed={seed}", place]
+        subprocess.run([sys.executable, "-m", "parley", *asked], check=True, cwd=folder, stdout=subprocess.DEVNULL)
     found: dict[str, Any] = json.loads((out / "exploit.json").read_text())["iterations"]
     return found
 
@@ -106,7 +106,7 @@ def main() -> None:
     seeds, cost = {}, {}
     for seed in wanted:
         cost[seed] = ran(folder / str(seed), [*WORDS, f"seed={seed}"])["cpu_seconds"]
-        seeds[seed] = measured(folder, seed)
+        seeds[seed] = measured(folder, seed, WORDS)
         print(seed, {name: round(each, 4) for name, each in row(seeds[seed]).items()}, flush=True)
     rows = {seed: row(found) for seed, found in seeds.items()}
     iterations = len(next(iter(seeds.values()))) - 1

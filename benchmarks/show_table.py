@@ -1,9 +1,9 @@
 """People at the table in real browsers: Deal, Taboo and a social scene to the end, and a match against a model.
 
-    python benchmarks/show_table.py FOLDER [browsers] [hostile] [load] [watch]
+    python benchmarks/show_table.py FOLDER [browsers] [hostile] [load] [watch] [search]
 
-FOLDER gets the runs that are served (a model that imitated for a moment), the pictures, and the figures of each part,
-so that parts may be run one by one.
+FOLDER gets the runs that are served (a model that imitated for a moment), the pictures, and the figures of each part.
+Parts may be run one by one: of the others the recorded figures stay, with the revision that they are of.
 
 browsers  Headless Chromiums play: illegal replies and their correction, a page that is reloaded, a closed tab, a server
           that is killed (kill -9) and started again in the middle. No match is lost, every record replays, scores are
@@ -12,7 +12,10 @@ browsers  Headless Chromiums play: illegal replies and their correction, a page 
 hostile   200 hostile requests in the middle of a match: one refusal each, and the match goes on.
 load      8 and then 64 scripted people at once against the model: no event is lost, seconds from a reply to the next
           question, the server's memory.
-watch     A small run is watched while it runs, in a browser: its state, then its report, which works in its sandbox.
+watch     A small run is watched while it runs, in a browser: its state, then its report, which works in its sandbox,
+          and a search in its matches.
+search    The first page of a watcher, and searches by outcome and metric, among 100,000 matches and among 1,000:
+          seconds, and the server's memory.
 
 Exits with 1 where one of these fails.
 """
@@ -35,9 +38,10 @@ from browsers import WIDTHS, Browser, Person
 from omegaconf import OmegaConf
 from parley.data.store import Matches
 from parley.system.files import read_json, write_json
-from results import record
+from results import ROOT, record, revision
 
-PARTS = ("browsers", "hostile", "load", "watch")
+PARTS = ("browsers", "hostile", "load", "watch", "search")
+RECORDED = ROOT / "docs" / "results" / "table.json"
 SMALL = ("debug=fast", "iterations=0", "imitate.matches=64", "imitate.validation=4")
 RUNS = {
     "deal": ("task=imitate", "debug=fast"),
@@ -282,6 +286,15 @@ def watch(folder: Path) -> dict[str, Any]:
         )
     )
     match = next(each.id for each in Matches(out / "iter_001" / "eval" / "sampled"))
+    one.driver.get(table.watchers)
+    one.until(lambda: one.all("#matches a"))
+    one.choose("metric", "joint_score")
+    one.click("#query button")
+    one.until(lambda: any("joint_score" in each.text for each in one.all("#matches p")))
+    faults += [*one.look("light", "phone"), *one.look("dark", "desktop"), *one.accessible()]
+    one.click("#matches a")
+    one.says("payoff")
+    faults += [*one.look("light", "phone"), *one.accessible()]
     one.driver.get("about:blank")
     one.driver.get(f"{link}#match={match}")
     shown = one.until(lambda: one.driver.execute_script("return document.getElementById('match')?.textContent"))
@@ -294,6 +307,7 @@ def watch(folder: Path) -> dict[str, Any]:
 
 def main() -> int:
     from table_load import hostile, load
+    from table_search import search
 
     folder, parts = Path(sys.argv[1]).resolve(), sys.argv[2:] or [*PARTS]
     shots = folder / "pictures"
@@ -306,12 +320,15 @@ def main() -> int:
             figures = everywhere(runs, shots)
         elif part == "watch":
             figures = watch(folder)
+        elif part == "search":
+            figures = search(Table, runs["deal"], folder / "search")
         else:
             figures = {"hostile": hostile, "load": load}[part](Table, runs["deal"])
-        write_json(folder / f"{part}.json", figures)
+        write_json(folder / f"{part}.json", {"revision": revision(), **figures})
         print(json.dumps({part: figures}, indent=1), flush=True)
-    known = [part for part in PARTS if (folder / f"{part}.json").exists()]
-    found = {part: read_json(folder / f"{part}.json") for part in known}
+    earlier = read_json(RECORDED) if RECORDED.exists() else {}
+    found = {part: {"revision": earlier["revision"], **earlier[part]} for part in PARTS if part in earlier}
+    found |= {part: read_json(path) for part in PARTS if (path := folder / f"{part}.json").exists()}
     record("table", found)
     return int(any(each["wrong"] for each in found.values()))
 

@@ -49,7 +49,8 @@ class Guest:
             async for line in stream.content:
                 if not line.startswith(b"data: "):
                     continue
-                state = json.loads(line[6:])
+                if "phase" not in (state := json.loads(line[6:])):  # who is writing
+                    continue
                 if sent and state["phase"] in ("ask", "over"):
                     self.waits.append(time.monotonic() - sent)
                     sent = 0.0

@@ -1,6 +1,7 @@
 """The rooms keep their doors: imports point down only, the record is free of torch, and starting up is light."""
 
 import ast
+import runpy
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -151,6 +152,18 @@ def test_starting_up_and_the_record_load_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+def test_the_breaks_that_have_names_fit_the_code_and_the_tests():
+    """Each text that benchmarks/breaks.py takes out stands once in its file; each fault has a test of its number."""
+    table = runpy.run_path(str(SRC.parent / "benchmarks/breaks.py"))
+    for name, (file, text, _, tests) in {**table["NAMED"], **table["FAULTS"]}.items():
+        assert (SRC / file).read_text().count(text) == 1, f"{name}: say in benchmarks/breaks.py what to take out now"
+        for path, function in (test.partition("::")[::2] for test in tests):
+            assert f"def {function}(" in (SRC.parent / "tests" / path).read_text() or not function, name
+            assert name not in table["FAULTS"] or f"_{name.split()[0]}_" in function, name
+    numbers = {name.split()[0] for name in table["FAULTS"]}
+    assert numbers == {f"A{n}" for n in range(1, 21)} | {f"B{n:02}" for n in range(1, 17)}
 
 
 def test_no_two_test_files_share_a_name():

@@ -11,7 +11,7 @@ Legend: B rows of the pool, n rows of a call, q tokens, V vocabulary.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -125,6 +125,10 @@ class HFBackend:
             self._turn.remove(version)
             self._bases.unload(version)
 
+    def underway(self) -> dict[str, int]:
+        """Stream -> tokens sampled so far, of the replies that are being made."""
+        return {stream: count for pool in self._pools.values() for stream, count in pool.underway()}
+
     def submit(self, prompts: Sequence[Prompt]) -> None:
         """ValueError for a prompt that is not rendered or names a policy that is not loaded, and for a schema that
         cannot be compiled."""
@@ -215,6 +219,9 @@ class Pool:
     @property
     def busy(self) -> bool:
         return bool(self.rows or self.waiting)
+
+    def underway(self) -> Iterator[tuple[str, int]]:
+        return ((row.prompt.stream, self._count(row)) for row in self.rows)
 
     def submit(self, prompt: Prompt) -> None:
         if not prompt.token_ids:

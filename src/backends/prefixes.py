@@ -10,7 +10,7 @@ Legend: q tokens of a call, H heads, D size of a head, V vocabulary.
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -36,7 +36,7 @@ class Block:
 
 
 class Prefixes:
-    """The blocks of one policy, at most `room` bytes of them; those that were used last stay."""
+    """The blocks of one policy, at most `room` bytes of them; those that were used last stay (LRU, leaves first)."""
 
     def __init__(self, model: PreTrainedModel, room: int) -> None:
         self.model, self.room = model, room
@@ -68,27 +68,30 @@ class Prefixes:
         self._seen[key] += 1
         return self.room > 0 and self._seen[key] >= OFTEN
 
-    def _walk(self, ids: Sequence[int], wanted: Callable[[Key], bool]) -> Iterator[Block]:
+    def _walk(self, ids: Sequence[int], wanted: Callable[[Key], bool]) -> list[Block]:
         """The blocks of `ids` from the first on; one that is not there is read where it is wanted, else they end."""
-        found: list[Stash] = []
+        found: dict[Key, Block] = {}
         number = 0
         for start in range(0, len(ids), BLOCK):
             key = number, tuple(ids[start : start + BLOCK])
-            block = self._blocks.get(key)
-            if block is None:
+            if (block := self._blocks.get(key)) is None:
                 if not wanted(key):
-                    return
-                block = Block(next(self._numbers), self._read(found, key[1])[1])
-                self._keep(key, block)
-            else:
-                self._blocks.move_to_end(key)
-            found.append(block.stash)
+                    break
+                block = self._new([each.stash for each in found.values()], key)
+            found[key] = block
             number = block.number
-            yield block
+        self._used(list(found))
+        return list(found.values())
 
-    def _keep(self, key: Key, block: Block) -> None:
-        self._blocks[key] = block
+    def _new(self, before: Sequence[Stash], key: Key) -> Block:
+        block = self._blocks[key] = Block(next(self._numbers), self._read(before, key[1])[1])
         self.bytes += size(block.stash)
+        return block
+
+    def _used(self, path: Sequence[Key]) -> None:
+        """A block counts as used later than those after it: without it they could not be found, so they go first."""
+        for key in reversed(path):
+            self._blocks.move_to_end(key)
         while self.bytes > self.room:
             self.bytes -= size(self._blocks.popitem(last=False)[1].stash)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -235,22 +235,14 @@ class VLLMServers(Remote):
 
     async def _introduce(self, place: Place, policy: Policy) -> None:
         """Has the server load the policy, unless it has; InputError where it serves another base or refuses."""
+        version = policy.snapshot.version
         async with place.lock:
-            if policy.snapshot.version in place.names:
-                return
-            served = {card.id: _root(card) async for card in place.client.models.list()}
-            bases = [name for name, root in served.items() if _same(root, policy.base)]
-            if not bases:
-                raise InputError(
-                    f"{place.server.url} serves {', '.join(filter(None, served.values())) or 'nothing'}, and "
-                    f"{policy.snapshot.version} stands on {policy.base}: start it with vllm serve {policy.base}"
-                )
-            name = bases[0]
-            if policy.snapshot.base is not None:
-                name = policy.snapshot.version
-                if name not in served:
-                    await self._load(place, name, policy.snapshot.path)
-            place.names[policy.snapshot.version] = name
+            if version not in place.names:
+                served = {card.id: _root(card) async for card in place.client.models.list()}
+                base = _base_among(served, place.server, policy)
+                if policy.snapshot.base is not None and version not in served:
+                    await self._load(place, version, policy.snapshot.path)
+                place.names[version] = base if policy.snapshot.base is None else version
 
     async def _load(self, place: Place, name: str, folder: str) -> None:
         from openai import APIStatusError
@@ -274,6 +266,18 @@ class VLLMServers(Remote):
 def _final(error: APIStatusError) -> bool:
     """Whether no server would answer: the request itself, or the key, is at fault."""
     return 400 <= error.status_code < 500 and error.status_code not in (408, 409, 429)
+
+
+def _base_among(served: Mapping[str, str], server: Server, policy: Policy) -> str:
+    """The name, of those `served` (name -> folder), of the policy's base; InputError where it is not among them."""
+    for name, root in served.items():
+        if _same(root, policy.base):
+            return name
+    found = ", ".join(filter(None, served.values())) or "nothing"
+    raise InputError(
+        f"{server.url} serves {found}, and {policy.snapshot.version} stands on {policy.base}: start it with vllm serve "
+        f"{policy.base}"
+    )
 
 
 def _root(card: Any) -> str:

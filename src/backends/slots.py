@@ -135,8 +135,12 @@ class Slots(Cache):
 
     def fetch(self, stash: Stash, row: int, length: int, at: int = 0) -> None:
         """Copies the first `length` tokens of what was stashed to a row, from the column `at` on."""
-        for buffer, states in zip((buffer for layer in self.own for buffer in layer.live), stash, strict=True):
-            buffer[row, :, at : at + length] = states[:, :length]
+        pairs = zip(stash[::2], stash[1::2], strict=True)
+        for layer, pair in zip(self.own, pairs, strict=False):  # the last layers may share others' and hold none
+            if not layer.is_initialized:  # no forward has been made yet
+                layer.lazy_initialization(pair[0][None], pair[1][None])
+            for buffer, states in zip(layer.live, pair, strict=True):
+                buffer[row, :, at : at + length] = states[:, :length]
 
     def aim(
         self, start: int, length_n: Tensor, q: int, fresh_n: Tensor | None, width: int, dtype: torch.dtype

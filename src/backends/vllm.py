@@ -30,6 +30,8 @@ from ..models.load import DTYPES, load_tokenizer
 from ..models.renderer import Renderer
 from ..models.snapshot import Snapshot
 from ..play.player import Completion, Prompt
+from ..system import ranks
+from ..system.bounds import Count
 from ..system.files import InputError, digest
 from .reply import check_update, completed, limit, stopped
 from .vllm_engine import Ask, Engine, Sampled, Shape, available, prepare, rank_for
@@ -68,6 +70,7 @@ class VLLMBackend:
     max_batch     sequences that decode together in one engine
     kv_gib        memory of one engine for keys and values; a model of 7 billion weights needs 0.5 GiB for 1,000 tokens
     max_adapters  different adapters that can be in one batch
+    tensor_parallel  ranks that share an engine, each with a part of every weight; they play the same matches
     eager         runs the model without compiling it or recording CUDA graphs; null: on a CPU only
     """
 
@@ -79,6 +82,7 @@ class VLLMBackend:
         max_batch: int = 256,
         kv_gib: float = 1.0,
         max_adapters: int = 8,
+        tensor_parallel: Count = 1,
         eager: bool | None = None,
     ) -> None:
         if dtype not in DTYPES:
@@ -87,12 +91,18 @@ class VLLMBackend:
             raise ValueError(
                 f"max_batch {max_batch} and max_adapters {max_adapters} must be at least 1, and kv_gib {kv_gib} above 0"
             )
+        if ranks.world() % tensor_parallel:
+            raise InputError(
+                f"backend.tensor_parallel: {tensor_parallel} ranks share an engine, and this task runs in "
+                f"{ranks.world()}: say backend.tensor_parallel=1, or backend=hf"
+            )
         available()
         prepare()
         block = 32 if device == "cpu" else None
         self._shape = Shape(
-            "", device, dtype, 0, max_adapters, max_batch, kv_gib, block, device == "cpu" if eager is None else eager
-        )
+            "", device, dtype, tensor_parallel, 0, max_adapters, max_batch, kv_gib, block,
+            device == "cpu" if eager is None else eager,
+        )  # fmt: skip
         self._policies: dict[str, Policy] = {}
         self._engines: deque[Engine] = deque()
         self._open: dict[str, tuple[Prompt, Policy, Engine]] = {}

@@ -1,6 +1,8 @@
 """vLLM behind one door: an engine in this process, and all that its versions do in a way of their own.
 
-An engine belongs to its process alone. It samples with seeds of its own and is a good guest (`vllm_guest.py`).
+An engine belongs to its process alone, or is this process's part of one that several ranks share (tensor parallelism
+by vLLM's external launcher): then each of them makes the same calls in the same order and gets the same replies. It
+samples with seeds of its own and is a good guest (`vllm_guest.py`).
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ class Shape:
     """What an engine is built for; any weights of such a model can be loaded into it later.
 
     model     digest of the architecture, tokenizer and banned ids
+    together  ranks that share the engine, by tensor parallelism
     rank      of the largest adapter, one of RANKS; 0 for none. `adapters` can be in one batch
     batch     sequences at a time; `kv_gib` memory for keys and values; `block` tokens of a unit of the prefix cache
     """
@@ -44,6 +47,7 @@ class Shape:
     model: str
     device: str
     dtype: str
+    together: int
     rank: int
     adapters: int
     batch: int
@@ -94,7 +98,7 @@ class Engine:
         self._adapters: dict[str, Any] = {}  # version -> vLLM's handle
         self._numbers = 0
         self._asleep = False
-        with apart():
+        with apart(shape.together):
             self._llm = _build(shape, folder, never)
 
     @property
@@ -176,7 +180,7 @@ class Engine:
         self.holds = ""
         for version in list(self._adapters):
             self.drop(version)
-        with apart():
+        with apart(self.shape.together):
             self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
         self.holds = holds
 
@@ -250,7 +254,7 @@ def _build(shape: Shape, folder: str, never: Sequence[int]) -> Any:
         model=folder, tokenizer=folder, load_format="safetensors", trust_remote_code=False, generation_config="vllm",
         dtype=shape.dtype, seed=0, enforce_eager=shape.eager, max_num_seqs=shape.batch, disable_log_stats=True,
         enable_prefix_caching=True, block_size=shape.block, kv_cache_memory_bytes=int(shape.kv_gib * 2**30),
-        logprobs_mode="raw_logprobs",
+        logprobs_mode="raw_logprobs", tensor_parallel_size=shape.together,
         use_tqdm_on_load=False, logits_processors=[_banning(tuple(never))] if never else None,
         enable_sleep_mode=gpu and not _sleeper_exists(),
         enable_chunked_prefill=gpu,  # on a CPU a prompt in parts would end in an error: its seed cannot be wound back

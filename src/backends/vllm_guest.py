@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
+
+from ..system import ranks
 
 
 @contextmanager
-def apart() -> Iterator[None]:
-    """Around what vLLM does while it builds or loads: threads, randomness and the process group are put back."""
+def apart(together: int = 1) -> Iterator[None]:
+    """Around what vLLM does while it builds or loads: threads, randomness and the process group are put back.
+    `together` ranks share the engine."""
     import torch
 
     threads, set_threads = torch.get_num_threads(), torch.set_num_threads
     try:
-        with _randomness(), _alone():
+        with _randomness(), _among(together):
             yield
     finally:
         torch.set_num_threads = set_threads
@@ -62,12 +66,12 @@ def eagerly(eager: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
-    """Hides the run's process group, so that the engine makes its groups of one, whatever the other ranks do.
+def _among(together: int) -> Iterator[None]:
+    """Hides the run's process group behind one of the ranks that share an engine, mostly this one alone.
 
-    With the run's group as its world, building an engine would be a collective: a rank that has no match to play would
-    keep the others waiting. Names of groups are counted in each process, and ranks that count apart never meet; so the
-    engine's groups are counted from a number far away.
+    With the run's group as its world, building an engine would be a collective of all: a rank that has no match to play
+    would keep the others waiting. Names of groups are counted in each process, and ranks that count apart never meet;
+    so the engine's groups are counted from a number far away.
     """
     from torch import distributed
     from torch.distributed import distributed_c10d as c10d
@@ -78,13 +82,12 @@ def _alone() -> Iterator[None]:
     whole, number = c10d._world.default_pg, c10d._world.group_count
     try:
         c10d._world.group_count = _Hidden.count
-        if _Hidden.group is None:
-            c10d._update_default_pg(None)
-            distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
-            _Hidden.group = c10d._world.default_pg
-        else:
-            c10d._update_default_pg(_Hidden.group)
-        yield
+        if together not in _Hidden.groups:
+            _Hidden.groups[together] = _meet(together)
+        group, told = _Hidden.groups[together]
+        c10d._update_default_pg(group)
+        with _told(*told):
+            yield
     finally:
         _Hidden.count = c10d._world.group_count
         c10d._world.group_count = number
@@ -92,7 +95,38 @@ def _alone() -> Iterator[None]:
 
 
 class _Hidden:
-    """The group of one that this process's engines share, and the number of the next group."""
+    """The groups that this process's engines have, by size, with what vLLM is told of each; the number of the next."""
 
-    group: Any = None
+    groups: ClassVar[dict[int, tuple[Any, tuple[str, int]]]] = {}
     count = 1_000_000
+
+
+def _meet(together: int) -> tuple[Any, tuple[str, int]]:
+    """The group of this rank and its neighbours; a name for it that no other group has, and this rank's place in it."""
+    from torch import distributed
+    from torch.distributed import distributed_c10d as c10d
+
+    number, place = divmod(ranks.rank(), together)
+    store: Any = distributed.HashStore()
+    if together > 1:
+        store = distributed.PrefixStore(f"engines/{number}", c10d._get_default_store())
+    if place == 0:
+        store.set("name", f"parley-{os.getpid()}-{number}")
+    name = store.get("name").decode()
+    c10d._update_default_pg(None)
+    distributed.init_process_group("gloo", store=store, rank=place, world_size=together)
+    return c10d._world.default_pg, (name, place)
+
+
+@contextmanager
+def _told(name: str, place: int) -> Iterator[None]:
+    """vLLM would take the run's rank for the place in its group. The end of the address is the name of the memory that
+    its CPU build shares among the ranks of a machine."""
+    from vllm.v1.executor.uniproc_executor import ExecutorWithExternalLauncher as Executor
+
+    own = Executor._distributed_args
+    Executor._distributed_args = lambda _: (f"env://:{name}", place, ranks.local_rank())
+    try:
+        yield
+    finally:
+        Executor._distributed_args = own

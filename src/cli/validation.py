@@ -266,6 +266,14 @@ def _processes(plain: Mapping[str, Any], choices: Mapping[str, str]) -> Iterator
         )
     if strategy in ("ddp", "fsdp", "fsdp_offload") and count == 1:
         yield Fault("hardware.strategy", f"{strategy} is for several processes, and there is one device: say single")
+    backend = plain.get("backend")
+    together = backend.get("tensor_parallel", 1) if isinstance(backend, Mapping) else 1
+    if isinstance(together, int) and together > 0 and hardware["devices"] % together:
+        yield Fault(
+            "backend.tensor_parallel",
+            f"{together} ranks of one machine share an engine, and this profile has {hardware['devices']} devices on "
+            f"each: say a number that divides {hardware['devices']}, or choose another hardware",
+        )
     wanted, chosen = hardware.get("adapter"), choices.get("adapter")
     if wanted and chosen and chosen not in (wanted, OF_RUN):
         yield Fault(

@@ -50,6 +50,16 @@ def check_index(folder: Path) -> None:
             raise InputError(f"{path} names {file}, which is missing: copy it into the folder")
 
 
+def unequal(config: PretrainedConfig, parts: int) -> str | None:
+    """Why a model of this config cannot be cut into so many equal parts (tensor parallelism); None where it can."""
+    shape: Any = config.get_text_config(decoder=True)
+    cut = {"attention heads": shape.num_attention_heads, "neurons of the MLP": getattr(shape, "intermediate_size", 0)}
+    for what, count in cut.items():
+        if count and count % parts:
+            return f"backend.tensor_parallel: {parts} ranks cannot share {count} {what} equally; say a divisor"
+    return None
+
+
 def architecture(folder: str | Path) -> PretrainedConfig:
     """What config.json says of a causal language model; the attention is the library's own, whatever the file says.
 

@@ -297,7 +297,14 @@ class Renderer:
 
     def _check(self) -> None:
         """InputError where the template loses what somebody says. One that only refuses turns is told when asked."""
-        self.render([Message("user", "\x02")], True)
+        try:
+            self.render([Message("user", "\x02")], True)
+        except InputError as error:
+            raise InputError(
+                f"the model's chat template refuses even one message of a user ({error.__cause__}): it is given "
+                "messages and the arguments in model.template, and no tools or documents; put one that takes plain "
+                "chats beside the tokenizer as chat_template.jinja"
+            ) from error
         chats: tuple[tuple[Speaker, ...], ...] = (("user",), ("user", "assistant", "user"))
         for roles in chats:
             try:

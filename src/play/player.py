@@ -124,6 +124,14 @@ class Recalls(Protocol):
         version that answers from here on."""
 
 
+@runtime_checkable
+class Counts(Protocol):
+    """A backend that can say how far it is with each reply."""
+
+    def underway(self) -> Mapping[str, int]:
+        """Stream -> tokens sampled so far, of the replies that are being made."""
+
+
 class Backend(Player, Protocol):
     """A Player that answers prompts with `token_ids` by sampling from the snapshot it holds."""
 

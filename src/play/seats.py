@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMappin
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
+from hashlib import sha256
 from itertools import compress, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -26,7 +27,7 @@ from ..system import ranks
 from ..system.files import append_lines
 from .arena import Arena, Report, TooManyFailures, owed
 from .pairing import Seating, Seatings
-from .player import Backend, Player, Sampling
+from .player import Backend, Counts, Player, Sampling
 from .players import HumanPlayer, LanguagePlayer, ServedPlayer, Switchboard
 from .tools import service
 
@@ -53,7 +54,8 @@ class Opponent:
 class Seats:
     """Where matches of `game` are played. `backend` builds a backend, which lives as long as a sitting.
 
-    `ledgers` is the folder in which the requests to tools are booked (None: in memory).
+    `ledgers` is the folder in which the requests to tools are booked (None: in memory). `together` ranks share an
+    engine: they play the same matches, and the first of them stores what was played.
     """
 
     game: Game
@@ -61,6 +63,7 @@ class Seats:
     in_flight: int
     opponents: Mapping[str, Opponent] = field(default_factory=dict)
     ledgers: Path | None = None
+    together: int = 1
 
     @contextmanager
     def open(self, sampling: Sampling, snapshots: Who) -> Iterator[Sitting]:
@@ -141,6 +144,12 @@ class Sitting:
         with suppress(TooManyFailures):  # all were lost
             arena.play(opened, sink, progress, journal)
 
+    def underway(self) -> dict[str, int]:
+        """Stream ("<match id>/<seat>") -> tokens sampled so far, of the replies that models in this process are
+        making."""
+        counting = [backend for backend, _ in self._boards.values() if isinstance(backend, Counts)]
+        return {stream: count for backend in counting for stream, count in backend.underway().items()}
+
     def update(self, name: str, version: str, weights: Weights) -> None:
         """Gives the language model `name` these weights: it plays on as `version`, which no other policy may have.
 
@@ -163,18 +172,20 @@ class Sitting:
             each.close()
 
     def _play(self, seatings: Seatings, count: int, store: EpisodeStore, watch: Watch) -> Report:
-        """Plays this rank's share of the `count` seatings, dealt in turn, and meets the others; gives back what all of
-        them played."""
-        mine = Seatings(lambda: islice(seatings, ranks.rank(), None, ranks.world()))
+        """Plays the share of this rank, or of its group, of the `count` seatings, dealt in turn, and meets the others;
+        gives back what all of them played."""
+        group, place = divmod(ranks.rank(), self.seats.together)
+        groups = ranks.world() // self.seats.together
+        mine, played = Seatings(lambda: islice(seatings, group, None, groups)), Played(None if place else store)
         names = {player for seating in mine for player in seating.players.values()}
         with watch(count, HUMAN in names) as progress:
             players = self._seat(names)
             with self._journal(names, store.folder) as journal:
                 opened = mine if journal is None else (_opened(seating, journal) for seating in mine)
                 own = Arena(self.seats.game, players, self.seats.in_flight).play(
-                    opened, self._telling(players, store.append), progress, journal
+                    opened, self._telling(players, played), progress, journal
                 )
-            report = _summed(ranks.gathered(own))
+            report = _summed(_of_groups(ranks.gathered((own, played.digest)), self.seats.together))
             progress(report)
         return report
 
@@ -214,6 +225,33 @@ class Sitting:
             backend = build()
             self._boards[build] = backend, Switchboard(backend)
         return self._boards[build]
+
+
+class Played:
+    """Stores episodes, in `store` where there is one. `digest` stands for their texts in the order of play."""
+
+    def __init__(self, store: EpisodeStore | None) -> None:
+        self.store, self._sum = store, sha256()
+
+    def __call__(self, episode: Episode) -> None:
+        self._sum.update(repr((episode.id, [turn.text for turn in episode.turns])).encode())
+        if self.store is not None:
+            self.store.append(episode)
+
+    @property
+    def digest(self) -> str:
+        return self._sum.hexdigest()
+
+
+def _of_groups(told: Sequence[tuple[Report, str]], together: int) -> list[Report]:
+    """The report of each group of ranks. RuntimeError where the ranks of one did not play the same."""
+    for first in range(0, len(told), together):
+        if len({digest for _, digest in told[first : first + together]}) > 1:
+            raise RuntimeError(
+                f"ranks {first} to {first + together - 1} share an engine and played different matches: "
+                f"its replies, or a player, are not the same on all of them"
+            )
+    return [report for report, _ in told[::together]]
 
 
 def _opened(seating: Seating, journal: Journal) -> Seating:

@@ -10,9 +10,9 @@ from typing import Any
 from markupsafe import Markup
 
 from ..data.episode import Episode
-from ..system.printing import printable
 from .choice import SOURCES, choose, worth
 from .run import episodes, number
+from .traits import Traits, traits
 from .transcript import Views, ending, markup
 
 ROOM = 2_500_000  # characters of all transcripts of a page
@@ -21,18 +21,12 @@ Viewed = Callable[[Episode], Views]
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Traits):
     """A match of the list: what it can be found by, and its transcript."""
 
-    match: str
     iteration: int
     kind: str  # best, worst, random
-    scenario: str
-    outcome: str
     value: float  # the run's metric
-    blamed: bool
-    retried: bool
-    forked: bool
     html: Markup
 
     def to_json(self) -> dict[str, Any]:
@@ -53,16 +47,7 @@ def entry(run: Path, iteration: int, kind: str, episode: Episode, views: Views, 
     value = worth(episode, metric)
     title = f"iteration {iteration}, {kind}: {metric} {number(value)}, {ending(episode)}"
     return Entry(
-        match=printable(episode.id),
-        iteration=iteration,
-        kind=kind,
-        scenario=printable(episode.scenario.id),
-        outcome=printable(episode.result.outcome),
-        value=value,
-        blamed=bool(episode.result.blame),
-        retried=any(episode.refused(seat) for seat in episode.players),
-        forked=any(turn.call is not None and turn.call.fork is not None for turn in episode.turns),
-        html=markup(episode, views, run, title),
+        **asdict(traits(episode)), iteration=iteration, kind=kind, value=value, html=markup(episode, views, run, title)
     )
 
 

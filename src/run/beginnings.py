@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 from ..data.seal import MANIFEST, manifest
 from ..system.files import InputError, write_json, write_text
@@ -24,25 +25,17 @@ def sweep_of(run: Path) -> Path | None:
 
 
 def lend(sweep: Path, key: str, stage: Path) -> None:
-    """Notes that the finished `stage` is what `key` stands for, unless another one is."""
-    note = sweep / NOTES / key
-    if not note.exists():
-        write_text(note, str(stage.relative_to(sweep)))
+    """Notes that the finished `stage` is what `key` stands for, unless another one is that still stands."""
+    if _lent(sweep, key) is None:
+        write_text(sweep / NOTES / key, str(stage.relative_to(sweep)))
 
 
 def borrow(sweep: Path, key: str, stage: Path, inputs: str) -> Path | None:
     """Makes `stage` from the one that another job lent under `key`, with `inputs` in its manifest; returns that one.
     None where there is none, or the stage has been begun already."""
-    note = sweep / NOTES / key
-    if stage.exists() or not note.is_file():
+    if stage.exists() or (lent := _lent(sweep, key)) is None:
         return None
-    source = (sweep / note.read_text(encoding="utf-8")).resolve()
-    try:
-        told = manifest(source) if source.is_relative_to(sweep.resolve()) else None
-    except InputError:  # damaged since
-        return None
-    if told is None:
-        return None
+    source, told = lent
     draft = stage.with_name(f".{stage.name}.borrowed")
     shutil.rmtree(draft, ignore_errors=True)
     try:
@@ -53,6 +46,20 @@ def borrow(sweep: Path, key: str, stage: Path, inputs: str) -> Path | None:
     write_json(draft / MANIFEST, {**told, "inputs": inputs})
     draft.rename(stage)
     return source
+
+
+def _lent(sweep: Path, key: str) -> tuple[Path, dict[str, Any]] | None:
+    """The finished stage that is noted under `key`, and its manifest; None where there is none, or it is gone or
+    damaged since."""
+    note = sweep / NOTES / key
+    if not note.is_file():
+        return None
+    source = (sweep / note.read_text(encoding="utf-8")).resolve()
+    try:
+        told = manifest(source) if source.is_relative_to(sweep.resolve()) else None
+    except InputError:
+        return None
+    return None if told is None else (source, told)
 
 
 def _linked(source: str, target: str) -> None:

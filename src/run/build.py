@@ -19,6 +19,7 @@ from ..data.scorer import Judge
 from ..data.sources.base import Recorded
 from ..games.base import Game, services
 from ..games.suite import UNSEEN
+from ..models.folders import architecture, unequal
 from ..play.player import Backend
 from ..play.seats import Opponent
 from ..report.rows import MODES
@@ -55,7 +56,7 @@ def build(config: DictConfig, out: Path) -> Parts:
     )
     _check_mixes(parts)
     faults = [*_strangers(parts), *_misplaced(parts), *_several(parts), *_league(parts)]
-    faults += [*_off_policy(parts), *_unchosen(parts), *_unbranched(parts)]
+    faults += [*_off_policy(parts), *_unchosen(parts), *_unbranched(parts), *_unshared(parts)]
     if faults:
         raise ConfigError("\n  - ".join(["the parts do not go together", *faults]))
     _one_judge(parts)
@@ -194,6 +195,20 @@ def _misplaced(parts: Parts) -> Iterator[str]:
         if (each.snapshot.served is not None) != _hosted(config.opponents[name].get("backend") or config.backend):
             wanted = "openai" if each.snapshot.served else "hf"
             yield f"opponents.{name}: its backend is of the wrong kind; say +backend@opponents.{name}.backend={wanted}"
+
+
+def _unshared(parts: Parts) -> Iterator[str]:
+    """What ranks that share an engine cannot have: they play the same matches, so whoever is not in the run would be
+    asked by each of them; and each holds an equal part of every weight."""
+    config = parts.config
+    if (together := int(config.backend.get("tensor_parallel", 1))) == 1:
+        return
+    others = [f"opponents.{name}" for name, each in parts.opponents.items() if each.backend or each.snapshot.served]
+    for who in [*others, *(f"{parts.game.name}'s {name}" for name in services(parts.game))]:
+        yield f"backend.tensor_parallel: each of the {together} ranks of an engine would ask {who}; say 1"
+    folder = Path(str(config.model.get("path"))).expanduser()
+    if (folder / "config.json").is_file() and (uneven := unequal(architecture(folder), together)) is not None:
+        yield uneven
 
 
 def _several(parts: Parts) -> Iterator[str]:

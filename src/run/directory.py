@@ -15,6 +15,7 @@ from shutil import rmtree
 from typing import Any
 
 from hydra.errors import InstantiationException
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -414,8 +415,8 @@ def kept_of(run: Path, policy: str | None) -> Snapshot:
 
 
 def measured(config: DictConfig, run: str | None, base: str | None, which: str) -> dict[str, Snapshot]:
-    """Whom task=benchmark looks at, by name: the snapshots that `run` kept (or all that it has), or the model in
-    `model.path`."""
+    """The snapshots that task=benchmark looks at, by name: those that `run` kept (or all that it has), or the model in
+    `model.path` or in a package."""
     if run is not None:
         every, chosen = all_snapshots(Path(run)), kept(Path(run))
         shown = {number: each for number, each in every.items() if which == "all" or each == chosen}
@@ -425,6 +426,8 @@ def measured(config: DictConfig, run: str | None, base: str | None, which: str) 
             for number, each in shown.items()
             for policy, snapshot in each.items()
         }
+    if "package" in config.model:
+        return {"model": instantiate(config.model).create(Path(), (), 0)}
     if "path" not in config.model or OmegaConf.is_missing(config.model, "path"):
         raise ConfigError(
             "which model? Name a run (run=outputs/…) or a folder (model=hf model.path=…): a server scores no text"

@@ -131,9 +131,9 @@ def _shares(hours: Mapping[str, float], both: float, devices: int) -> str:
     )
 
 
-def streams(shaped: Any, match: Tokens, roles: int, width: int, gib: float | None) -> str | None:
+def streams(shaped: Any, match: Tokens, roles: int, width: int, gib: float | None, together: int = 1) -> str | None:
     """The keys and values of a match's streams, for a model of the config `shaped` in numbers of `width` bytes; None
-    where the config does not tell.
+    where the config does not tell. `gib` is what each of `together` devices that share an engine has for them.
 
     A token has a key and a value in each layer: 2 x layers x heads of keys and values x size of a head x width bytes.
     """
@@ -146,8 +146,35 @@ def streams(shaped: Any, match: Tokens, roles: int, width: int, gib: float | Non
     token = 2 * layers * kept * (getattr(config, "head_dim", None) or hidden // heads) * width
     stream = (match.read + match.written) / roles
     told = f"Keys and values: {token / 1024:,.0f} KiB a token, {stream * token / 2**20:,.1f} MiB a stream of "
-    room = "" if not gib else f"; {gib:g} GiB hold {gib * 2**30 / (stream * token):,.0f} streams at their longest"
+    room = (
+        ""
+        if not gib
+        else f"; {gib:g} GiB hold {_held(gib, together, kept) / (stream * token):,.0f} streams at their longest"
+    )
     return f"{told}{stream:,.0f} tokens{room}. Beginnings that streams share are counted for each."
+
+
+def _held(gib: float, together: int, heads: int) -> float:
+    """Bytes of keys and values that `together` devices hold with `gib` each; a head is on one of them at least."""
+    return gib * 2**30 * min(together, heads)
+
+
+def engine(weights: float, kv_gib: float, together: int, there: float) -> tuple[str, str | None]:
+    """What an engine with so many bytes of weights needs on each of the devices that share it, and, where that is more
+    than the `there` GiB of one, why it does not fit. What the engine computes with, some GiB, is not counted."""
+    each = weights / together / 2**30
+    shared = f", shared by {together} devices" if together > 1 else ""
+    told = (
+        f"An engine of backend=vllm{shared}: {each:,.1f} GiB of weights and {kv_gib:g} GiB of keys and values on a "
+        f"device of {there:g} GiB, while the learner is away."
+    )
+    why = None
+    if each + kv_gib > there:
+        why = (
+            f"this plan does not fit: an engine needs {each + kv_gib:.1f} GiB of a device, which has {there:g} "
+            f"(hardware.memory_gib). Say a larger backend.tensor_parallel, or a smaller backend.kv_gib"
+        )
+    return told, why
 
 
 def _hours(value: float) -> str:

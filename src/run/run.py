@@ -43,8 +43,9 @@ class Run:
         self.out, self.progress, self.sweep = out, progress, sweep_of(out)
         self.seed, self.cast = int(parts.config.seed), cast_of(parts)
         self.seats = Seats(
-            self.game, parts.backend, self.config.play.in_flight, parts.opponents, ledgers=out / SPENDING
-        )
+            self.game, parts.backend, self.config.play.in_flight, parts.opponents, ledgers=out / SPENDING,
+            together=parts.config.backend.get("tensor_parallel", 1),
+        )  # fmt: skip
         self.done: dict[str, Done] = {}
         self.clock = Clock()
         self._nodes: dict[str, Any] = {}

@@ -6,7 +6,7 @@ A chair shows what its seat's view holds, and nothing else of a match that is no
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from threading import Condition
 from typing import Any
 
@@ -34,6 +34,7 @@ class Chair:
         self._shown: Prompt | None = None  # the last view, with the replies that came after it
         self._said: list[Message] = []
         self._left = ("", "")  # a match that the person gave up, and why
+        self._writing: Mapping[str, int] = {}
 
     def submit(self, prompts: Sequence[Prompt]) -> None:
         with self._lock:
@@ -100,6 +101,17 @@ class Chair:
             self._left = match, reason
             if any(each.startswith(f"{match}/") for each in self._asked):
                 self._give_up(reason)
+
+    def tell(self, writing: Mapping[str, int]) -> None:
+        """Tells which other seats are writing, and about how many tokens they have."""
+        if writing != self._writing:
+            self._writing = writing
+            self.changed()
+
+    @property
+    def writing(self) -> Mapping[str, int]:
+        """What `tell` said last, while this seat waits. Who has to move is not told how long others' moves are."""
+        return {} if self._asked else self._writing
 
     def view(self) -> dict[str, Json]:
         """What the seat sees, as the page shows it: the messages so far, and the open question if there is one."""

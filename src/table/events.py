@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -28,6 +28,15 @@ def read(folder: Path) -> Iterator[dict[str, Any]]:
     """The events in a folder, one at a time; none where nothing happened. InputError names a bad line."""
     if (folder / FILE).exists():
         yield from read_jsonl(folder / FILE, _event)
+
+
+def standings(studies: Iterable[Path]) -> dict[tuple[str, str], Standing]:
+    """Where each person stands in each of these studies: (name of its folder, person) -> standing."""
+    found: dict[tuple[str, str], Standing] = defaultdict(Standing)
+    for folder in studies:
+        for event in read(folder):
+            found[folder.name, event["person"]] = found[folder.name, event["person"]].after(event)
+    return dict(found)
 
 
 def _event(row: Any) -> dict[str, Any]:

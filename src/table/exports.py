@@ -17,40 +17,47 @@ from ..data.consent import CONSENT
 from ..data.episode import Episode
 from ..report.estimates import Estimate, to_json, two_way, values
 from ..system.files import replacing
-from .events import read
+from .events import FILE, read, standings
 from .plan import Standing
-from .played import at_seat, persons
+from .played import at_seat, folders, persons
 
 Rows = Sequence[Mapping[str, Any]]
 
 
-def tables(study: Path, matches: Iterable[Episode]) -> dict[str, Rows]:
-    """The rows by the name of their file, from the events of a study and the matches that people played."""
-    standings: dict[str, Standing] = defaultdict(Standing)
-    ratings, votes = [], []
-    for event in read(study):
-        standings[event["person"]] = standings[event["person"]].after(event)
-        if event["what"] == "rating":
-            ratings += event["rows"]
-        if event["what"] == "vote":
-            votes.append({key: value for key, value in event.items() if key not in ("what", "item")})
+def studies(table: Path) -> list[Path]:
+    """The folders of the studies of a table, whatever their names."""
+    return [each for each in folders(table) if (each / FILE).exists()]
+
+
+def tables(taken: Sequence[Path], matches: Iterable[Episode]) -> dict[str, Rows]:
+    """The rows by the name of their file, from the events of the studies `taken` and the matches that people played."""
+    events = [event for study in taken for event in read(study)]
+    ratings = [row for event in events if event["what"] == "rating" for row in event["rows"]]
+    votes = [
+        {key: value for key, value in event.items() if key not in ("what", "item")}
+        for event in events
+        if event["what"] == "vote"
+    ]
     played = [row for episode in matches for row in _match(episode)]
-    people = [_person(name, now, played) for name, now in standings.items()]
+    people = [_person(study, name, now, played) for (study, name), now in standings(taken).items()]
     return {"ratings": ratings, "votes": votes, "persons": people, "matches": played}
 
 
-def consented(study: Path, matches: Iterable[Episode]) -> Iterator[Episode]:
-    """The matches with what each person in them has agreed to by now, as `data.consent` reads it."""
-    standings: dict[str, Standing] = defaultdict(Standing)
-    for event in read(study):
-        standings[event["person"]] = standings[event["person"]].after(event)
+def consented(taken: Sequence[Path], matches: Iterable[Episode]) -> Iterator[Episode]:
+    """The matches with what each person in them has agreed to by now, as `data.consent` reads it. Who took several
+    studies has allowed training if each of them says so."""
+    agreed: dict[str, list[Standing]] = defaultdict(list)
+    for (_, person), now in standings(taken).items():
+        agreed[person].append(now)
     for episode in matches:
-        there = {seat: (person, standings[person]) for seat, person in persons(episode).items()}
-        told = {
-            seat: {"person": person, "version": now.consent, "training": now.training}
-            for seat, (person, now) in there.items()
-        }
+        told = {seat: _agreed(person, agreed[person]) for seat, person in persons(episode).items()}
         yield replace(episode, extra={**episode.extra, CONSENT: told})
+
+
+def _agreed(person: str, given: Sequence[Standing]) -> dict[str, Any]:
+    versions = " and ".join(now.consent for now in given if now.consent)
+    training = bool(given) and all(now.training for now in given)
+    return {"person": person, "version": versions or None, "training": training}
 
 
 def _match(episode: Episode) -> list[dict[str, Any]]:
@@ -62,9 +69,10 @@ def _match(episode: Episode) -> list[dict[str, Any]]:
     ]
 
 
-def _person(name: str, now: Standing, played: Rows) -> dict[str, Any]:
+def _person(study: str, name: str, now: Standing, played: Rows) -> dict[str, Any]:
     base, bonus = now.paid or (None, None)
     return {
+        "study": study,
         "person": name,
         "consent": now.consent,
         "training": now.training,

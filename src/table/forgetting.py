@@ -18,6 +18,7 @@ from ..system.files import InputError, read_jsonl, read_lines, replacing
 from . import events
 from .lobby import FILE as SEATINGS
 from .persons import Person, Persons
+from .played import folders
 
 NOBODY = f"{PERSON}forgotten"
 Change: TypeAlias = Callable[[Any], Sequence[Any] | None]  # a line -> the lines in its place; None: it stays
@@ -30,7 +31,7 @@ def forget(table: Path, person: str) -> str:
         ids = "persons.csv and matches.csv of task=people have the ids"  # who only played is in the second alone
         raise InputError(f"nobody with the id {person} has come to {table}: {ids}")
     gone = played = 0
-    for part in (each for each in table.iterdir() if each.is_dir() and not each.is_symlink()):  # whatever its name
+    for part in folders(table):
         gone += _rewrite(part / events.FILE, lambda row: () if row["person"] == person else None)
         played += _forget_matches(part, name)
     persons.forget(Person(person))

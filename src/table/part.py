@@ -49,12 +49,14 @@ class Desk:
     run      directory of the run that is served; its config is `at_work.config`
     at_work  game, seats, opponents and config of that run; `at_work.out` is `<run>/table`
     persons  who has come
+    blind    whether people are taken through a study: no page of any part tells them who played
     """
 
     folder: Path
     run: Path
     at_work: Run
     persons: Persons
+    blind: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,8 @@ class Served:
 
 
 class Part(Protocol):
-    """A part as the config builds it: its settings, checked against the signature of its `_target_`."""
+    """A part as the config builds it: its settings, checked against the signature of its `_target_`. A study has
+    `blind = True` (see `Desk`)."""
 
     def open(self, desk: Desk) -> AbstractAsyncContextManager[Served]:
         """The part at work, for as long as the server runs. ConfigError where its settings do not fit the run."""

@@ -11,8 +11,9 @@ import asyncio
 import json
 import logging
 import threading
+import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -25,7 +26,9 @@ from ..data.store import EpisodeStore, Matches
 from ..games.base import Game, Json, Tool, services
 from ..models.snapshot import Snapshot
 from ..play.arena import Report
+from ..play.pairing import Seating
 from ..play.player import Player, Sampling
+from ..play.seats import Sitting
 from ..run.config import ConfigError
 from ..run.directory import all_snapshots, kept
 from ..run.parts import plain
@@ -38,6 +41,8 @@ from .lobby import Bookings, Closing, Lobby
 from .part import Body, Desk, Refusal, Served, text
 from .persons import Person, is_person
 
+TELL_S = 0.5  # seconds between two looks at who is writing
+COARSE = 10  # tokens: how long a reply is shall not tell what it says
 LOG = logging.getLogger(__name__)
 
 
@@ -52,6 +57,7 @@ class Play:
     split        whose scenarios are played
     matches      of one person; None for as many as they like
     longest      characters of a reply
+    names        whether people are told who the partner was, once a match is over; never in a study
     """
 
     partner: str | None
@@ -60,6 +66,7 @@ class Play:
     split: Literal["train", "validation", "test"]
     matches: Count | None
     longest: Count
+    names: bool = True
 
     @asynccontextmanager
     async def open(self, desk: Desk) -> AsyncIterator[Served]:
@@ -117,6 +124,7 @@ class _Room:
         self.snapshots = _snapshots(self.names - services(self.game).keys(), desk)
         if not bookings.open():
             clear(desk.folder)
+        self.named = play.names and not desk.blind
         self.bells: dict[str, Bell] = defaultdict(partial(Bell, loop))
         self.chairs: dict[str, Chair] = {}
         self.guests: dict[str, Player] = {}
@@ -138,7 +146,8 @@ class _Room:
         sampling = Sampling(**plain(self.run.config.eval.sampling))
         try:
             with self.run.seated(sampling, self.snapshots) as sitting, Journal(self.folder) as journal:
-                sitting.host(self.names, self.guests, self.lobby, self._ended, self._progress, journal)
+                seatings = self._watched(sitting)
+                sitting.host(self.names, self.guests, seatings, self._ended, self._progress, journal)
         except Closing:
             pass
         except Exception:  # of the game or of a backend: the pages say so, and what is open stays open
@@ -148,6 +157,25 @@ class _Room:
             )
             for bell in list(self.bells.values()):
                 bell.ring()
+
+    def _watched(self, sitting: Sitting) -> Iterator[Seating | None]:
+        """The lobby's seatings. The arena asks for them after each token, and as often those who wait are told who is
+        writing: how much, never what, for a reply is nobody's to see before the rules have taken it."""
+        at = 0.0
+        for seating in self.lobby:
+            if time.monotonic() - at > TELL_S:
+                at = time.monotonic()
+                self._tell(sitting.underway())
+            yield seating
+
+    def _tell(self, underway: Mapping[str, int]) -> None:
+        writing: dict[str, dict[str, int]] = defaultdict(dict)
+        for stream, count in underway.items():
+            match, _, seat = stream.rpartition("/")
+            writing[match][seat] = count - count % COARSE
+        for name, booked in list(self.lobby.seated.items()):
+            if name in self.chairs:
+                self.chairs[name].tell(writing.get(booked.match, {}))
 
     def _ended(self, episode: Episode) -> None:
         self.store.append(episode)
@@ -185,10 +213,10 @@ class _Room:
         if self.broken:
             raise Refusal(self.broken, 503)
         if body.get("go") is True:
-            self.lobby.go(person.player)
+            await asyncio.to_thread(self.lobby.go, person.player)
         else:
             self.lost.pop(person.player, None)
-            self.lobby.come(person.player, alone=body.get("alone") is True)
+            await asyncio.to_thread(self.lobby.come, person.player, alone=body.get("alone") is True)
         return {}
 
     async def say(self, person: Person, body: Body) -> Json:
@@ -207,12 +235,18 @@ class _Room:
         return {}
 
     async def events(self, person: Person) -> AsyncIterator[Json]:
-        """What the person sees, whole, whenever it has changed."""
-        bell, name = self.bells[person.player], person.player
+        """What the person sees, whole, whenever it has changed; between, {"writing": {seat: about how many tokens}}."""
+        bell, name, sent = self.bells[person.player], person.player, None
+        told: Mapping[str, int] = {}
         with self.lobby.page(name):
             while True:
                 rung = bell.rung
-                yield await self._state(name)
+                if (state := await self._state(name)) != sent:
+                    yield state
+                    sent, told = state, {}
+                if (writing := dict(self.chairs[name].writing) if name in self.chairs else {}) != told:
+                    yield {"writing": writing}
+                    told = writing
                 await bell.after(rung)
 
     async def _state(self, name: str) -> Json:
@@ -232,18 +266,19 @@ class _Room:
     def _over(self, match: str, name: str) -> Json:
         if (episode := self.played.get(name)) is None or episode.id != match:  # it ended before a restart
             episode = Matches(self.folder)[match]
-        return {"you": self.lobby.bookings.all[match].seat(name), **ending(self.game, episode, name)}
+        return {"you": self.lobby.bookings.all[match].seat(name), **ending(self.game, episode, name, self.named)}
 
 
-def ending(game: Game, episode: Episode, name: str) -> dict[str, Json]:
-    """What is shown of a match that is over: how it ended; of each role who sat there, what it knew, and its payoff."""
+def ending(game: Game, episode: Episode, name: str, names: bool = True) -> dict[str, Json]:
+    """What is shown of a match that is over: how it ended; of each role who sat there, what it knew, and its payoff.
+    Without `names` nobody is told who the partner was."""
     again, result = replay(game, episode), episode.result
     first = {request.seat: request for request in reversed(again.requests)}
     roles: dict[str, Any] = {}
     for seat, payoff in result.returns.items():
         request, player = first.get(seat), episode.players[seat]
         roles[seat] = {
-            "who": "you" if player == name else "another person" if is_person(player) else player,
+            "who": "you" if player == name else _other(player) if names else "the other side",
             "payoff": payoff,
             "outcome": result.outcome_by_seat.get(seat, ""),
             "knew": [told(message) for message in request.messages] if request else [],
@@ -254,6 +289,10 @@ def ending(game: Game, episode: Episode, name: str) -> dict[str, Json]:
         }
     said = [[turn.seat, printable(turn.text)] for turn in episode.turns if turn.seat in result.returns]
     return {"outcome": result.outcome, "blame": list(result.blame), "roles": roles, "said": said}
+
+
+def _other(player: str) -> str:
+    return "another person" if is_person(player) else player
 
 
 def _partners(name: str | None, desk: Desk) -> dict[str, str] | None:

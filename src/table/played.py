@@ -1,4 +1,7 @@
-"""What people have played: the figures of each person's finished matches, read from the records as they grow."""
+"""What people have played: the figures of each person's finished matches, read from the records as they grow.
+
+A table has a folder for each part, whatever the config calls it. What lies in it tells which kind it is.
+"""
 
 from __future__ import annotations
 
@@ -26,23 +29,34 @@ def at_seat(episode: Episode, seat: str) -> dict[str, float]:
     return {**values(episode, [player]), PAYOFF: episode.result.returns.get(seat, 0.0)}
 
 
-class Played:
-    """The matches in `folder`, of which each `of` reads what was added since."""
+def folders(table: Path) -> list[Path]:
+    """The folders of the parts of a table, sorted."""
+    return sorted(each for each in table.iterdir() if each.is_dir() and not each.is_symlink()) if table.is_dir() else []
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+
+def stores(table: Path) -> list[Path]:
+    """Those in which matches lie."""
+    return [each for each in folders(table) if EpisodeStore(each, shard=None).shards()]
+
+
+class Played:
+    """The matches at a table, of which each `of` reads what was added since."""
+
+    def __init__(self, table: Path) -> None:
+        self.table = table
         self._read: dict[Path, int] = defaultdict(int)  # shard -> bytes
         self._of: dict[str, list[Mapping[str, float]]] = defaultdict(list)
 
     def of(self, person: str) -> list[Mapping[str, float]]:
         """The figures of each match of a person, in the order of their ends."""
-        for episode in self._new() if self.folder.is_dir() else ():
+        for episode in self._new():
             for seat, who in persons(episode).items():
                 self._of[who].append(at_seat(episode, seat))
         return self._of[person]
 
     def _new(self) -> Iterator[Episode]:
-        for path in EpisodeStore(self.folder, shard=None).shards():
+        shards = [path for folder in stores(self.table) for path in EpisodeStore(folder, shard=None).shards()]
+        for path in shards:
             if path.stat().st_size <= self._read[path]:
                 continue
             with open(path, "rb") as file:

@@ -6,7 +6,6 @@ It speaks plain HTTP and is made for the loopback interface, or for a reverse pr
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import signal
 import time
@@ -14,9 +13,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
-from functools import cache, partial
-from html import escape
-from importlib.resources import files
+from functools import partial
 from typing import Annotated, Any
 
 from aiohttp import web
@@ -24,14 +21,15 @@ from aiohttp import web
 from ..games.base import Json
 from ..run.config import ConfigError
 from ..system.bounds import Count, Least, Most, Positive
+from . import answers
 from .part import Desk, Part, Refusal, Served, Stream, Take
 from .persons import Person, Persons, digest
-from .watch import POLICY, Watching
+from .watch import Watching
+from .watchers import Watchers
 
 LOG = logging.getLogger(__name__)
-BEAT_S = 15.0  # between two signs of life in a stream, so that proxies do not close it
-KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 WORDS = {404: "there is no such page", 405: "this page is not asked in this way"}
+INDEXES = "search"  # folder, below the table's, of what search in watched runs needs
 NEAR = ("same-origin", "none")  # Sec-Fetch-Site of our own pages, and of what a person typed
 
 
@@ -51,6 +49,8 @@ class Serving:
     preview        query parameters, with their values, of those who only look: they are told what it is about, and are
                    nobody yet
     watched        folders whose runs may be watched by who has the watchers' link; none: there is no such link
+    address_header  header in which a reverse proxy tells the address of who asks, as X-Forwarded-For; "": none is read,
+                   for anybody could send it
     """
 
     parts: Mapping[str, Any]
@@ -64,6 +64,7 @@ class Serving:
     framed_by: list[str]
     preview: dict[str, str]
     watched: list[str] = field(default_factory=list)
+    address_header: str = ""
 
     @property
     def policy(self) -> str:
@@ -95,20 +96,15 @@ class Rate:
         return True
 
 
-@cache
-def static() -> Mapping[str, bytes]:
-    """The files that the package brings for browsers, by name. Nothing else is ever read for a request."""
-    folder = files("parley.table") / "static"
-    return {each.name: each.read_bytes() for each in folder.iterdir() if each.is_file()}
-
-
 class Site:
     """The routes of all parts, and the guards before them."""
 
     def __init__(self, parts: Mapping[str, Served], persons: Persons, serving: Serving) -> None:
         self.parts, self.persons, self.serving = parts, persons, serving
         self.rate, self.streaming = Rate(serving.per_minute), Counter[str]()
-        self.watching = Watching(serving.watched)
+        self.watchers = Watchers(
+            Watching(serving.watched, persons.folder / INDEXES), partial(self._through, door="watch")
+        )
 
     def application(self) -> web.Application:
         """The aiohttp application."""
@@ -120,9 +116,7 @@ class Site:
         app.router.add_post("/join/{door}", self._join)
         app.router.add_get("/p/{token}/", self._home)
         app.router.add_get("/p/{token}/about", self._about)
-        app.router.add_get("/watch/{door}/", self._watch)
-        app.router.add_get("/watch/{door}/runs", self._watched)
-        app.router.add_get("/watch/{door}/report/{run}", self._reported)
+        app.router.add_routes(self.watchers.routes())
         for name, part in self.parts.items():
             at = f"/p/{{token}}/{name}"
             app.router.add_get(at, partial(self._page, part))
@@ -142,16 +136,16 @@ class Site:
             self._near(request)
             return await handler(request)
         except Refusal as refusal:
-            return _refused(request, str(refusal), refusal.status)
+            return answers.refused(request, str(refusal), refusal.status)
         except web.HTTPRequestEntityTooLarge:
-            return _refused(request, f"a request may have {self.serving.max_bytes:,} bytes: send less", 413)
+            return answers.refused(request, f"a request may have {self.serving.max_bytes:,} bytes: send less", 413)
         except web.HTTPException as error:
-            return _refused(request, WORDS.get(error.status, error.reason), error.status)
+            return answers.refused(request, WORDS.get(error.status, error.reason), error.status)
         except (ConnectionError, asyncio.CancelledError):
             raise
         except Exception:
             LOG.exception("a request failed")  # its path is not told: it holds a token
-            return _refused(request, "the table made a mistake: try again", 500)
+            return answers.refused(request, "the table made a mistake: try again", 500)
 
     def _near(self, request: web.Request) -> None:
         """Refuses what pages of others have a browser send. A link to a page may stand anywhere."""
@@ -171,13 +165,18 @@ class Site:
             }
         )
 
+    def _address(self, request: web.Request) -> str:
+        """Whose request it is, as far as its address tells: of a header the last entry, which the proxy has added."""
+        told = request.headers.get(self.serving.address_header, "") if self.serving.address_header else ""
+        return told.rpartition(",")[2].strip()[:64] or str(request.remote)
+
     def _counted(self, name: str) -> None:
         if not self.rate.take(name):
             raise Refusal("too many requests: wait a moment", 429)
 
     def _person(self, request: web.Request) -> Person:
         person = self.persons.of(request.match_info["token"])
-        self._counted(person.id if person else str(request.remote))
+        self._counted(person.id if person else self._address(request))
         if person is None:
             raise Refusal("this link is not valid: ask for a new one", 404)
         return person
@@ -192,43 +191,29 @@ class Site:
         raise Refusal("people come in by a link: ask whoever runs this table for one", 404)
 
     async def _static(self, request: web.Request) -> web.Response:
-        return _file(request.match_info["name"])
+        return answers.page(request.match_info["name"])
 
     async def _door(self, request: web.Request) -> web.Response:
         self._through(request, "join")
-        return _file("join.html")
+        return answers.page("join.html")
 
     async def _join(self, request: web.Request) -> web.Response:
         self._through(request, "join")
-        given = {key: value for key, value in (await _body(request)).items() if isinstance(value, str)}
+        given = {key: value for key, value in (await answers.body(request)).items() if isinstance(value, str)}
         if any(given.get(key) == value for key, value in self.serving.preview.items()):
             return web.json_response({"preview": [part.about for part in self.parts.values() if part.about]})
         _, token = self.persons.join(given)
         return web.json_response({"token": token})
 
     def _through(self, request: web.Request, door: str) -> None:
-        self._counted(str(request.remote))
+        self._counted(self._address(request))
         there = door == "join" or bool(self.serving.watched)
         if not there or digest(request.match_info["door"]) != digest(self.persons.door(door)):  # in even time
             raise Refusal("this link is not valid: ask for a new one", 404)
 
-    async def _watch(self, request: web.Request) -> web.Response:
-        self._through(request, "watch")
-        return _file("watch.html")
-
-    async def _watched(self, request: web.Request) -> web.Response:
-        self._through(request, "watch")
-        return web.json_response(await self.watching.listed())
-
-    async def _reported(self, request: web.Request) -> web.Response:
-        self._through(request, "watch")
-        page = await self.watching.report(request.match_info["run"])
-        headers = {"Content-Security-Policy": POLICY}
-        return web.Response(body=page, content_type="text/html", charset="utf-8", headers=headers)
-
     async def _home(self, request: web.Request) -> web.Response:
         self._person(request)
-        return _file("home.html")
+        return answers.page("home.html")
 
     async def _about(self, request: web.Request) -> web.Response:
         person = self._person(request)
@@ -238,7 +223,7 @@ class Site:
 
     async def _page(self, part: Served, request: web.Request) -> web.Response:
         self._person(request)
-        return _file(part.page)
+        return answers.page(part.page)
 
     async def _read(self, name: str, read: Callable[[Person], Awaitable[Json]], request: web.Request) -> web.Response:
         person = self._person(request)
@@ -248,7 +233,7 @@ class Site:
     async def _take(self, name: str, take: Take, request: web.Request) -> web.Response:
         person = self._person(request)
         self._may(name, person)
-        return web.json_response(await take(person, await _body(request)))
+        return web.json_response(await take(person, await answers.body(request)))
 
     async def _stream(self, name: str, stream: Stream, request: web.Request) -> web.StreamResponse:
         """Server-sent events until the page goes away, or the stream ends."""
@@ -261,7 +246,7 @@ class Site:
             response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"})
             await response.prepare(request)
             try:
-                await _told(response, stream(person))
+                await answers.streamed(response, stream(person))
             except ConnectionError:  # the page is gone
                 pass
             except Exception:  # the head is sent, so nothing can be refused any more: the page asks again
@@ -270,55 +255,6 @@ class Site:
         finally:
             self.streaming[person.id] -= 1
             self.streaming += Counter()  # drops who has none
-
-
-async def _told(response: web.StreamResponse, events: Any) -> None:
-    """Writes events as they come, and a beat when none has come for a while."""
-    await response.write(b"retry: 1000\n\n")
-    coming = asyncio.ensure_future(anext(events, None))
-    try:
-        while True:
-            done, _ = await asyncio.wait([coming], timeout=BEAT_S)
-            if not done:
-                await response.write(b": beat\n\n")
-                continue
-            if (event := coming.result()) is None:
-                return
-            await response.write(b"data: " + json.dumps(event).encode() + b"\n\n")
-            coming = asyncio.ensure_future(anext(events, None))
-    finally:
-        coming.cancel()
-        with suppress(asyncio.CancelledError, Exception):
-            await coming
-        await events.aclose()
-
-
-async def _body(request: web.Request) -> dict[str, Json]:
-    """The JSON object that a request brings."""
-    if request.content_type != "application/json":
-        raise Refusal("expected JSON", 415)
-    try:
-        body = json.loads(await request.read())
-    except (ValueError, RecursionError):
-        raise Refusal("this is not JSON") from None
-    if not isinstance(body, dict):
-        raise Refusal("expected a JSON object")
-    return body
-
-
-def _file(name: str) -> web.Response:
-    if (data := static().get(name)) is None:
-        raise Refusal("there is no such file", 404)
-    kind = KINDS[name[name.rindex(".") :]]
-    return web.Response(body=data, content_type=kind, charset=None if kind.startswith("image") else "utf-8")
-
-
-def _refused(request: web.Request, text: str, status: int) -> web.Response:
-    """Why not: as a page for a person who followed a link, as JSON for a script."""
-    if request.method == "GET" and "text/html" in request.headers.get("Accept", ""):
-        page = f"<!doctype html><html lang=en><title>parley</title><h1>parley</h1><p>{escape(text)}</p></html>"
-        return web.Response(text=page, content_type="text/html", status=status)
-    return web.json_response({"error": text}, status=status)
 
 
 async def serve(

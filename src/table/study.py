@@ -40,6 +40,8 @@ class Study:
     reference   {ratings: file, scales, within}: matches that everybody rates first, to qualify; null: none
     """
 
+    blind = True
+
     def __init__(
         self,
         plan: Plan,
@@ -72,7 +74,7 @@ class Taking:
     def __init__(self, study: Study, desk: Desk) -> None:
         self.study, self.plan, self.persons = study, study.plan, desk.persons
         self.run, self.seed = desk.run, int(desk.at_work.config.seed)
-        self.events, self.played = Events(desk.folder), Played(desk.at_work.out / "play")
+        self.events, self.played = Events(desk.folder), Played(desk.folder.parent)
         self.rated = self._held("rate", study.stages or rounds_of(desk.run))
         self.pilot = [item for item, each in self.rated.items() if each.episode in study.reference]
         found = pairs(self._held("vote", study.left).values(), self._held("vote", study.right).values())

@@ -1,12 +1,14 @@
 """Watching: runs while they are at work and after, from the files that they write anyway.
 
-Who has the watchers' link sees a list of the runs below some folders, and the report of each, which a run writes anew
-after its iterations. A watcher is no person: no open match, no match of people and nothing of a study is shown.
+Who has the watchers' link sees a list of the runs below some folders, the report of each, which a run writes anew
+after its iterations, and the matches of all of them, by outcome and metric. A watcher is no person: no open match, no
+match of people and nothing of a study is shown.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Sequence
 from hashlib import sha256
@@ -14,11 +16,15 @@ from pathlib import Path
 
 from ..games.base import Json
 from ..report.listing import Listed, runs
-from ..report.pages import allowed
-from ..report.run import figure
+from ..report.pages import allowed, render
+from ..report.run import figure, number
+from ..report.search import ENDLESS, Found, Place, Query, Search
+from ..report.transcript import markup, spoken
 from ..system.printing import printable
 from .part import Refusal
 
+PAGE = 50  # matches of a page
+READING_S = 0.5  # of reading what was written since, before a page is answered: the rest comes with the next
 REPORT = Path("report") / "index.html"
 POLICY = (
     f"default-src 'none'; style-src 'unsafe-inline'; script-src '{allowed('page.js')}'; img-src data:; "
@@ -29,13 +35,16 @@ scripts parley's own alone is run, for a run may come from anybody."""
 
 
 class Watching:
-    """The runs below `folders`; they are looked for again after `fresh_s` seconds."""
+    """The runs below `folders`; they are looked for again after `fresh_s` seconds. The indexes of their matches lie in
+    `indexes`."""
 
-    def __init__(self, folders: Sequence[str], fresh_s: float = 5.0) -> None:
+    def __init__(self, folders: Sequence[str], indexes: Path, fresh_s: float = 5.0) -> None:
         self.folders, self.fresh_s = list(folders), fresh_s
+        self.search = Search(indexes)
         self._found: dict[str, Listed] = {}
-        self._at = -fresh_s
-        self._looking = asyncio.Lock()
+        self._at = self._read = -fresh_s
+        self._left = 0  # bytes of stores that no index has yet
+        self._looking, self._searching = asyncio.Lock(), asyncio.Lock()
 
     async def listed(self) -> Json:
         """Every run, the one that was written to last first."""
@@ -54,12 +63,62 @@ class Watching:
         except OSError:
             raise Refusal("this run has no report yet: the first one comes after its first iteration", 404) from None
 
+    async def matches(self, run: str, query: Query, after: Place | None) -> Json:
+        """The next matches of a run ("": of all), what can be asked for, and the megabytes that are not read yet."""
+        known = {key: each.path for key, each in (await self._runs()).items() if run in ("", key)}
+        runs = dict(sorted(known.items(), key=lambda each: each[1], reverse=True))  # paths hold the date
+        async with self._searching:
+            return await asyncio.to_thread(self._matches, runs, query, after)
+
+    async def match(self, run: str, match: str) -> str:
+        """The page of a match."""
+        if (found := (await self._runs()).get(run)) is None:
+            raise Refusal("there is no such run", 404)
+        try:
+            async with self._searching:
+                episode = await asyncio.to_thread(self.search.episode, run, found.path, match)
+        except KeyError:
+            raise Refusal("there is no such match in this run", 404) from None
+        return render("alone.html", title=episode.id, match=markup(episode, spoken(episode)))
+
+    def _matches(self, runs: dict[str, Path], query: Query, after: Place | None) -> Json:
+        if time.monotonic() - self._read > self.fresh_s:
+            self._left = self.search.refresh(runs, READING_S)
+            self._read = time.monotonic()
+        found = self.search.find(runs, query, after, PAGE + 1)
+        shown = found[:PAGE]
+        return {
+            "rows": [_found_row(each, bool(query.metric)) for each in shown],
+            "after": ":".join(map(str, shown[-1].place)) if len(found) > PAGE else None,
+            "outcomes": self.search.words(runs, "outcome"),
+            "metrics": self.search.words(runs, "metric"),
+            "left_mb": math.ceil(self._left / 1e6),
+        }
+
     async def _runs(self) -> dict[str, Listed]:
         async with self._looking:
             if time.monotonic() - self._at > self.fresh_s:
                 found = await asyncio.to_thread(runs, self.folders)
                 self._found, self._at = {_key(each.path): each for each in found}, time.monotonic()
         return self._found
+
+
+def place(told: str) -> Place | None:
+    """The place that a page of matches ended with; None for the first page."""
+    if not told:
+        return None
+    try:
+        value, run, number = told.split(":")
+        return Place(float(value), run, min(int(number), ENDLESS))
+    except ValueError:
+        raise Refusal("there is no such page of matches") from None
+
+
+def _found_row(found: Found, valued: bool) -> Json:
+    own = found.traits
+    marks = [name for name in ("blamed", "retried", "forked") if getattr(own, name)]
+    told = {"run": found.place.run, "stage": printable(found.stage), "match": own.match, "scenario": own.scenario}
+    return {**told, "outcome": own.outcome, "marks": marks, "value": number(found.place.value) if valued else None}
 
 
 def _key(run: Path) -> str:

@@ -95,7 +95,7 @@ UNREADABLE: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("body", UNREADABLE.values(), ids=UNREADABLE)
-def test_servers_answers_that_cannot_be_read_are_asked_for_again_then_lost(body: bytes, tmp_path: Path) -> None:
+def test_B11_servers_answers_that_cannot_be_read_are_asked_for_again_then_lost(body: bytes, tmp_path: Path) -> None:
     server = Server(faults=["raw", "raw", "raw"])
     server.raw = 200, {}, body
     with talking(server, ledger=tmp_path / "l.jsonl", retries=1, **PRICES) as (server, backend):
@@ -122,14 +122,14 @@ WRONG: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
-def test_servers_token_ids_and_logprobs_that_cannot_be_so_are_unreadable(wrong: dict[str, Any]) -> None:
+def test_B11_servers_token_ids_and_logprobs_that_cannot_be_so_are_unreadable(wrong: dict[str, Any]) -> None:
     with talking(Server(lambda body: ids(body, **wrong)), token_ids=True, retries=1) as (server, backend):
         backend.submit([prompt()])
         [done] = answers(backend, 1)
     assert done.finish == "error" and done.token_ids is None and "server's" in done.text and len(server.asked) == 2
 
 
-def test_servers_token_ids_are_taken_and_an_answer_without_them_is_none_the_worse() -> None:
+def test_B11_servers_token_ids_are_taken_and_an_answer_without_them_is_none_the_worse() -> None:
     with talking(Server(ids), token_ids=True) as (_, backend):
         backend.submit([prompt()])
         [done] = answers(backend, 1)
@@ -141,7 +141,7 @@ def test_servers_token_ids_are_taken_and_an_answer_without_them_is_none_the_wors
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_servers_redirects_are_not_followed(status: int) -> None:
+def test_B11_servers_redirects_are_not_followed(status: int) -> None:
     other, server = Server(), Server(faults=["raw"] * 9)
     server.raw = status, {"Location": f"{other.url}/chat/completions"}, b""
     with talking(server, retries=3) as (server, backend):
@@ -152,7 +152,7 @@ def test_servers_redirects_are_not_followed(status: int) -> None:
     other.close()
 
 
-def test_servers_answers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_B11_servers_answers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     from parley.backends import wire
 
     monkeypatch.setattr(wire, "MOST_BYTES", 2**20)
@@ -173,7 +173,7 @@ def test_servers_answers_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         assert answers(backend, 1)[0].text == "x " * 2**18
 
 
-def test_a_server_that_repeats_the_key_or_half_a_letter_gets_neither_into_the_records(tmp_path: Path) -> None:
+def test_B14_a_server_that_repeats_the_key_or_half_a_letter_gets_neither_into_the_records(tmp_path: Path) -> None:
     def talk(body: dict[str, Any]) -> dict[str, Any]:
         return completion(body, f"it is {KEY} \ud83d so", model=f"model {KEY}")
 
@@ -186,7 +186,7 @@ def test_a_server_that_repeats_the_key_or_half_a_letter_gets_neither_into_the_re
 
 @pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
 @pytest.mark.parametrize("told", ["so be it", None, 3, ["a"], "", "\ud800"])
-def test_B_what_a_server_calls_reasoning_is_the_thought(field: str, told: Any) -> None:
+def test_A6_what_a_server_calls_reasoning_is_the_thought(field: str, told: Any) -> None:
     message = SimpleNamespace(content="aloud", refusal=None, **{field: told})
     answer = SimpleNamespace(choices=[SimpleNamespace(message=message, finish_reason="stop")])
     done = read(Prompt("m/a.1", "m/a", (), 0), answer, False)

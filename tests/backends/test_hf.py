@@ -356,3 +356,18 @@ def test_global_random_state_is_untouched(folder):
     backend.load(folder("llama"))
     answer(backend, prompts(4))
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_a_backend_says_how_far_each_reply_is(folder):
+    backend, found = HFBackend(), folder("llama")
+    backend.load(found)
+    backend.submit([replace(each, policy=found.version) for each in prompts(3)])
+    assert backend.underway() == {}
+    lengths, seen = {}, []
+    while backend.busy:
+        lengths |= {each.id.rpartition(".")[0]: len(each.token_ids) for each in backend.poll()}
+        seen.append(backend.underway())
+    for stream, length in lengths.items():
+        counts = [each[stream] for each in seen if stream in each]
+        assert counts == sorted(counts) and counts[-1:] in ([length - 1], []) and len(counts) <= length
+    assert len(lengths) == 3 and any(seen) and seen[-1] == {}

@@ -77,6 +77,20 @@ def test_logits_are_a_plain_forwards_and_depend_on_the_ids_alone(made):
         assert cache.bytes == sum(held) <= cache.room
 
 
+def test_without_room_leaves_go_first_and_every_block_can_still_be_found():
+    rng, trunk = random.Random(3), words(random.Random(2), 2 * BLOCK)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = FAMILIES["llama"]()
+    (one := Prefixes(model, 2**30)).logits((*trunk, 7))
+    cache = Prefixes(model, 2 * one.bytes)  # of 4 blocks
+    for _ in range(30):
+        cache.logits((*trunk[: rng.choice((1, 2)) * BLOCK], *words(rng, BLOCK + rng.randint(1, 40))))
+        numbers = {block.number for block in cache._blocks.values()}
+        assert 0 < cache.bytes <= cache.room and {before for before, _ in cache._blocks} <= numbers | {0}
+    assert (0, trunk[:BLOCK]) in cache._blocks  # what all need is there to the end
+
+
 def prompts(n, beginning, seed):
     rng = random.Random(seed)
     return [
@@ -107,6 +121,19 @@ def test_a_common_beginning_is_read_once_and_changes_no_id(made):
     before = with_room.read
     answer(with_room, again)
     assert with_room.read - before == sum(len(each.token_ids) for each in asked) - 3 * BLOCK * len(asked)
+
+
+def test_a_common_beginning_may_come_with_the_first_prompts_after_an_update(made):
+    """Short beside what follows, it is put into slots that no forward has filled yet."""
+    rng, beginning = random.Random(7), words(random.Random(6), BLOCK + 1)
+    asked = [replace(each, token_ids=each.token_ids + words(rng, 3 * BLOCK)) for each in prompts(8, beginning, 5)]
+    found = []
+    for room in (4.0, 0.0):
+        backend = HFBackend(max_batch=8, keep_gib=room)
+        backend.load(made)
+        backend.update(made.version, "new", dict(load_model(made.path).named_parameters()).items())
+        found.append(answer(backend, [replace(each, policy="new") for each in asked]))
+    assert found[0] == found[1]
 
 
 def reference(logits_V, draw, never):

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+import torch
 from parley.backends import vllm_engine
 from parley.data.store import EpisodeStore
 from parley.games.base import Message
+from parley.models import snapshot
+from parley.models.adapter import Adapter, LoRA
+from parley.models.load import load_policy, load_tokenizer
+from parley.models.snapshot import Snapshot
 from parley.models.tiny import Tiny
 from parley.system.files import InputError
 
@@ -31,18 +38,22 @@ RUN = [
 ]  # fmt: skip
 
 
-def begin(run: Path) -> subprocess.Popen[str]:
+SHARED = ["hardware=cpu_x2", "backend.tensor_parallel=2"]  # both ranks play all matches, and the first stores them
+
+
+def begin(run: Path, more: list[str]) -> subprocess.Popen[str]:
     place = f"resume={run}" if run.exists() else f"hydra.run.dir={run}"
-    command = [sys.executable, "-m", "parley", *RUN, place]
+    command = [sys.executable, "-m", "parley", *RUN, *more, place]
     return subprocess.Popen(
         command, cwd=run.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     )
 
 
-def test_a_run_is_killed_in_play_and_resumed(tmp_path):
+@pytest.mark.parametrize("more", [[], SHARED], ids=["alone", "shared"])
+def test_a_run_is_killed_in_play_and_resumed(tmp_path, more):
     run = tmp_path / "run"
     shard = run / "iter_001/play/0.jsonl"
-    process = begin(run)
+    process = begin(run, more)
     while not (shard.exists() and shard.stat().st_size > 10_000):
         assert process.poll() is None, process.communicate()[0]
         time.sleep(0.002)
@@ -51,7 +62,7 @@ def test_a_run_is_killed_in_play_and_resumed(tmp_path):
     store = EpisodeStore(run / "iter_001/play", shard=None)
     before = {episode.id: episode for episode in store.read()}
     assert 0 < len(before) < 96 and not (run / "summary.json").exists()
-    process = begin(run)
+    process = begin(run, more)
     told = process.communicate()[0]
     assert process.returncode == 0, told
     after = {episode.id: episode for episode in store.read()}
@@ -59,6 +70,7 @@ def test_a_run_is_killed_in_play_and_resumed(tmp_path):
     assert all(after[match] == episode for match, episode in before.items())
     versions = {version for episode in after.values() for version in episode.policies.values()}
     assert len(versions - {""}) == 1  # a seat that was never asked has none
+    assert not (run / "iter_001/play/1.jsonl").exists() or (run / "iter_001/play/1.jsonl").stat().st_size == 0
 
 
 RANK = """
@@ -102,24 +114,95 @@ def test_one_rank_of_two_has_an_engine_and_the_group_stays_whole(tmp_path):
     made = Tiny(width=64, heads=2, layers=1, mlp=64).create(
         tmp_path / "tiny", [[Message("user", "one two three four five")]], 0
     )
-    (tmp_path / "rank.py").write_text(RANK)
-    shared = {
-        **os.environ,
-        "WORLD_SIZE": "2",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(29000 + os.getpid() % 2000),
-    }
-    command = [sys.executable, str(tmp_path / "rank.py"), made.path]
+    told = ranked(tmp_path, RANK, 2, made.path)
+    assert all(f"rank {rank} done" in text for rank, text in enumerate(told))
+
+
+def ranked(folder: Path, script: str, world: int, *arguments: str) -> list[str]:
+    """What so many ranks that run a script have printed; each must end well."""
+    (folder / "rank.py").write_text(script)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    shared = {**os.environ, "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     started = [
         subprocess.Popen(
-            command,
+            [sys.executable, str(folder / "rank.py"), *arguments],
             env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )
-        for rank in range(2)
-    ]
+        for rank in range(world)
+    ]  # fmt: skip
     told = [process.communicate()[0] for process in started]
-    assert [process.returncode for process in started] == [0, 0], "\n".join(told)
-    assert all(f"rank {rank} done" in text for rank, text in enumerate(told))
+    assert {process.returncode for process in started} == {0}, "\n".join(told)
+    return told
+
+
+TOGETHER = """
+import json, os, sys
+from pathlib import Path
+from torch import distributed
+if (world := int(os.environ["WORLD_SIZE"])) > 1:
+    distributed.init_process_group("gloo")
+from parley.system import ranks
+from parley.models import snapshot
+from parley.models.load import load_model
+from parley.play.player import Prompt, Sampling
+from parley.backends.vllm import VLLMBackend
+base, adapter = snapshot.of(sys.argv[1], "base"), snapshot.of(sys.argv[2], "adapter", sys.argv[1])
+backend = VLLMBackend(kv_gib=0.05, max_batch=8, tensor_parallel=world)
+def answers(version, temperature):
+    sampling = Sampling(temperature=temperature, max_tokens=8)
+    backend.submit([
+        Prompt(f"m{at}/s.{temperature}", f"m{at}/s", (), at, policy=version, sampling=sampling,
+               token_ids=tuple(7 + at * each % 5 for each in range(1, 4 + at)))
+        for at in range(4)
+    ])
+    found = {}
+    while backend.busy:
+        found |= {each.id: (each.token_ids, each.logprobs) for each in backend.poll()}
+    return found
+backend.load(base)
+backend.load(adapter)
+told = {f"{version} {heat}": answers(version, heat) for version in ("base", "adapter") for heat in (0.0, 1.0)}
+backend.unload("adapter")
+backend.update("base", "new", list(load_model(sys.argv[3]).named_parameters()))
+told["new 0.0"] = answers("new", 0.0)
+assert ranks.gathered(told) == [told] * world  # to the last digit
+if ranks.rank() == 0:
+    Path(sys.argv[4]).write_text(json.dumps(told))
+ranks.barrier()
+sys.stdout.flush()
+os._exit(0)
+"""
+
+
+def test_two_ranks_share_an_engine_and_reply_as_one_process_does(tmp_path):
+    """Base, adapter and weights that came while it was at work."""
+    chats = [[Message("user", "one two three four five six seven eight")]]
+    base, other = (
+        Tiny(width=64, heads=2, layers=2, mlp=64).create(tmp_path / f"tiny{seed}", chats, seed) for seed in (0, 5)
+    )
+    made = moved(base, tmp_path)
+    found = []
+    for world in (1, 2):
+        out = tmp_path / f"{world}.json"
+        ranked(tmp_path, TOGETHER, world, base.path, made, other.path, str(out))
+        found.append(json.loads(out.read_text()))
+    greedy = [{key: each[key] for key in each if key.endswith("0.0")} for each in found]
+    assert len(greedy[0]) == 3 and len({json.dumps(each["m3/s.0.0"]) for each in greedy[0].values()}) == 3
+    for key, replies in greedy[0].items():
+        for name, (ids, logprobs) in replies.items():
+            assert greedy[1][key][name][0] == ids, (key, name)
+            assert greedy[1][key][name][1] == pytest.approx(logprobs, abs=1e-4)
+
+
+def moved(base: Snapshot, folder: Path) -> str:
+    """The folder of an adapter that is not the identity."""
+    policy = load_policy(LoRA(r=4).create(base, folder / "fresh", 1), trainable=True)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in policy.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(std=0.3, generator=generator)
+    return snapshot.save(Adapter.of(policy), load_tokenizer(base.path), folder / "adapter", "a", base.path).path

@@ -231,7 +231,7 @@ def stored(folder: Path, done: bool = False, *overrides: str) -> Path:
     return folder
 
 
-def test_B_run_directories_are_new_or_the_newest_unfinished_that_can_go_on(tmp_path, monkeypatch):
+def test_B05_run_directories_are_new_or_the_newest_unfinished_that_can_go_on(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     task = "parley.cli.tasks.training.selfplay"
     assert len({run_directory("x") for _ in range(20)}) == 20
@@ -416,26 +416,43 @@ STRANGE = {  # words of a command line -> a part of what is said of them
 
 
 @pytest.mark.parametrize("word", STRANGE, ids=lambda word: word[:40])
-def test_strange_words_are_told_in_one_message(word):
+def test_B03_B04_B14_strange_words_are_told_in_one_message(word):
     with pytest.raises(ConfigError, match=f"(?s)nothing was run.*{STRANGE[word]}"):
         check([word])
 
 
-@pytest.mark.parametrize("word", ["play.sampling.temperature", "experiment"])
-def test_B_secrets_of_the_environment_are_in_no_message(word, tmp_path):
-    done = parley(f"{word}=${{oc.env:MY_KEY}}", cwd=tmp_path, env={"MY_KEY": "hush-hush/123"})
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("backend.tensor_parallel=2", "2 ranks of one machine share an engine, and this profile has 1 devices"),
+        ("hardware=a100x8_fsdp backend.tensor_parallel=3", "say a number that divides 8"),
+        ("backend.tensor_parallel=0", "must be at least 1, got 0"),
+    ],
+)
+def test_what_ranks_cannot_share_is_refused(words, said):
+    (fault,) = faults(f"backend=vllm {words}")
+    assert fault.startswith("backend.tensor_parallel: ") and said in fault
+    assert faults("backend=vllm hardware=a100x8_fsdp backend.tensor_parallel=4") == []
+
+
+@pytest.mark.parametrize("word", ["experiment", "task=show match=x run"])
+def test_B14_secrets_of_the_environment_are_in_no_message(word, tmp_path):
+    done = parley(*f"{word}=${{oc.env:MY_KEY}}".split(), cwd=tmp_path, env={"MY_KEY": "hush-hush/123"})
     assert done.returncode == 2 and "hush-hush" not in done.stderr + done.stdout
-    assert "Traceback" not in done.stderr and word in done.stderr
+    assert "Traceback" not in done.stderr and word.split()[-1] in done.stderr
 
 
-def test_B_secrets_that_come_from_the_environment_may_be_named(monkeypatch):
+def test_B14_secrets_that_come_from_the_environment_may_be_named(monkeypatch):
+    monkeypatch.setenv("MY_KEY", "hush-hush/123")
+    [told] = faults("'play.sampling.temperature=${oc.env:MY_KEY}'")
+    assert "${oc.env:MY_KEY}" in told and "hush-hush" not in told
     monkeypatch.setenv("MY_URL", "https://me:pass@host/v1")
     hosted = "experiment=deal_hosted backend.max_cost=20 backend.price_prompt=1 backend.price_completion=1"
     assert faults(f"{hosted} 'backend.url=${{oc.env:MY_URL}}'") == []
     assert len(faults(f"{hosted} backend.url=https://me:pass@host/v1")) == 1
 
 
-def test_a_runs_directory_that_is_a_file_is_told(tmp_path):
+def test_B04_a_runs_directory_that_is_a_file_is_told(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(ConfigError, match=r"hydra\.run\.dir: .* is a file"):
         check([f"hydra.run.dir={tmp_path}/file"])

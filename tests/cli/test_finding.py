@@ -29,7 +29,7 @@ def stored(folder, *words: str):
     return folder
 
 
-def test_a_task_on_a_run_writes_below_it(tmp_path, monkeypatch):
+def test_B16_a_task_on_a_run_writes_below_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run, task = stored(tmp_path / "outputs/x/a"), "parley.cli.tasks.exporting.export"
     assert run_directory("deal_tiny", "none", task, str(run)).startswith(f"{run}/tasks/export/2")

@@ -246,13 +246,13 @@ GOOD = json.dumps({"messages": told(Q, A)}).encode()
         (b'{"real": [{"role": "user", "content": "q"}], "generated": 3}', 'line 2: "messages" must be a list'),
     ],
 )
-def test_a_bad_row_is_named_with_file_line_and_reason(path, bad, why):
+def test_B12_a_bad_row_is_named_with_file_line_and_reason(path, bad, why):
     path.write_bytes(GOOD + b"\n" + bad + b"\n")
     with pytest.raises(InputError, match=rf"rows\.jsonl, {why}"):
         list(read(path))
 
 
-def test_byte_order_marks_are_read_and_other_encodings_are_named(path):
+def test_B12_byte_order_marks_are_read_and_other_encodings_are_named(path):
     path.write_bytes(b"\xef\xbb\xbf" + GOOD)
     assert len(list(read(path))) == 1
     path.write_bytes(GOOD.decode().encode("utf-16"))
@@ -263,7 +263,7 @@ def test_byte_order_marks_are_read_and_other_encodings_are_named(path):
         list(read(path))
 
 
-def test_only_regular_files_are_read(tmp_path):
+def test_B12_only_regular_files_are_read(tmp_path):
     os.mkfifo(tmp_path / "pipe.jsonl")
     for device in (tmp_path / "pipe.jsonl", Path("/dev/zero")):
         with pytest.raises(InputError, match="not a regular file"):

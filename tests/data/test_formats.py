@@ -218,7 +218,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_lm_selfplay_logs_become_records(folder):
+def test_B16_lm_selfplay_logs_become_records(folder):
     first, second, third, fourth = lm_selfplay.read(folder)
     assert (first.name, first.counts, first.values) == ("000", (1, 3, 1), ((4, 1, 3), (1, 3, 0)))
     assert (first.allocations, first.scores, first.token_count) == (((1, 0, 1), (0, 3, 0)), (7, 9), 61)

@@ -59,7 +59,7 @@ READ: dict[str, Callable[[Path], Any]] = {
 
 
 @pytest.mark.parametrize("reader", fuzz.READERS)
-def test_a_sound_file_is_read_with_and_without_a_mark(reader, tmp_path):
+def test_B12_a_sound_file_is_read_with_and_without_a_mark(reader, tmp_path):
     data = fuzz.sound(reader)
     first = READ[reader](fuzz.write(reader, data, tmp_path / "x"))
     assert first
@@ -68,7 +68,7 @@ def test_a_sound_file_is_read_with_and_without_a_mark(reader, tmp_path):
 
 
 @pytest.mark.parametrize("reader", fuzz.READERS)
-def test_a_broken_file_is_read_or_named(reader, tmp_path):
+def test_B12_a_broken_file_is_read_or_named(reader, tmp_path):
     draw = random.Random(f"{SEED} {reader}")
     named = 0
     for number in range(TRIES):

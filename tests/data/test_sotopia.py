@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from parley.data.formats import alpaca, sotopia
 from parley.data.formats.conversations import read as read_conversations
 from parley.data.replay import replay
 from parley.data.sample import Demonstration
-from parley.data.store import Matches
+from parley.data.store import EpisodeStore, Matches
 from parley.games.base import Message
 from parley.games.social import Social, Task
 from parley.system.files import InputError
@@ -176,6 +177,18 @@ def test_import_and_export_through_the_tasks(tmp_path: Path) -> None:
         live, key=lambda row: live.index(row) % 2
     )
     assert [log.demonstration("x").weights for _, log in rows] == [(0.0, 1.0)] * len(live)
+
+
+def test_only_the_match_without_consent_is_left_out(game: Social, tmp_path: Path) -> None:
+    [record] = sotopia.read(lines(tmp_path / "l.jsonl", log_row(game)), game.everything)
+    [bare] = sotopia.read(lines(tmp_path / "d.jsonl", dialogue()), game.everything)
+    with EpisodeStore(tmp_path / "round") as store:
+        for each, training in ((record, True), (bare, False)):
+            made = sotopia.match(each, game, STAGE)
+            consent = {"consent": {"agent_1": {"training": training}}}
+            store.append(replace(made, extra={**made.extra, **consent}))
+    [file] = sotopia.export(tmp_path, game, [Matches(tmp_path / "round")], "run")
+    assert [json.loads(line)["pk"] for line in file.read_text().splitlines()] == ["L1"]
 
 
 def test_alpaca_rows_are_read() -> None:

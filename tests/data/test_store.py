@@ -150,7 +150,7 @@ except OSError as error:
 """
 
 
-def test_a_full_disk_is_one_clear_error_and_the_file_stays_whole(tmp_path):
+def test_B07_a_full_disk_is_one_clear_error_and_the_file_stays_whole(tmp_path):
     size = len(encode(numbered(1)[0]))
     done = subprocess.run(
         [sys.executable, "-c", FULL, str(tmp_path), os.path.dirname(__file__), str(size * 5 // 2)],

@@ -264,6 +264,24 @@ def test_an_enclosure_keeps_chance_and_output_to_itself(capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_an_enclosure_leaves_the_generators_of_others_as_they_were():
+    numpy = pytest.importorskip("numpy")
+    random.seed(4)
+    numpy.random.seed(4)
+    plain, plain_numpy = random.Random(4), numpy.random.RandomState(4)
+    enclosure = Enclosure(3, 5.0)
+    for _ in range(5):  # normal numbers come in pairs, whose second one is kept apart
+        assert (random.gauss(0, 1), numpy.random.normal()) == (plain.gauss(0, 1), plain_numpy.normal())
+        enclosure.run(lambda: (random.gauss(0, 1), numpy.random.normal(), numpy.random.seed(1)))
+        with pytest.raises(ValueError, match="foreign"):
+            enclosure.run(failing)
+
+
+def failing():
+    random.random()
+    raise ValueError("foreign")
+
+
 def test_what_a_call_writes_to_files_is_dropped_and_what_others_write_is_not(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "word").write_text("kept")

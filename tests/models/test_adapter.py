@@ -390,7 +390,7 @@ def test_adapters_that_share_a_base_in_play_take_turns(made):
         ("tied", ["lm_head"], "names lm_head, but .*, not the head, which shares its weights with the embedding"),
     ],
 )
-def test_targets_that_the_base_does_not_have_are_told(tmp_path, name, targets, told):
+def test_B08_targets_that_the_base_does_not_have_are_told(tmp_path, name, targets, told):
     with pytest.raises(InputError, match=told):
         LoRA(targets=targets).create(base_in(tmp_path, name), tmp_path / "adapter", 0)
     assert not (tmp_path / "adapter").exists()

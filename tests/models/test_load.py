@@ -225,9 +225,6 @@ DAMAGED = {
     "tokenizer": (lambda f: (f / "tokenizer.json").write_text("{}"), load_tokenizer),
     "tokenizer_torn": (lambda f: (f / "tokenizer.json").write_text('{"version": '), load_tokenizer),
     "ids": (lambda f: config(f, vocab_size=4), load_tokenizer),
-    "pickled": (lambda f: index(f, "x.bin"), load_model),
-    "above": (lambda f: index(f, "../m/model.safetensors"), load_model),
-    "absent": (lambda f: index(f, "other.safetensors"), load_model),
     "index": (lambda f: (f / INDEX).write_text("[3]"), load_model),
 }  # fmt: skip
 
@@ -237,7 +234,7 @@ def index(folder, file):
 
 
 @pytest.mark.parametrize(("damage", "load"), DAMAGED.values(), ids=DAMAGED)
-def test_B_model_folders_that_are_damaged_are_named_with_the_reason(copy, damage, load):
+def test_B08_model_folders_that_are_damaged_are_named_with_the_reason(copy, damage, load):
     damage(copy)
     with pytest.raises(InputError, match="") as error:
         load(copy)
@@ -247,13 +244,13 @@ def test_B_model_folders_that_are_damaged_are_named_with_the_reason(copy, damage
 @pytest.mark.parametrize(
     ("change", "told"), [({"num_hidden_layers": 10**9}, "says 1000000000 layers"), ({"vocab_size": 10**9}, "describes")]
 )
-def test_B_a_config_that_describes_far_more_than_the_files_hold_is_told_before_it_is_built(copy, change, told):
+def test_B08_a_config_that_describes_far_more_than_the_files_hold_is_told_before_it_is_built(copy, change, told):
     config(copy, **change)
     with pytest.raises(InputError, match=told):
         load_model(copy)
 
 
-def test_B_layers_that_cannot_be_decoded_are_told_from_the_config_alone(copy):
+def test_B08_layers_that_cannot_be_decoded_are_told_from_the_config_alone(copy):
     (copy / "model.safetensors").unlink()  # it is not looked at
     HFBackend.check(copy)
     linear = {"layer_types": ["linear_attention"], "model_type": "qwen3", "num_hidden_layers": 1}
@@ -263,21 +260,31 @@ def test_B_layers_that_cannot_be_decoded_are_told_from_the_config_alone(copy):
             HFBackend.check(copy)
 
 
-def test_B_token_ids_above_the_embedding_are_refused(made):
+def test_B08_token_ids_above_the_embedding_are_refused(made):
     backend = HFBackend()
     backend.load(found := snapshot.of(made))
     with pytest.raises(ValueError, match="has the token id 1000000"):
         backend.submit([Prompt("m/a.1", "m/a", (), 0, token_ids=(7, 10**6), policy=found.version)])
 
 
+@pytest.mark.parametrize(
+    ("file", "told"),
+    [("x.bin", "and no others"), ("../m/model.safetensors", "and no others"), ("other.safetensors", "is missing")],
+)
+def test_B10_an_index_names_safetensors_of_its_own_folder(copy, file, told):
+    index(copy, file)
+    with pytest.raises(InputError, match=rf"names '?{re.escape(file)}'?.*{told}"):
+        load_model(copy)
+
+
 @pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation"])
-def test_B_outside_the_attention_is_ours_whatever_the_config_names(copy, key):
+def test_B10_the_attention_is_ours_whatever_the_config_names(copy, key):
     config(copy, **{key: "somebody/kernel"})
     model = load_model(copy)
     assert model.config._attn_implementation == "sdpa"
 
 
-def test_B_rights_a_folder_with_several_templates_can_be_read_and_its_digest_sees_them(made, tmp_path):
+def test_B15_a_folder_with_several_templates_can_be_read_and_its_digest_sees_them(made, tmp_path):
     tokenizer = load_tokenizer(made)
     tokenizer.chat_template = {"default": tokenizer.chat_template, "tool_use": "{{ messages }}"}
     saved = snapshot.save(load_model(made), tokenizer, tmp_path / "s")

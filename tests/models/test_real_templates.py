@@ -19,6 +19,7 @@ from parley.models.renderer import Renderer
 from parley.models.thoughts import Conduct, Marks
 from parley.models.tiny import Tiny
 from parley.report.forks import Forks
+from parley.run.loop import _told
 from parley.system.files import InputError
 
 THINK = Marks("<think>", "</think>")
@@ -347,6 +348,9 @@ def test_A10_forks_are_counted_with_their_reasons():
     forks.add(episode)
     assert forks.figures() == {"forks": 3, "fork_share": 0.75, "thought_share": 0.25}
     assert forks.text() == "3 of 4 replies (75%) forked their token stream: thought (2), other (1)"
+    lines: list[str] = []
+    told = _told([episode], ["me"], lambda name, text: lines.append(f"{name}: {text}"))["policies"]["me"]
+    assert told["forks"] == 3 and lines == [f"me: {forks.text()}"]  # at the end of a stage of play
     branch = replace(episode, parent=("p", 3))
     own = Forks(["me"])
     own.add(branch)

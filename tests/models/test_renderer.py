@@ -320,12 +320,29 @@ GROWS = "{% set ns = namespace(x='ab') %}{% for a in range(60) %}{% set ns.x = n
     ],
     ids=["loops", "memory", "random", "lipsum", "syntax"],
 )
-def test_B_a_template_that_hangs_grows_or_draws_is_refused(source, told):
+def test_B09_a_template_that_hangs_grows_or_draws_is_refused(source, told):
     with pytest.raises(InputError, match=f"the model's chat template {told}.*chat_template.jinja"):
         tried(source, {})
 
 
-def test_B_templates_that_refuse_or_mark_what_is_generated_pass_their_trial():
+def test_B09_a_template_is_tried_before_it_is_used():
+    tok = tokenizer("chatml")
+    tok.chat_template = "{{ [messages[0].content, 'b'] | random }}"
+    with pytest.raises(InputError, match="draws at random"):
+        Renderer(tok)
+
+
+def test_B09_a_template_that_needs_tools_gets_no_advice_about_turns():
+    tok = tokenizer("chatml")
+    tok.chat_template = (
+        "{% for each in tools %}{{ each }}{% endfor %}{% for m in messages %}{{ m.content }}{% endfor %}"
+    )
+    with pytest.raises(InputError, match=r"refuses even one message of a user \(.*\): .* no tools") as error:
+        Renderer(tok)
+    assert "turns" not in str(error.value)
+
+
+def test_B09_templates_that_refuse_or_mark_what_is_generated_pass_their_trial():
     tried("{% generation %}{{ messages[0].content }}{% endgeneration %}{{ strftime_now('%d') }}{{ bos_token }}", {})
     tried("{{ raise_exception('never') }}", {})
     assert fault("{{ tick() }}", {"tick": itertools.count().__next__}) == "renders the same chat differently each time"

@@ -18,7 +18,7 @@ from parley.models.load import load_model, load_tokenizer
 from parley.models.snapshot import Snapshot, save
 from parley.models.tiny import Tiny
 from parley.play.arena import Report, TooManyFailures
-from parley.play.pairing import both_seatings, self_play
+from parley.play.pairing import Seatings, both_seatings, self_play
 from parley.play.player import Completion, Sampling
 from parley.play.seats import Seats
 from parley.system.files import read_jsonl
@@ -182,3 +182,34 @@ def test_nobody_sits_down_for_what_is_stored(tmp_path: Path, snapshot: Snapshot)
         raise AssertionError("a backend is built")
 
     Seats(GAME, build, 8).play(tmp_path / "s", plan, SAMPLING, {"learner": snapshot}, quiet)
+
+
+@pytest.mark.parametrize("odd", [False, True])
+def test_ranks_that_share_an_engine_play_the_same_and_the_first_of_them_stores(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, odd: bool
+) -> None:
+    """Four ranks in two groups, one after the other; `odd`: what rank 3 hears differs."""
+    from parley.play import seats
+
+    script = next(iter(GAME.scripts()))
+    plan = list(self_play(GAME, GAME.scenarios("train")[:12], script, 0, "s"))
+    told = list[object]()
+
+    def gathered(own: object) -> list[object]:
+        told.append(own)
+        return [*told, *[own] * (len(told) % 2)]
+
+    monkeypatch.setattr(seats.ranks, "world", lambda: 4)
+    monkeypatch.setattr(seats.ranks, "gathered", gathered)
+    for rank in range(4):
+        monkeypatch.setattr(seats.ranks, "rank", lambda rank=rank: rank)
+        mine = [replace(each, seed=each.seed + (odd and rank == 3)) for each in plan]
+        with EpisodeStore(tmp_path / "s", rank) as store, Seats(GAME, Flaky, 8, together=2).open(SAMPLING, {}) as sat:
+            if odd and rank == 3:
+                with pytest.raises(RuntimeError, match="ranks 2 to 3 share an engine and played different matches"):
+                    sat._play(Seatings(lambda mine=mine: iter(mine)), 12, store, quiet)
+            else:
+                sat._play(Seatings(lambda mine=mine: iter(mine)), 12, store, quiet)
+    lines = [len(list(read_jsonl(tmp_path / f"s/{rank}.jsonl"))) for rank in range(4)]
+    assert lines == [6, 0, 6, 0]
+    assert EpisodeStore(tmp_path / "s", shard=None).ids() == {each.match for each in plan}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -107,6 +108,16 @@ def test_a_stage_that_was_begun_or_whose_lender_is_gone_is_made(sweep):
     assert borrow(sweep, "key", sweep / "1" / "iter_000" / "start", "x") is None
     (sweep / "0" / "iter_000" / "start" / "stage.json").write_text("{")
     assert borrow(sweep, "key", sweep / "2" / "iter_000" / "start", "x") is None
+
+
+def test_a_lender_that_is_gone_is_replaced_by_the_next_that_finishes(sweep):
+    begin(job(sweep / "0"))
+    begin(job(sweep / "1"))  # borrows, and does not become the lender
+    (note,) = (sweep / ".shared").iterdir()
+    assert note.read_text() == "0/iter_000/start"
+    shutil.rmtree(sweep / "0")
+    assert begin(job(sweep / "2"))[0] is True
+    assert note.read_text() == "2/iter_000/start" and begin(job(sweep / "3"))[1]["by"] == "2"
 
 
 def test_a_borrowed_stage_is_held_to_its_inputs_like_any_other(sweep):

@@ -34,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
     return data
 
 
-def test_fast_runs_to_its_end_without_scripts_that_demonstrate(folder: Path, tmp_path: Path) -> None:
+def test_B16_fast_runs_to_its_end_without_scripts_that_demonstrate(folder: Path, tmp_path: Path) -> None:
     words = [
         "experiment=deal_human",
         "debug=fast",

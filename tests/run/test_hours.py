@@ -8,10 +8,11 @@ from parley.cli.main import check
 from parley.cli.tasks.planning import plan
 from parley.data.episode import Call, Episode, Turn
 from parley.games.base import Result, Scenario
+from parley.models.folders import unequal
 from parley.models.published import shape
 from parley.run import probe
 from parley.run.config import ConfigError
-from parley.run.hours import Speed, Tokens, matches, of_match, streams, words
+from parley.run.hours import Speed, Tokens, engine, matches, of_match, streams, words
 from parley.system.files import InputError
 
 
@@ -103,17 +104,31 @@ def test_spags_recipe_with_offload_keeps_shards_and_optimiser_in_host_memory(cap
     said = " ".join(capsys.readouterr().out.split())
     assert "weights │ 0.000" in said and "in host memory" in said and "needed │ 4.01" in said
     assert "host │ 12.55" in said  # a rank's share of weights, gradients and AdamW's two numbers, in float32
-    assert 6_738_415_616 * 16 / 8 / 2**30 == pytest.approx(12.55, abs=0.01)
+    assert pytest.approx(12.55, abs=0.01) == 6_738_415_616 * 16 / 8 / 2**30
 
 
 @pytest.mark.slow
-def test_a_13b_that_servers_play_is_trained_on_eight_gpus_of_40_gib(capsys, tmp_path):
-    servers = "backend=vllm_servers 'backend.urls=[http://127.0.0.1:8000/v1]'"
-    command = f"task=plan experiment=deal_llm stated.model=llama2_13b hardware=a100x8_40gib_fsdp {servers}"
+@pytest.mark.parametrize(
+    ("backend", "says"),
+    [
+        ("backend=vllm_servers 'backend.urls=[http://127.0.0.1:8000/v1]'", "shared by 8 ranks"),
+        ("backend=vllm backend.tensor_parallel=2 backend.kv_gib=8", "shared by 2 devices: 12.1 GiB of weights"),
+    ],
+)
+def test_a_13b_is_played_and_trained_on_eight_gpus_of_40_gib(capsys, tmp_path, backend, says):
+    command = f"task=plan experiment=deal_llm stated.model=llama2_13b hardware=a100x8_40gib_fsdp {backend}"
     check(shlex.split(command))
     plan(composed(command), tmp_path, None, False)
     said = " ".join(capsys.readouterr().out.split())
-    assert "needed │ 10.8" in said and "shared by 8 ranks" in said
+    assert "needed │ 10.8" in said and says in said
+
+
+def test_an_engine_that_ranks_share_needs_its_part_of_a_device():
+    weights = 2.0 * 13_015_864_320
+    told, why = engine(weights, 8.0, 2, 40.0)
+    assert "shared by 2 devices: 12.1 GiB of weights and 8 GiB of keys and values on a device of 40 GiB" in told
+    assert why is None and "an engine needs 44.2 GiB" in str(engine(weights, 20.0, 1, 40.0)[1])
+    assert unequal(shape("llama2_13b"), 8) is None and "40 attention heads" in str(unequal(shape("llama2_13b"), 3))
 
 
 def test_a_rate_of_nothing_is_refused():
@@ -131,4 +146,5 @@ def test_keys_and_values_of_a_stream():
     mistral = shape("mistral_7b")  # 32 layers, 8 heads of 128: 2 * 32 * 8 * 128 * 2 bytes a token
     told = streams(mistral, Tokens(900, 124), 2, 2, 16.0)
     assert told is not None and "128 KiB a token, 64.0 MiB a stream of 512 tokens; 16 GiB hold 256 streams" in told
+    assert "16 GiB hold 512 streams" in str(streams(mistral, Tokens(900, 124), 2, 2, 16.0, together=2))
     assert streams(mistral, Tokens(), 2, 2, 16.0) is None

@@ -45,10 +45,10 @@ def start(out: Path, model: Path, second: list[str], *words: str) -> Start:
     learner = ["model=hf", f"model.path={model}", "imitate.matches=0", "objective.credit.keep=all"]
     with initialize_config_module("parley.conf", version_base="1.3"):
         chosen: Any = compose("config", [*game, *learner, *words])
-    return Start(Run(build(chosen, out), out, Progress(terminal(quiet=True))))
+    return Start(Run(build(chosen, out), out, Progress(terminal(quiet=True), log=out.with_suffix(".log"))))
 
 
-def test_B_an_opponents_template_is_tried_on_the_prompts_of_a_file(tmp_path: Path, models: tuple[Path, Path]) -> None:
+def test_B02_every_template_is_tried_on_the_prompts_of_a_file(tmp_path: Path, models: tuple[Path, Path]) -> None:
     free, strict = models
     seated = f"opponents.old.path={strict}"
     assert start(tmp_path / "good", free, ["user"], seated)()
@@ -58,3 +58,12 @@ def test_B_an_opponents_template_is_tried_on_the_prompts_of_a_file(tmp_path: Pat
         start(tmp_path / "seated", free, bad, seated)()
     with pytest.raises(InputError, match=r"^[^:]*\.jsonl, line 2: .*in turns"):
         start(tmp_path / "own", strict, bad)()
+
+
+def test_A6_A18_lines_at_the_start_say_what_the_template_does_and_what_the_adapter_changes(
+    tmp_path: Path, models: tuple[Path, Path]
+) -> None:
+    start(tmp_path / "out", models[0], ["user"], "adapter=lora", "adapter.r=2")()
+    told = (tmp_path / "out.log").read_text()
+    assert "chat template: system messages stay; no thoughts; token streams only grow" in told
+    assert "the adapter changes 7 layers" in told

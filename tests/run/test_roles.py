@@ -177,6 +177,10 @@ NOBODY = ("eval.opponents=[]", "imitate.matches=0", "imitate.players=[]")
         (["+game={_target_: parlour.Debate}", "+players.judge=learner"], "players.judge: it serves the match"),
         (["+game={_target_: parlour.Debate}", "+players.jugde=partial"], "players.jugde: debate has no such seat"),
         (["+game={_target_: parlour.Debate}", "+players.judge=partail"], "players.judge: there is no player partail"),
+        (
+            ["+game={_target_: parlour.Debate}", "+players.judge=partial", "backend=vllm", "backend.tensor_parallel=2"],
+            "backend.tensor_parallel: each of the 2 ranks of an engine would ask debate's judge",
+        ),
         (["+game={_target_: parlour.Library}", "metric=versus.start.right"], "metric: nobody meets anybody in library"),
     ],
 )

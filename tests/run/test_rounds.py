@@ -256,7 +256,7 @@ def test_two_policies_learn_from_one_round(tmp_path: Path, capsys: pytest.Captur
     assert "Data of a round: 6 samples" in " ".join(capsys.readouterr().out.split())
 
 
-def test_B_a_round_that_was_deleted_is_one_line(three: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+def test_B05_a_round_that_was_deleted_is_one_line(three: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(three[0], run)
     shutil.rmtree(run / "iter_001/play/r002")

@@ -18,12 +18,13 @@ from parley.credit import FilteredBC
 from parley.data.scorer import ScoredMatches, write_scores
 from parley.data.seal import MANIFEST, sealed
 from parley.data.store import EpisodeStore, Matches
+from parley.models import snapshot as snapshots
 from parley.report import html
 from parley.report.progress import terminal
 from parley.report.trackers import Jsonl, tracking
 from parley.run.build import build
 from parley.run.config import ConfigError
-from parley.run.directory import LAUNCH, TOLD, all_snapshots, begun
+from parley.run.directory import LAUNCH, TOLD, all_snapshots, begun, find_match, restored, stored
 from parley.run.stages import finished, stage
 from parley.system.files import InputError
 from rich.table import Table
@@ -93,6 +94,17 @@ def shown(run: Path) -> None:
     looking.show(config(), run.with_name("shown"), str(run), "iter_001/play/none/0")
 
 
+def test_A4_a_changed_snapshot_of_a_run_is_not_used(run: Path) -> None:
+    model = run / "iter_001/learn/learner/snapshot"
+    model.mkdir(parents=True)
+    (model / "model.safetensors").write_bytes(bytes(64))
+    outputs = stored(snapshots.of(model, "iter_001"), run)
+    assert restored(outputs, run).path == str(model)
+    (model / "model.safetensors").write_bytes(bytes(63) + b"\1")
+    with pytest.raises(InputError, match=rf"{model} was changed after the snapshot iter_001-\w+ was made"):
+        restored(outputs, run)
+
+
 @pytest.mark.parametrize("use", [credited, exported, shown])
 @pytest.mark.parametrize("change", CHANGES)
 def test_A5_matches_that_were_changed_are_not_trained_on_nor_shown(run: Path, change: str, use: Callable) -> None:
@@ -133,6 +145,18 @@ def test_A5_a_seal_counts_lines_and_an_old_run_without_one_is_read(run: Path) ->
     assert len(list(EpisodeStore(run / PLAY, shard=None).read())) == COUNT
 
 
+def test_A19_ids_as_shown_are_ids_that_work_and_ambiguous_ones_are_refused_with_the_list(run: Path) -> None:
+    """A run of 0.1.0 named no iteration in the ids of its evaluations."""
+    for episode in EpisodeStore(run / SAMPLED, shard=None).read():
+        both = [f"{iteration}/{episode.id}" for iteration in ("iter_000", "iter_001")]
+        with pytest.raises(ConfigError, match=f"is one of several: say {', '.join(both)}"):
+            find_match(run, episode.id)
+        assert [find_match(run, match)[0].id for match in both] == [episode.id] * 2
+        assert find_match(run, both[1]) == (episode, False) != find_match(run, both[0])
+    played = next(iter(Matches(run / PLAY)))
+    assert find_match(run, played.id) == (played, False)
+
+
 # --- files that cannot be read ---------------------------------------------------------------------------------------
 
 BROKEN = {
@@ -147,7 +171,7 @@ BROKEN = {
 
 @pytest.mark.parametrize("data", BROKEN)
 @pytest.mark.parametrize("name", ["iter_001/play/stage.json", "iter_001/learn/stage.json", "iter_000/base/stage.json"])
-def test_B_a_stages_manifest_that_cannot_be_read_is_named(run: Path, name: str, data: str) -> None:
+def test_B05_a_stages_manifest_that_cannot_be_read_is_named(run: Path, name: str, data: str) -> None:
     (run / name).write_bytes(BROKEN[data])
     uses = (lambda: finished((run / name).parent), lambda: stage((run / name).parent, {}, lambda: None))
     for use in (*uses, lambda: all_snapshots(run)) if "learn" in name else uses:
@@ -157,7 +181,7 @@ def test_B_a_stages_manifest_that_cannot_be_read_is_named(run: Path, name: str, 
 
 
 @pytest.mark.parametrize("data", BROKEN)
-def test_B_the_other_files_of_a_run_are_named_or_written_anew(run: Path, data: str) -> None:
+def test_B05_the_other_files_of_a_run_are_named_or_written_anew(run: Path, data: str) -> None:
     (run / "metrics.jsonl").write_bytes(BROKEN[data])
     (run / "summary.json").write_bytes(BROKEN[data])
     (run / "iter_002/play").mkdir(parents=True)
@@ -175,7 +199,7 @@ def test_B_the_other_files_of_a_run_are_named_or_written_anew(run: Path, data: s
 
 
 @pytest.mark.parametrize("outputs", [None, 3, [], {"learner": 1}, {"learner": {"snapshot": {"version": "x"}}}])
-def test_B_outputs_that_hold_no_snapshot_are_named(run: Path, outputs: Any) -> None:
+def test_B05_outputs_that_hold_no_snapshot_are_named(run: Path, outputs: Any) -> None:
     path = run / "iter_001/learn/stage.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"outputs": outputs}))
     with pytest.raises(InputError, match="hold no snapshot"):
@@ -188,14 +212,14 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
 
 
 @pytest.mark.parametrize("text", ["", "a: [", "- 1\n- 2\n", "\x00", "a: !!python/object/apply:os.getcwd []", BOMB, "3"])
-def test_B_a_config_that_cannot_be_read_is_named(run: Path, text: str) -> None:
+def test_B05_a_config_that_cannot_be_read_is_named(run: Path, text: str) -> None:
     (run / "config.yaml").write_text(text)
     for use in (lambda: all_snapshots(run), lambda: shown(run), lambda: exported(run)):
         with pytest.raises(ConfigError, match=r"config\.yaml is torn, or no config"):
             use()
 
 
-def test_B_a_replay_that_differs_is_one_line_in_show_and_export(run: Path) -> None:
+def test_B05_a_replay_that_differs_is_one_line_in_show_and_export(run: Path) -> None:
     path = run / PLAY / "stage.json"
     manifest = json.loads(path.read_text())
     del manifest["records"]  # a run of before
@@ -210,7 +234,7 @@ def test_B_a_replay_that_differs_is_one_line_in_show_and_export(run: Path) -> No
             use()
 
 
-def test_B_a_kill_between_the_first_two_files_leaves_a_directory_that_starts(tmp_path: Path) -> None:
+def test_B05_B13_a_kill_between_the_first_two_files_leaves_a_directory_that_starts(tmp_path: Path) -> None:
     run = tmp_path / "run"
     run.mkdir()
     for left in ("manifest.json", ".config.yaml.12.tmp"):
@@ -232,7 +256,7 @@ def test_B_a_kill_between_the_first_two_files_leaves_a_directory_that_starts(tmp
         sqlite3.OperationalError("database or disk is full"),
     ],
 )
-def test_B_a_full_disk_is_one_line_whoever_says_so(error: Exception, tmp_path: Path) -> None:
+def test_B07_a_full_disk_is_one_line_whoever_says_so(error: Exception, tmp_path: Path) -> None:
     with (
         pytest.raises(ConfigError, match=r"the disk is full\. .* make room, then resume="),
         begun(config(), tmp_path / "x"),
@@ -245,7 +269,7 @@ def test_B_a_full_disk_is_one_line_whoever_says_so(error: Exception, tmp_path: P
         raise ValueError("another")
 
 
-def test_B_markup_in_names_and_paths_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+def test_B06_markup_in_names_and_paths_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
     table = Table(title="[red]")
     table.add_row("[/b] [a] [link=x]")
     terminal(width=100).print("report: /runs/[a]/[/b]/index.html", table)
@@ -264,11 +288,11 @@ def test_B_markup_in_names_and_paths_is_shown_as_it_is(capsys: pytest.CaptureFix
         ("learner.sampled.pareto", "has no metric pareto; did you mean pareto_rate"),
     ],
 )
-def test_B_metric_names_are_known_before_anything_is_built(metric: str, told: str, tmp_path: Path) -> None:
+def test_B01_metric_names_are_known_before_anything_is_built(metric: str, told: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=told):
         build(config(f"metric={metric}"), tmp_path)
 
 
 @pytest.mark.parametrize("experiment", ["deal_tiny", "deal_tiny_self", "spag_tiny", "spin_tiny"])
-def test_B_the_metric_of_an_experiment_is_one_of_its_game(experiment: str, tmp_path: Path) -> None:
+def test_B01_the_metric_of_an_experiment_is_one_of_its_game(experiment: str, tmp_path: Path) -> None:
     assert build(config(f"experiment={experiment}"), tmp_path).game.facts.metrics

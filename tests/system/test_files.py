@@ -6,7 +6,19 @@ import sys
 from pathlib import Path
 
 import pytest
-from parley.system.files import Locked, append_lines, digest, lock, read_jsonl, replacing, write_json, write_text
+from parley.system.files import (
+    InputError,
+    Locked,
+    append_lines,
+    digest,
+    lock,
+    read_json,
+    read_jsonl,
+    read_text,
+    replacing,
+    write_json,
+    write_text,
+)
 
 
 def test_written_whole_or_not_at_all(tmp_path):
@@ -56,11 +68,17 @@ def test_lines_are_appended_and_read_back_with_their_numbers(tmp_path):
 
 
 @pytest.mark.parametrize("line", [b"\xff\xfe", b"[" * 100_000, b"", b"\0" * 40, b'"text"', b"null"])
-def test_no_line_of_a_foreign_file_escapes_the_error(tmp_path, line):
+def test_B12_no_line_of_a_foreign_file_escapes_the_error(tmp_path, line):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b'{"n": 1}\n' + line + b"\n")
     with pytest.raises(ValueError, match="line 2"):
         list(read_jsonl(path, lambda row: row["n"]))
+
+
+def test_B12_a_folder_is_no_file(tmp_path):
+    for read in (read_text, read_json, lambda path: list(read_jsonl(path))):
+        with pytest.raises(InputError, match=f"{tmp_path}: not a regular file"):
+            read(tmp_path)
 
 
 def test_digests_stand_for_values_files_and_folders(tmp_path):

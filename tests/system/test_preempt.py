@@ -36,7 +36,7 @@ main()
 
 
 @pytest.mark.parametrize("module", ["hydra", "parley.run.config", "parley.conf"])
-def test_B_a_signal_in_the_first_seconds_ends_with_75(module, tmp_path):
+def test_B13_a_signal_in_the_first_seconds_ends_with_75(module, tmp_path):
     code = ASKED.format(module=module, signum=int(signal.SIGUSR1))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert (done.returncode, done.stderr) == (preempt.CODE, "")

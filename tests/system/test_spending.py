@@ -28,7 +28,7 @@ class Disk:
 
 
 @pytest.mark.parametrize("room", range(0, 200, 13))
-def test_B_a_full_disk_forgets_no_request_that_was_sent(room: int, tmp_path: Path, monkeypatch: Any) -> None:
+def test_B07_a_full_disk_forgets_no_request_that_was_sent(room: int, tmp_path: Path, monkeypatch: Any) -> None:
     path, sent = tmp_path / "x.jsonl", 0
     ledger = Ledger(path, max_requests=10)
     monkeypatch.setattr(spending.os, "write", Disk(room))
@@ -43,7 +43,7 @@ def test_B_a_full_disk_forgets_no_request_that_was_sent(room: int, tmp_path: Pat
     assert ledger.book("again", 1.0) and Ledger(path).requests == sent + 1
 
 
-def test_B_a_settlement_that_cannot_be_written_counts_in_full(tmp_path: Path, monkeypatch: Any) -> None:
+def test_B07_a_settlement_that_cannot_be_written_counts_in_full(tmp_path: Path, monkeypatch: Any) -> None:
     ledger = Ledger(tmp_path / "x.jsonl", max_cost=10.0)
     ticket = ledger.book("r", 4.0)
     assert ticket
@@ -62,14 +62,14 @@ FOREIGN = [
 
 
 @pytest.mark.parametrize("line", FOREIGN, ids=lambda line: line[:30])
-def test_B_a_foreign_line_of_a_ledger_is_named(line: str, tmp_path: Path) -> None:
+def test_B05_a_foreign_line_of_a_ledger_is_named(line: str, tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
     path.write_text('{"book": "a", "for": "r", "most": 1.0}\n' + line + "\n")
     with pytest.raises(InputError, match=r"x\.jsonl, line 2: "):
         Ledger(path)
 
 
-def test_B_a_ledger_that_was_cut_meanwhile_is_told(tmp_path: Path) -> None:
+def test_B05_a_ledger_that_was_cut_meanwhile_is_told(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "x.jsonl")
     ledger.book("r", 1.0)
     (tmp_path / "x.jsonl").write_text("")

@@ -63,7 +63,7 @@ def a_play(**changed: Any) -> Play:
 
 @asynccontextmanager
 async def open_table(
-    folder: Path, parts: Mapping[str, Part], game: Any = None
+    folder: Path, parts: Mapping[str, Part], game: Any = None, blind: bool = False
 ) -> AsyncIterator[tuple[TestClient[Any, Any], Persons]]:
     """The site of a stored run; `game` is played in place of the run's."""
     config = OmegaConf.load(folder / "config.yaml")
@@ -73,10 +73,8 @@ async def open_table(
         if game is not None:
             at_work = _with(at_work, game)
         async with AsyncExitStack() as held:
-            served = {
-                name: await held.enter_async_context(part.open(Desk(folder / "table" / name, folder, at_work, persons)))
-                for name, part in parts.items()
-            }
+            desks = {name: Desk(folder / "table" / name, folder, at_work, persons, blind) for name in parts}
+            served = {name: await held.enter_async_context(part.open(desks[name])) for name, part in parts.items()}
             site = Site(served, persons, Serving(**SETTINGS))
             yield await held.enter_async_context(TestClient(TestServer(site.application()))), persons
 
@@ -91,6 +89,7 @@ class Page:
     def __init__(self, client: TestClient[Any, Any], token: str) -> None:
         self.client, self.at = client, f"/p/{token}/play"
         self.states: list[dict[str, Any]] = []
+        self.writing: list[dict[str, Any]] = []
         self.raw: list[bytes] = []
 
     @property
@@ -117,7 +116,8 @@ class Page:
             async for line in answer.content:
                 self.raw.append(line)
                 if line.startswith(b"data: "):
-                    self.states.append(json.loads(line[6:]))
+                    told = json.loads(line[6:])
+                    (self.states if "phase" in told else self.writing).append(told)
 
     async def until(self, *phases: str, question_not: str = "") -> dict[str, Any]:
         """The state, once it is one of `phases` (and asks something else than `question_not`)."""

@@ -22,6 +22,7 @@ from parley.report.estimates import two_way
 from parley.run.config import ConfigError
 from parley.system.files import InputError, read_json, read_jsonl
 from parley.table import exports
+from parley.table.events import Events
 from parley.table.forgetting import forget
 from parley.table.persons import Persons
 from studied import AFTER, BEFORE, LEARNERS, Visitor, played, serve, study
@@ -69,7 +70,7 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 def test_the_tables_hold_what_was_done_and_nobody_s_name(run: Path) -> None:
     ids = visited(run)
-    found = exports.tables(run / "table/study", Matches(run / "table/play"))
+    found = exports.tables([run / "table/study"], Matches(run / "table/play"))
     exports.write(run / "out", found)
     given = read_ratings([run / "out/ratings.jsonl"])
     assert {each.rater for each in given} == {*ids.values()} and len(given) == 6  # two seats each
@@ -103,7 +104,7 @@ def test_a_forgotten_person_is_gone_from_every_file(run: Path) -> None:
     assert len(left) == 3 and stat.S_IMODE((run / "table/persons.jsonl").stat().st_mode) == 0o600
     given_up = [row["match"] for row in read_jsonl(run / "table/play/seatings.jsonl") if "over" in row]
     assert {*given_up} == own.keys() - left.keys()
-    found = exports.tables(run / "table/study", left.values())
+    found = exports.tables([run / "table/study"], left.values())
     assert [row["person"] for row in found["persons"]] == [ids["bob"], ids["cid"]]
     assert Persons(run / "table", ["WHO"]).join({"WHO": "worker-ann"})[0].id not in ids.values()
     with pytest.raises(InputError, match="nobody with the id"):
@@ -121,7 +122,7 @@ def test_a_person_is_forgotten_whatever_the_parts_are_called(run: Path) -> None:
 def test_only_what_everybody_at_the_table_allowed_says_so(run: Path) -> None:
     ids = visited(run)
     told = {}
-    for each in exports.consented(run / "table/study", Matches(run / "table/play")):
+    for each in exports.consented([run / "table/study"], Matches(run / "table/play")):
         consent = each.extra["consent"]
         there = {name for name, own in ids.items() if f"person:{own}" in each.players.values()}
         assert {own["person"] for own in consent.values()} == {ids[name] for name in there}
@@ -167,6 +168,16 @@ def test_preferred_counts_ties_as_a_half_whatever_the_side() -> None:
     assert exports.preferred([]) is None
 
 
+def test_who_took_two_studies_is_trained_on_where_both_allow_it(run: Path) -> None:
+    for name, answers in (("a", {"ann": True, "bob": True}), ("b", {"ann": True, "bob": False})):
+        for person, training in answers.items():
+            Events(run / name).add(person, "consent", version=name, training=training)
+    played(run, "table/play", [{"first": "person:ann", "second": "person:bob"}])
+    (episode,) = exports.consented([run / "a", run / "b"], Matches(run / "table/play"))
+    assert {seat: own["training"] for seat, own in episode.extra["consent"].items()} == {"first": True, "second": False}
+    assert episode.extra["consent"]["first"]["version"] == "a and b" and not trainable(episode)
+
+
 def test_the_commands_compose() -> None:
     check(["task=people", "run=outputs/x", "task.forget=[ab12]"])
     for name in ("rating", "playing", "base"):
@@ -181,6 +192,8 @@ def test_the_task_writes_files_and_a_round_to_learn_from(run: Path) -> None:
         people(config, run / "none", str(run), [])
     ids = visited(run)
     people(config, run / "one", str(run), [])
+    for part, other in (("play", "bargains"), ("study", "poll")):  # what lies in a part tells its kind
+        (run / "table" / part).rename(run / "table" / other)
     people(config, run / "two", str(run), [ids["ann"]])
     for out, count in (("one", 5), ("two", 3)):
         stored = list(Matches(run / out / "iter_001/play"))

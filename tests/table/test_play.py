@@ -11,6 +11,7 @@ from parley.data.replay import replay
 from parley.data.store import EpisodeStore, Matches
 from parley.games.base import Tool, seats
 from parley.games.deal import Deal
+from parley.play.seats import Sitting
 from parley.system.files import InputError
 from parley.table.lobby import Bookings
 from parley.table.play import ending
@@ -77,6 +78,8 @@ def test_two_people_play_deal_to_the_end_and_it_is_a_match_like_any_other(folder
     assert over["roles"]["second"]["seen"]["values"] == episode.scenario.data["values"][1]
     assert next(turn.text for turn in episode.turns if turn.seat == "first") == "no tag"
     assert over == {"you": "first", **ending(game, episode, people[0].player)}
+    blind = ending(game, episode, people[0].player, names=False)
+    assert {role["who"] for role in blind["roles"].values()} == {"you", "the other side"}
 
 
 def test_who_does_not_wait_plays_a_script_and_seats_change_from_match_to_match(folder):
@@ -96,7 +99,12 @@ def test_who_does_not_wait_plays_a_script_and_seats_change_from_match_to_match(f
                         await one.post("say", question=last, text=text)
                     taken.append(state["over"]["you"])
                     assert {role["who"] for role in state["over"]["roles"].values()} == {"you", "skilled"}
-            return taken
+        async with open_table(folder, {"play": a_play(partner="skilled")}, blind=True) as (client, _):
+            again = Page(client, one.at.split("/")[2])
+            async with again.open():
+                over = (await again.until("over"))["over"]
+                assert {role["who"] for role in over["roles"].values()} == {"you", "the other side"}
+        return taken
 
     assert sorted(asyncio.run(go())) == ["first", "second"]
     assert len(Matches(folder / "table" / "play")) == 2
@@ -233,6 +241,32 @@ def test_no_byte_to_a_chair_before_the_end_holds_the_others_word(folder):
                 found[-1] |= {word for word in words if word in line.decode()}
         seen = [state["seen"]["word"] for state in page.states if state["phase"] == "ask"]
         assert [list(each) for each in found if each] == [[word] for word in dict.fromkeys(seen)] and len(found) == 11
+
+
+def test_who_waits_is_told_how_much_others_have_written_and_who_is_asked_is_not(folder, monkeypatch):
+    others = {f"table/play/s{n}/0/right": 37 for n in range(50)} | {f"table/play/s{n}/1/left": 90 for n in range(50)}
+    monkeypatch.setattr(Sitting, "underway", lambda self: others)
+    monkeypatch.setattr("parley.table.play.TELL_S", 0.0)
+
+    async def go():
+        async with open_table(folder, {"play": a_play()}, Marked()) as (client, persons):
+            one, two = pages(client, persons, 2)
+            async with one.open(), two.open():
+                for page in (one, two):
+                    await page.post("sit", alone=False)
+                while "ask" not in (one.state["phase"], two.state["phase"]):
+                    await asyncio.sleep(0.005)
+                asked, waits = (one, two) if one.state["phase"] == "ask" else (two, one)
+                while not waits.writing:
+                    await asyncio.sleep(0.005)
+                assert waits.writing == [{"writing": {"right": 30}}]  # of this match alone, and not to the token
+                assert not any(each["writing"] for each in asked.writing)
+                assert await asked.post("say", question=asked.state["question"], text="hello") == 200
+                while not any(each["writing"] for each in asked.writing):
+                    await asyncio.sleep(0.005)
+                return len(waits.writing)
+
+    assert asyncio.run(go()) < 10  # said once, not whenever it is looked at
 
 
 def test_bookings_survive_and_a_bad_line_names_itself(folder, tmp_path):

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
+from parley.table.answers import static
 from parley.table.part import Refusal, Served, text
 from parley.table.persons import Person, Persons, digest
-from parley.table.server import Rate, Serving, Site, static
+from parley.table.server import Rate, Serving, Site
 
 Client = TestClient[Any, Any]
 SETTINGS: dict[str, Any] = {
@@ -226,3 +227,13 @@ def test_text_refuses_what_cannot_be_shown():
     assert text({"a": "  two\r\nlines "}, "a", 20) == "two\nlines"
     with pytest.raises(Refusal, match="'a' has 21 characters, and may have 20"):
         text({"a": "x" * 21}, "a", 20)
+
+
+@pytest.mark.parametrize(("header", "statuses"), [("X-Real", [200, 429, 200, 429]), ("", [200, 429, 429, 429])])
+def test_newcomers_behind_a_proxy_are_counted_apart_where_its_header_is_trusted(tmp_path, header, statuses):
+    async def work(client, persons):
+        for address, status in zip(("10.0.0.1", "10.0.0.1", "10.0.0.2", "forged, 10.0.0.1"), statuses, strict=True):
+            answer = await client.get(f"/join/{persons.door('join')}", headers={"X-Real": address})
+            assert answer.status == status, address
+
+    with_client(tmp_path, work, per_minute=1.5, address_header=header)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from aiohttp.test_utils import TestClient, TestServer
+from parley.data.store import EpisodeStore
+from parley.games.deal import Deal
 from parley.report.html import PATH
 from parley.report.pages import allowed
+from parley.run.match import play_match
 from parley.system.files import lock
 from parley.table.persons import Persons
 from parley.table.server import Serving, Site
@@ -35,7 +39,7 @@ def watched(folder: Path, work, **changed):
     async def go():
         persons = Persons(folder / "table")
         site = Site({"echo": ECHO}, persons, Serving(**{**SETTINGS, "watched": [str(folder / "outputs")], **changed}))
-        site.watching.fresh_s = 0.0
+        site.watchers.watching.fresh_s = 0.0
         async with TestClient(TestServer(site.application())) as client:
             await work(client, persons, f"/watch/{persons.door('watch')}")
 
@@ -89,11 +93,57 @@ def test_a_watcher_is_no_person_and_no_path_of_theirs_reaches_the_disk(tmp_path)
     watched(tmp_path, work)
 
 
+def test_matches_of_all_runs_are_searched_and_shown_page_by_page(tmp_path):
+    game = Deal()
+    base = play_match(game, dict.fromkeys(game.roles, "fair"), game.scenarios("train")[0])
+    told = replace(base.turns[0], text="<b onclick=zq>hello")
+    for name in ("one", "two"):
+        with EpisodeStore(a_run(tmp_path / "outputs", name) / "iter_001/play") as store:
+            for number in range(40):
+                result = replace(base.result, outcome="<i>odd" if number % 4 else "cap", metrics={"score": number})
+                store.append(replace(base, id=f"iter_001/play/{number}", result=result, turns=(told, *base.turns[1:])))
+
+    async def work(client, persons, at):
+        async def found(query):
+            return await (await client.get(f"{at}/matches?{query}")).json()
+
+        first = await found("")
+        assert len(first["rows"]) == 50 and first["outcomes"] == ["<i>odd", "cap"] and first["metrics"] == ["score"]
+        rest = await found(f"after={first['after']}")
+        assert len(rest["rows"]) == 30 and rest["after"] is None and first["left_mb"] == 0
+        assert len({(row["run"], row["match"]) for row in first["rows"] + rest["rows"]}) == 80
+        some = (await found("outcome=cap&metric=score&least=8&most=20.5"))["rows"]
+        assert [row["value"] for row in some] == ["20", "20", "16", "16", "12", "12", "8", "8"]
+        run = some[0]["run"]
+        assert [row["run"] for row in (await found(f"run={run}&metric=score&most=1"))["rows"]] == [run, run]
+        page = await client.get(f"{at}/match/{run}", params={"match": some[0]["match"]})
+        text = await page.text()
+        assert page.status == 200 and "&lt;b onclick=zq&gt;hello" in text and "<b onclick" not in text
+        assert "sandbox allow-scripts" in page.headers["Content-Security-Policy"] and str(tmp_path) not in text
+        for query in ("least=x", "after=1", "after=a:b:c", "after=1:2:3:4"):
+            await refused(await client.get(f"{at}/matches?{query}"), 400)
+        for odd in (
+            "run=none",
+            "outcome=%ED%A0%80",
+            "metric=%00",
+            "after=nan:none:9" + 40 * "9",
+            "least=nan&metric=score",
+        ):
+            assert (await found(odd))["rows"] == [] or "after" in odd
+        for path in ("match/none?match=x", f"match/{run}", f"match/{run}?match=..%2f..%2fconfig.yaml"):
+            assert "there is no such" in await refused(await client.get(f"{at}/{path}"), 404)
+        for path in ("matches", f"match/{run}?match={some[0]['match']}"):
+            assert "not valid" in await refused(await client.get(f"/watch/{persons.door('join')}/{path}"), 404)
+
+    watched(tmp_path, work)
+
+
 def test_there_is_no_watchers_link_unless_folders_are_named(tmp_path):
     a_run(tmp_path / "outputs", "one", 1, "a report")
 
     async def work(client, persons, at):
-        assert "not valid" in await refused(await client.get(f"{at}/runs"), 404)
+        for path in ("runs", "matches"):
+            assert "not valid" in await refused(await client.get(f"{at}/{path}"), 404)
 
     watched(tmp_path, work, watched=[])
 

@@ -30,7 +30,8 @@ def benchmark(
     config: DictConfig, out: Path, run: str | None, base: str | None, which: Literal["kept", "all"]
 ) -> float | None:
     """The configured benchmark, on the snapshot that `run` kept or on all of them; without a run on the folder
-    `model.path` (an adapter's, on `base`). Writes `benchmark.json` and `metrics.jsonl`, a row for each snapshot."""
+    `model.path` (an adapter's, on `base`) or on the model of a package. Writes
+    `benchmark.json` and `metrics.jsonl`, a row for each snapshot."""
     if not config.benchmark:
         raise ConfigError(
             "task=benchmark needs a benchmark: say benchmark=spag, or benchmark=tasks 'benchmark.tasks=[…]'"

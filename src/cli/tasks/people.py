@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
+from itertools import chain
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -18,6 +19,7 @@ from ...run.stages import stage
 from ...system.files import InputError, digest, lock, write_json
 from ...table import exports
 from ...table.forgetting import forget as forgotten
+from ...table.played import stores
 from ..stored import same_game
 from .serving import FOLDER
 
@@ -42,21 +44,22 @@ def people(config: DictConfig, out: Path, run: str | None, forget: list[str]) ->
     except InputError as error:
         raise ConfigError(f"task.forget: {error}") from error
     with begun(config, out):
-        played = Matches(table / "play") if (table / "play").is_dir() else ()
-        found = exports.tables(table / "study", played)
+        taken, played = exports.studies(table), [Matches(each) for each in stores(table)]
+        found = exports.tables(taken, chain.from_iterable(played))
         exports.write(out, found)
         if played:
-            _store(out, exports.consented(table / "study", played), digest(table / "play"))
+            inputs = {each.folder.name: digest(each.folder) for each in played}
+            _store(out, exports.consented(taken, chain.from_iterable(played)), inputs)
     counts = ", ".join(f"{len(rows)} {name}" for name, rows in found.items())
     terminal().print(f"{counts}: {out}", soft_wrap=True)
-    figures = exports.figures(played, found["votes"])
+    figures = exports.figures(chain.from_iterable(played), found["votes"])
     write_json(out / "figures.json", figures)
     for title, own in figures.items():
         terminal().print(figures_table(title, own))
     return None
 
 
-def _store(out: Path, matches: Iterable[Episode], inputs: str) -> None:
+def _store(out: Path, matches: Iterable[Episode], inputs: Mapping[str, str]) -> None:
     def work() -> dict[str, int]:
         with EpisodeStore(out / STAGE) as store:
             stored = store.ids()
@@ -65,4 +68,4 @@ def _store(out: Path, matches: Iterable[Episode], inputs: str) -> None:
                     store.append(episode)
             return {"matches": len(store.ids())}
 
-    stage(out / STAGE, {"table": inputs}, work)
+    stage(out / STAGE, {"table": dict(inputs)}, work)

@@ -12,6 +12,8 @@ from omegaconf import DictConfig
 from ...data.episode import Episode
 from ...data.store import EpisodeStore
 from ...learners.lightning import LightningLearner
+from ...learners.memory import Model
+from ...models.folders import unequal
 from ...models.snapshot import Snapshot
 from ...report.forks import Forks
 from ...report.progress import Progress, terminal
@@ -20,7 +22,7 @@ from ...run.config import ConfigError
 from ...run.directory import EXPECTED, played_by, rounds_of
 from ...run.forecast import Data, Forecast, architecture, forecast, real, refusal, stated, trained, words
 from ...run.forecast import table as memory_table
-from ...run.hours import Speed, Tokens, matches, of_match, streams
+from ...run.hours import Speed, Tokens, engine, matches, of_match, streams
 from ...run.hours import words as hours_words
 from ...run.lessons import Round
 from ...run.loop import Loop
@@ -37,13 +39,14 @@ def plan(config: DictConfig, out: Path, run: str | None, probe: bool) -> float |
     try:
         learner, forecast = _forecast(config, run)
         hours = list(_hours(config, run, learner, forecast, probe))
+        played, unplayed = _engine(config, forecast)
     except EXPECTED as error:
         raise ConfigError(str(error)) from error
     console = terminal()
-    for paragraph in [*words(forecast, learner, config), *hours]:
+    for paragraph in [*words(forecast, learner, config), *hours, *played]:
         console.print(paragraph, highlight=False)
     console.print(memory_table(forecast, learner))
-    if (why := refusal(forecast, learner)) is not None:
+    if (why := refusal(forecast, learner) or unplayed) is not None:
         raise ConfigError(why)
     return None
 
@@ -85,8 +88,22 @@ def _hours(config: DictConfig, run: str | None, learner: Any, it: Forecast, prob
     yield from hours_words({**work, "learning": trained(it, learner, config)}, given, it.world, config.iterations)
     width = 2 if config.hardware.precision.startswith("bf16") else 4
     room = config.backend.get("kv_gib") or config.backend.get("keep_gib")
-    if (kept := streams(it.shaped, match, count, width, room)) is not None:
+    together = int(config.backend.get("tensor_parallel", 1))
+    if (kept := streams(it.shaped, match, count, width, room, together)) is not None:
         yield kept
+
+
+def _engine(config: DictConfig, it: Forecast) -> tuple[list[str], str | None]:
+    """What vLLM in the process needs of a device, and why it does not fit or cannot be shared."""
+    if "tensor_parallel" not in config.backend:
+        return [], None
+    together = int(config.backend.tensor_parallel)
+    if uneven := unequal(it.shaped, together):
+        return [], uneven
+    width = 2 if config.hardware.precision.startswith("bf16") else 4
+    weights = float(width * Model(it.shaped).parameters()[0])
+    told, why = engine(weights, config.backend.kv_gib, together, config.hardware.memory_gib)
+    return [told], why
 
 
 def _newest_matches(run: Path) -> Iterator[Episode]:

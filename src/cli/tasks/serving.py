@@ -34,9 +34,10 @@ def table(config: DictConfig, out: Path, run: str | None) -> float | None:
     with lock(folder), Progress(terminal(quiet=True)) as progress:
         at_work = Run(build(config, folder), folder, progress)
         persons = Persons(folder, serving.outer_keys)
+        blind = any(getattr(part, "blind", False) for part in serving.parts.values())
 
         def desk(name: str) -> Desk:
-            return Desk(folder / name, Path(run), at_work, persons)
+            return Desk(folder / name, Path(run), at_work, persons, blind)
 
         asyncio.run(serve(serving, serving.parts, desk, persons, _say))
     return None

@@ -23,6 +23,7 @@ from ...games.social.actions import NONE, Action, heard, parse
 from ...games.social.people import Person, Task
 from ...games.social.prompts import STARTS
 from ...system.files import read_jsonl
+from ..consent import trainable
 from ..episode import Episode, Turn
 from ..scorer import Scored, Scores, scored
 from ..store import Matches
@@ -236,11 +237,12 @@ def _rewarded(seat: str, scores: Scores) -> Json:
 
 
 def export(out: Path, game: Game, rounds: Iterable[Matches], tag: str) -> list[Path]:
-    """Writes matches of game=social as its records (`sotopia.jsonl`); of any other game nothing."""
+    """Writes matches of game=social as its records (`sotopia.jsonl`), a line each, but for those with people who did
+    not agree to training; of any other game nothing."""
     if game.name != "social":
         return []
-    both = ((each.episode, _scores(each)) for matches in rounds for each in scored(matches))
-    write_lines(out / "sotopia.jsonl", (row(episode, scores, tag) for episode, scores in both))
+    every = (each for matches in rounds for each in scored(matches) if trainable(each.episode))
+    write_lines(out / "sotopia.jsonl", (row(each.episode, _scores(each), tag) for each in every))
     return [out / "sotopia.jsonl"]
 
 

@@ -187,8 +187,7 @@ def _files(told: str, made: Callable[[Path, Source], Iterable[Path]]) -> Writer:
 
 
 def _sotopia(out: Path, source: Source) -> Iterator[Written]:
-    rounds = [matches for matches in source.rounds if all(map(trainable, matches))]
-    for path in sotopia.export(out, source.game, rounds, source.run):
+    for path in sotopia.export(out, source.game, source.rounds, source.run):
         yield Written(path.stem, path, None, "Sotopia's episodes, whose rewards are of two types")
 
 

@@ -36,7 +36,14 @@ at("leave").addEventListener("click", () => {
   if (confirm("Leave this match? It will not count, for the others neither.")) tried(() => ask("play/leave", {}));
 });
 
+// Who is writing, and about how many tokens: the words come once the rules have taken the reply.
+function writing(seats) {
+  const each = Object.entries(seats).map(([seat, tokens]) => `${seat} is writing…${tokens ? ` (more than ${tokens} tokens)` : ""}`);
+  at("writing").textContent = state.phase === "wait" ? each.join(" ") : "";
+}
+
 function show(next) {
+  if (next.phase === undefined) { writing(next.writing); return; }
   const before = state;
   state = next;
   const playing = ["ask", "wait"].includes(state.phase), ended = ["over", "lost", "idle"].includes(state.phase);
@@ -50,6 +57,7 @@ function show(next) {
   at("sit").textContent = state.phase === "idle" ? "Sit down" : "Play again";
   at("alone").hidden = !(state.partner && !playing);
   at("go").hidden = state.phase !== "lobby";
+  writing({});
   if (playing) match(before);
   if (state.phase === "over") over(state.over);
   if (!playing) { shown = ""; at("reply").replaceChildren(); }

@@ -1,0 +1,69 @@
+"""The conformance kit: holds any game against the contract of `parley.games.base`. It needs nothing but the game.
+
+    from parley.games import conformance
+    conformance.check(MyGame())                              # raises ConformanceError, which names the
+                                                             # check that failed
+
+    @pytest.mark.parametrize("name", conformance.CHECKS)     # or each check as a test of its own
+    def test_contract(name): conformance.CHECKS[name](MyGame(), matches=20, seed=0)
+
+Matches are played by the game's own scripts, by junk, and by both in turn; a game without scripts is answered with
+junk and with words of what it says itself. In a service sits the game's own script, and for a tool, which is never
+called, somebody who says such words. Each check looks at one promise and leaves matches that broke another one
+to the check of that. What a game may have to say of its secrets and of public chance stands in `secrecy.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from ..base import Game
+from .checks import (
+    context,
+    ends,
+    enumerable,
+    facts,
+    global_random,
+    json_,
+    junk,
+    marks,
+    replay,
+    requests,
+    retries,
+    returns,
+    scenarios,
+    scripts,
+    seats_,
+    views,
+)
+from .plays import JUNK, SPLITS, ConformanceError
+from .secrecy import secrets
+
+CHECKS: Mapping[str, Callable[..., None]] = {
+    "scenarios": scenarios,
+    "seats": seats_,
+    "junk": junk,
+    "scripts": scripts,
+    "ends": ends,
+    "retries": retries,
+    "requests": requests,
+    "returns": returns,
+    "marks": marks,
+    "facts": facts,
+    "replay": replay,
+    "json": json_,
+    "global_random": global_random,
+    "views": views,
+    "context": context,
+    "enumerable": enumerable,
+    "secrets": secrets,
+}
+
+
+def check(game: Game, matches: int = 20, seed: int = 0) -> None:
+    """Runs all checks; ConformanceError names the first that fails."""
+    for run in CHECKS.values():
+        run(game, matches, seed)
+
+
+__all__ = ["CHECKS", "JUNK", "SPLITS", "ConformanceError", "check"]
