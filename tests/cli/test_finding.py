@@ -5,7 +5,8 @@ import os
 import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
-from parley.cli.main import check, completed
+from parley import __version__
+from parley.cli.main import check, completed, main
 from parley.report.differences import between, differences
 from parley.report.listing import runs
 from parley.report.redact import from_file
@@ -163,3 +164,9 @@ def test_code_of_ones_own_is_what_ones_config_folder_names(tmp_path):
         check(["task=play", f"run={run}"])
     with pytest.raises(ConfigError, match="there is no module mine"):  # which is looked for, then
         check(["--config-dir", str(tmp_path / "conf"), "task=play", f"run={run}"])
+
+
+def test_the_version_is_parley_s(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["parley", "--version"])
+    main()
+    assert capsys.readouterr().out == f"parley {__version__}\n"
