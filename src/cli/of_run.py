@@ -78,7 +78,7 @@ def _said(word: str) -> tuple[str, Any] | None:
     """The key of an override and its value, None for several; None where it cannot be read, which is told elsewhere."""
     try:
         parsed = OverridesParser.create().parse_override(word)
-    except HydraException:
+    except (HydraException, ValueError, TypeError, LookupError, ArithmeticError, RecursionError):  # Hydra stumbles
         return None
     return parsed.get_key_element().lstrip("+~"), None if parsed.is_sweep_override() else parsed.value()
 
