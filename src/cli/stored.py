@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError, safe_load
 
 from ..run.config import ConfigError
@@ -61,12 +62,22 @@ def stored(run: Path, config: DictConfig, *names: str, partly: bool = False) -> 
         elif wrong := _unfit(raw, name, config):
             faults += wrong
         else:
-            nodes[name] = DictConfig(OmegaConf.to_container(old[name], resolve=True))
-            if found := node_faults(OmegaConf.to_container(nodes[name]), name):
-                faults += [] if partly else found
-                del nodes[name]
+            node, found = _resolved(old[name], name)
+            if node is not None and not found:
+                nodes[name] = node
+            elif not partly:
+                faults += found
     _raise(run, faults)
     return nodes
+
+
+def _resolved(node: DictConfig, name: str) -> tuple[DictConfig | None, list[str]]:
+    """A stored node with its `${key}`s filled in, and its faults."""
+    try:
+        plain = OmegaConf.to_container(node, resolve=True)
+    except OmegaConfBaseException as error:
+        return None, [f"{name}: {str(error).splitlines()[0]}"]
+    return DictConfig(plain), node_faults(plain, name)
 
 
 def sound(run: Path, config: DictConfig, values: Mapping[str, Any]) -> None:

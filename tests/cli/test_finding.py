@@ -146,6 +146,7 @@ def test_a_command_is_composed_from_the_run_that_it_names(words, tmp_path):
         ),
         (("imitate.loss._target_=os.getcwd",), "imitate.loss._target_: 'os.getcwd' is no imitate of parley"),
         (("name='${oc.env:HOME}'",), "name: .* would be computed"),
+        (("game.payoff='${nowhere}'",), "game: Interpolation key 'nowhere' not found"),
         (("logger=wandb", "logger.mode=online"), "logger.mode is 'online': say logger.mode="),
         (("game=clembench", "game.path=evil"), "game.path is 'evil': say game.path="),
     ],
