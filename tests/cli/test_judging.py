@@ -19,6 +19,7 @@ from parley.data.store import Matches
 from parley.report.agreement import read
 from parley.run.build import build
 from parley.run.config import ConfigError
+from parley.run.directory import changed_keys, saved
 
 from openai_server import Server, completion
 from social_records import write
@@ -113,6 +114,8 @@ def test_a_served_judge_s_ratings_are_stored_by_the_ids_of_the_people_s(
     count = len(bodies)
     judged(run, tmp_path / "out", *words, f"resume={tmp_path / 'out'}")
     assert len(bodies) == count  # nothing is asked twice
+    again = config("game.path=.", "task=judge", f"run={run}", "scorer=judge", "rubric@scorer=goal", *words)
+    assert not changed_keys(saved(tmp_path / "out"), again)  # as the command line asks, before the task changes it
     assert not (run / STAGE / "score").exists()  # the run's own scores stay as they are
 
 

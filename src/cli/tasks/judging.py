@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -30,7 +31,7 @@ def judge(config: DictConfig, out: Path, run: str, stages: list[str]) -> float |
 
     Writes `ratings.jsonl`, a row for each seat of a match that has a score, as task=agreement reads them.
     """
-    folder = Path(run)
+    folder, typed = Path(run), deepcopy(config)
     saved(folder)
     named = stages or rounds_of(folder)
     if absent := [name for name in named if not (folder / name).is_dir()] or ([] if named else ["iter_*/play"]):
@@ -41,7 +42,7 @@ def judge(config: DictConfig, out: Path, run: str, stages: list[str]) -> float |
     if (name := config.players.pop("judge", None)) is not None:
         config.scorer.player = name
     config.imitate.matches, config.eval.opponents = 0, []
-    with running(config, out) as at_work:
+    with running(config, out, typed) as at_work:
         scoring, source = Scoring(at_work), Run(at_work.parts, folder, at_work.progress)
         told = {name: scoring.score(name, source) for name in named}
         rows = ranks.shared(lambda: _write(out, scoring, source, named, str(config.scorer.get("player", "scorer"))))
