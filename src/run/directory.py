@@ -79,7 +79,7 @@ def _name(run: Path) -> str | None:
     try:
         name = OmegaConf.to_container(saved(run)).get("name")  # type: ignore[union-attr]
     except ConfigError:
-        return None
+        name = None
     return name if isinstance(name, str) and re.fullmatch(FOLDER_NAME, name) else None
 
 
