@@ -111,7 +111,8 @@ def test_a_plan_counts_the_newest_round(
     three: tuple[Path, dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, summary = three
-    plan(of_run(run, "rounds=4", "old=recorded", "objective=offline_po"), tmp_path, str(run), False)
+    words = ["rounds=4", "old=recorded", "objective=offline_po", "objective.credit.keep=all"]
+    plan(of_run(run, *words), tmp_path, str(run), False)
     said = " ".join(capsys.readouterr().out.split())
     logs = summary["iterations"][1]["policies"]["learner"]["play"]["logs"] // 3
     assert f"Data of a round: {logs} samples" in said and "(round 3 of" in said and "an iteration has 4" in said
