@@ -460,6 +460,10 @@ FAULTS: dict[str, Break] = {
         "system/files.py", r'if b"\0" in data:', "if False:",
         ("data/test_conversations.py::test_B12_a_bad_row_is_named_with_file_line_and_reason",),
     ),
+    "B12 a long value is told whole": (
+        "system/files.py", "text if len(text) <= LONGEST else", "text if True else",
+        ("data/test_spag.py::test_B12_a_wrong_row_is_named",),
+    ),
     "B12 what is no regular file is opened": (
         "system/files.py", "if stat.S_ISREG(path.stat().st_mode):", "if True:",
         ("system/test_files.py::test_B12_a_folder_is_no_file",),
