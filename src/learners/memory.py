@@ -7,6 +7,7 @@ GPU.
 
 On W ranks of a sharded strategy a rank holds 1/W of the weights, gradients and optimiser states (Rajbhandari et al.
 2020, "ZeRO", arXiv:1910.02054, section 5, stage 3), and gathers whole blocks while it computes with them (`_exchange`).
+Where these shares lie in host memory the device holds the whole blocks alone.
 
 Legend: B rows, T tokens of a row, V vocabulary.
 """
@@ -38,6 +39,7 @@ from .optim import OptimizerConfig
 GIB = 2**30
 REHEARSED = ("weights", "gradients", "optimizer", "activations", "logits")
 PARTS = (*REHEARSED, "exchange", "beside")
+MOVED = ("weights", "gradients", "optimizer")  # what fsdp_offload keeps in host memory
 CONTEXT_GIB, SLACK = (
     1.0,
     1.05,
@@ -56,6 +58,7 @@ class Memory:
     exchange     buffers of communication between ranks: gathered blocks, buckets of gradients
     beside       other models on the device during training: other policies, fixed models, a backend's copy
     most_logits  peak of the logits alone, often at another moment of the step
+    host         bytes that the rank keeps in host memory instead (fsdp_offload), where the optimiser works, too
     """
 
     moment: str
@@ -67,6 +70,7 @@ class Memory:
     exchange: float = 0.0
     beside: float = 0.0
     most_logits: float = 0.0
+    host: float = 0.0
 
     @property
     def total(self) -> float:
@@ -88,7 +92,9 @@ class Model:
     def policy(self, hardware: Hardware) -> Policy:
         """The policy as `device.load` builds it, on PyTorch's meta device; with fsdp in the precision of its gathered
         blocks."""
-        mixed = hardware.precision == "bf16-mixed" and (self.adapter is not None or hardware.strategy == "fsdp")
+        mixed = hardware.precision == "bf16-mixed" and (
+            self.adapter is not None or hardware.strategy.startswith("fsdp")
+        )
         half = hardware.precision == "bf16-true" or mixed
         model = self._model(torch.bfloat16 if half else torch.float32)
         if self.adapter is not None and self.adapter.four_bit is not None:
@@ -112,8 +118,10 @@ class Model:
         return sum(each.numel() for each in every), sum(each.numel() for each in every if each.requires_grad)
 
     def stored(self, hardware: Hardware) -> float:
-        """Bytes of its weights on one rank of the profile."""
+        """Bytes of its weights that a rank of the profile holds on its device."""
         world = hardware.devices * hardware.nodes
+        if hardware.strategy == "fsdp_offload":
+            return 0.0
         return _share(self, hardware, world) * sum(map(stored_bytes, self.policy(hardware).parameters()))
 
     def _model(self, dtype: torch.dtype) -> Any:
@@ -162,6 +170,10 @@ def predict(
             backward = _backward(policy, trained, worst, hardware, ledger)
         exchange = _exchange(policy, trained, hardware) if world > 1 else {"backward": 0.0, "step": 0.0}
         logits = ledger.most["logits"]
+    if hardware.strategy == "fsdp_offload":
+        host = max(sum(each[part] for part in MOVED) for each in (backward, step))
+        left = backward | dict.fromkeys(MOVED, 0.0)
+        return Memory("backward", **left, exchange=exchange["backward"], most_logits=logits, host=host)
     parts = {"backward": backward, "step": step}
     moments = [Memory(name, **parts[name], exchange=exchange[name], most_logits=logits) for name in parts]
     return max(moments, key=lambda memory: memory.total)
@@ -170,7 +182,7 @@ def predict(
 def _share(model: Model, hardware: Hardware, world: int) -> float:
     """The share of weights, gradients and optimiser states on one rank. With sharding in mixed precision they are
     stored in float32 and gathered in bfloat16; the rehearsal runs in bfloat16."""
-    if hardware.strategy != "fsdp":
+    if not hardware.strategy.startswith("fsdp"):
         return 1.0
     return (2.0 if hardware.precision == "bf16-mixed" and model.adapter is None else 1.0) / world
 
@@ -246,7 +258,7 @@ def _exchange(policy: Policy, trained: Iterable[nn.Parameter], hardware: Hardwar
     forward to the last backward; of the blocks, the current one and the prefetched next one; and a block's gradients
     before the reduce-scatter, twice (as computed, and in the send buffer, in mixed precision as float32).
     """
-    if hardware.strategy != "fsdp":
+    if not hardware.strategy.startswith("fsdp"):
         copies = float(sum(each.numel() * each.element_size() for each in trained))
         return {"backward": copies, "step": copies}
     inside = [list(block.parameters()) for block in blocks(policy.causal_lm)]

@@ -90,8 +90,8 @@ class Hardware:
     devices: Count  # per node
     nodes: Count
     strategy: Annotated[
-        str, OneOf(("single", "ddp", "fsdp"))
-    ]  # ddp: the whole model in every process; fsdp: shards of it
+        str, OneOf(("single", "ddp", "fsdp", "fsdp_offload"))
+    ]  # ddp: the whole model in every process; fsdp: shards of it; fsdp_offload: which lie in host memory
     precision: Annotated[str, OneOf(("32-true", "bf16-true", "bf16-mixed"))]
     threads: Count  # per process
     micro_tokens: Count  # maximum tokens of a micro-batch
