@@ -239,14 +239,7 @@ def _compose(name: str, overrides: Sequence[str]) -> DictConfig:
         return hydra.compose(name, list(overrides), return_hydra_config=True)
     except WRONG:
         raise
-    except (
-        ValueError,
-        TypeError,
-        LookupError,
-        OSError,
-        ArithmeticError,
-        RecursionError,
-    ) as error:  # errors inside Hydra
+    except (ValueError, TypeError, LookupError, OSError, ArithmeticError, RecursionError) as error:  # in Hydra
         raise HydraException(str(error)[:200]) from error
 
 
