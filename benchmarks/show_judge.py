@@ -1,11 +1,13 @@
 """A judge as scorer on a slow server: killed again and again (kill -9), resumed to the same scores, nothing paid twice.
 
     python benchmarks/show_judge.py
+    python benchmarks/show_judge.py together     # 1,000 matches, 64 verdicts in flight against one at a time
 
 300 scripted matches of Deal are rated by a model behind an OpenAI-style server on loopback, 32 requests in flight. It
 takes 0.2 to 0.6 s, now and then answers 500 or 429, and some of its verdicts cannot be read: at first, or ever. The run
 beside it is left alone. Shown are: the same scores byte for byte; missing ones counted; no request whose answer was
-settled or recorded is ever sent again, only what was in flight at a kill is. Exits with 1 where one of these fails.
+settled or recorded is ever sent again, only what was in flight at a kill is. Exits with 1 where one of these fails, or
+where verdicts depend on how many are in flight.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -30,11 +33,11 @@ from openai_server import Server, completion
 
 MATCHES, IN_FLIGHT, KILLS = 300, 32, (40, 130, 240)  # kills: after so many verdicts
 STAGE = "iter_001/play"
+SEATS = ("first", "second")
 WORDS = [
-    "game=deal", "imitate.matches=0", f"play.in_flight={IN_FLIGHT}", "scorer=judge", "scorer.player=judge",
+    "game=deal", "imitate.matches=0", "scorer=judge", "scorer.player=judge",
     "opponents.judge.model=some-model", "+backend@opponents.judge.backend=openai",
-    f"opponents.judge.backend.concurrency={IN_FLIGHT}", "opponents.judge.backend.backoff_s=0.1",
-    "opponents.judge.backend.price_completion=1.0",
+    "opponents.judge.backend.backoff_s=0.1", "opponents.judge.backend.price_completion=1.0",
 ]  # fmt: skip
 
 
@@ -45,11 +48,11 @@ def talk(body: dict[str, Any]) -> dict[str, Any]:
     time.sleep(0.2 + lot[0] / 255 * 0.4)
     if lot[1] % 10 == 0 or (lot[1] % 10 < 4 and not asked_again):
         return completion(body, "I would rather not say.")
-    rated = {seat: {"politeness": lot[number] % 11} for number, seat in enumerate(("first", "second"), 2)}
+    rated = {seat: {"politeness": lot[number] % 11} for number, seat in enumerate(SEATS, 2)}
     return completion(body, f"They were all right. {json.dumps(rated)}")
 
 
-def work(out: Path, url: str) -> None:
+def work(out: Path, url: str, matches: int = MATCHES, in_flight: int = IN_FLIGHT) -> None:
     """Plays the matches, and has them judged: what is stored already is not done again."""
     from hydra import compose, initialize_config_module
     from parley.play.pairing import self_play
@@ -60,9 +63,11 @@ def work(out: Path, url: str) -> None:
     from rich.console import Console
 
     with initialize_config_module("parley.conf", version_base="1.3"):
-        config = compose("config", [*WORDS, f"opponents.judge.backend.url={url}"])
+        backend = "opponents.judge.backend"
+        config = compose("config", [*WORDS, f"play.in_flight={in_flight}", f"{backend}.url={url}",
+                                    f"{backend}.concurrency={in_flight}"])  # fmt: skip
     run = Run(build(config, out), out, Progress(Console(quiet=True)))
-    seatings = self_play(run.game, run.game.scenarios("train")[: MATCHES // 3], "fair", run.seed, STAGE, 3)
+    seatings = self_play(run.game, run.game.scenarios("train")[: -(-matches // 3)], "fair", run.seed, STAGE, 3)
     run.stage(STAGE, {}, lambda: run.play(STAGE, seatings, figures))
     Scoring(run).score(STAGE)
 
@@ -140,5 +145,60 @@ def main() -> None:
     sys.exit(0 if fine and bounded and 0 < figures["missing"] < len(rows) == MATCHES else 1)
 
 
+def muddled(body: dict[str, Any]) -> dict[str, Any]:
+    """A verdict that the text decides. At first half of the texts get junk, half of the JSON, a number out of range or
+    a refusal; one in sixteen never gets anything else."""
+    first, asked_again = body["messages"][1]["content"], len(body["messages"]) > 2
+    lot = blake2b(first.encode(), digest_size=8).digest()
+    if lot[1] % 2 or (asked_again and lot[1] % 16):
+        return completion(body, json.dumps(_rated(lot)))
+    junk, torn, high = "well, well", json.dumps(_rated(lot))[:-9], json.dumps(_rated([99] * 4))
+    wrong = (junk, torn, high)[lot[4] % 4 : lot[4] % 4 + 1]
+    return completion(body, wrong[0]) if wrong else completion(body, None, refusal="I cannot judge people.")
+
+
+def _rated(lot: Sequence[int]) -> dict[str, dict[str, int]]:
+    return {seat: {"politeness": lot[n] if lot[n] == 99 else lot[n] % 11} for n, seat in enumerate(SEATS, 2)}
+
+
+def together(many: int = 1000, most: int = 64) -> None:
+    """The same matches judged with `most` verdicts in flight and one at a time, by a server that errs (500s, too)."""
+    found, scores, verdicts = {}, [], []
+    for in_flight in (most, 1):
+        server, begun = Server(muddled, faults=["", "", "500"] * 20, delay_s=0.05), time.monotonic()
+        with tempfile.TemporaryDirectory() as folder:
+            subprocess.run([sys.executable, __file__, folder, server.url, str(many), str(in_flight)], check=True)
+            scores.append((Path(folder) / STAGE / "score/scores.jsonl").read_bytes())
+            verdicts.append(lines(Path(folder) / STAGE / "score/0.jsonl"))
+        found[in_flight] = {"most_in_flight": server.most_flying, "seconds": round(time.monotonic() - begun, 1)}
+        server.close()
+    rows = [json.loads(line) for line in scores[0].splitlines()]
+    told = {
+        "matches": len(rows),
+        "by_in_flight": found,
+        "same_scores": scores[0] == scores[1],
+        "judged_at_the_second_attempt": sum(
+            each["result"]["outcome"] == "judged" and len(each["turns"]) > 1 for each in verdicts[0]
+        ),
+        "missing": sum(not row["scores"] for row in rows),
+        "zeros_of_no_verdict": sum(
+            0 in row["scores"].get("politeness", {}).values() for row in rows if row["id"] in _silent(verdicts[0])
+        ),
+    }
+    print(json.dumps(told, indent=2))
+    record("judge_together", told)
+    sys.exit(0 if told["same_scores"] and 0 < told["missing"] < many and not told["zeros_of_no_verdict"] else 1)
+
+
+def _silent(verdicts: list[Any]) -> set[str]:
+    """The matches on which no verdict came."""
+    return {each["scenario"]["data"]["match"] for each in verdicts if each["result"]["outcome"] != "judged"}
+
+
 if __name__ == "__main__":
-    work(Path(sys.argv[1]), sys.argv[2]) if len(sys.argv) > 1 else main()
+    if sys.argv[1:2] == ["together"]:
+        together(*map(int, sys.argv[2:]))
+    elif sys.argv[1:]:
+        work(Path(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:]))
+    else:
+        main()

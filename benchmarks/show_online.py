@@ -6,18 +6,24 @@
                  imitated start a seed, the last snapshots paired by scenario on the test split
     collapse     illegal replies left out at a rate that breaks the format, with guards off and on
 
-Nothing is claimed of who wins: differences are stored with their intervals, and CPU-seconds beside them.
+Of coop and self nothing is claimed: differences are stored with their intervals, and CPU-seconds beside them. Of the
+collapse it is claimed that without guards the score ends under its start, and that with them at least half of the best
+gain is there at the end, while steps are still taken. Parts that were run before keep their figures.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from parley.data.store import EpisodeStore
 from parley.report.compare import compare
-from results import record
+from parley.report.estimates import summarise
+from parley.report.run import summary
+from results import ROOT, record
 from show_policies import ran
 
 EVAL = ["eval.scenarios=192", "eval.greedy=1", "eval.validation=64", "eval.opponents=[]", "learner.checkpoint_s=20"]
@@ -26,6 +32,10 @@ GAMES = {"coop": ("deal_online", "deal_tiny", "joint_score"), "self": ("deal_onl
 BREAKING = [
     "play.scenarios=8", "iterations=8", "rounds=5", "learner.optimizer.lr=1e-3", "objective.credit.illegal=null",
 ]  # fmt: skip
+
+
+STORED = ROOT / "docs" / "results" / "online.json"
+NOTHING = "credit kept nothing"
 
 
 def imitated(folder: Path, seed: int) -> list[str]:
@@ -59,16 +69,65 @@ def against_cloning(folder: Path, part: str, seed: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def ended(run: Path, words: list[str]) -> str:
+    """Plays a run to its end, and says how it ended: at its last iteration, or with no reply left to learn from."""
+    if f"{NOTHING} to train on" in log_of(run):
+        return NOTHING
+    try:
+        ran(run, words)
+    except SystemExit:
+        if NOTHING not in log_of(run):
+            raise
+        return NOTHING
+    return "at its last iteration"
+
+
+def log_of(run: Path) -> str:
+    log = run.parent / f"{run.name}.log"
+    return log.read_text() if log.exists() else ""
+
+
 def collapse(folder: Path, seed: int) -> dict[str, Any]:
-    """The joint score by iteration with guards off and on."""
+    """The joint score by iteration with guards off and on, and whether the two claims hold."""
     begin = [*imitated(folder, seed), f"seed={seed}", *EVAL, "experiment=deal_online", *BREAKING]
-    found = {name: ran(folder / "collapse" / name, [*begin, f"guards={name}"]) for name in ("none", "online")}
-    return {"seed": seed, "curves": {name: curve(each, "joint_score") for name, each in found.items()}}
+    runs = {name: folder / "collapse" / name for name in ("none", "online")}
+    row: dict[str, Any] = {"seed": seed}
+    for name, run in runs.items():
+        row[name] = {
+            "ended": ended(run, [*begin, f"guards={name}"]),
+            "curve": stored_curve(run, "joint_score"),
+            "steps_by_iteration": steps(run),
+        }
+    off, on = ([mean for mean, *_ in row[name]["curve"]] for name in runs)
+    row["alarms"] = [each.alarms for each in summary(runs["online"]).iterations]
+    row["claims"] = {
+        "guards off: falls under its start": off[-1] < off[0],
+        "guards on: half of the best gain is there at the end": on[-1] - on[0] >= (max(on) - on[0]) / 2 > 0,
+        "guards on: steps are taken in the last iteration": steps(runs["online"])[-1] > 0,
+    }
+    return row
 
 
-def curve(summary: dict[str, Any], metric: str) -> list[list[float]]:
+def stored_curve(run: Path, metric: str) -> list[list[float]]:
+    """[mean, low, high] of sampled self-play by iteration, from the stored matches: a run that stopped has them too."""
+    curve = []
+    for folder in sorted(run.glob("iter_*/eval/sampled")):
+        found = summarise(EpisodeStore(folder, shard=None).read())[metric]
+        assert found is not None
+        curve.append([round(value, 4) for value in (found.mean, found.low, found.high)])
+    return curve
+
+
+def steps(run: Path) -> list[int]:
+    """Optimiser steps of each iteration's rounds."""
+    rows = [json.loads(line) for line in (run / "rounds.jsonl").read_text().splitlines()]
+    last = max(row["iteration"] for row in rows)
+    return [sum(row.get("steps", 0) for row in rows if row["iteration"] == each) for each in range(1, last + 1)]
+
+
+def curve(ended: dict[str, Any], metric: str) -> list[list[float]]:
     """[mean, low, high] of sampled self-play by iteration."""
-    rows = [row["policies"]["learner"]["sampled"][metric] for row in summary["iterations"]]
+    rows = [row["policies"]["learner"]["sampled"][metric] for row in ended["iterations"]]
     return [[row["mean"], row["low"], row["high"]] for row in rows]
 
 
@@ -76,7 +135,8 @@ def main() -> None:
     folder = Path(sys.argv[1]).resolve()
     parts = sys.argv[2:] or list(SEEDS)
     del sys.argv[1:]  # results name no folder of this machine
-    found: dict[str, list[Any]] = {}
+    before = json.loads(STORED.read_text()) if STORED.exists() else {}
+    found: dict[str, list[Any]] = {part: each for part, each in before.items() if part in SEEDS and part not in parts}
     for part in parts:
         for seed in SEEDS[part]:
             mine = folder / f"seed{seed}"

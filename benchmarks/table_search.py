@@ -65,8 +65,8 @@ class Watcher:
     def read(self) -> dict[str, float]:
         """Waits until all matches are in the indexes; what that took."""
         began = time.monotonic()
-        while json.loads(self.ask("matches"))["left_mb"]:
-            time.sleep(0.5)
+        while left := json.loads(self.ask("matches"))["left_mb"]:
+            print(f"{left} MB are to be read", flush=True)
         return {"wall_s": round(time.monotonic() - began, 1), "cpu_s": round(self._cpu(), 1)}
 
     def took(self, paths: list[str]) -> float:

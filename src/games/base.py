@@ -182,6 +182,7 @@ class Game(Protocol):
         seats(scenario)  the roles that a match of this scenario seats, if not all of them
         secrets(scenario), public(scenario)  see the conformance kit
         guide            what a person at the terminal is told: a Guide
+        under, aim       one of several payoffs for each match: see Payoffs
     which the functions `services`, `seats` and `guide` of this module read.
     """
 
@@ -204,6 +205,18 @@ def services(game: Game) -> Mapping[str, Script | Tool]:
     """The seats of `game` that serve its matches, and who sits there unless the config says otherwise."""
     found: Mapping[str, Script | Tool] = getattr(game, "services", {})
     return found
+
+
+@runtime_checkable
+class Payoffs(Protocol):
+    """A game that can be played for one of several payoffs, which then stands in the scenario."""
+
+    def under(self, scenario: Scenario, payoff: str) -> Scenario:
+        """`scenario` played for the payoff of this name, which its data then hold as "payoff": an id of its own, the
+        same cluster. ValueError for a name that there is not."""
+
+    def aim(self, scenario: Scenario) -> str:
+        """What a seat is after in a match on this scenario, in a sentence that everybody at the table may read."""
 
 
 class Guide(Protocol):

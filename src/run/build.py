@@ -332,9 +332,10 @@ def _check_pairs(game: Game, data: Any) -> None:
 
 
 @contextmanager
-def running(config: DictConfig, out: Path) -> Iterator[Run]:
-    """A run at work in the directory `out`."""
-    with begun(config, out) as progress:
+def running(config: DictConfig, out: Path, typed: DictConfig | None = None) -> Iterator[Run]:
+    """A run at work in the directory `out`. A task that changed its config hands over the one that was `typed`, too,
+    which is kept in `out`, so that the same words resume it."""
+    with begun(config if typed is None else typed, out) as progress:
         yield Run(build(config, out), out, progress)
 
 

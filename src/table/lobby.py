@@ -12,7 +12,7 @@ from pathlib import Path
 from threading import Lock
 
 from ..data.store import EpisodeStore, repair
-from ..games.base import Game, Json, Scenario, seats
+from ..games.base import Game, Json, Payoffs, Scenario, seats
 from ..play.pairing import Seating, seated
 from ..system.files import append_lines, read_jsonl
 from ..system.seeds import derive, rng
@@ -110,7 +110,8 @@ class Lobby:
 
     People are seated together as soon as there are enough for a scenario. Where there are not, `partners` (role ->
     player; None: nobody) take the free seats once the first has waited `wait_s`, or at once for who does not want to
-    wait. Scenarios come in an order drawn from `seed`; one whose match was given up comes next. Roles rotate.
+    wait. Scenarios come in an order drawn from `seed`, each with a payoff drawn of `payoffs`; one whose match was given
+    up comes next, as it was. Roles rotate.
 
     The arena's thread goes through the lobby as through seatings; pages call the rest from the event loop.
     """
@@ -127,7 +128,9 @@ class Lobby:
         serving: Mapping[str, str],
         seed: int,
         changed: Callable[[str], None],
+        payoffs: Sequence[str] = (),
     ) -> None:
+        self.payoffs = list(payoffs)
         self.game, self.bookings, self.stage = game, bookings, stage
         self.partners, self.wait_s, self.most = partners, wait_s, most
         self.serving, self.seed, self.changed = serving, seed, changed
@@ -219,7 +222,7 @@ class Lobby:
         there = [name for name in self._waiting if self._pages[name]]
         if not there:
             return None
-        scenario = self._again[0] if self._again else self.scenarios[self._next % len(self.scenarios)]
+        scenario = self._again[0] if self._again else self._drawn()
         people = [name for name in there if not self._waiting[name].alone]
         wanted = len(seats(self.game, scenario))
         if alone := [name for name in there if self._waiting[name].alone]:
@@ -229,6 +232,13 @@ class Lobby:
         if self.partners is not None and now - self._waiting[people[0]].since >= self.wait_s:
             return scenario, people
         return None
+
+    def _drawn(self) -> Scenario:
+        """The next scenario, and what its match is played for."""
+        scenario = self.scenarios[self._next % len(self.scenarios)]
+        if not self.payoffs or not isinstance(self.game, Payoffs):
+            return scenario
+        return self.game.under(scenario, rng(self.seed, "payoff", self._next).choice(self.payoffs))
 
     def _book(self, scenario: Scenario, people: Sequence[str]) -> Booked:
         if self._again:

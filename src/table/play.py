@@ -13,9 +13,9 @@ import logging
 import threading
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ from ..data.episode import Episode
 from ..data.journal import Journal, clear
 from ..data.replay import replay
 from ..data.store import EpisodeStore, Matches
-from ..games.base import Game, Json, Tool, services
+from ..games.base import Game, Json, Payoffs, Scenario, Tool, services
 from ..models.snapshot import Snapshot
 from ..play.arena import Report
 from ..play.pairing import Seating
@@ -57,6 +57,7 @@ class Play:
     split        whose scenarios are played
     matches      of one person; None for as many as they like
     longest      characters of a reply
+    payoffs      of which one is drawn for each match, from the run's seed, as [self, coop, comp]; none: the game's own
     names        whether people are told who the partner was, once a match is over; never in a study
     """
 
@@ -67,6 +68,7 @@ class Play:
     matches: Count | None
     longest: Count
     names: bool = True
+    payoffs: list[str] = field(default_factory=list)
 
     @asynccontextmanager
     async def open(self, desk: Desk) -> AsyncIterator[Served]:
@@ -132,9 +134,11 @@ class _Room:
         self.played: dict[str, Episode] = {}  # person -> their last match
         self.broken = ""
         self._failures = 0
+        scenarios = self.game.scenarios(play.split)
+        _check(play.payoffs, self.game, scenarios)
         self.lobby = Lobby(
-            self.game, bookings, f"table/{desk.folder.name}", self.game.scenarios(play.split), self.partners,
-            play.wait_s, play.matches, self.run.serving, self.run.seed, self._changed,
+            self.game, bookings, f"table/{desk.folder.name}", scenarios, self.partners,
+            play.wait_s, play.matches, self.run.serving, self.run.seed, self._changed, play.payoffs,
         )  # fmt: skip
         for name in self.lobby.seated:
             self._chair(name)
@@ -253,7 +257,8 @@ class _Room:
         shared = {"game": self.game.name, "partner": self.partners is not None, "broken": self.broken}
         booked = self.lobby.seated.get(name)
         if booked is not None and name in self.chairs:
-            return {**shared, **self.chairs[name].view(), "match": booked.match}
+            aim = self.game.aim(booked.scenario) if isinstance(self.game, Payoffs) else ""
+            return {**shared, **self.chairs[name].view(), "match": booked.match, "aim": aim}
         if self.lobby.waits(name):
             return {**shared, "phase": "lobby"}
         if name in self.lost:
@@ -293,6 +298,19 @@ def ending(game: Game, episode: Episode, name: str, names: bool = True) -> dict[
 
 def _other(player: str) -> str:
     return "another person" if is_person(player) else player
+
+
+def _check(payoffs: Sequence[str], game: Game, scenarios: Sequence[Scenario]) -> None:
+    """ConfigError for payoffs that the game does not have."""
+    if not payoffs:
+        return
+    if not isinstance(game, Payoffs):
+        raise ConfigError(f"table.parts.play.payoffs: {game.name} is played for one payoff alone, leave it out")
+    for name in payoffs:
+        try:
+            game.under(scenarios[0], name)
+        except ValueError as error:
+            raise ConfigError(f"table.parts.play.payoffs: {error}") from error
 
 
 def _partners(name: str | None, desk: Desk) -> dict[str, str] | None:

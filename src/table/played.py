@@ -24,9 +24,11 @@ def persons(episode: Episode) -> dict[str, str]:
 
 
 def at_seat(episode: Episode, seat: str) -> dict[str, float]:
-    """The metrics of a match at one seat, and its payoff there."""
-    player = episode.players[seat]
-    return {**values(episode, [player]), PAYOFF: episode.result.returns.get(seat, 0.0)}
+    """The metrics of a match at one seat, its payoff there, and 1 as `payoff_NAME` where the scenario names one of
+    several payoffs."""
+    player, drawn = episode.players[seat], episode.scenario.data.get(PAYOFF)
+    told = {f"{PAYOFF}_{drawn}": 1.0} if isinstance(drawn, str) else {}
+    return {**values(episode, [player]), PAYOFF: episode.result.returns.get(seat, 0.0), **told}
 
 
 def folders(table: Path) -> list[Path]:

@@ -82,7 +82,7 @@ class Watching:
         return render("alone.html", title=episode.id, match=markup(episode, spoken(episode)))
 
     def _matches(self, runs: dict[str, Path], query: Query, after: Place | None) -> Json:
-        if time.monotonic() - self._read > self.fresh_s:
+        if self._left or time.monotonic() - self._read > self.fresh_s:
             self._left = self.search.refresh(runs, READING_S)
             self._read = time.monotonic()
         found = self.search.find(runs, query, after, PAGE + 1)

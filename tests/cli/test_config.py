@@ -435,14 +435,17 @@ def test_what_ranks_cannot_share_is_refused(words, said):
     assert faults("backend=vllm hardware=a100x8_fsdp backend.tensor_parallel=4") == []
 
 
-@pytest.mark.parametrize("word", ["play.sampling.temperature", "experiment"])
+@pytest.mark.parametrize("word", ["experiment", "task=show match=x run"])
 def test_B14_secrets_of_the_environment_are_in_no_message(word, tmp_path):
-    done = parley(f"{word}=${{oc.env:MY_KEY}}", cwd=tmp_path, env={"MY_KEY": "hush-hush/123"})
+    done = parley(*f"{word}=${{oc.env:MY_KEY}}".split(), cwd=tmp_path, env={"MY_KEY": "hush-hush/123"})
     assert done.returncode == 2 and "hush-hush" not in done.stderr + done.stdout
-    assert "Traceback" not in done.stderr and word in done.stderr
+    assert "Traceback" not in done.stderr and word.split()[-1] in done.stderr
 
 
 def test_B14_secrets_that_come_from_the_environment_may_be_named(monkeypatch):
+    monkeypatch.setenv("MY_KEY", "hush-hush/123")
+    [told] = faults("'play.sampling.temperature=${oc.env:MY_KEY}'")
+    assert "${oc.env:MY_KEY}" in told and "hush-hush" not in told
     monkeypatch.setenv("MY_URL", "https://me:pass@host/v1")
     hosted = "experiment=deal_hosted backend.max_cost=20 backend.price_prompt=1 backend.price_completion=1"
     assert faults(f"{hosted} 'backend.url=${{oc.env:MY_URL}}'") == []

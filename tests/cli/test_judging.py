@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_module
-from parley.cli.main import check  # noqa: F401  (registers the config's schema)
+from parley.cli.main import completed
 from parley.cli.tasks.exporting import export
 from parley.cli.tasks.importing import bring
 from parley.cli.tasks.judging import judge
@@ -19,6 +19,7 @@ from parley.data.store import Matches
 from parley.report.agreement import read
 from parley.run.build import build
 from parley.run.config import ConfigError
+from parley.run.directory import changed_keys, saved
 
 from openai_server import Server, completion
 from social_records import write
@@ -86,7 +87,9 @@ def config(*words: str) -> Any:
 
 
 def judged(run: Path, out: Path, *words: str) -> Any:
-    made = config("game.path=.", "task=judge", f"run={run}", "scorer=judge", "rubric@scorer=goal", *words)
+    with initialize_config_module("parley.conf", version_base="1.3"):
+        told = ["task=judge", f"run={run}", "scorer=judge", "rubric@scorer=goal", *words]
+        made = compose("config", completed(told))
     judge(made, out, str(run), [])
     return made
 
@@ -111,6 +114,8 @@ def test_a_served_judge_s_ratings_are_stored_by_the_ids_of_the_people_s(
     count = len(bodies)
     judged(run, tmp_path / "out", *words, f"resume={tmp_path / 'out'}")
     assert len(bodies) == count  # nothing is asked twice
+    again = config("game.path=.", "task=judge", f"run={run}", "scorer=judge", "rubric@scorer=goal", *words)
+    assert not changed_keys(saved(tmp_path / "out"), again)  # as the command line asks, before the task changes it
     assert not (run / STAGE / "score").exists()  # the run's own scores stay as they are
 
 

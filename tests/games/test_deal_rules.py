@@ -25,6 +25,26 @@ def play(game: Deal, *texts: str | Reply) -> tuple[Result | None, list[Request]]
     return (None, [*asked, *requests]) if requests else (match.result(), asked)
 
 
+@pytest.mark.parametrize("prompt", ["compact", "full", "published"])
+@pytest.mark.parametrize("payoff", ["self", "coop", "comp"])
+def test_a_scenario_may_say_what_is_played_for(payoff: str, prompt: str) -> None:
+    own, game = Deal(payoff=payoff, prompt=prompt), Deal(payoff="coop", prompt=prompt)
+    scenario = game.under(SCENARIO, payoff)
+    assert scenario.cluster == SCENARIO.cluster and scenario.data["payoff"] == payoff and scenario.id != SCENARIO.id
+    assert game.aim(scenario) == own.aim(SCENARIO) and objective(own.weight) in game.aim(scenario)
+    texts = ["nonsense", "[message] hi", *SPLIT]
+    ends = []
+    for match in (game.match(scenario, 0), own.match(SCENARIO, 0)):
+        requests, asked = match.start(), []
+        for text in texts:
+            asked.append(requests[0])
+            requests = match.step([Reply(requests[0].id, text)])
+        ends.append((match.result(), asked))
+    assert ends[0] == ends[1]
+    with pytest.raises(ValueError, match="payoff 'none', expected self, coop, comp"):
+        game.under(SCENARIO, "none")
+
+
 def end(game: Deal, *texts: str | Reply) -> Result:
     result, _ = play(game, *texts)
     assert result is not None

@@ -180,6 +180,7 @@ def test_who_took_two_studies_is_trained_on_where_both_allow_it(run: Path) -> No
 
 def test_the_commands_compose() -> None:
     check(["task=people", "run=outputs/x", "task.forget=[ab12]"])
+    check(["task=table", "run=outputs/x", "table.parts.play.payoffs=[self,comp]", "table.address_header=X-Real-IP"])
     for name in ("rating", "playing", "base"):
         check(["task=table", "run=outputs/x", f"+study@table.parts.study={name}"])
 

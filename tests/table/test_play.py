@@ -7,14 +7,20 @@ import json
 
 import pytest
 from a_table import Marked, Page, a_play, a_run, open_table
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from parley.data.replay import replay
 from parley.data.store import EpisodeStore, Matches
 from parley.games.base import Tool, seats
 from parley.games.deal import Deal
 from parley.play.seats import Sitting
-from parley.system.files import InputError
+from parley.run.config import ConfigError
+from parley.system.files import InputError, read_jsonl
+from parley.system.seeds import rng
+from parley.table.bonus import Expression
 from parley.table.lobby import Bookings
 from parley.table.play import ending
+from parley.table.played import at_seat
 
 
 def pages(client, persons, count):
@@ -267,6 +273,50 @@ def test_who_waits_is_told_how_much_others_have_written_and_who_is_asked_is_not(
                 return len(waits.writing)
 
     assert asyncio.run(go()) < 10  # said once, not whenever it is looked at
+
+
+def test_a_payoff_is_drawn_for_each_match_told_to_both_and_stored(folder):
+    payoffs, script = ["self", "coop", "comp"], Deal().scripts()["fair"]
+
+    async def go(people=2, matches=4):
+        async with open_table(folder, {"play": a_play(payoffs=payoffs)}) as (client, persons):
+            sitting = pages(client, persons, people)
+            async with sitting[0].open(), sitting[1].open():
+                for page in sitting:
+                    await page.until("idle", "over")
+                await asyncio.gather(*(page.play(script, matches) for page in sitting))
+            return sitting
+
+    sitting = asyncio.run(go())
+    sitting += asyncio.run(go(matches=2))  # the draw goes on after a restart
+    found = {each.id: each for each in Matches(folder / "table/play")}
+    order = [row["match"] for row in read_jsonl(folder / "table/play/seatings.jsonl")]
+    config = OmegaConf.load(folder / "config.yaml")
+    game = instantiate(config.game)
+    drawn = [rng(config.seed, "payoff", number).choice(payoffs) for number in range(6)]
+    assert [found[match].scenario.data["payoff"] for match in order] == drawn and len({*drawn}) > 1
+    for page in sitting:
+        for state in page.states:
+            if state["phase"] in ("ask", "wait"):
+                assert state["aim"] == game.aim(found[state["match"]].scenario)
+    for each in found.values():
+        assert replay(game, each).result == each.result
+        for seat in each.players:
+            own = at_seat(each, seat)
+            assert own[f"payoff_{each.scenario.data['payoff']}"] == 1.0
+            assert Expression("payoff_self + 2 * payoff_coop + 3 * payoff_comp")(own) == 1.0 + payoffs.index(
+                each.scenario.data["payoff"]
+            )
+
+
+@pytest.mark.parametrize(("payoffs", "game", "told"), [(["self"], Marked(), "one payoff alone"), (["x"], None, "'x'")])
+def test_payoffs_that_the_game_does_not_have_are_told_before_anybody_comes(folder, payoffs, game, told):
+    async def go():
+        async with open_table(folder, {"play": a_play(payoffs=payoffs)}, game):
+            pass
+
+    with pytest.raises(ConfigError, match=told):
+        asyncio.run(go())
 
 
 def test_bookings_survive_and_a_bad_line_names_itself(folder, tmp_path):

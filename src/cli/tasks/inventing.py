@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,9 @@ def generate(
     """Has the opponent `writer` make a social task of each of `prompts`, and writes those that hold into the folder
     `tasks`, each with `pairs` pairs of characters, as game.generated reads them; what was left out is counted by
     reason."""
+    typed = deepcopy(config)
     config.imitate.matches, config.eval.opponents = 0, []
-    with running(config, out) as run:
+    with running(config, out, typed) as run:
         if not isinstance(run.game, Social):
             raise ConfigError("task=generate makes tasks for Sotopia's characters: say game=social game.path=…")
         if writer not in run.parts.opponents:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -18,7 +19,7 @@ from ...run.run import Run
 from ...run.scoring import Scoring
 from ...system import ranks
 from ...system.files import replacing
-from ..stored import stored
+from ..stored import same_game
 
 RATINGS = "ratings.jsonl"
 
@@ -30,19 +31,18 @@ def judge(config: DictConfig, out: Path, run: str, stages: list[str]) -> float |
 
     Writes `ratings.jsonl`, a row for each seat of a match that has a score, as task=agreement reads them.
     """
-    folder = Path(run)
+    folder, typed = Path(run), deepcopy(config)
     saved(folder)
     named = stages or rounds_of(folder)
     if absent := [name for name in named if not (folder / name).is_dir()] or ([] if named else ["iter_*/play"]):
         raise ConfigError(f"task.stages: {run} has no matches in {', '.join(absent)}")
     if not config.scorer:
         raise ConfigError("task=judge needs a judge: say scorer=judge players.judge=NAME (opponents.NAME.model=…)")
-    for node, value in stored(folder, config, "game", "model", "backend", "policies", "players").items():
-        config[node] = {**value, **config[node]} if node == "players" else value
+    same_game(folder, config)
     if (name := config.players.pop("judge", None)) is not None:
         config.scorer.player = name
     config.imitate.matches, config.eval.opponents = 0, []
-    with running(config, out) as at_work:
+    with running(config, out, typed) as at_work:
         scoring, source = Scoring(at_work), Run(at_work.parts, folder, at_work.progress)
         told = {name: scoring.score(name, source) for name in named}
         rows = ranks.shared(lambda: _write(out, scoring, source, named, str(config.scorer.get("player", "scorer"))))

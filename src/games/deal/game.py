@@ -41,7 +41,7 @@ from . import contexts as tables
 from .contexts import FULL_VALUE, ITEMS, Context
 from .grammar import Fault, Proposed, Said, parse
 from .guide import DealGuide
-from .prompts import FORMS, Form
+from .prompts import FORMS, Form, objective
 from .scoring import METRICS, ROLES, Tally, result
 from .scripts import SCRIPTS
 
@@ -80,6 +80,7 @@ class Deal:
     ) -> None:
         _refuse(payoff, prompt, counts, retries, max_actions)
         self.weight = PAYOFFS[payoff] if isinstance(payoff, str) else float(payoff)
+        self.prompt = prompt
         self.form: Form = FORMS[prompt](self.weight)
         self.guide = DealGuide(self.weight)
         self.counts, self.contexts, self.split_seed = counts, contexts, split_seed
@@ -104,13 +105,34 @@ class Deal:
         return chosen(self._splits, split, f"{self.contexts} has too few contexts, give more or another split_seed")
 
     def match(self, scenario: Scenario, seed: int) -> Match:
-        """A new match. The rules need no chance, so `seed` changes nothing."""
-        return GeneratorMatch(_Table(self, Context.of(scenario)).turns())
+        """A new match, for the payoff that the scenario names, else the game's own. The rules need no chance, so `seed`
+        changes nothing."""
+        weight = self._weight(scenario)
+        form = self.form if weight == self.weight else FORMS[self.prompt](weight)
+        return GeneratorMatch(_Table(self, Context.of(scenario), weight, form).turns())
+
+    def under(self, scenario: Scenario, payoff: str) -> Scenario:
+        """The scenario for `payoff` (self, coop or comp), whose match is that of a game with this payoff."""
+        found = Scenario(f"{scenario.id}:{payoff}", {**scenario.data, "payoff": payoff}, scenario.cluster)
+        self._weight(found)
+        return found
+
+    def aim(self, scenario: Scenario) -> str:
+        """What each player is after."""
+        return f"Your aim: {objective(self._weight(scenario))}."
 
     def scripts(self) -> Mapping[str, Script]:
         """Negotiators of rising skill (naive, fair, skilled), and the demonstrator that tiny models learn from
         (demo)."""
         return SCRIPTS
+
+    def _weight(self, scenario: Scenario) -> float:
+        """Lambda in a match on this scenario. ValueError where it names a payoff that there is not."""
+        if (name := scenario.data.get("payoff")) is None:
+            return self.weight
+        if not isinstance(name, str) or name not in PAYOFFS:
+            raise ValueError(f"scenario {scenario.id!r} has payoff {name!r}, expected {', '.join(PAYOFFS)}")
+        return PAYOFFS[name]
 
     @cached_property
     def _splits(self) -> Mapping[str, tuple[Scenario, ...]]:
@@ -142,16 +164,17 @@ def _refuse(payoff: object, prompt: object, counts: object, retries: object, max
 class _Table:
     """One match while it is played."""
 
-    def __init__(self, game: Deal, context: Context) -> None:
+    def __init__(self, game: Deal, context: Context, weight: float, form: Form) -> None:
         self.game, self.context, self.tally = game, context, Tally()
+        self.weight, self.form = weight, form
         self.views = {}
         self.known: dict[str, dict[str, Any]] = {}
         for role, values in zip(ROLES, context.values, strict=True):
-            self.views[role] = View(role, game.form.system(context.counts, values))
+            self.views[role] = View(role, form.system(context.counts, values))
             self.known[role] = {"items": list(ITEMS), "counts": list(context.counts), "values": list(values)}
         self.history: dict[str, list[list[str]]] = {role: [] for role in ROLES}
-        if game.form.opening:
-            self.views[ROLES[0]].tell(game.form.opening)
+        if form.opening:
+            self.views[ROLES[0]].tell(form.opening)
 
     def turns(self) -> Turns:
         """The whole match, as `GeneratorMatch` runs it."""
@@ -170,9 +193,9 @@ class _Table:
                 self.tally.shares[seat] = move.share
                 if other in self.tally.shares:
                     return "settled"
-                self.views[other].tell(self.game.form.proposed)
+                self.views[other].tell(self.form.proposed)
             else:
-                self.views[other].tell(self.game.form.said(move.text))
+                self.views[other].tell(self.form.said(move.text))
                 self.history[seat].append(["you", move.text])
                 self.history[other].append(["partner", move.text])
         return "cap"
@@ -185,9 +208,9 @@ class _Table:
             if not isinstance(move, Fault):
                 return move
             self.tally.retries[seat] += 1
-            return Illegal(move.reason, self.game.form.error(move.reason, self.context.counts))
+            return Illegal(move.reason, self.form.error(move.reason, self.context.counts))
 
-        seen, options = self._observation(seat), self.game.form.options
+        seen, options = self._observation(seat), self.form.options
         return legal(self.views[seat], judged, self.game.retries, self.tally.marks, seen, options)
 
     def _parse(self, reply: Reply) -> Said | Proposed | Fault:
@@ -209,4 +232,4 @@ class _Table:
         }
 
     def _end(self, outcome: str, blame: tuple[str, ...] = ()) -> Result:
-        return result(self.context, self.game.weight, self.tally, outcome, blame)
+        return result(self.context, self.weight, self.tally, outcome, blame)

@@ -68,6 +68,8 @@ function match(before) {
   const board = its.board(seen);
   at("board").replaceChildren(...board);
   at("board").hidden = board.length === 0;
+  at("aim").hidden = !state.aim;
+  at("aim").textContent = state.aim || "";
   const rules = state.messages.filter((each) => each.who === "rules");
   const talk = state.messages.filter((each) => each.who !== "rules");
   at("rules").hidden = rules.length === 0;

@@ -1,0 +1,76 @@
+"""How fast SmolLM2-135M-Instruct plays Deal on a CPU, by the transformers backend and by vLLM.
+
+    python benchmarks/show_smollm_speed.py FOLDER VLLM      # after show_smollm.py FOLDER; VLLM: .venv-vllm/bin/python
+
+The imitated snapshot of FOLDER plays itself with full prompts. Each backend plays 8 and 40 scenarios, two matches each,
+32 in flight: what the 64 matches more cost is the play itself, without loading and compiling. Three interleaved
+repetitions. Writes docs/results/smollm_speed.json: sampled tokens a CPU-second, minimum, median, maximum.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from parley.data.store import EpisodeStore
+from parley.models.snapshot import Snapshot
+from parley.run.directory import all_snapshots
+from results import record
+
+REPEATS, SIZES = 3, (8, 40)
+WORDS = [
+    "task=play", "experiment=deal_llm", "game=deal_short", "game.prompt=full", "game.retries=2", "hardware=cpu",
+    "adapter=none", "model=hf", "play.group=2", "play.in_flight=32", "play.sampling.max_tokens=40", "seed=1",
+]  # fmt: skip
+
+
+def tokens(run: Path) -> int:
+    """Sampled tokens of all matches in a folder."""
+    found = 0
+    for manifest in run.rglob("stage.json"):
+        for episode in EpisodeStore(manifest.parent, shard=None).read():
+            found += sum(len(turn.call.sampled_ids) for turn in episode.turns if turn.call)
+    return found
+
+
+def cost(python: str, backend: str, model: str, scenarios: int, out: Path) -> tuple[int, float]:
+    """(sampled tokens, CPU-seconds) of one process that plays `scenarios`."""
+    shutil.rmtree(out, ignore_errors=True)
+    before = os.times()
+    words = [*WORDS, f"backend={backend}", f"model.path={model}", f"play.scenarios={scenarios}"]
+    subprocess.run([python, "-m", "parley", *words, f"hydra.run.dir={out}"], check=True, stdout=subprocess.DEVNULL)
+    after = os.times()
+    used = after.children_user + after.children_system - before.children_user - before.children_system
+    return tokens(out), used
+
+
+def rate(python: str, backend: str, model: str, out: Path) -> float:
+    """Sampled tokens a CPU-second of the matches that the larger size has more."""
+    (few, start), (many, end) = (cost(python, backend, model, size, out) for size in SIZES)
+    return (many - few) / (end - start)
+
+
+def main(folder: Path, vllm: str) -> None:
+    snapshot: Snapshot = next(iter(all_snapshots(folder / "trained")[0].values()))
+    found: dict[str, list[float]] = {"hf": [], "vllm": []}
+    for repeat in range(REPEATS):
+        for backend, python in (("hf", sys.executable), ("vllm", vllm)):
+            found[backend].append(rate(python, backend, snapshot.path, folder / "speed"))
+            print(
+                f"repetition {repeat + 1}, {backend}: {found[backend][-1]:.1f} sampled tokens a CPU-second", flush=True
+            )
+    del sys.argv[1:]
+    spread = {
+        name: dict(
+            zip(("minimum", "median", "maximum"), (round(each[at], 1) for at in (0, REPEATS // 2, -1)), strict=True)
+        )
+        for name, each in ((name, sorted(each)) for name, each in found.items())
+    }
+    record("smollm_speed", {"sampled_tokens_a_cpu_second": spread})
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]).resolve(), sys.argv[2])
