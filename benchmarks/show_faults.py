@@ -53,7 +53,7 @@ def thoughts(matches: int) -> Iterator[dict[str, Any]]:
                 place = Path(folder) / str(number)
                 found, backend = played(place / "p", game, taught(place, family, game, shown), share)
                 forks = Forks(["me"])
-                wrong = [f"{each.id}: {what}" for each in found for what in faults(game, each, backend, family.fork)]
+                wrong = [f"{each.id}: {what}" for each in found for what in faults(game, each, backend, family)]
                 for each in found:
                     forks.add(each)
                 replies = sum(len(each.turns) for each in found)

@@ -1,21 +1,23 @@
 """Measures what is promised of watching, going on and sharing, as a new user would try it: docs/results/sharing.json.
 
-A small run with W&B offline, a sweep of 2 x 2, the worst match shown and replayed by the printed command, an export
-that `datasets` loads, and a finished run that goes on to more iterations, compared with one that had them from the
-start.
+A small run with W&B offline, a sweep of 2 x 2, a page that compares two of its jobs, the worst match shown and
+replayed by the printed command, an export that `datasets` loads, and a finished run that goes on to more iterations,
+compared with one that had them from the start.
 
-python benchmarks/show_sharing.py FOLDER [only=student|going_on]; what lies in FOLDER already is not done again.
+python benchmarks/show_sharing.py FOLDER [only=student|going_on] [fast]; what lies in FOLDER already is not done again.
+With `fast`, as the tests call it, replies are short and little is imitated.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shlex
 import struct
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +28,25 @@ SMALL = [
     "debug=fast", "play.scenarios=4", "play.group=2", "objective.credit.keep=all", "eval.scenarios=3", "eval.greedy=3",
     "eval.validation=2", "eval.opponents=[fair]", "eval.transcripts=3", "imitate.matches=300",
 ]  # fmt: skip
+FAST = [
+    "play.sampling.max_tokens=12", "eval.sampling.max_tokens=12", "game.max_actions=3", "game.retries=1",
+    "imitate.limit=100", "imitate.learner.epochs=1", "eval.opponents=[]",
+]  # fmt: skip
 TIMES = {"seconds", "cpu_seconds", "tokens_per_second", "reference_seconds"}
 
 
 def parley(place: Path, *words: str) -> str:
-    """What a command says, on both streams."""
-    command = [sys.executable, "-m", "parley", *words]
-    done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SystemExit(f"parley {shlex.join(words)} failed:\n{done.stderr[-3000:]}")
-    return done.stdout + done.stderr
+    """What a command says, on both streams. It runs in this process, which imports once for all of them."""
+    from parley.cli.main import main
+
+    sys.argv, said = ["parley", *words], io.StringIO()
+    try:
+        with chdir(place), redirect_stdout(said), redirect_stderr(said):
+            main()
+    except SystemExit as end:
+        if end.code:
+            raise SystemExit(f"parley {shlex.join(words)} failed:\n{said.getvalue()[-3000:]}") from end
+    return said.getvalue()
 
 
 def run_of(place: Path, name: str, *words: str) -> str:
@@ -50,17 +61,24 @@ def run_of(place: Path, name: str, *words: str) -> str:
 def student(place: Path) -> dict[str, Any]:
     """A run, its worst match, a sweep, an export."""
     said = run_of(place, "run", "iterations=1", "logger=wandb", "seed=1")
-    match = next(word for line in said.splitlines() if "match=" in line for word in line.split() if "match=" in word)
-    shown = parley(place, "task=show", "run=run", match)
-    replayed = parley(place, "task=replay", "run=run", match)
+    copied = next(line.partition("parley ")[2] for line in said.splitlines() if line.startswith("the worst match"))
+    show = shlex.split(copied)  # as it stands there
+    shown = parley(place, *show)
+    replayed = parley(place, *(word.replace("task=show", "task=replay") for word in show))
     exported = parley(place, "task=export", "run=run", "hydra.run.dir=export")
     swept = parley(place, "-m", *SMALL, "iterations=1", "seed=1,2", "play.group=2,3", "hydra.sweep.dir=sweep")
+    jobs = ",".join(f"sweep/{path.parent.name}" for path in sorted((place / "sweep").glob("*/summary.json")))
+    compared = parley(place, "task=compare", f"runs=[{jobs}]", "hydra.run.dir=both")
+    pages = [place / "sweep/sweep.html", place / "both/comparison.html"]
     return {
         "lines of the run": len(said.splitlines()),
-        "the worst match is shown": match.partition("=")[2] in shown.replace("\n", ""),
+        "the worst match is shown": show[-1].partition("=")[2] in shown.replace("\n", ""),
         "and replayed to the same result": "the same result" in " ".join(replayed.split()),
         "jobs of the sweep": len([*(place / "sweep").glob("*/summary.json")]),
+        "stages that a job took from an earlier one": swept.count("shared with job"),
         "lines of the sweep": len(swept.splitlines()),
+        "the comparison names what differs": "sweep/2, unlike sweep/0" in compared,
+        "pages": [str(page.relative_to(place)) for page in pages if page.exists()],
         "rows of the export": loaded(place / "export"),
         "files of the export": sum(" rows in " in line for line in exported.splitlines()),
         "weights and biases": offline(place / "run"),
@@ -105,7 +123,7 @@ def offline(run: Path) -> dict[str, Any]:
     named = {"/".join(item.nested_key) or item.key for row in rows for item in row.item}
     summary = {item.key or "/".join(item.nested_key) for each in found for item in each.summary.update}
     return {
-        "name": begun.display_name.rpartition("-")[0], "job type": begun.job_type,
+        "name": begun.display_name.rpartition("-")[0], "group": begun.run_group, "job type": begun.job_type,
         "sections": sorted({name.partition("/")[0] for name in named if "/" in name}),
         "of a step": sorted(name for name in named if name.startswith("steps/")),
         "panels of the dashboard without a figure": empty_panels(named),
@@ -151,7 +169,11 @@ def kept(place: Path, part: Callable[[Path], dict[str, Any]]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    folder, only = Path(sys.argv[1]).absolute(), dict(word.split("=") for word in sys.argv[2:]).get("only")
+    SMALL += FAST if "fast" in sys.argv[2:] else []
+    folder, only = (
+        Path(sys.argv[1]).absolute(),
+        dict(word.split("=") for word in sys.argv[2:] if "=" in word).get("only"),
+    )
     folder.mkdir(parents=True, exist_ok=True)
     found = {part.__name__: kept(folder, part) for part in (going_on, student) if only in (None, part.__name__)}
     if only is None:

@@ -32,6 +32,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from hydra import compose, initialize_config_module
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from parley.cli.main import completed
 from parley.cli.tasks.importing import bring
 from parley.cli.tasks.people import people
 from parley.cli.tasks.statistics import agreement
@@ -61,7 +62,7 @@ SEED = 0
 
 def config(*words: str) -> DictConfig:
     with initialize_config_module("parley.conf", version_base="1.3"):
-        return compose("config", list(words))
+        return compose("config", completed(words))
 
 
 def claim(claims: dict[str, bool], text: str, held: bool) -> None:

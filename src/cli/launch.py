@@ -121,7 +121,8 @@ def _grouped(job: Job, number: int) -> float | None:
 
     if ranks.rank():
         _hush()
-    ranks.join(job.config.hardware.accelerator, PrefixStore(f"group/{number}", _store()))
+    hardware = job.config.hardware
+    ranks.join(hardware.accelerator, PrefixStore(f"group/{number}", _store()), hardware.strategy == "fsdp_offload")
     with ranks.work():
         figure = _task(job)
     ranks.leave()

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import hydra
+from hydra import version
 from hydra._internal.hydra import Hydra
-from hydra._internal.utils import create_config_search_path, get_args_parser
+from hydra._internal.utils import _run_hydra, create_config_search_path, get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -36,13 +37,12 @@ from ..run.config import ConfigError, leaves, use_threads
 from ..run.directory import TOLD, in_words
 from ..system import dotenv, ranks
 from ..system.naming import nearest
-from . import launch
-from .validation import validate
+from . import launch, of_run
+from .validation import OF_RUN, validate
 
 CONF, NAME = "parley.conf", "config"
 
 
-@hydra.main(version_base="1.3", config_path=f"pkg://{CONF}", config_name=NAME)
 def run(config: DictConfig) -> float | None:
     """One job: validates the config, runs its task, returns the task's figure (for sweepers)."""
     job = HydraConfig.get()
@@ -70,8 +70,7 @@ def main() -> None:
             launch.follow()
             return
         with launch.leading():
-            check(sys.argv[1:])
-            run()
+            _start(check(sys.argv[1:]))
     except ranks.Elsewhere as gone:  # the rank that failed says why
         _say(gone)
         sys.exit(launch.GONE)
@@ -82,15 +81,33 @@ def main() -> None:
         sys.exit(130)
 
 
+def _start(arguments: Sequence[str]) -> None:
+    """Has Hydra compose `arguments`, which are no longer those of `sys.argv`, and run their job or jobs."""
+    version.setbase("1.3")
+    parser = get_args_parser()
+    _run_hydra(
+        args=parser.parse_args(list(arguments)),
+        args_parser=parser,
+        task_function=run,
+        config_path=f"pkg://{CONF}",
+        config_name=NAME,
+    )
+
+
 def _tell(config: DictConfig, job: Any) -> None:
-    """Prints what differs from the experiment as it stands, as a tree."""
+    """Prints what differs from the experiment, or from the run that the command is composed from, as a tree."""
+    if str(config.task._target_).startswith(of_run.LOOKING):  # whatever the experiment says is not used
+        return
     experiment = job.runtime.choices.get("experiment")
+    words = [word for word in job.overrides.task if word.endswith(f"={OF_RUN}")]
     try:
-        plain = hydra.compose(NAME, [f"experiment={experiment}"])
+        plain = hydra.compose(NAME, words or [f"experiment={experiment}"])
     except WRONG:  # an experiment that cannot stand without overrides
         return
     both = (public(OmegaConf.to_container(each)) for each in (plain, config))
-    if (tree := differences(f"experiment={experiment}, but", *both)) is not None:
+    run = config.run or config.resume if not config.runs else config.runs[0]
+    named = f"as {run} was begun" if words else f"experiment={experiment}"
+    if (tree := differences(f"{named}, but", *both)) is not None:
         terminal(stderr=True).print(tree)
 
 
@@ -106,27 +123,41 @@ def _raise(faults: Sequence[str]) -> None:
         raise ConfigError("\n  - ".join([head, *faults]))
 
 
-def check(arguments: Sequence[str]) -> None:
-    """Finds all faults of a command line, of every job of a sweep, before anything is built. ConfigError lists them."""
+def check(arguments: Sequence[str]) -> list[str]:
+    """Finds all faults of a command line, of every job of a sweep, before anything is built. ConfigError lists them.
+
+    Returns the arguments, with words in front that compose it from the run that it names."""
     args, unknown = get_args_parser().parse_known_args(list(arguments))
     flags = [word for word in unknown if word.startswith("-")]
-    if (
-        args.help
-        or args.hydra_help
-        or args.shell_completion
-        or args.info
-        or args.config_path
-        or args.experimental_rerun
-    ):
-        return
+    flags += ["--experimental-rerun"] if args.experimental_rerun else []  # which would unpickle a file
+    if args.help or args.hydra_help or args.shell_completion or args.info or args.config_path:
+        return list(arguments)
     _raise([f"{flag}: there is no such flag; options are written key=value" for flag in flags])
     with _composer(args.config_dir):
-        commands, faults = _jobs(args.overrides) if args.multirun else ([list(args.overrides)], [])
+        led = _led(args.overrides)
+    led.register()
+    with _composer(args.config_dir):
+        overrides = [*led.words, *args.overrides]
+        commands, faults = _jobs(overrides) if args.multirun else ([overrides], [])
         for number, overrides in enumerate(commands):
             faults += _job_faults(
                 args.config_name or NAME, overrides, number if args.multirun else None, bool(args.cfg)
             )
     _raise(list(dict.fromkeys(faults)))
+    at = list(arguments).index(args.overrides[0]) if args.overrides else len(arguments)
+    return [*arguments[:at], *led.words, *arguments[at:]]
+
+
+def completed(words: Sequence[str]) -> list[str]:
+    """The overrides `words`, in front of them those that compose the command from the run that it names. Hydra must be
+    initialised, here or with initialize_config_module; ConfigError as `of_run.led` says."""
+    led = _led(words)
+    led.register()
+    return [*led.words, *words]
+
+
+def _led(words: Sequence[str]) -> of_run.Led:
+    return of_run.led(words, lambda: composed(NAME, words)[0])
 
 
 def _job_faults(name: str, overrides: list[str], number: int | None, compose_only: bool) -> list[str]:

@@ -8,10 +8,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError, safe_load
 
 from ..run.config import ConfigError
 from ..run.directory import saved
+from ..system.files import REFUSED, read_text
 from ..system.naming import locate
 from .validation import node_faults
 
@@ -26,41 +30,93 @@ CONTRACTS = {  # node -> (rooms whose classes it may name, methods that such a c
     "imitate": (("objectives", "learners"), ()),
     "policies": (("models", "credit", "objectives", "learners"), ()),
     "schedule": (("credit", "objectives", "learners"), ()),
+    "learner": (("learners",), ()),
+    "adapter": (("models.adapter",), ("create",)),
+    "league": (("run.matchmaking", "play.matching"), ()),
+    "guards": (("run.guards",), ("alarms",)),
+    "benchmark": (("run.harness",), ("check",)),
+    "logger": (("report.trackers",), ("open",)),
+    "task": (("cli.tasks.training",), ()),
 }
 PRIVATE = ("url", "key_env")
 """Arguments that decide where prompts and keys are sent. They are the command's to say, never a stored config's."""
+CHECKOUT = "parley.games.clembench."
+"""Games whose `path` is a folder of code. It, too, is the command's to say."""
 
 
-def stored(run: Path, config: DictConfig, *names: str) -> dict[str, DictConfig]:
+def stored(run: Path, config: DictConfig, *names: str, partly: bool = False) -> dict[str, DictConfig]:
     """The nodes `names` of the config that `run` was begun with, fit to be built; those that are null are left out.
 
     ConfigError lists what is wrong: a `_target_` at any depth that is neither a class of parley of the node's kind nor
-    a target of the same node in `config`, which the command itself composes; a `${resolver:…}`; a server's address
-    that the command does not name; and whatever a composed node may not hold.
+    a target of the same node in `config`, which the command itself composes, nor one that its own config folders
+    name; a `${resolver:…}`; a server's address or a folder of code that the command does not name; and whatever a
+    composed node may not hold. (`partly`: a node whose only fault is the last one is left out.)
     """
     old, nodes, faults = saved(run), {}, []
     written = cast("dict[str, Any]", OmegaConf.to_container(old))
     for name in names:
         if (raw := written.get(name)) is None:
             continue
-        mine = OmegaConf.to_container(config[name]) if OmegaConf.is_config(config.get(name)) else {}
         if not isinstance(raw, Mapping):
             faults.append(f"{name} is no mapping")
-        elif wrong := [*_strange(raw, name, _targets(mine)), *_private(raw, mine, name)]:
+        elif wrong := _unfit(raw, name, config):
             faults += wrong
         else:
-            nodes[name] = DictConfig(OmegaConf.to_container(old[name], resolve=True))
-            faults += node_faults(OmegaConf.to_container(nodes[name]), name)
-    if faults:
-        raise ConfigError("\n  - ".join([f"{run}: nothing is built from its config", *faults]))
+            node, found = _resolved(old[name], name)
+            if node is not None and not found:
+                nodes[name] = node
+            elif not partly:
+                faults += found
+    _raise(run, faults)
     return nodes
 
 
-def as_begun(run: Path, config: DictConfig) -> None:
-    """Lays over `config` what `run` was begun with: game, backend, model and policies; of `players` and `opponents`
-    what `config` does not say itself."""
-    for node, value in stored(run, config, "game", "backend", "model", "policies", "players", "opponents").items():
-        config[node] = {**value, **config[node]} if node in ("players", "opponents") else value
+def _resolved(node: DictConfig, name: str) -> tuple[DictConfig | None, list[str]]:
+    """A stored node with its `${key}`s filled in, and its faults."""
+    try:
+        plain = OmegaConf.to_container(node, resolve=True)
+    except OmegaConfBaseException as error:
+        return None, [f"{name}: {str(error).splitlines()[0]}"]
+    return DictConfig(plain), node_faults(plain, name)
+
+
+def sound(run: Path, config: DictConfig, values: Mapping[str, Any]) -> None:
+    """ConfigError where a root key of the config of `run` may not be composed, as `stored` says of nodes."""
+    _raise(run, [fault for name, value in values.items() for fault in _unfit(value, name, config)])
+
+
+def same_game(run: Path, config: DictConfig) -> None:
+    """ConfigError where `run` played another game than the one that `config` composes."""
+    its, mine = (OmegaConf.select(each, "game._target_") for each in (saved(run), config))
+    if its != mine:
+        raise ConfigError(f"{run} played {its}, and this command composes {mine}: leave out experiment= and game=")
+
+
+def _raise(run: Path, faults: list[str]) -> None:
+    if faults:
+        raise ConfigError("\n  - ".join([f"{run}: nothing is built from its config", *faults]))
+
+
+def _unfit(raw: Any, name: str, config: DictConfig) -> list[str]:
+    """What in a stored value could run code, read the environment or send a key."""
+    mine = OmegaConf.to_container(config[name]) if OmegaConf.is_config(config.get(name)) else {}
+    private = _private(raw, mine, name) if isinstance(raw, Mapping) else ()
+    return [*_strange(raw, name, _targets(mine) | _own_targets()), *private]
+
+
+def _own_targets() -> set[str]:
+    """The targets in the YAML files of the command's own config folders (--config-dir, hydra.searchpath)."""
+    hydra = GlobalHydra.instance()
+    sources = hydra.config_loader().get_sources() if hydra.is_initialized() else []
+    folders = [Path(each.path) for each in sources if each.scheme() == "file"]
+    return {target for folder in folders for path in folder.rglob("*.yaml") for target in _named_in(path)}
+
+
+def _named_in(path: Path) -> set[str]:
+    try:
+        return _targets(safe_load(read_text(path)))
+    except (YAMLError, *REFUSED):  # Hydra says what is wrong with it
+        return set()
 
 
 def _strange(value: Any, key: str, mine: set[str]) -> Iterator[str]:
@@ -87,6 +143,8 @@ def _kept(target: Any, kind: str) -> bool:
         found = locate(target)
     except LookupError:
         return False
+    if kind == "task":
+        return inspect.isfunction(found)
     return inspect.isclass(found) and all(callable(getattr(found, name, None)) for name in methods)
 
 
@@ -99,7 +157,9 @@ def _targets(value: Any) -> set[str]:
 def _private(raw: Mapping[str, Any], mine: Any, key: str) -> Iterator[str]:
     for name, value in raw.items():
         own = mine.get(name) if isinstance(mine, Mapping) else None
-        if name in PRIVATE and value is not None and value != own:
+        sends = (name in PRIVATE and value is not None) or (key == "logger" and (name, value) == ("mode", "online"))
+        runs = name == "path" and str(raw.get("_target_")).startswith(CHECKOUT)
+        if (sends or runs) and value != own:
             yield f"{key}.{name} is {value!r}: say {key}.{name}=… on the command line if it is to be used"
         elif isinstance(value, Mapping):
             yield from _private(value, own, f"{key}.{name}")

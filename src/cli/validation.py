@@ -21,7 +21,7 @@ from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseExce
 
 from ..report.redact import hidden, login, secret
 from ..run.config import OWN, SCHEDULED, Config, ConfigError, Opponent, leaves, overlaid
-from ..run.directory import ALIKE, SAVED, changed_keys, longer, saved
+from ..run.directory import ALIKE, FOLDER_NAME, SAVED, changed_keys, grown, longer, saved
 from ..system.bounds import Bound, finite
 from ..system.naming import locate, nearest
 
@@ -42,6 +42,7 @@ class _Unknown:
 
 
 UNKNOWN = _Unknown()
+OF_RUN = "of_run"  # the option of each group that is what a run was begun with
 SECRET = "looks like a key, and keys come from the environment only: name the variable that holds it (key_env)"
 LOGIN = "holds a login, which the run's files would show: take the address from the environment, ${oc.env:NAME}"
 OUTSIDE = ("backend", "learner", "model", "logger", "data", "opponents", "policies")
@@ -94,7 +95,7 @@ def _secrets(raw: Mapping[str, Any]) -> Iterator[Fault]:
 
 def _where(key: str, choices: Mapping[str, str]) -> str:
     group = key.split(".")[0]
-    return f" [{group}/{choices[group]}.yaml]" if choices.get(group) else ""
+    return f" [{group}/{choices[group]}.yaml]" if choices.get(group, OF_RUN) not in (None, OF_RUN) else ""
 
 
 def _source(key: str, config: DictConfig) -> str:
@@ -184,7 +185,7 @@ def _unchosen(plain: Mapping[str, Any]) -> Iterator[Fault]:
 def _places(plain: Mapping[str, Any], out: Path | None) -> Iterator[Fault]:
     """Faults of what names a run's directory."""
     name = plain.get("name")
-    if isinstance(name, str) and not re.fullmatch(r"\w[\w.+-]*", name):
+    if isinstance(name, str) and not re.fullmatch(FOLDER_NAME, name):
         yield Fault("name", f"is the name of a folder: letters, digits, _ . + - without a path, got {name!r}")
     if out is not None and out.exists() and not out.is_dir():
         yield Fault("hydra.run.dir", f"{out} is a file, and a run lives in a directory")
@@ -263,7 +264,7 @@ def _processes(plain: Mapping[str, Any], choices: Mapping[str, str]) -> Iterator
         yield Fault(
             "hardware.strategy", f"single is for one process, and there are {count} (devices × nodes): say ddp or fsdp"
         )
-    if strategy in ("ddp", "fsdp") and count == 1:
+    if strategy in ("ddp", "fsdp", "fsdp_offload") and count == 1:
         yield Fault("hardware.strategy", f"{strategy} is for several processes, and there is one device: say single")
     backend = plain.get("backend")
     together = backend.get("tensor_parallel", 1) if isinstance(backend, Mapping) else 1
@@ -274,7 +275,7 @@ def _processes(plain: Mapping[str, Any], choices: Mapping[str, str]) -> Iterator
             f"each: say a number that divides {hardware['devices']}, or choose another hardware",
         )
     wanted, chosen = hardware.get("adapter"), choices.get("adapter")
-    if wanted and chosen and wanted != chosen:
+    if wanted and chosen and chosen not in (wanted, OF_RUN):
         yield Fault(
             "hardware.adapter",
             f"this profile is for adapter={wanted}, and {chosen} was chosen: change one or the other",
@@ -321,7 +322,10 @@ def _resumes(config: DictConfig, out: Path | None) -> Iterator[str]:
         except ConfigError as error:
             yield f"resume: {error}"
             return
+        allowed = {"iterations"} if grown(old, config) else set()
         for key in [] if longer(old, config) else changed_keys(old, config):
+            if key in allowed:
+                continue
             before, after = (OmegaConf.select(side, key, default="absent") for side in (old, config))
             yield (
                 f"resume: {key} was {before!r} when {out} was started, and is {after!r} now: put it back, or start a "

@@ -41,14 +41,15 @@ def load(snapshot: Snapshot, hardware: Hardware) -> Policy:
     """The policy of a snapshot on the profile's device, with the attention kernel that suits packed rows there.
 
     Of an adapter's snapshot the adapter alone takes gradients; in mixed precision its frozen base is held in bfloat16.
-    With the strategy fsdp the policy is sharded over the ranks, all of which must load it.
+    With the strategies fsdp and fsdp_offload the policy is sharded over the ranks, all of which must load it.
     """
     device = kind(hardware)
-    mixed, sharded = hardware.precision == "bf16-mixed", hardware.strategy == "fsdp"
+    mixed, sharded = hardware.precision == "bf16-mixed", hardware.strategy.startswith("fsdp")
     half = hardware.precision == "bf16-true" or (mixed and snapshot.base is not None)
     dtype = "bfloat16" if half else "float32"
     if sharded:
-        policy = load_sharded(snapshot, dtype, device, hardware.head_chunk, mixed)
+        offload = hardware.strategy == "fsdp_offload"
+        policy = load_sharded(snapshot, dtype, device, hardware.head_chunk, mixed, offload)
     else:
         policy = Policy(load_policy(snapshot, dtype, device, trainable=True), hardware.head_chunk)
     if device == "cuda":
@@ -97,7 +98,7 @@ def _strategy(name: str) -> Any:
     match name:
         case "ddp":
             return DDPStrategy(gradient_as_bucket_view=True)
-        case "fsdp":  # `load` has sharded the policy already
+        case "fsdp" | "fsdp_offload":  # `load` has sharded the policy already
             return ModelParallelStrategy(lambda policy, mesh: policy, ranks.world(), 1)
     return "auto"
 

@@ -77,7 +77,7 @@ class LightningLearner:
                 "learner.average moves by less than bfloat16 can tell: use hardware.precision=bf16-mixed, or set it "
                 "to 0"
             )
-        if "kl" in self.loss.columns and self.hardware.strategy == "fsdp":
+        if "kl" in self.loss.columns and self.hardware.strategy.startswith("fsdp"):
             raise InputError(
                 "loss.kl=full needs whole weights in every process, and this profile shards them: say kl=k2, or choose "
                 "hardware with strategy single or ddp"

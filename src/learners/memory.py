@@ -7,7 +7,7 @@ weights nor a GPU.
 
 On W ranks of a sharded strategy a rank holds 1/W of the weights, gradients and optimiser's numbers (Rajbhandari et al.
 2020, "ZeRO", arXiv:1910.02054, section 5, stage 3), and puts whole blocks together for as long as it computes with them
-(`_exchange`).
+(`_exchange`). Where these shares lie in host memory the device holds the whole blocks alone.
 
 Legend: B rows, T tokens of a row, V vocabulary.
 """
@@ -39,6 +39,7 @@ from .optim import OptimizerConfig
 GIB = 2**30
 REHEARSED = ("weights", "gradients", "optimizer", "activations", "logits")
 PARTS = (*REHEARSED, "exchange", "beside")
+MOVED = ("weights", "gradients", "optimizer")  # what fsdp_offload keeps in host memory
 CONTEXT_GIB, SLACK = (
     1.0,
     1.05,
@@ -58,6 +59,7 @@ class Memory:
     exchange     what ranks pass to each other: gathered blocks, buckets of gradients
     beside       what stays there while the policy learns: other policies, fixed models, a backend's own copy
     most_logits  that are alive at any moment of the step, which is often another one
+    host         bytes that the rank keeps in host memory instead (fsdp_offload), where the optimiser works, too
     """
 
     moment: str
@@ -69,6 +71,7 @@ class Memory:
     exchange: float = 0.0
     beside: float = 0.0
     most_logits: float = 0.0
+    host: float = 0.0
 
     @property
     def total(self) -> float:
@@ -90,7 +93,9 @@ class Model:
     def policy(self, hardware: Hardware) -> Policy:
         """The policy as `device.load` makes it, on PyTorch's device without memory ("meta"): with fsdp as its blocks
         are gathered."""
-        mixed = hardware.precision == "bf16-mixed" and (self.adapter is not None or hardware.strategy == "fsdp")
+        mixed = hardware.precision == "bf16-mixed" and (
+            self.adapter is not None or hardware.strategy.startswith("fsdp")
+        )
         half = hardware.precision == "bf16-true" or mixed
         model = self._model(torch.bfloat16 if half else torch.float32)
         if self.adapter is not None and self.adapter.four_bit is not None:
@@ -114,8 +119,10 @@ class Model:
         return sum(each.numel() for each in every), sum(each.numel() for each in every if each.requires_grad)
 
     def stored(self, hardware: Hardware) -> float:
-        """Bytes of its weights, as a rank of the profile holds them."""
+        """Bytes of its weights that a rank of the profile holds on its device."""
         world = hardware.devices * hardware.nodes
+        if hardware.strategy == "fsdp_offload":
+            return 0.0
         return _share(self, hardware, world) * sum(map(stored_bytes, self.policy(hardware).parameters()))
 
     def _model(self, dtype: torch.dtype) -> Any:
@@ -164,6 +171,10 @@ def predict(
             backward = _backward(policy, trained, worst, hardware, ledger)
         exchange = _exchange(policy, trained, hardware) if world > 1 else {"backward": 0.0, "step": 0.0}
         logits = ledger.most["logits"]
+    if hardware.strategy == "fsdp_offload":
+        host = max(sum(each[part] for part in MOVED) for each in (backward, step))
+        left = backward | dict.fromkeys(MOVED, 0.0)
+        return Memory("backward", **left, exchange=exchange["backward"], most_logits=logits, host=host)
     parts = {"backward": backward, "step": step}
     moments = [Memory(name, **parts[name], exchange=exchange[name], most_logits=logits) for name in parts]
     return max(moments, key=lambda memory: memory.total)
@@ -172,7 +183,7 @@ def predict(
 def _share(model: Model, hardware: Hardware, world: int) -> float:
     """The part of weights, gradients and the optimiser's numbers that a rank holds. Sharded in mixed precision it holds
     them in float32, and gathers them in bfloat16, in which they are rehearsed."""
-    if hardware.strategy != "fsdp":
+    if not hardware.strategy.startswith("fsdp"):
         return 1.0
     return (2.0 if hardware.precision == "bf16-mixed" and model.adapter is None else 1.0) / world
 
@@ -250,7 +261,7 @@ def _exchange(policy: Policy, trained: Iterable[nn.Parameter], hardware: Hardwar
     gradients before they are shared out, twice (as they come, and in the buffer that is sent, in mixed precision as
     float32).
     """
-    if hardware.strategy != "fsdp":
+    if not hardware.strategy.startswith("fsdp"):
         copies = float(sum(each.numel() * each.element_size() for each in trained))
         return {"backward": copies, "step": copies}
     inside = [list(block.parameters()) for block in blocks(policy.causal_lm)]

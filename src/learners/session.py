@@ -185,7 +185,7 @@ class Session:
         return (
             mine.base is not None
             and mine.base == other.base
-            and self.learner.hardware.strategy != "fsdp"
+            and not self.learner.hardware.strategy.startswith("fsdp")
             and FourBit.read(mine.path) == FourBit.read(other.path)
         )
 

@@ -91,7 +91,7 @@ class Training:
         loss, world, device = self.learner.loss, ranks.world(), self.fabric.device
         before = supervised(steps.samples)
         totals = loss.totals(step.utterances)
-        micros = dealt(step.micros, ranks.rank(), world, equal=self.learner.hardware.strategy == "fsdp")
+        micros = dealt(step.micros, ranks.rank(), world, equal=self.learner.hardware.strategy.startswith("fsdp"))
         sums: dict[str, Tensor] = {}
         live = [name for name in ("entropy", "kl") if name in loss.columns]
         for at, (micro, counts) in enumerate(micros):

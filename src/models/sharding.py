@@ -11,7 +11,12 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict, set_model_state_dict
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    MixedPrecisionPolicy,
+    fully_shard,
+    register_fsdp_forward_method,
+)
 from torch.distributed.tensor import DTensor
 
 from ..system import ranks
@@ -22,21 +27,26 @@ from .policy import Policy
 from .snapshot import Snapshot
 
 
-def load_sharded(snapshot: Snapshot, dtype: str, device: str, head_chunk: int, mixed: bool) -> Policy:
-    """The trainable policy of a snapshot, sharded over all ranks, all of which must load it.
+def load_sharded(
+    snapshot: Snapshot, dtype: str, device: str, head_chunk: int, mixed: bool, offload: bool = False
+) -> Policy:
+    """The trainable policy of a snapshot, sharded over all ranks, all of which must load it. With `offload` the rows
+    lie in host memory.
 
     Rank 0 reads the weights, and the others get their rows from it: they hold no more at any time. A base in 4 bits is
     an exception: every rank makes the whole of it, about a quarter of its size in bfloat16, and then keeps its rows.
     """
     if snapshot.base is not None and FourBit.read(snapshot.path) is not None:
         policy = Policy(load_policy(snapshot, dtype, device, trainable=True), head_chunk)
-        shard(policy, device, mixed)
+        shard(policy, device, mixed, offload)
         return policy
     policy = Policy(outline(snapshot, dtype), head_chunk)
-    shard(policy, device, mixed)
-    policy.to_empty(device=device)
+    shard(policy, device, mixed, offload)
+    policy.to_empty(device="cpu" if offload else device)
+    if offload:
+        _move_buffers(policy, device)
     source = load_policy(snapshot, dtype, trainable=True) if ranks.rank() == 0 else None
-    options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
+    options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True, cpu_offload=offload)
     set_model_state_dict(policy.model, {} if source is None else source.state_dict(), options=options)
     given = {} if source is None else dict(source.named_buffers())  # those that no file has, too
     for name, buffer in policy.model.named_buffers():
@@ -47,17 +57,27 @@ def load_sharded(snapshot: Snapshot, dtype: str, device: str, head_chunk: int, m
     return policy
 
 
-def shard(policy: Policy, device: str, mixed: bool) -> None:
+def _move_buffers(policy: Policy, device: str) -> None:
+    """Buffers are not sharded, so that nothing else brings them to the device."""
+    for module in policy.modules():
+        for name, buffer in module._buffers.items():
+            module._buffers[name] = None if buffer is None else buffer.to(device)
+
+
+def shard(policy: Policy, device: str, mixed: bool, offload: bool = False) -> None:
     """Shards a policy over all ranks, block by block, onto their `device`s; only `forward` and `whole` may be called
     then.
 
     `mixed`: weights are gathered and used in bfloat16, while each rank keeps its shards, and adds up gradients, in
-    float32.
+    float32. `offload`: shards, their gradients and so the optimiser's numbers lie in host memory, and a block's weights
+    come to the device to be gathered (Rajbhandari et al. 2021, ZeRO-Infinity, arXiv:2104.07857, without disks).
     """
     mesh = init_device_mesh(device, (ranks.world(),))
     how: dict[str, Any] = {"mesh": mesh, "reshard_after_forward": True}
     if mixed:
         how["mp_policy"] = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+    if offload:
+        how["offload_policy"] = CPUOffloadPolicy(pin_memory=device == "cuda")
     for block in blocks(policy.causal_lm):
         fully_shard(block, **how)
     fully_shard(policy, **how)

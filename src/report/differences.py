@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.text import Text
@@ -44,3 +44,15 @@ def _short(value: Any) -> str:
 
 def _text(text: str) -> Text:
     return Text(printable(text))
+
+
+def between(configs: Mapping[str, Mapping[str, Any]]) -> Iterator[Tree]:
+    """A tree for each setting of the named `configs` but the first one's, with what it has otherwise. Seeds are no
+    setting."""
+    seen: list[Mapping[str, Any]] = []
+    for name, config in configs.items():
+        values = {key: value for key, value in config.items() if key != "seed"}
+        if values not in seen:
+            seen.append(values)
+            if (tree := differences(f"{name}, unlike {next(iter(configs))}", seen[0], values)) is not None:
+                yield tree

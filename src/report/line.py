@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .progress import duration
 from .rows import Row
-from .run import figure, overrides
+from .run import figure
 from .table import rates
 from .transcript import command
 
@@ -43,15 +43,6 @@ def next_steps(out: Path, worst: str | None, roles: Sequence[str]) -> list[tuple
     if worst is not None:
         found.append(("the worst match", command("show", out, worst)))
     if roles:
-        game = [word for word in overrides(out) if word.partition("=")[0] in ("experiment", "game")]
-        words = [
-            "parley",
-            "task=play",
-            *game,
-            f"run={out}",
-            f"players.{roles[0]}=human",
-            "play.scenarios=1",
-            "play.group=1",
-        ]
-        found.append(("play against it", shlex.join(words)))
+        words = ["task=play", f"run={out}", f"players.{roles[0]}=human", "play.scenarios=1", "play.group=1"]
+        found.append(("play against it", shlex.join(["parley", *words])))
     return found

@@ -58,7 +58,7 @@ def overrides(run: Path) -> tuple[str, ...]:
         words = yaml.safe_load(read_text(path)) if path.exists() else None
     except (InputError, yaml.YAMLError):
         return ()
-    return tuple(map(str, words)) if isinstance(words, list) else ()
+    return tuple(word for word in map(str, words) if not word.endswith("=of_run")) if isinstance(words, list) else ()
 
 
 def episodes(run: Path, iteration: int, what: str) -> Iterator[Episode]:

@@ -47,7 +47,7 @@ def _fixed(config: DictConfig, learner: LightningLearner, model: Model) -> Held:
 
 def _own(learner: LightningLearner, model: Model) -> float:
     """Bytes of a further policy of this kind: an adapter alone (its numbers are float32) where the base is shared."""
-    if model.adapter is None or learner.hardware.strategy == "fsdp":
+    if model.adapter is None or learner.hardware.strategy.startswith("fsdp"):
         return model.stored(learner.hardware)
     return 4.0 * model.parameters()[1]
 
@@ -55,7 +55,7 @@ def _own(learner: LightningLearner, model: Model) -> float:
 def _played(learner: LightningLearner, model: Model) -> Held:
     """The copy of the weights from which the backend plays, where it cannot share the learner's."""
     hardware: Any = learner.hardware
-    if hardware.strategy != "fsdp" and (model.adapter is not None or hardware.precision != "bf16-mixed"):
+    if not hardware.strategy.startswith("fsdp") and (model.adapter is not None or hardware.precision != "bf16-mixed"):
         return {}
     each = 2 if hardware.precision.startswith("bf16") else 4
     return {"the backend's own copy of the weights": float(each * model.parameters()[0])}

@@ -93,8 +93,8 @@ class Hardware:
     devices: Count  # of one node
     nodes: Count
     strategy: Annotated[
-        str, OneOf(("single", "ddp", "fsdp"))
-    ]  # ddp: the whole model in every process; fsdp: shards of it
+        str, OneOf(("single", "ddp", "fsdp", "fsdp_offload"))
+    ]  # ddp: the whole model in every process; fsdp: shards of it; fsdp_offload: which lie in host memory
     precision: Annotated[str, OneOf(("32-true", "bf16-true", "bf16-mixed"))]
     threads: Count  # of one process
     micro_tokens: Count  # tokens of a micro-batch

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import sys
 from collections.abc import Container, Iterator, Mapping
@@ -38,6 +39,7 @@ from .stages import StageChanged, finished
 SAVED, SUMMARY = "config.yaml", "summary.json"  # what the loop writes first and last
 LOG = "log.txt"  # what the terminal said, stage by stage, and the error that ended it
 SPENDING = "spending"  # folder of the ledgers
+FOLDER_NAME = r"\w[\w.+-]*"  # what a run may be called
 
 
 LAUNCH = ".launch-"  # begins the names of folders in which the processes of a running job find it
@@ -50,8 +52,8 @@ BELOW = "tasks"  # folder of a run in which tasks that look at it write
 def run_directory(
     name: str, resume: str = "none", task: str | None = None, run: str | None = None, root: str = "outputs"
 ) -> str:
-    """Where a single run lives: a new directory, below `run` where a task looks at one of one's own; or with `resume`
-    the old one.
+    """Where a single run lives: a new directory; where a task looks at `run` below that if it is one's own, else below
+    its name; or with `resume` the old one.
 
     auto takes the newest unfinished run of this experiment and task that has something to go on with, and a new
     directory where there is none. A run whose config cannot be read is not taken.
@@ -59,17 +61,26 @@ def run_directory(
     if resume not in ("none", "auto"):
         return resume
     place = Path(root, name)
-    if run is not None and task is not None and _own(Path(run)):
-        place = Path(run, BELOW, task.rpartition(".")[2])
+    if run is not None and task is not None:
+        place = Path(run, BELOW, task.rpartition(".")[2]) if own(Path(run)) else Path(root, _name(Path(run)) or name)
     runs = sorted(place.glob(f"*/{SAVED}"), reverse=True) if resume == "auto" else []
     mine = (each.parent for each in runs if _worth(each.parent) and _task_of(each.parent) == task)
     return str(next(mine, place / _stamp()))
 
 
-def _own(run: Path) -> bool:
+def own(run: Path) -> bool:
     """Whether `run` is one below the working directory: nothing is written into a folder from elsewhere."""
     inside = run.resolve().is_relative_to(Path.cwd())
     return inside and (run / SAVED).is_file() and not (run / BELOW).is_symlink()
+
+
+def _name(run: Path) -> str | None:
+    """What the run `run` is called, if that may be a folder's name."""
+    try:
+        name = OmegaConf.to_container(saved(run)).get("name")  # type: ignore[union-attr]
+    except ConfigError:
+        name = None
+    return name if isinstance(name, str) and re.fullmatch(FOLDER_NAME, name) else None
 
 
 def sweep_directory(name: str, resume: str = "none", root: str = "multirun") -> str:
@@ -125,11 +136,15 @@ def changed_keys(old: Mapping[str, Any] | DictConfig, new: Mapping[str, Any] | D
     return [key for key in keys if _counts(key) and _differ(key, before.get(key), after.get(key))]
 
 
+def grown(old: Mapping[str, Any] | DictConfig, new: Mapping[str, Any] | DictConfig) -> bool:
+    """Whether `new` has more iterations than `old`."""
+    before, after = (_container(each).get("iterations") for each in (old, new))
+    return isinstance(before, int) and isinstance(after, int) and before < after  # a task's folder may have none
+
+
 def longer(old: Mapping[str, Any] | DictConfig, new: Mapping[str, Any] | DictConfig) -> bool:
     """Whether `new` is `old` with more iterations, so that the run can go on."""
-    before, after = (_container(each).get("iterations") for each in (old, new))
-    known = isinstance(before, int) and isinstance(after, int)  # a task's folder may have none
-    return known and before < after and changed_keys(old, new) == ["iterations"]
+    return grown(old, new) and changed_keys(old, new) == ["iterations"]
 
 
 def _counts(key: str) -> bool:

@@ -281,6 +281,8 @@ def table(it: Forecast, learner: LightningLearner) -> Table:
     if hardware.accelerator == "gpu":
         extra = f"{SLACK - 1:.0%} for the allocator's blocks, {CONTEXT_GIB:g} GiB for driver and libraries"
         shown.add_row("needed", f"{it.memory.needed('gpu') / GIB:.3f}", extra)
+    if it.memory.host:
+        shown.add_row("host", f"{it.memory.host / GIB:.3f}", "of this rank, in host memory, where the optimiser works")
     shown.add_row("there is", f"{hardware.memory_gib:.3f}", f"hardware={hardware.name}")
     return shown
 
@@ -291,7 +293,9 @@ def _moment(memory: Memory) -> str:
 
 def _explained(part: str, it: Forecast, learner: LightningLearner) -> str:
     hardware, memory = learner.hardware, it.memory
-    shared = f", shared by {it.world} ranks" if getattr(hardware, "strategy", "") == "fsdp" and it.world > 1 else ""
+    strategy = getattr(hardware, "strategy", "")
+    shared = f", shared by {it.world} ranks" if strategy.startswith("fsdp") and it.world > 1 else ""
+    shared += ", in host memory" if strategy == "fsdp_offload" else ""
     match part:
         case "weights":
             return f"{it.parameters:,} parameters ({hardware.precision}){shared}"
@@ -320,7 +324,8 @@ def _explained(part: str, it: Forecast, learner: LightningLearner) -> str:
 
 
 ADVICE = {
-    "weights": "hold it in 4 bits (adapter=qlora), or share it among more ranks (strategy fsdp)",
+    "weights": "hold it in 4 bits (adapter=qlora), share it among more ranks (strategy fsdp), "
+    "or keep it in host memory (strategy fsdp_offload)",
     "gradients": "train an adapter (adapter=lora or qlora), or share them among more ranks (strategy fsdp)",
     "optimizer": "train an adapter (adapter=lora or qlora), or share its numbers among more ranks (strategy fsdp)",
     "activations": "smaller hardware.micro_tokens and row_tokens",

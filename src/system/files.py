@@ -121,12 +121,15 @@ def parse_line(line: str | bytes, path: str | Path, number: int, read: Callable[
 REFUSED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 """What reading a foreign value may raise."""
 
+LONGEST = 400  # characters of a reason
+
 
 def reason(error: Exception) -> str:
-    """Why a value was refused, in words; `error` is one of REFUSED."""
+    """Why a value was refused, in words, of which a long value in it is cut; `error` is one of REFUSED."""
     if isinstance(error, RecursionError):
         return "nested too deeply"
-    return f"lacks the key {error}" if isinstance(error, KeyError) else str(error)
+    text = f"lacks the key {error}" if isinstance(error, KeyError) else str(error)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 
 def _regular(path: str | Path) -> Path:

@@ -108,9 +108,9 @@ def collective(task: Task) -> Task:
 _meeting: list[Any] = []
 
 
-def join(accelerator: str, store: Any) -> None:
+def join(accelerator: str, store: Any, offload: bool = False) -> None:
     """Makes the default process group of this run, over `store`: gloo for `cpu`, nccl for `gpu`, whose device is set
-    here."""
+    here. With `offload` a GPU's ranks pass tensors in host memory by gloo, too."""
     import torch
     from torch import distributed
 
@@ -118,7 +118,7 @@ def join(accelerator: str, store: Any) -> None:
         torch.cuda.set_device(
             local_rank() % torch.cuda.device_count()
         )  # a scheduler may show each process its own device only
-    backend = "nccl" if accelerator == "gpu" else "gloo"
+    backend = ("cpu:gloo,cuda:nccl" if offload else "nccl") if accelerator == "gpu" else "gloo"
     distributed.init_process_group(backend, store=store, rank=rank(), world_size=world(), timeout=COLLECTIVE)
     _group()
 

@@ -5,10 +5,12 @@ import os
 import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
-from parley.report.differences import differences
+from parley import __version__
+from parley.cli.main import check, completed, main
+from parley.report.differences import between, differences
 from parley.report.listing import runs
 from parley.report.redact import from_file
-from parley.run.config import register
+from parley.run.config import ConfigError, register
 from parley.run.directory import _lengthened, changed_keys, longer, run_directory, saved
 from parley.system import dotenv
 from parley.system.files import InputError
@@ -97,9 +99,75 @@ def test_what_differs_is_a_tree_of_the_changed_values(capsys):
     assert differences("x", plain, plain) is None
 
 
+def test_compared_runs_say_what_differs_between_their_settings(capsys):
+    words = {"a": (), "b": ("seed=1",), "c": ("seed=1", "play.group=8"), "d": ("play.group=8",)}
+    trees = list(between({name: OmegaConf.to_container(config(*each)) for name, each in words.items()}))
+    assert len(trees) == 1  # seeds are no setting
+    Console(width=100).print(*trees)
+    said = capsys.readouterr().out
+    assert "c, unlike a" in said and "group: 8" in said and "seed" not in said
+
+
 def test_runs_are_found_by_their_tags(tmp_path):
     for name, tags in (("a", "[one,two]"), ("b", "[two]"), ("c", "[]")):
         stored(tmp_path / name, f"tags={tags}")
     assert {run.path.name for run in runs([tmp_path])} == {"a", "b", "c"}
     assert {run.path.name for run in runs([tmp_path], ["two"])} == {"a", "b"}
     assert [run.path.name for run in runs([tmp_path], ["two", "one"])] == ["a"]
+
+
+# --- composed from a run ---------------------------------------------------------------------------------------------
+
+
+def of_run(*words: str):
+    with initialize_config_module("parley.conf", version_base="1.3"):
+        return compose("config", completed(words))
+
+
+@pytest.mark.parametrize("words", [("experiment=kuhn_tiny", "seed=3"), ("debug=fast", "adapter=lora")])
+def test_a_command_is_composed_from_the_run_that_it_names(words, tmp_path):
+    run, begun = stored(tmp_path / "run", *words), config(*words)
+    found = of_run("task=play", f"run={run}", "play.scenarios=1")
+    assert found.task._target_.endswith("play") and (found.run, found.play.scenarios) == (str(run), 1)
+    assert changed_keys(begun, found) == ["play.scenarios", "task._target_", "task.run"]
+    assert longer(begun, of_run(f"resume={run}", f"iterations={begun.iterations + 1}"))
+    assert of_run("task=tournament", f"runs=[{run}]").game == begun.game
+    assert of_run(f"run={run}", "game=leduc", "backend=vllm").game._target_.endswith("Leduc")
+    assert of_run("experiment=spag_tiny", f"run={run}").name == "spag_tiny"  # an experiment that is said counts
+    assert of_run("task=show", f"run={run}").name == "deal_tiny"  # and a task that looks builds what it needs itself
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ("backend=openai", "backend.url=http://elsewhere/v1"),
+            "backend.url is 'http://elsewhere/v1': say backend.url=",
+        ),
+        (("imitate.loss._target_=os.getcwd",), "imitate.loss._target_: 'os.getcwd' is no imitate of parley"),
+        (("name='${oc.env:HOME}'",), "name: .* would be computed"),
+        (("game.payoff='${nowhere}'",), "game: Interpolation key 'nowhere' not found"),
+        (("logger=wandb", "logger.mode=online"), "logger.mode is 'online': say logger.mode="),
+        (("game=clembench", "game.path=evil"), "game.path is 'evil': say game.path="),
+    ],
+)
+def test_what_a_stored_run_may_not_decide_is_refused(words, said, tmp_path):
+    run = stored(tmp_path / "run", *words)
+    with pytest.raises(ConfigError, match=rf"nothing is built from its config\n  - {said}"):
+        of_run(f"resume={run}")
+
+
+def test_code_of_ones_own_is_what_ones_config_folder_names(tmp_path):
+    run = stored(tmp_path / "run", "game._target_=mine.Game")
+    (tmp_path / "conf/game").mkdir(parents=True)
+    (tmp_path / "conf/game/mine.yaml").write_text("_target_: mine.Game\n")
+    with pytest.raises(ConfigError, match="the command does not name it"):
+        check(["task=play", f"run={run}"])
+    with pytest.raises(ConfigError, match="there is no module mine"):  # which is looked for, then
+        check(["--config-dir", str(tmp_path / "conf"), "task=play", f"run={run}"])
+
+
+def test_the_version_is_parley_s(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["parley", "--version"])
+    main()
+    assert capsys.readouterr().out == f"parley {__version__}\n"

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_module
-from parley.cli.main import check  # noqa: F401  (registers the config's schema)
+from parley.cli.main import completed
 from parley.cli.tasks.exporting import export
 from parley.cli.tasks.importing import bring
 from parley.cli.tasks.judging import judge
@@ -87,7 +87,9 @@ def config(*words: str) -> Any:
 
 
 def judged(run: Path, out: Path, *words: str) -> Any:
-    made = config("game.path=.", "task=judge", f"run={run}", "scorer=judge", "rubric@scorer=goal", *words)
+    with initialize_config_module("parley.conf", version_base="1.3"):
+        told = ["task=judge", f"run={run}", "scorer=judge", "rubric@scorer=goal", *words]
+        made = compose("config", completed(told))
     judge(made, out, str(run), [])
     return made
 

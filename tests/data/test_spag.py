@@ -179,13 +179,15 @@ def test_other_spellings_of_a_row(tmp_path):
         ({"query": "q", "target": "t", "weight": float("nan")}, "entry 2: reward and weight"),
         ({"text": ["no separator"]}, "entry 2: text 'no separator'"),
         ({"instruction": "", "output": "x"}, "entry 2: no Alpaca row"),
+        ({"query": "q", "target": "t", "reward": [10**900]}, "entry 2: reward and weight"),
         (7, "entry 2: int, expected an object"),
     ],
 )
-def test_a_wrong_row_is_named(tmp_path, entry, told):
+def test_B12_a_wrong_row_is_named(tmp_path, entry, told):
     (tmp_path / "a.json").write_text(json.dumps([{"query": "q", "target": "t"}, entry]))
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=told) as error:
         spag.read_rows(tmp_path / "a.json")
+    assert len(str(error.value)) < 600
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import os
 import signal
 import warnings
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,8 @@ JOBS = {
     "muon": {"optimizer": Muon(), "epochs": 1},
     "averaged": {"average": 0.8, "epochs": 1},
 }
+
+OFFLOADED = ["none", "averaged"]
 
 
 def learner(strategy, **changes) -> LightningLearner:
@@ -94,6 +97,7 @@ def results(snapshots, tmp_path_factory) -> Path:
     work(folder, snapshots, "single", list(JOBS))
     for strategy in ("ddp", "fsdp"):
         assert together(2, work, folder, snapshots, strategy, list(JOBS)) == [0, 0]
+    assert together(2, work, folder, snapshots, "fsdp_offload", OFFLOADED) == [0, 0]
     return folder
 
 
@@ -105,8 +109,7 @@ def figures(metrics, key):
     return [row[key] for row in metrics["curve"]]
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-@pytest.mark.parametrize("name", JOBS)
+@pytest.mark.parametrize(("strategy", "name"), [*product(["ddp", "fsdp"], JOBS), *product(["fsdp_offload"], OFFLOADED)])
 def test_two_processes_are_one(strategy, name, results):
     one, two, other = read(results, "single", name), read(results, strategy, name), read(results, strategy, name, 1)
     loose = 100 if name == "muon" else 1  # it orthogonalises in bfloat16, which makes more of the last digit
@@ -120,8 +123,10 @@ def test_two_processes_are_one(strategy, name, results):
     assert two["version"] == other["version"] and two["path"] == other["path"]
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-@pytest.mark.parametrize("name", ["none", "lora", "qlora", "averaged"])
+@pytest.mark.parametrize(
+    ("strategy", "name"),
+    [*product(["ddp", "fsdp"], ["none", "lora", "qlora", "averaged"]), *product(["fsdp_offload"], OFFLOADED)],
+)
 def test_the_snapshot_is_whole_and_the_same(strategy, name, snapshots, results):
     (one, two) = (Path(read(results, each, name)["path"]) for each in ("single", strategy))
     assert sorted(path.name for path in one.iterdir()) == sorted(path.name for path in two.iterdir())

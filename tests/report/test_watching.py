@@ -121,7 +121,7 @@ def test_a_finished_run_says_what_can_be_done_next(make_run):
     steps = dict(next_steps(run, "sampled/2/s0", ["buyer", "seller"]))
     assert steps["report"] == f"{run}/report/index.html"
     assert shlex.split(steps["the worst match"]) == ["parley", "task=show", f"run={run}", "match=sampled/2/s0"]
-    assert shlex.split(steps["play against it"])[2:5] == ["experiment=market_tiny", f"run={run}", "players.buyer=human"]
+    assert shlex.split(steps["play against it"])[:4] == ["parley", "task=play", f"run={run}", "players.buyer=human"]
     assert [what for what, _ in next_steps(run, None, [])] == ["report"]
 
 

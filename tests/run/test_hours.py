@@ -99,6 +99,15 @@ def test_spags_recipe_fits_eight_gpus_of_40_gib(capsys, tmp_path):
 
 
 @pytest.mark.slow
+def test_spags_recipe_with_offload_keeps_shards_and_optimiser_in_host_memory(capsys, tmp_path):
+    plan(composed("task=plan experiment=spag_llama2_7b hardware=a100x8_40gib_offload"), tmp_path, None, False)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "weights │ 0.000" in said and "in host memory" in said and "needed │ 4.01" in said
+    assert "host │ 12.55" in said  # a rank's share of weights, gradients and AdamW's two numbers, in float32
+    assert pytest.approx(12.55, abs=0.01) == 6_738_415_616 * 16 / 8 / 2**30
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backend", "says"),
     [

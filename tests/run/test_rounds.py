@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_module
+from parley.cli.main import completed
 from parley.cli.tasks import training
 from parley.cli.tasks.planning import plan
 from parley.credit import Credited, FilteredBC
@@ -40,6 +41,12 @@ def config(*words: str) -> Any:
     with initialize_config_module("parley.conf", version_base="1.3"):
         kept = [each for each in SMALL if "objective=rae" not in words or not each.startswith("objective.credit.keep")]
         return compose("config", [*kept, *words])
+
+
+def of_run(run: Path, *words: str) -> Any:
+    """A plan of `run`, composed from it."""
+    with initialize_config_module("parley.conf", version_base="1.3"):
+        return compose("config", completed(["task=plan", f"run={run}", *words]))
 
 
 def ran(run: Path, *words: str) -> dict[str, Any]:
@@ -104,7 +111,8 @@ def test_a_plan_counts_the_newest_round(
     three: tuple[Path, dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run, summary = three
-    plan(config(f"run={run}", "rounds=4", "old=recorded", "objective=offline_po"), tmp_path, str(run), False)
+    words = ["rounds=4", "old=recorded", "objective=offline_po", "objective.credit.keep=all"]
+    plan(of_run(run, *words), tmp_path, str(run), False)
     said = " ".join(capsys.readouterr().out.split())
     logs = summary["iterations"][1]["policies"]["learner"]["play"]["logs"] // 3
     assert f"Data of a round: {logs} samples" in said and "(round 3 of" in said and "an iteration has 4" in said
@@ -244,9 +252,8 @@ def test_two_policies_learn_from_one_round(tmp_path: Path, capsys: pytest.Captur
     alice, bob = (summary["iterations"][1]["policies"][name] for name in ("alice", "bob"))
     assert alice["play"]["logs"] == bob["play"]["logs"] == 6
     assert alice["versus"]["start"]["score"]["n"] == bob["versus"]["start"]["score"]["n"] == 3
-    plan(
-        config(f"run={tmp_path / 'run'}", "adapter=lora"), tmp_path, str(tmp_path / "run"), False
-    )  # knows who played there
+    run = tmp_path / "run"
+    plan(of_run(run, "adapter=lora"), tmp_path, str(run), False)  # knows who played there
     assert "Data of a round: 6 samples" in " ".join(capsys.readouterr().out.split())
 
 

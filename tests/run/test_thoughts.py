@@ -30,7 +30,7 @@ def test_A6_no_thought_stands_in_any_view_and_all_of_it_is_trained(
     matches, backend = played(tmp_path / "p", GAME, snapshot, 24)
     forks, shown = Forks(["me"]), ""
     for episode in matches:
-        assert list(faults(GAME, episode, backend, family.fork)) == []
+        assert list(faults(GAME, episode, backend, family)) == []
         forks.add(episode)
         shown += plain(episode, replay(GAME, episode).views)
     figures = forks.figures()

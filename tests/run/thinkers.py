@@ -28,6 +28,7 @@ from parley.play.player import Completion, Prompt, Sampling
 from parley.play.seats import Seats
 from parley.run.demonstrations import demonstrate
 from streams import Cpu
+from transformers import PreTrainedTokenizerBase
 
 HEAD = "{{ bos_token }}{% for m in messages %}{% set said = m['content'] %}"
 TAIL = (
@@ -42,7 +43,8 @@ CHANNELS = (
 )
 THINK, CHANNEL = ("<think>", "</think>"), ("<|channel|> analysis <|message|>", "<|channel|> final <|message|>")
 THOUGHT = "musing on quux"
-WORDS = ("musing", "quux", "think>", "<|", "analysis")  # no view may hold one of these
+WORDS = ("musing", "quux", "analysis")  # a view may hold one of these only where it was said aloud,
+SIGNS = ("think>", "<|")  # and never one of these
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,11 @@ class Spy(HFBackend):
 
     asked: dict[str, Prompt]
     done: dict[str, Completion]
+    tokenizer: PreTrainedTokenizerBase
+
+    def aloud(self, request: str, close: str) -> str:
+        """What stands behind the last closing mark of a reply."""
+        return str(self.tokenizer.decode(list(self.done[request].token_ids or ()))).rpartition(close)[2]
 
     def submit(self, prompts: Sequence[Prompt]) -> None:
         self.asked = getattr(self, "asked", {}) | {prompt.id: prompt for prompt in prompts}
@@ -119,6 +126,7 @@ def _thinking(demo: Demonstration, marks: tuple[str, str]) -> Demonstration:
 def played(folder: Path, game: Game, snapshot: Snapshot, matches: int) -> tuple[list[Episode], Spy]:
     """Matches of the snapshot against itself, through the decode loop."""
     backend, scenarios = Spy(), game.scenarios("test")
+    backend.tokenizer = load_tokenizer(snapshot.path)
     each = -(-matches // len(scenarios))
     seatings = [s for n in range(each) for s in self_play(game, scenarios, "me", n, f"p{n}")][:matches]
     sampling = Sampling(0.5, max_tokens=24)
@@ -126,17 +134,19 @@ def played(folder: Path, game: Game, snapshot: Snapshot, matches: int) -> tuple[
     return list(EpisodeStore(folder, shard=None).read(ordered=True)), backend
 
 
-def faults(game: Game, episode: Episode, backend: Spy, fork: str | None) -> Iterator[str]:
+def faults(game: Game, episode: Episode, backend: Spy, family: Family) -> Iterator[str]:
     """What is wrong with a match: words of a thought in a view, ids that are not those that were sampled, a reply that
-    is not trained as it was sampled behind its own prompt, a fork for another reason than `fork`."""
+    is not trained as it was sampled behind its own prompt, a fork for another reason than the family's."""
+    said = [backend.aloud(f"{episode.id}/{turn.request}", family.marks[1]) for turn in episode.turns]
+    hidden = [*SIGNS, *(word for word in WORDS if not any(word in each for each in said))]
     for seat, view in replay(game, episode).views.items():
-        yield from (f"{seat} sees {word}" for word in WORDS if any(word in message.content for message in view))
+        yield from (f"{seat} sees {word}" for word in hidden if any(word in message.content for message in view))
     trained = _trained(episode)
     for turn in episode.turns:
         asked, done = (held[f"{episode.id}/{turn.request}"] for held in (backend.asked, backend.done))
         if turn.call is None or turn.call.sampled_ids != done.token_ids:
             yield f"{turn.request} has other ids than were sampled"
-        elif turn.call.fork not in (None, fork):
+        elif turn.call.fork not in (None, family.fork):
             yield f"{turn.request} forks: {turn.call.fork}"
         if turn.request not in episode.refused(turn.seat) and trained.get(asked.token_ids) != done.token_ids:
             yield f"{turn.request} is not trained as it was sampled"

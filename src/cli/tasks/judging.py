@@ -19,7 +19,7 @@ from ...run.run import Run
 from ...run.scoring import Scoring
 from ...system import ranks
 from ...system.files import replacing
-from ..stored import stored
+from ..stored import same_game
 
 RATINGS = "ratings.jsonl"
 
@@ -38,8 +38,7 @@ def judge(config: DictConfig, out: Path, run: str, stages: list[str]) -> float |
         raise ConfigError(f"task.stages: {run} has no matches in {', '.join(absent)}")
     if not config.scorer:
         raise ConfigError("task=judge needs a judge: say scorer=judge players.judge=NAME (opponents.NAME.model=…)")
-    for node, value in stored(folder, config, "game", "model", "backend", "policies", "players").items():
-        config[node] = {**value, **config[node]} if node == "players" else value
+    same_game(folder, config)
     if (name := config.players.pop("judge", None)) is not None:
         config.scorer.player = name
     config.imitate.matches, config.eval.opponents = 0, []

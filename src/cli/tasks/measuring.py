@@ -6,20 +6,19 @@ from pathlib import Path
 from typing import Literal
 
 from hydra.utils import instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from ...report import compare as comparison
 from ...report import overview
+from ...report.differences import between
 from ...report.progress import terminal
+from ...report.redact import public
 from ...report.settings import settings
 from ...report.table import benchmark_table
 from ...report.trackers import tracking
 from ...run.build import trackers
 from ...run.config import ConfigError
-from ...run.directory import (
-    begun,
-    measured,
-)
+from ...run.directory import SAVED, begun, measured, saved
 from ...run.harness import measure
 from ...run.tracking import flattened
 from ...system import ranks
@@ -59,6 +58,9 @@ def compare(config: DictConfig, out: Path, runs: list[str]) -> float | None:
         rows = comparison.compare(runs)
     except (ValueError, FileNotFoundError) as error:
         raise ConfigError(f"runs: {error}") from error
+    paths = [path for path in (comparison.side(run).path for run in runs) if (path / SAVED).exists()]
+    for tree in between({str(path): public(OmegaConf.to_container(saved(path))) for path in paths}):
+        terminal().print(tree)
     write_text(out / "comparison.csv", comparison.as_csv(rows))
     write_text(out / "comparison.tex", comparison.as_latex(rows))
     for table in comparison.as_tables(rows):

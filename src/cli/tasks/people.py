@@ -20,7 +20,7 @@ from ...system.files import InputError, digest, lock, write_json
 from ...table import exports
 from ...table.forgetting import forget as forgotten
 from ...table.played import stores
-from ..stored import as_begun
+from ..stored import same_game
 from .serving import FOLDER
 
 STAGE = "iter_001/play"
@@ -33,7 +33,7 @@ def people(config: DictConfig, out: Path, run: str | None, forget: list[str]) ->
     are taken out of the table's files before."""
     if run is None:
         raise ConfigError("task=people needs the run whose table it was: name it with run=…")
-    as_begun(Path(run), config)
+    same_game(Path(run), config)
     table = Path(run) / FOLDER
     if not table.is_dir():
         raise ConfigError(f"{run} has no table yet: people come with task=table run={run}")

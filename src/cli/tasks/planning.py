@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.utils import get_class, instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from ...data.episode import Episode
 from ...data.store import EpisodeStore
@@ -19,7 +19,7 @@ from ...report.forks import Forks
 from ...report.progress import Progress, terminal
 from ...run.build import build
 from ...run.config import ConfigError
-from ...run.directory import EXPECTED, played_by, rounds_of, saved
+from ...run.directory import EXPECTED, played_by, rounds_of
 from ...run.forecast import Data, Forecast, architecture, forecast, real, refusal, stated, trained, words
 from ...run.forecast import table as memory_table
 from ...run.hours import Speed, Tokens, engine, matches, of_match, streams
@@ -27,7 +27,7 @@ from ...run.hours import words as hours_words
 from ...run.lessons import Round
 from ...run.loop import Loop
 from ...run.run import Run
-from ..stored import stored
+from ..stored import same_game
 
 
 def plan(config: DictConfig, out: Path, run: str | None, probe: bool) -> float | None:
@@ -113,15 +113,7 @@ def _newest_matches(run: Path) -> Iterator[Episode]:
 
 def _newest(config: DictConfig, run: Path) -> tuple[Snapshot, Any, Data]:
     """The newest round of `run`: the snapshot that began its iteration, the learner of `config`, and the samples."""
-    taken = ("game", "backend", "model", "data", "imitate", "policies", "players")
-    nodes = stored(run, config, *taken)
-    for node in taken:
-        nothing: dict[str, Any] | None = {} if node in ("policies", "players") else None
-        OmegaConf.update(config, node, nodes.get(node, nothing), merge=node == "imitate")
-    begun = saved(run)
-    config.seed = begun.seed
-    if OmegaConf.is_dict(begun.get("opponents")) and not begun.opponents.keys().isdisjoint(config.players.values()):
-        config.opponents = stored(run, config, "opponents")["opponents"]  # those who sat at the tables
+    same_game(run, config)
     if not (stages := rounds_of(run)):
         raise ConfigError(f"{run} has no finished round of self-play to plan with")
     number = int(stages[-1].partition("/")[0].removeprefix("iter_"))

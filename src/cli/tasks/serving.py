@@ -16,20 +16,20 @@ from ...system.files import lock
 from ...table.part import Desk
 from ...table.persons import Persons
 from ...table.server import Serving, serve
-from ..stored import as_begun
+from ..stored import same_game
 
 FOLDER = "table"
 
 
 def table(config: DictConfig, out: Path, run: str | None) -> float | None:
-    """Serves `run` until it is stopped: its game, with the policies, opponents and players that it was begun with.
-    `players` and `opponents` of this config go before the run's. Everything is written below `<run>/table/`."""
+    """Serves `run` until it is stopped, with the game, policies, opponents and players of `config`, which is composed
+    from it. Everything is written below `<run>/table/`."""
     if run is None:
         raise ConfigError("task=table needs a run: name it with run=…")
     if config.hardware.devices * config.hardware.nodes > 1:
         raise ConfigError("task=table works in one process: choose a hardware profile with one device")
     folder = Path(run) / FOLDER
-    as_begun(Path(run), config)
+    same_game(Path(run), config)
     serving: Serving = instantiate(config.table, _convert_="all")
     with lock(folder), Progress(terminal(quiet=True)) as progress:
         at_work = Run(build(config, folder), folder, progress)

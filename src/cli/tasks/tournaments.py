@@ -20,7 +20,7 @@ from ...run.evaluation import Evaluation
 from ...system import ranks
 from ...system.bounds import Positive, Whole
 from ...system.files import write_json
-from ..stored import as_begun, stored
+from ..stored import same_game, stored
 
 
 @ranks.collective
@@ -35,8 +35,8 @@ def tournament(
     alpha: Positive,
 ) -> float | None:
     """A tournament between the snapshots of `run` (or of several `runs`, all or those that they kept), the opponents
-    and scripts of `eval.opponents`, on the test split, in the game, with the policies and with the services of the
-    first run. `players` and `opponents` of this config go before the run's.
+    and scripts of `eval.opponents`, on the test split, in the game, with the policies and with the services of
+    `config`, which is composed from the first run.
 
     Writes `tournament.json` (figures), `ratings.json`, `ratings.csv`, `ratings.tex` and a page, `tournament.html`.
     """
@@ -73,9 +73,9 @@ def _sources(run: str | None, runs: list[str]) -> dict[str, Path]:
 
 
 def _seat(config: DictConfig, sources: Mapping[str, Path]) -> None:
-    """Lays what the first run was begun with over `config`; ConfigError where another run played another game."""
+    """Takes the opponent's seat out of `config`; ConfigError where a run played another game."""
     first, *others = sources.values()
-    as_begun(first, config)
+    same_game(first, config)
     for other in others:
         if stored(other, config, "game")["game"] != config.game:
             raise ConfigError(f"runs: {other} played another game than {first} (see `game` in both config.yaml)")

@@ -24,7 +24,7 @@ from ...games.taboo.judges import JUDGES, Ruling, ruling
 from ...games.taboo.layouts import Draw, training_text
 from ...games.taboo.prompts import Brief
 from ...games.taboo.scoring import ROLES
-from ...system.files import InputError, read_json, write_json
+from ...system.files import InputError, read_json, reason, write_json
 from ...system.seeds import rng
 from ..episode import Episode
 from ..sample import Demonstration, Sample, decayed
@@ -178,7 +178,7 @@ def _entries(path: str | Path, parse: Callable[[Mapping[str, Any]], T]) -> Itera
                 raise ValueError(f"{type(entry).__name__}, expected an object")
             yield parse(entry)
         except ValueError as error:
-            raise InputError(f"{path}, entry {number}: {error}") from None
+            raise InputError(f"{path}, entry {number}: {reason(error)}") from None
 
 
 def load(path: str | Path) -> list[Json]:
