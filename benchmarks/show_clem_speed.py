@@ -37,7 +37,7 @@ from parley.play.seats import Seats
 from parley.report.estimates import t_quantile
 from results import record
 
-SCRIPTED = {"referencegame": 10, "taboo": 10, "textmapworld": 10}  # game -> blocks that count
+SCRIPTED = {"referencegame": 10, "guesswhat": 10}  # game -> blocks that count
 ANSWERED = {"referencegame": 4}
 BLOCK = 10  # instances of a block
 TOKENS = 30  # of a reply

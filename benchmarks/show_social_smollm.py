@@ -2,6 +2,7 @@
 
     make smollm && pip install 'parley-lm[guide]'
     python benchmarks/show_social_smollm.py FOLDER DATA [play judge cost generate]   # goes on where it was cut off
+    python benchmarks/show_social_smollm.py FOLDER DATA so-far   # runs nothing: what of play is finished
 
 DATA has `sotopia/` (the records) and `sotopia_pi/used_prompt.csv`. One pair plays each scenario; another copy of the
 model judges the episodes under a JSON schema (task=judge). Play and judging are killed once by the script (kill -9) and
@@ -264,7 +265,9 @@ def main() -> None:
     scores = judge / STAGE / "score/scores.jsonl"
     found: dict[str, Any] = {"settings": SETTINGS, "judging": JUDGING, "writing": WRITING}
     for part in parts:
-        if part == "play":
+        if part == "so-far":
+            found["play"] = played(Matches(play / STAGE))
+        elif part == "play":
             end = done(play, ["task=play", *words], f"{STAGE}/stage.json", f"{STAGE}/0.jsonl")
             found[part] = end | played(Matches(play / STAGE))
         elif part == "judge":
@@ -281,7 +284,7 @@ def main() -> None:
             found[part] = invented(writing, known)
         else:
             found[part] = cost(snapshot, rubric)
-        print(part, json.dumps(found[part]), flush=True)
+        print(part, json.dumps(found.get(part, found.get("play"))), flush=True)
         record("social_smollm", found)
     sys.exit(0 if fine(found) else 1)
 

@@ -164,9 +164,12 @@ def answers(version, temperature):
     return found
 backend.load(base)
 backend.load(adapter)
-told = {f"{version} {heat}": answers(version, heat) for version in ("base", "adapter") for heat in (0.0, 1.0)}
-backend.unload("adapter")
-backend.update("base", "new", list(load_model(sys.argv[3]).named_parameters()))
+told = {
+    f"{name} {heat}": answers(made.version, heat)
+    for name, made in (("base", base), ("adapter", adapter)) for heat in (0.0, 1.0)
+}
+backend.unload(adapter.version)
+backend.update(base.version, "new", list(load_model(sys.argv[3]).named_parameters()))
 told["new 0.0"] = answers("new", 0.0)
 assert ranks.gathered(told) == [told] * world  # to the last digit
 if ranks.rank() == 0:

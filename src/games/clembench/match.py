@@ -251,13 +251,13 @@ def _asking() -> Any:
 
 
 def _counted_from_0(master: Any) -> None:
-    """Counts requests before the first round as part of it."""
+    """What is asked before the first round is round 0, and the first round is 1."""
     before = master._on_before_game
 
     def counted() -> None:
         master.current_round = 0
         before()
-        master.current_round = -1
+        master.current_round = 0  # clemcore adds 1 as the first round begins
 
     master._on_before_game = counted
 
