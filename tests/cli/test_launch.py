@@ -57,7 +57,7 @@ def wait(config, out):
         (out / f"{ranks.rank()}.pid").write_text(str(os.getpid()))
         time.sleep(120)
 '''
-PROFILE = {"name": "two", "accelerator": "cpu", "devices": 2, "nodes": 1, "threads": 1}
+PROFILE = {"name": "two", "accelerator": "cpu", "devices": 2, "nodes": 1, "threads": 1, "strategy": "ddp"}
 
 
 @pytest.fixture(autouse=True)
@@ -124,7 +124,8 @@ def begun(folder: Path) -> tuple[subprocess.Popen[bytes], list[int]]:
     )
     process = subprocess.Popen([sys.executable, "-c", code])
     files = [folder / "run" / f"{rank}.pid" for rank in range(2)]
-    until(lambda: all(file.exists() and file.read_text() for file in files))
+    until(lambda: process.poll() is not None or all(file.exists() and file.read_text() for file in files))
+    assert process.poll() is None
     return process, [int(file.read_text()) for file in files]
 
 
