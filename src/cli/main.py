@@ -251,7 +251,8 @@ def _explain(override: str, error: Exception, base: DictConfig, groups: set[str]
     key, cause = _key(override), error.__cause__
     if key in groups and not re.fullmatch(r"(?!(null|true|false|[\d.]+)$)[\w./-]+", override.partition("=")[2]):
         options = GlobalHydra.instance().config_loader().get_group_options(key)
-        return f"{_short(override)}: a group takes the name of an option: {', '.join(options)}"
+        named = ", ".join(option for option in options if option != OF_RUN)
+        return f"{_short(override)}: a group takes the name of an option: {named}"
     if isinstance(error, OverrideParseException):
         return _unreadable(override)
     if isinstance(error, MissingConfigException):
@@ -287,7 +288,7 @@ def _short(text: str) -> str:
 
 
 def _options(option: str, error: MissingConfigException) -> str:
-    options = list(error.options or ())
+    options = [each for each in error.options or () if each != OF_RUN]
     close = get_close_matches(option, options, n=1)
     return (f"; did you mean {close[0]}?" if close else ".") + f" It has {', '.join(options)}"
 
