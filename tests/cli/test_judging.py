@@ -86,10 +86,14 @@ def config(*words: str) -> Any:
     return made
 
 
-def judged(run: Path, out: Path, *words: str) -> Any:
+def asked_of(run: Path, *words: str) -> Any:
     with initialize_config_module("parley.conf", version_base="1.3"):
         told = ["task=judge", f"run={run}", "scorer=judge", "rubric@scorer=goal", *words]
-        made = compose("config", completed(told))
+        return compose("config", completed(told))
+
+
+def judged(run: Path, out: Path, *words: str) -> Any:
+    made = asked_of(run, *words)
     judge(made, out, str(run), [])
     return made
 
@@ -114,7 +118,7 @@ def test_a_served_judge_s_ratings_are_stored_by_the_ids_of_the_people_s(
     count = len(bodies)
     judged(run, tmp_path / "out", *words, f"resume={tmp_path / 'out'}")
     assert len(bodies) == count  # nothing is asked twice
-    again = config("game.path=.", "task=judge", f"run={run}", "scorer=judge", "rubric@scorer=goal", *words)
+    again = asked_of(run, *words)
     assert not changed_keys(saved(tmp_path / "out"), again)  # as the command line asks, before the task changes it
     assert not (run / STAGE / "score").exists()  # the run's own scores stay as they are
 

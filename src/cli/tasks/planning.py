@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.utils import get_class, instantiate
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from ...data.episode import Episode
 from ...data.store import EpisodeStore
@@ -114,6 +114,9 @@ def _newest_matches(run: Path) -> Iterator[Episode]:
 def _newest(config: DictConfig, run: Path) -> tuple[Snapshot, Any, Data]:
     """The newest round of `run`: its iteration's first snapshot, the learner of `config`, and the samples."""
     same_game(run, config)
+    if missing := sorted(OmegaConf.missing_keys(config.model)):
+        told = ", ".join(f"model.{key}" for key in missing)
+        raise ConfigError(f"{told}: say a value, or leave out experiment=, so that everything comes from {run}")
     if not (stages := rounds_of(run)):
         raise ConfigError(f"{run} has no finished round of self-play to plan with")
     number = int(stages[-1].partition("/")[0].removeprefix("iter_"))
