@@ -7,7 +7,7 @@ the others play two matches against the script `fair`. Their bonuses are compute
 forgotten, and the rest of what was allowed trains a tiny model. Ten people vote on ten pairs each. With Sotopia-π's
 ratings ($PARLEY_DATA/human_ratings, $PARLEY_DATA/sotopia) their raters enter the 592 ratings of the 151 whole
 dialogues, one a rater and item; the exported file has to equal them, and task=agreement to say of it what it says of
-the original. For that the table is opened once for each dialogue, so that each rater is given what they rated. Exits
+the original. For that each dialogue has a study of its own, so that each rater is given what they rated. Exits
 with 1 where one of these fails.
 """
 
@@ -95,19 +95,20 @@ class Visitor:
 
     client: TestClient[Any, Any]
     token: str
+    study: str = "study"  # the part of the table
     seen: str = ""  # every answer of the study, as it came
 
     @staticmethod
-    async def come(client: TestClient[Any, Any], persons: Persons, outer: str) -> Visitor:
+    async def come(client: TestClient[Any, Any], persons: Persons, outer: str, study: str = "study") -> Visitor:
         async with client.post(f"/join/{persons.door('join')}", json={"WHO": outer}) as answer:
-            return Visitor(client, (await answer.json())["token"])
+            return Visitor(client, (await answer.json())["token"], study)
 
     async def step(self) -> dict[str, Any]:
-        async with self.client.get(f"/p/{self.token}/study/step") as answer:
+        async with self.client.get(f"/p/{self.token}/{self.study}/step") as answer:
             return await self._read(answer)
 
     async def send(self, what: str, **body: Any) -> dict[str, Any]:
-        async with self.client.post(f"/p/{self.token}/study/{what}", json=body) as answer:
+        async with self.client.post(f"/p/{self.token}/{self.study}/{what}", json=body) as answer:
             return await self._read(answer)
 
     async def _read(self, answer: Any) -> dict[str, Any]:
@@ -357,7 +358,7 @@ def _original(root: Path, wanted: dict[Key, dict[str, float]]) -> Path:
 
 
 async def rated(run: Path, wanted: dict[Key, dict[str, float]]) -> dict[str, str]:
-    """Every rater enters every dialogue that they rated, one dialogue after the other. Rater -> id."""
+    """Every rater enters every dialogue that they rated, each dialogue in a study of its own. Rater -> id."""
     people_: dict[str, str] = {}
     for number, episode in enumerate(list(Matches(run / "iter_001/play"))):
         stage = f"dialogues/{number:03d}"
@@ -365,18 +366,22 @@ async def rated(run: Path, wanted: dict[Key, dict[str, float]]) -> dict[str, str
             store.append(episode)
         told = episode.extra["sotopia"]
         raters = {key[3] for key in wanted if key[:2] == (told["model"], told["episode"])}
-        words = ["game=social", f"game.path={DATA / 'sotopia'}", "~table.parts.play", f"+study@{STUDY}=rating",
-                 f"{STUDY}.plan.rate=1000", f"{STUDY}.per_item=1000", f"{STUDY}.stages=[{stage}]"]  # fmt: skip
+        name = f"dialogue_{number:03d}"
+        part = f"table.parts.{name}"
+        words = ["game=social", f"game.path={DATA / 'sotopia'}", "~table.parts.play", f"+study@{part}=rating",
+                 f"{part}.plan.rate=1000", f"{part}.per_item=1000", f"{part}.stages=[{stage}]"]  # fmt: skip
         async with opened(run, *words) as (client, persons):
             for rater in sorted(raters):
-                visitor = await Visitor.come(client, persons, rater)
+                visitor = await Visitor.come(client, persons, rater, name)
                 person = persons.of(visitor.token)
                 assert person is not None
                 people_[rater] = person.id
                 now = await visitor.step()
                 now = await visitor.send("read") if now["step"] == "instructions" else now
                 key = told["model"], told["episode"]
-                scores = {name: wanted[(*key, str(agent), rater)] for agent, name in enumerate(now["subjects"], 1)}
+                scores = {
+                    subject: wanted[(*key, str(agent), rater)] for agent, subject in enumerate(now["subjects"], 1)
+                }
                 await visitor.send("rate", item=now["item"], scores=scores)
     return people_
 

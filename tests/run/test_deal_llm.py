@@ -168,7 +168,7 @@ def test_the_merged_model_is_the_adapter_on_its_base(run: Path) -> None:
 
 
 def test_the_hours_of_the_run_are_planned(run: Path) -> None:
-    words = ["task=plan", "objective.credit.keep=all", f"run={run}", "task.probe=true"]
+    words = ["task=plan", "iterations=4", "objective.credit.keep=all", f"run={run}", "task.probe=true"]
     said = " ".join(parley(run.parent, *words).split())
     assert "Tokens of play, an iteration" in said and "written" in said and "measured here" in said
     assert re.search(r"all 4 iterations [\d.]+ (h|min) on 1 device, which are", said)
