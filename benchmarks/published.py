@@ -212,11 +212,17 @@ def spread(values: Sequence[float]) -> dict[str, float]:
 
 
 def same_losses(found: dict[str, Any], most: float = 1e-5) -> None:
-    """Says how far the losses of each step are apart, and whether none is further than `most`. A measurement whose
-    losses differ is stored as such, and the script exits with 1."""
+    """Adds the spread of the losses of each step, and whether none exceeds `most`. A measurement with unequal losses is
+    stored as such, and the script exits with 1."""
     columns = zip(*found["losses"].values(), strict=True)
     found["losses_apart"] = apart = [max(column) - min(column) for column in columns]
     found["losses_equal"] = max(apart) <= most
+
+
+def equal(found: dict[str, Any]) -> bool:
+    """Whether no losses of a part differ."""
+    measured = [found, *(each for each in found.values() if isinstance(each, dict))]
+    return all(each.get("losses_equal", True) for each in measured)
 
 
 def utterances(done: Done) -> int:
@@ -345,7 +351,7 @@ def main() -> None:
     for name in [each for each in given.only if each in parts]:
         kept.revisions.clear()
         found = parts[name]()
-        unequal |= "'losses_equal': False" in str(found)
+        unequal |= not equal(found)
         found = {"revision": ", ".join(sorted(kept.revisions)), **found}
         print({name: found}, flush=True)
         if not given.no_record:

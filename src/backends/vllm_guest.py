@@ -86,7 +86,7 @@ def _among(together: int) -> Iterator[None]:
             _Hidden.groups[together] = _meet(together)
         group, told = _Hidden.groups[together]
         c10d._update_default_pg(group)
-        with _told(*told):
+        with _placed(*told):
             yield
     finally:
         _Hidden.count = c10d._world.group_count
@@ -95,14 +95,14 @@ def _among(together: int) -> Iterator[None]:
 
 
 class _Hidden:
-    """The groups that this process's engines have, by size, with what vLLM is told of each; the number of the next."""
+    """Process groups of this process's engines: size -> (group, its name, this rank's place); the next number."""
 
     groups: ClassVar[dict[int, tuple[Any, tuple[str, int]]]] = {}
     count = 1_000_000
 
 
 def _meet(together: int) -> tuple[Any, tuple[str, int]]:
-    """The group of this rank and its neighbours; a name for it that no other group has, and this rank's place in it."""
+    """Makes the group of this rank and its neighbours. Returns it with a unique name and this rank's place in it."""
     from torch import distributed
     from torch.distributed import distributed_c10d as c10d
 
@@ -119,9 +119,9 @@ def _meet(together: int) -> tuple[Any, tuple[str, int]]:
 
 
 @contextmanager
-def _told(name: str, place: int) -> Iterator[None]:
-    """vLLM would take the run's rank for the place in its group. The end of the address is the name of the memory that
-    its CPU build shares among the ranks of a machine."""
+def _placed(name: str, place: int) -> Iterator[None]:
+    """Gives vLLM the place in the engine's group instead of the run's rank. Its CPU build names shared memory after the
+    end of the address."""
     from vllm.v1.executor.uniproc_executor import ExecutorWithExternalLauncher as Executor
 
     own = Executor._distributed_args

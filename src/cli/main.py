@@ -82,7 +82,7 @@ def main() -> None:
 
 
 def _start(arguments: Sequence[str]) -> None:
-    """Has Hydra compose `arguments`, which are no longer those of `sys.argv`, and run their job or jobs."""
+    """Runs Hydra on `arguments` instead of `sys.argv`."""
     version.setbase("1.3")
     parser = get_args_parser()
     _run_hydra(
@@ -126,7 +126,7 @@ def _raise(faults: Sequence[str]) -> None:
 def check(arguments: Sequence[str]) -> list[str]:
     """Finds all faults of a command line, of every job of a sweep, before anything is built. ConfigError lists them.
 
-    Returns the arguments, with words in front that compose it from the run that it names."""
+    Returns the arguments, preceded by overrides that compose them from the run that they name."""
     args, unknown = get_args_parser().parse_known_args(list(arguments))
     flags = [word for word in unknown if word.startswith("-")]
     flags += ["--experimental-rerun"] if args.experimental_rerun else []  # which would unpickle a file
@@ -134,10 +134,10 @@ def check(arguments: Sequence[str]) -> list[str]:
         return list(arguments)
     _raise([f"{flag}: there is no such flag; options are written key=value" for flag in flags])
     with _composer(args.config_dir):
-        led = _led(args.overrides)
-    led.register()
+        base = _base(args.overrides)
+    base.register()
     with _composer(args.config_dir):
-        overrides = [*led.words, *args.overrides]
+        overrides = [*base.words, *args.overrides]
         commands, faults = _jobs(overrides) if args.multirun else ([overrides], [])
         for number, overrides in enumerate(commands):
             faults += _job_faults(
@@ -145,19 +145,19 @@ def check(arguments: Sequence[str]) -> list[str]:
             )
     _raise(list(dict.fromkeys(faults)))
     at = list(arguments).index(args.overrides[0]) if args.overrides else len(arguments)
-    return [*arguments[:at], *led.words, *arguments[at:]]
+    return [*arguments[:at], *base.words, *arguments[at:]]
 
 
 def completed(words: Sequence[str]) -> list[str]:
-    """The overrides `words`, in front of them those that compose the command from the run that it names. Hydra must be
-    initialised, here or with initialize_config_module; ConfigError as `of_run.led` says."""
-    led = _led(words)
-    led.register()
-    return [*led.words, *words]
+    """The overrides `words`, preceded by those that compose the command from the run that it names. Hydra must be
+    initialised. ConfigError as `of_run.base`."""
+    base = _base(words)
+    base.register()
+    return [*base.words, *words]
 
 
-def _led(words: Sequence[str]) -> of_run.Led:
-    return of_run.led(words, lambda: composed(NAME, words)[0])
+def _base(words: Sequence[str]) -> of_run.Base:
+    return of_run.base(words, lambda: composed(NAME, words)[0])
 
 
 def _job_faults(name: str, overrides: list[str], number: int | None, compose_only: bool) -> list[str]:

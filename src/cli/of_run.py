@@ -1,7 +1,7 @@
-"""A command that names a run is composed from it: `run=RUN` and `resume=RUN` stand in the place of an experiment.
+"""Composes a command that names a run (`run=RUN`, `resume=RUN`) from that run's config, as from an experiment.
 
-Nothing of what the run was begun with has to be said again, and words of the command change it. The run's config is
-data (see `stored`). It becomes options of Hydra's groups, so that keys, groups and faults are those of any command.
+The settings of the run need not be repeated; overrides of the command change them. The run's config is untrusted data
+(`stored.py`). It is registered as options of Hydra's groups, so composition and errors are those of any command.
 """
 
 from __future__ import annotations
@@ -21,44 +21,44 @@ from ..run.directory import SAVED, own, saved
 from .stored import sound, stored
 from .validation import OF_RUN
 
-PLAYED = ("game", "players", "model", "backend")  # groups that must come from the run
+PLAYED = ("game", "players", "model", "backend")  # groups that must be valid in the run
 OTHERS = ("league", "adapter", "scorer", "objective", "learner", "data", "benchmark", "guards")
 EMPTY = ("league", "adapter", "scorer", "benchmark", "guards", "logger")  # groups with an option `none`
-RESUMED = ("task", "logger")  # groups that a run goes on with
-COMMANDS = (*RESUMED, "table", "hardware", "run", "runs", "match", "ratings")  # keys that are no run's
+RESUMED = ("task", "logger")  # groups taken from a resumed run
+COMMANDS = (*RESUMED, "table", "hardware", "run", "runs", "match", "ratings")  # keys that belong to the command
 TASKS = "parley.cli.tasks."
 LOOKING = tuple(
     TASKS + name for name in ("looking.", "exporting.", "measuring.compare")
-)  # they read stored nodes alone
+)  # build stored nodes themselves
 
 
 @dataclass(frozen=True)
-class Led:
-    """Words in front of a command's own, and the nodes of the options that they name, by group."""
+class Base:
+    """Overrides to put before a command's own, and the config nodes of the options they name, by group."""
 
     words: list[str] = field(default_factory=list)
     nodes: Mapping[str, Any] = field(default_factory=dict)
 
     def register(self) -> None:
-        """Makes the options known to Hydra."""
+        """Registers the options with Hydra."""
         for group, node in self.nodes.items():
             package = "_global_" if group == "experiment" else group
             ConfigStore.instance().store(OF_RUN, node, group=group, package=package)
 
 
-def led(words: Sequence[str], mine: Callable[[], DictConfig | None]) -> Led:
-    """What leads the overrides `words`, so that they compose from the run that they name. Nothing where they name none,
-    several, or an experiment, and where the task only looks at the run.
+def base(words: Sequence[str], alone: Callable[[], DictConfig | None]) -> Base:
+    """The base of the overrides `words`: the run that they name. Empty if they name none or an experiment, or if the
+    task only looks at the run.
 
-    `mine` composes what the command says by itself: addresses and code of one's own count as far as they are in it.
-    ConfigError lists what in the run's config is not fit to be built.
+    `alone` composes the command without the run; only addresses and code that it names itself are accepted from the
+    run. ConfigError lists everything in the run's config that must not be built.
     """
     said = dict(filter(None, map(_said, words)))
     run, resumed = _run(said)
-    if run is None or "experiment" in said or (composed := mine()) is None:
-        return Led()
+    if run is None or "experiment" in said or (composed := alone()) is None:
+        return Base()
     if not resumed and str(composed.task._target_).startswith(LOOKING):
-        return Led()
+        return Base()
     groups = [*PLAYED, *OTHERS, *(("hardware",) if resumed or own(run) else ()), *(RESUMED if resumed else ())]
     kept_out = ("resume",) if resumed else (*COMMANDS, "resume")
     whole = cast("dict[str, Any]", OmegaConf.to_container(saved(run)))
@@ -70,12 +70,12 @@ def led(words: Sequence[str], mine: Callable[[], DictConfig | None]) -> Led:
     chosen = {group: OF_RUN for group in groups if group in nodes and group not in said}
     empty = {group: "none" for group in EMPTY if group in groups and not whole.get(group) and group not in said}
     options = {**chosen, **empty, "experiment": OF_RUN}
-    kept = ["hydra.output_subdir=null"] if resumed else []  # its .hydra says how it was begun
-    return Led([*kept, *(f"{group}={option}" for group, option in options.items())], {**nodes, "experiment": root})
+    kept = ["hydra.output_subdir=null"] if resumed else []  # keeps the .hydra folder of its start
+    return Base([*kept, *(f"{group}={option}" for group, option in options.items())], {**nodes, "experiment": root})
 
 
 def _said(word: str) -> tuple[str, Any] | None:
-    """The key of an override and its value, None for several; None where it cannot be read, which is told elsewhere."""
+    """The key and value of an override (None for a sweep's values); None if it cannot be parsed, reported elsewhere."""
     try:
         parsed = OverridesParser.create().parse_override(word)
     except (HydraException, ValueError, TypeError, LookupError, ArithmeticError, RecursionError):  # Hydra stumbles
@@ -84,7 +84,7 @@ def _said(word: str) -> tuple[str, Any] | None:
 
 
 def _run(said: Mapping[str, Any]) -> tuple[Path | None, bool]:
-    """The run that a command names, of several the first one, and whether it goes on with it."""
+    """The run that a command names (the first of several), and whether the command resumes it."""
     for key in ("resume", "run", "runs"):
         value = said.get(key)
         first = value[0] if isinstance(value, list) and value else value
@@ -94,7 +94,7 @@ def _run(said: Mapping[str, Any]) -> tuple[Path | None, bool]:
 
 
 def _readable(run: Path) -> bool:
-    """Whether `run` holds a config that can be read; where it does not, the task says so."""
+    """Whether `run` has a readable config; otherwise the task reports it."""
     try:
         return (run / SAVED).is_file() and bool(saved(run))
     except (ConfigError, OSError):

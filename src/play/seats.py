@@ -28,7 +28,8 @@ from ..system.files import append_lines
 from .arena import Arena, Report, TooManyFailures, owed
 from .pairing import Seating, Seatings
 from .player import Backend, Counts, Player, Sampling
-from .players import HumanPlayer, LanguagePlayer, ServedPlayer, Switchboard
+from .players import LanguagePlayer, ServedPlayer, Switchboard
+from .terminal import HumanPlayer
 from .tools import service
 
 if TYPE_CHECKING:

@@ -48,8 +48,8 @@ ENDLESS = 2**62  # above every number of a match
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Which matches are wanted: of this outcome ("": any), with this metric from `least` to `most` ("": whatever it
-    is). The largest value of the metric comes first; without a metric the newest match of the first run."""
+    """A search: by outcome ("": any), by metric between `least` and `most` ("": any value). Results are sorted by
+    falling value of the metric; without a metric by run, newest first."""
 
     outcome: str = ""
     metric: str = ""
@@ -58,7 +58,7 @@ class Query:
 
 
 class Place(NamedTuple):
-    """Where a match stands among those found: by falling value, then in the order of the runs, then newest first."""
+    """The sort key of a match in the results: falling value, then the order of the runs, then newest first."""
 
     value: float
     run: str
@@ -67,7 +67,7 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A match that was found; the value in its place is that of the metric, 0 without one."""
+    """A match in the results. The value in `place` is that of the metric, 0 without one."""
 
     place: Place
     stage: str
@@ -75,13 +75,13 @@ class Found:
 
 
 class Search:
-    """The matches of several runs, given as key -> directory; the file of a run in `folder` is named by its key."""
+    """Searches several runs, given as key -> directory. The index of a run is `folder`/KEY.sqlite."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def refresh(self, runs: Mapping[str, Path], seconds: float) -> int:
-        """Reads what the runs have written since, for so many seconds. Returns the bytes that are still to be read."""
+        """Indexes new matches of the runs for at most `seconds`. Returns the bytes still unread."""
         until = time.monotonic() + seconds
         return sum(self._index(key, run).refresh(until) for key, run in runs.items())
 
@@ -118,7 +118,7 @@ class RunIndex:
         self.run, self.file = run, file
 
     def refresh(self, until: float) -> int:
-        """Reads what was written since, until this moment of `time.monotonic`. Returns the bytes that are left."""
+        """Indexes new matches until `time.monotonic()` reaches `until`. Returns the bytes still unread."""
         shards = {path.relative_to(self.run).as_posix(): path.stat() for path in self._shards()}
         with self._open() as known:
             read = known.execute("SELECT path, inode, done, tail FROM shard").fetchall()
@@ -159,14 +159,14 @@ class RunIndex:
         raise KeyError(match)
 
     def _shards(self) -> list[Path]:
-        """The files of matches; none that is a link out of the run, which may come from anybody."""
+        """The shards of matches. Skips links that lead out of the run, which may come from anybody."""
         root = self.run.resolve()
         paths = (path for stage in STAGES for path in self.run.glob(f"iter_*/{stage}/**/*.jsonl"))
         whole = (path for path in paths if path.stem.isdecimal() and path.is_file())
         return sorted(path for path in whole if path.resolve().is_relative_to(root))
 
     def _same(self, path: str, state: os.stat_result, inode: int, done: int, tail: bytes) -> bool:
-        """Whether a shard still begins with what was read of it."""
+        """Whether the part of a shard that was indexed is unchanged."""
         if state.st_ino != inode or state.st_size < done:
             return False
         with open(self.run / path, "rb") as file:
@@ -181,7 +181,7 @@ class RunIndex:
         state: os.stat_result,
         until: float,
     ) -> int:
-        """Adds the whole lines of a shard that were not read yet; returns the bytes for which there was no time."""
+        """Indexes the complete new lines of a shard. Returns the bytes for which there was no time."""
         new = "INSERT OR IGNORE INTO shard (path, inode, done, tail) VALUES (?, ?, 0, x'')"
         known.execute(new, (path, state.st_ino))
         shard, at = known.execute("SELECT id, done FROM shard WHERE path = ?", (path,)).fetchone()
@@ -201,7 +201,7 @@ class RunIndex:
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        """The database in one transaction; made where there is none, or none that can be used."""
+        """Opens the database in one transaction. Makes it anew if it is missing or unusable."""
         self.file.parent.mkdir(parents=True, exist_ok=True)
         try:
             known = _connected(self.file)
@@ -236,8 +236,8 @@ def _connected(file: Path) -> sqlite3.Connection:
 def _chosen(
     known: sqlite3.Connection, query: Query, before: tuple[float, int], count: int
 ) -> tuple[str, Sequence[Any]] | None:
-    """The question, and what is filled in; None where no match has this outcome or metric. What is asked for stands in
-    an index in the order of the answer, so that it reads no more than `count` entries."""
+    """The SQL query and its parameters; None if no match has this outcome or metric. An index has the entries in the
+    order of the results, so the query reads at most `count` of them."""
     asked = {kind: word for kind, word in (("outcome", query.outcome), ("metric", query.metric)) if word}
     numbers = [
         known.execute("SELECT id FROM word WHERE kind = ? AND text = ?", pair).fetchone() for pair in asked.items()
@@ -270,7 +270,7 @@ def _told(data: Any) -> tuple[Episode, Traits, list[tuple[str, float]]]:
 
 
 def _add(known: sqlite3.Connection, words: dict[tuple[str, str], int], shard: int, start: int, line: bytes) -> None:
-    """Adds the match in a line; what is none, or was stored twice, or has people in it, is left out."""
+    """Indexes the match in a line. Skips invalid lines, duplicates and matches with people."""
     try:
         episode, own, figures = parse_line(line, "", 0, _told)
     except InputError:
@@ -287,7 +287,7 @@ def _add(known: sqlite3.Connection, words: dict[tuple[str, str], int], shard: in
 
 
 def _word(known: sqlite3.Connection, words: dict[tuple[str, str], int], kind: str, text: str) -> int:
-    """The number of an outcome or metric."""
+    """The id of an outcome or metric in the table `word`."""
     if (kind, text) not in words:
         added = known.execute("INSERT INTO word (kind, text) VALUES (?, ?)", (kind, text))
         words[kind, text] = int(added.lastrowid or 0)

@@ -17,7 +17,8 @@ from parley.models.renderer import Renderer
 from parley.play.arena import Arena
 from parley.play.pairing import both_seatings, branches, self_play
 from parley.play.player import Completion, Prompt, Sampling
-from parley.play.players import HumanPlayer, LanguagePlayer, ScriptedPlayer, ServedPlayer, Switchboard
+from parley.play.players import LanguagePlayer, ScriptedPlayer, ServedPlayer, Switchboard
+from parley.play.terminal import HumanPlayer
 from parley.system.printing import printable
 from rich.console import Console
 from tables import Bids, Late
