@@ -244,7 +244,7 @@ os.kill(os.getpid(), 9)
 
 
 def test_wandb_goes_on_after_a_kill_and_says_everything_once(tmp_path, monkeypatch):
-    """The history over all processes is that of a run which nobody kills, and a finished run that goes on adds to it."""
+    """The history over all processes is that of a run that nobody kills; a finished run that goes on adds to it."""
     wandb = pytest.importorskip("wandb")
     for name, folder in (("CACHE", "cache"), ("CONFIG", "config"), ("DATA", "data"), ("ARTIFACT", "artifacts")):
         monkeypatch.setenv(f"WANDB_{name}_DIR", str(tmp_path / folder))
