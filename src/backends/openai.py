@@ -67,7 +67,7 @@ class Server:
         from .wire import bound_sync
 
         http = DefaultHttpxClient(
-            follow_redirects=False, headers={"Accept-Encoding": "identity"}, event_hooks={"response": [bound_sync]}
+            headers={"Accept-Encoding": "identity"}, follow_redirects=False, event_hooks={"response": [bound_sync]}
         )
         return OpenAI(api_key=self.key, base_url=self.url, timeout=timeout_s, max_retries=0, http_client=http)
 
