@@ -208,8 +208,7 @@ class Site:
     def _through(self, request: web.Request, door: str) -> None:
         self._counted(self._address(request))
         there = door == "join" or bool(self.serving.watched)
-        if not there or digest(request.match_info["door"]) != digest(self.persons.door(door)):  # digests, against
-        timing attacks
+        if not there or digest(request.match_info["door"]) != digest(self.persons.door(door)):  # against timing
             raise Refusal("this link is not valid: ask for a new one", 404)
 
     async def _home(self, request: web.Request) -> web.Response:
