@@ -47,8 +47,9 @@ class Prefixes:
 
     def logits(self, ids: Sequence[int]) -> Tensor:
         """Logits [1, V] of the token after `ids`, whatever else is being decoded."""
-        whole = (len(ids) - 1) // BLOCK * BLOCK
-        logits_V, _ = self._read([block.stash for block in self._walk(ids[:whole], lambda _: True)], ids[whole:])
+        whole = (len(ids) - 1) // BLOCK * BLOCK  # tokens in full blocks; at least one token is left to read
+        blocks = self._walk(ids[:whole], lambda _: True)
+        logits_V, _ = self._read([block.stash for block in blocks], ids[whole:])
         return logits_V
 
     def shared(self, ids: Sequence[int]) -> list[Stash]:
