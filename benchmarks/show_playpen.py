@@ -90,12 +90,8 @@ def figures(run: Path, clem: str, known: set[tuple[str, str, str]]) -> dict[str,
         "held-out game": [row for row in rows if row.game == HELD_OUT],
     }
     theirs = {key: float(value) for key, value in evaluated(clem, run / "results").items() if value}
-    whole = {key: value for key, value in clembench.table(rows).items() if value == value}
-    return {
-        **{name: table(each) for name, each in sets.items()},
-        "all": table(rows),
-        "clem_eval_equal": whole == theirs,
-    }
+    told = {name: columns(each) for name, each in {**sets, "all": rows}.items()}
+    return {**told, "clem_eval_equal": table(run / "results") == theirs}
 
 
 def main(folder: Path, checkout: Path, clem: str, more: Sequence[str]) -> int:

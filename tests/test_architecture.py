@@ -40,6 +40,7 @@ HEAVY = {
     "datasets",
 }
 OPTIONAL = {"vllm", "openai", "wandb", "wandb_workspaces", "bitsandbytes", "accelerate", "lm_eval"}
+OPTIONAL |= {"textarena", "clemcore", "greenlet"}  # games of others
 RECORD = ("games/", "data/", "credit/")
 LIGHT = (
     *RECORD,
