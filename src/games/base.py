@@ -261,9 +261,12 @@ class GeneratorMatch:
         self._result: Result | None = None
 
     def start(self) -> Sequence[Request]:
+        """Runs the generator to its first requests."""
         return self._advance(None)
 
     def step(self, replies: Sequence[Reply]) -> Sequence[Request]:
+        """Sends the replies to all open requests, in any order; returns the next requests, () at the end. ValueError
+        unless each open request has exactly one reply."""
         by_id = {reply.id: reply for reply in replies}
         if len(replies) != len(self._open) or set(by_id) != set(self._open):
             raise ValueError(f"open requests are {list(self._open)}, got replies to {[r.id for r in replies]}")
@@ -271,6 +274,7 @@ class GeneratorMatch:
         return self._advance(ordered[0] if self._single else ordered)
 
     def result(self) -> Result:
+        """The generator's Result. RuntimeError while requests are open."""
         if self._result is None:
             raise RuntimeError("the match is not over: it still has open requests")
         return self._result

@@ -62,7 +62,7 @@ class Row:
 
 
 def tensors(rows: Sequence[Row], names: Iterable[str] = KNOWN) -> tuple[Tensor, Columns]:
-    """(logprob_N, columns) of a micro-batch in float64, with the token columns `names` and all that a credit defines.
+    """(logprob [N], columns) of a micro-batch in float64, with the token columns `names` and all that a credit defines.
 
     `logprob_N` and `entropy_N` take gradients. Pairs are numbered within the micro-batch, as the learner numbers them.
     """
@@ -181,7 +181,8 @@ def _close(one: float, other: float) -> bool:
 def columns_are_named(
     objective: Objective, pairs: bool = False, seeds: Iterable[int] = range(10), tokens: Collection[str] = ()
 ) -> None:
-    """The objective needs no columns other than those it names; loss and metrics are finite numbers."""
+    """The objective needs no columns other than those it names; loss and metrics are finite numbers. Otherwise a
+    ConformanceError."""
     for seed in seeds:
         try:
             loss, metrics, _ = run(objective, [_batch(objective, pairs, seed, tokens)], objective.columns)

@@ -1,10 +1,9 @@
-"""What the people of a table did, in order: one append-only file, from which everything else is computed.
+"""The event log of a study: what people did, in one append-only file from which everything else is computed.
 
     {"time": 1767225600.0, "person": "p1f…", "what": "consent", "version": "2", "training": true}
     {"time": …, "person": …, "what": "rating", "item": …, "scores": {"goal": {"first": 7.0, "second": 3.0}}, …}
 
-`Standing.after` says which kinds there are. A line is never rewritten; only forgetting takes a person's
-lines out.
+`Standing.after` handles each kind. Lines are never rewritten; only forgetting a person removes theirs.
 """
 
 from __future__ import annotations
@@ -25,13 +24,13 @@ FILE = "events.jsonl"
 
 
 def read(folder: Path) -> Iterator[dict[str, Any]]:
-    """The events in a folder, one at a time; none where nothing happened. InputError names a bad line."""
+    """Reads the events in a folder one at a time; none if it has no file. InputError names a bad line."""
     if (folder / FILE).exists():
         yield from read_jsonl(folder / FILE, _event)
 
 
 def standings(studies: Iterable[Path]) -> dict[tuple[str, str], Standing]:
-    """Where each person stands in each of these studies: (name of its folder, person) -> standing."""
+    """(name of the study's folder, person) -> the person's standing in that study."""
     found: dict[tuple[str, str], Standing] = defaultdict(Standing)
     for folder in studies:
         for event in read(folder):
@@ -46,7 +45,7 @@ def _event(row: Any) -> dict[str, Any]:
 
 
 class Events:
-    """The events of `folder`, open for more, and where each person stands."""
+    """The events of `folder`, open for appending, and each person's standing."""
 
     def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
         self.folder, self._clock = folder, clock
@@ -56,15 +55,15 @@ class Events:
             self._fold(event)
 
     async def add(self, person: str, what: str, **told: Any) -> Mapping[str, Any]:
-        """Stores what a person did, durably, and returns the event. A slow disk holds up nobody else: a thread writes.
-        Who adds waits for the end of one event before the next, so that the file has their order."""
+        """Appends an event durably, in a thread, so that a slow disk stalls nobody else, and returns it. Await one
+        call before the next: the file keeps their order."""
         event = {"time": round(self._clock(), 3), "person": person, "what": what, **told}
         await asyncio.to_thread(append_lines, self.folder / FILE, [json.dumps(event, allow_nan=False)])
         self._fold(event)
         return event
 
     def now(self) -> float:
-        """Seconds since the epoch, as events have them."""
+        """The time for events, in seconds since the epoch."""
         return self._clock()
 
     def _fold(self, event: Mapping[str, Any]) -> None:

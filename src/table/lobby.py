@@ -1,4 +1,4 @@
-"""The lobby: seats who has come, one match after the other. Each seating is on disk before its match begins."""
+"""The lobby: seats the people who have come. Each seating is stored before its match begins."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from .part import Refusal
 from .persons import is_person
 
 FILE = "seatings.jsonl"
-AWAY_S = 10.0  # without an open page, who waits loses their place in the queue
+AWAY_S = 10.0  # seconds without an open page after which a waiting person leaves the queue
 
 
 class Closing(Exception):
-    """The table is being closed: open matches stay as they are."""
+    """Raised when the table closes; open matches stay as they are."""
 
 
 @dataclass(frozen=True, slots=True)
 class Booked:
-    """A match that was seated: who sits where. `over`: "" while it is open, then played or why it was given up."""
+    """A seated match: who sits where. `over` is "" while it is open, then "played" or the reason for giving it up."""
 
     match: str
     scenario: Scenario
@@ -43,8 +43,8 @@ class Booked:
 
 
 class Bookings:
-    """The matches that were seated, in the file `seatings.jsonl`: a line when one is seated, and one when it is given
-    up. Played ones are in the store. In memory are those that are open and the newest of each player, no others."""
+    """The matches ever seated. `seatings.jsonl` has a line for each seating and each match given up; finished matches
+    are in the store. In memory are the open matches and the newest of each player."""
 
     def __init__(self, folder: Path, store: EpisodeStore) -> None:
         self.path = folder / FILE
@@ -61,7 +61,7 @@ class Bookings:
 
     @property
     def drawn(self) -> int:
-        """How many scenarios were drawn: those of matches that took the place of one that was given up do not count."""
+        """Number of scenarios drawn so far; a repeat of a match that was given up does not count."""
         return self.counts.total() - self.given_up + len(self.again)
 
     def add(self, booked: Booked) -> None:
@@ -71,7 +71,7 @@ class Bookings:
         self._know(booked)
 
     def end(self, match: str, over: str) -> Booked:
-        """Notes that an open match was played, or why it was given up."""
+        """Records that an open match was played, or why it was given up."""
         if over != "played":
             append_lines(self.path, [json.dumps({"match": match, "over": over})])
         return self._end(match, over)
@@ -112,14 +112,14 @@ class _Waiting:
 
 
 class Lobby:
-    """Who waits, who sits, and whom the next match seats.
+    """The queue of waiting people, the open matches, and the next seating.
 
-    People are seated together as soon as there are enough for a scenario. Where there are not, `partners` (role ->
-    player; None: nobody) take the free seats once the first has waited `wait_s`, or at once for who does not want to
-    wait. Scenarios come in an order drawn from `seed`, each with a payoff drawn of `payoffs`; one whose match was given
-    up comes next, as it was. Roles rotate.
+    People are seated together as soon as enough are waiting for a scenario. Otherwise `partners` (role -> player; None:
+    nobody) take the free seats after the first person has waited `wait_s` seconds, or at once for a person who does not
+    want to wait. Scenarios come in an order drawn from `seed`, each with a payoff drawn from `payoffs`; the scenario of
+    a match that was given up comes next, unchanged. Roles rotate.
 
-    The arena's thread goes through the lobby as through seatings; pages call the rest from the event loop.
+    The arena's thread iterates over the lobby for seatings; pages call the other methods from the event loop.
     """
 
     def __init__(
@@ -159,12 +159,13 @@ class Lobby:
     # --- what pages call --------------------------------------------------------------------------------------------
 
     def come(self, name: str, alone: bool) -> None:
-        """Puts a person into the queue. `alone`: they do not wait for other people."""
+        """Puts a person into the queue; with `alone` they do not wait for other people. Refusal if they sit already or
+        have played all their matches."""
         with self._lock:
             if name in self.seated:
                 raise Refusal("you are at the table already", 409)
             if self.most is not None and self.bookings.matches[name] >= self.most:
-                raise Refusal("you have played all the matches that there are for you: thank you", 409)
+                raise Refusal("you have played all your matches: thank you", 409)
             now = time.monotonic()
             since = self._waiting[name].since if name in self._waiting else now
             self._waiting[name] = _Waiting(since, alone and self.partners is not None, now)
@@ -194,7 +195,7 @@ class Lobby:
     # --- what the arena's thread calls ------------------------------------------------------------------------------
 
     def ended(self, match: str, over: str) -> Booked:
-        """A match was played, or given up."""
+        """Records the end of a match: played or given up."""
         with self._lock:
             booked = self.bookings.end(match, over)
             for name in booked.players.values():
@@ -218,7 +219,7 @@ class Lobby:
         return Seating(booked.match, booked.scenario, booked.seed, booked.players)
 
     def _group(self) -> tuple[Scenario, list[str]] | None:
-        """The next scenario and the people who play it; None while too few have come."""
+        """The next scenario and the people to seat; None while too few are waiting."""
         now = time.monotonic()
         for name, each in list(self._waiting.items()):
             if not self._pages[name] and now - each.seen > AWAY_S:
@@ -238,7 +239,7 @@ class Lobby:
         return None
 
     def _drawn(self) -> Scenario:
-        """The next scenario, and what its match is played for."""
+        """The next scenario, with its payoff."""
         scenario = self.scenarios[self._next % len(self.scenarios)]
         if not self.payoffs or not isinstance(self.game, Payoffs):
             return scenario

@@ -1,10 +1,10 @@
 """The part `study` of the table: takes people through a plan, and has them rate and compare stored matches.
 
-    GET  step            what the person is asked now, as JSON that names no model
+    GET  step            the present step, as JSON that names no model
     POST consent {agree, training}, read {}, questions {given}, attention {given}
     POST rate {item, scores: {subject: {scale: number}}}, vote {item, vote}
 
-Each POST is answered with the next step. What does not fit the present step is refused and changes nothing.
+Each POST returns the next step. A request that does not fit the present step is refused and changes nothing.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from .played import Played
 class Study:
     """The part.
 
-    plan        the steps; pay: what they pay
-    judge       by whose rubric matches are rated, and as which reads them
-    stages      whose matches are rated, as [iter_003/eval/sampled]; empty: every round of play
-    left, right stages whose matches on one scenario are compared; ask: the question then, as "Which one is better?"
-    per_item    ratings of a match, and votes on a pair, by different people
-    abandon_s   seconds after which what somebody was given is given to others
+    plan        the steps; pay: the pay
+    judge       the judge whose rubric and wording people get
+    stages      stages whose matches are rated, such as [iter_003/eval/sampled]; empty: every round of play
+    left, right stages whose matches on the same scenario are compared; ask: the question, such as "Which is better?"
+    per_item    number of different people who rate a match or vote on a pair
+    abandon_s   seconds after which an unfinished item goes to other people
     reference   {ratings: file, scales, within}: matches that everybody rates first, to qualify; null: none
     """
 
@@ -65,12 +65,12 @@ class Study:
 
     @asynccontextmanager
     async def open(self, desk: Desk) -> AsyncIterator[Served]:
-        """The study at work."""
+        """Starts the study."""
         yield Taking(self, desk).served()
 
 
 class Taking:
-    """A study while it is taken."""
+    """A running study: its steps and the functions for its page."""
 
     def __init__(self, study: Study, desk: Desk) -> None:
         self.study, self.plan, self.persons = study, study.plan, desk.persons
@@ -85,7 +85,7 @@ class Taking:
             raise ConfigError("study.left and study.right have no scenario in common: there is nothing to compare")
 
     def _held(self, work: Work, stages: Sequence[str]) -> dict[str, Held]:
-        """The matches of `stages`, if there is such work at all."""
+        """The matches of `stages` by item; {} if the plan has no such work. ConfigError if a stage has no matches."""
         if not self.plan.wanted[work]:
             return {}
         if absent := [name for name in stages if not (self.run / name).is_dir()] or ([] if stages else ["no stage"]):
@@ -102,7 +102,7 @@ class Taking:
         return Served("Study", "study.html", reads, takes, holds=self.holds, about=about)
 
     def _in_turn(self, act: Callable[..., Awaitable[Json]]) -> Callable[..., Awaitable[Json]]:
-        """One person after the other: nothing changes between what a step is decided from and its event on disk."""
+        """Serialises requests: no standing changes between choosing a step and storing its event."""
 
         async def taken(person: Person, *body: Body) -> Json:
             async with self._turn:
@@ -111,13 +111,13 @@ class Taking:
         return taken
 
     def holds(self, person: Person) -> str:
-        """People play once the study asks them to, and no longer than that."""
-        return "" if self._step(person)[0] == "play" else "the study goes first: go on there"
+        """Keeps people from playing except during the study's step `play`."""
+        return "" if self._step(person)[0] == "play" else "please continue the study first"
 
-    # --- what is asked ---
+    # --- steps ---
 
     async def step(self, person: Person) -> Json:
-        """The present step, with all that its page shows."""
+        """The present step, with everything its page shows."""
         step, item = await self._given(person)
         now, plan = self.events.standings[person.id], self.plan
         match step:
@@ -145,7 +145,7 @@ class Taking:
         return due
 
     def _step(self, person: Person) -> tuple[Step, str]:
-        """The step, and the item that a rating or vote is of."""
+        """(step, item to rate or to vote on)."""
         left: list[Work] = list(WORKS)
         while True:
             now, played = self.events.standings[person.id], len(self.played.of(person.id))
@@ -157,7 +157,7 @@ class Taking:
             left.remove(step)
 
     async def _given(self, person: Person) -> tuple[Step, str]:
-        """The same, and the item is put into the person's hands."""
+        """The same; the item is then held by the person."""
         step, item = self._step(person)
         if item and self.events.standings[person.id].open != (step, item):
             await self.events.add(person.id, "given", work=step, item=item)
@@ -183,13 +183,13 @@ class Taking:
         return {"item": pair.item, "ask": self.study.ask, "left": texts[0], "right": texts[1]}
 
     def _sides(self, pair: Pair, person: Person) -> tuple[Held, Held]:
-        """(left, right) as this person sees the pair."""
+        """(left, right) as shown to this person."""
         number = len(self.events.standings[person.id].voted)
         turned = mirrored(person.id, number, self.seed)
         return (pair.second, pair.first) if turned else (pair.first, pair.second)
 
     async def _end(self, person: Person) -> dict[str, Json]:
-        """The pay, which is settled when a person first comes here, and how the study ends."""
+        """The pay (fixed at the first call for a person) and the end of the study."""
         now, plan = self.events.standings[person.id], self.plan
         if now.paid is None:
             base, bonus = self.study.pay(now, self.played.of(person.id))
@@ -199,7 +199,7 @@ class Taking:
         code = plan.code.replace("{person}", person.id)
         return {"pay": pay, "code": code, "url": plan.url, "platform": plan.platform, "person": person.id}
 
-    # --- what is answered ---
+    # --- answers ---
 
     async def consent(self, person: Person, body: Body) -> Json:
         await self._at("consent", person, again="refused")
@@ -254,7 +254,7 @@ class Taking:
         return {**await self.step(person), "told": told}
 
     async def _at(self, step: Step, person: Person, body: Body | None = None, again: Step | None = None) -> str:
-        """The item that the person has at `step`. Refusal where it is at another, as a page is that was left open."""
+        """The person's item at `step`. Refusal if they are at another step, as after leaving an old page open."""
         now, item = await self._given(person)
         if now not in (step, again) or (body is not None and body.get("item") != item):
             raise Refusal("this is not asked any more: reload the page", 409)
@@ -274,7 +274,7 @@ def _numbers(body: Body, count: int) -> list[int]:
 
 
 def _played(held: Held) -> str:
-    """Who played a match, for those who have voted. Of people no id is told."""
+    """The players of a match, for a person who has voted. People stay anonymous."""
     names = {seat: "a person" if is_person(name) else name for seat, name in held.episode.players.items()}
     seated = ", ".join(f"{seat}: {name}" for seat, name in names.items())
     return f"{seated} ({held.match.rpartition('/')[0].rpartition('/')[0]})"

@@ -43,16 +43,16 @@ def summary(means: list[float], best: int, gain: dict | None = None, against: di
     ("data", "word", "says"),
     [
         (summary([1, 5], 1, figure(4)), "better", "It learned: +4.00 ±0.50 in score in greedy self-play, iteration 1"),
-        (summary([1, 5], 1, figure(0.2)), "unclear", "No gain can be told from chance: +0.200 ±0.500"),
+        (summary([1, 5], 1, figure(0.2)), "unclear", "No gain beyond chance: +0.200 ±0.500"),
         (summary([1, 5], 1, figure(-4)), "worse", "It got worse: -4.00 ±0.50"),
         (summary([1, 5], 1, figure(4), figure(-0.1)), "unclear", "-0.100 ±0.500 in score against the start"),
-        (summary([1, 5], 1), "unclear", "cannot be told"),
+        (summary([1, 5], 1), "unclear", "was not measured"),
         (summary([5, 1], 0), "worse", "5.00 ±0.50 at the start and 1.000 ±0.500 at the end; the start is kept"),
         (summary([5, 5.1], 0), "unclear", "No iteration was better"),
         (summary([5], 0), "unclear", "Nothing was learned"),
     ],
 )
-def test_the_verdict_says_whether_it_learned_got_worse_or_cannot_be_told(data, word, says):
+def test_the_verdict_says_whether_it_learned_got_worse_or_is_unclear(data, word, says):
     (verdict,) = verdicts(data)
     assert verdict.word == word and says in verdict.text
 
