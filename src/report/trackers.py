@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from ..system.files import REFUSED, append_lines, read_text, write_text
 from . import redact
+from .offline import history
 from .rows import ONLY
 
 
@@ -144,11 +145,12 @@ class Wandb:
         self.project, self.mode, self.name, self.tags, self.entity = project, mode, name, tuple(tags), entity
         self.group, self.task, self.notes, self.artifacts = group, task, notes, tuple(artifacts)
         self._run: Any = None
-        self._logged = Path()  # file with the number of logged iterations, so that a resumed run logs none twice
-        self._next = 0
+        self._folder = Path()
+        self._place = self._stand = 0  # rows of history that were offered, and that earlier processes wrote
 
     def open(self, run: Path, iteration: int = 0) -> None:
-        """Starts the wandb run; every metric has `iteration` as its x axis."""
+        """Starts the wandb run; every metric has `iteration` as its x axis. A resumed run offers all of its rows again:
+        those that stand already are left out, and each has the history step that it has in a run that nobody kills."""
         try:
             import wandb
         except ModuleNotFoundError as error:
@@ -172,26 +174,24 @@ class Wandb:
         self._run.define_metric("*", step_metric="iteration")
         self._run.define_metric("step")
         self._run.define_metric("steps/*", step_metric="step")
-        self._logged = run / "wandb_logged"
-        if self._logged.exists() and (text := read_text(self._logged).strip()).isdecimal():
-            self._next = int(text)
+        self._folder, self._place = run, 0
+        self._stand = max(int(self._run.step), self._written())
 
     def config(self, values: Mapping[str, Any]) -> None:
         """Logs the config without values that look like a key, a token or a password."""
         self._live().config.update(redact.public(values), allow_val_change=True)
 
     def log(self, row: Mapping[str, Any], iteration: int) -> None:
-        """Logs one row, unless an earlier process has logged the iteration."""
-        live = self._live()
-        if iteration >= self._next:
-            live.log({**sections(row), "iteration": iteration})
-            write_text(self._logged, f"{iteration + 1}\n")
+        """Logs one row, unless it stands already."""
+        if self._due():
+            self._add({**sections(row), "iteration": iteration})
 
     def steps(self, rows: Sequence[Mapping[str, float]], iteration: int) -> None:
         """Logs the steps as steps/loss, steps/lr, steps/grad_norm, …, with `step` as the x axis."""
-        for row in rows if iteration >= self._next else ():
-            named = {f"steps/{name}": value for name, value in row.items() if name != "step"}
-            self._live().log({**named, "step": row["step"]})
+        for row in rows:
+            if self._due():
+                named = {f"steps/{name}": value for name, value in row.items() if name != "step"}
+                self._add({**named, "step": row["step"]})
 
     def summary(self, values: Mapping[str, Any]) -> None:
         self._live().summary.update(dict(values))
@@ -207,18 +207,35 @@ class Wandb:
             live.log_artifact(made)
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], iteration: int) -> None:
-        if iteration < self._next:
-            return
         import wandb
 
-        self._live().log(
-            {name: wandb.Table(columns=list(columns), data=[list(row) for row in rows]), "iteration": iteration}
-        )
+        if self._due():
+            made = wandb.Table(columns=list(columns), data=[list(row) for row in rows])
+            self._add({name: made, "iteration": iteration})
 
     def finish(self, failed: bool = False) -> None:
         if self._run is not None:
             run, self._run = self._run, None
             run.finish(exit_code=int(failed))
+            self._written()
+
+    def _due(self) -> bool:
+        """Whether the next row of the history is not there yet."""
+        self._live()
+        self._place += 1
+        return self._place > self._stand
+
+    def _add(self, row: Mapping[str, Any]) -> None:
+        self._live().log(dict(row), step=self._place - 1, commit=True)
+
+    def _written(self) -> int:
+        """The rows that stand in the run's offline files, or stood there before somebody sent and removed them."""
+        marked = self._folder / "wandb_logged"
+        text = read_text(marked).strip() if marked.exists() else ""
+        files = self._folder.glob("wandb/offline-run-*/run-*.wandb")
+        found = max([int(text) if text.isdecimal() else 0, *map(history, files)])
+        write_text(marked, f"{found}\n")
+        return found
 
     def _live(self) -> Any:
         if self._run is None:

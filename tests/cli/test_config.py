@@ -99,6 +99,9 @@ WRONG = {
         "play.sampling.top_p: must be at least 0",
     ],
     "game=social game.path=. game.test=-1": ["game.test: must be at least 0, got -1"],
+    "game=clembench_suite game.path=. game.select={}": [
+        "game.select={} changes nothing | ~game.select.benchmark empties it"
+    ],
     "hardware.precision=16": [
         "hardware.precision: must be one of 32-true, bf16-true, bf16-mixed | [hardware/cpu.yaml]"
     ],

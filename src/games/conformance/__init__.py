@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from ...system.conformance import ConformanceError
 from ..base import Game
 from .checks import (
     context,
@@ -36,7 +37,7 @@ from .checks import (
     seats_,
     views,
 )
-from .plays import JUNK, SPLITS, ConformanceError
+from .plays import JUNK, SPLITS
 from .secrecy import secrets
 
 CHECKS: Mapping[str, Callable[..., None]] = {

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from ...system.conformance import ConformanceError, need
 from ...system.seeds import derive
 from ..base import Game, Reply, Request, Result, Scenario, Tool, seats, services
-from .plays import SPLITS, Answer, ConformanceError, finished, need, plain, played, plays, recorded
+from .plays import SPLITS, Answer, finished, plain, played, plays, recorded
 
 FEW = "a split by hash needs dozens of clusters; with fewer, give one list for all and declare Facts(held_out=False)"
 
