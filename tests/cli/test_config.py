@@ -344,7 +344,7 @@ def test_a_node_that_cannot_be_built_says_the_reason_alone():
 def test_a_module_that_lies_in_the_folder_but_not_on_the_path_is_said_to(tmp_path, monkeypatch):
     (tmp_path / "nearby.py").write_text("class Game: pass\n")
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(LookupError, match=r"no module nearby on Python's path: this folder has it, .* python -m parley"):
+    with pytest.raises(LookupError, match=r"nearby on Python's path: this folder has it, .* python -m parley"):
         locate("nearby.Game")
 
 
