@@ -38,7 +38,7 @@ GAMES = (
 BACKEND = """
 import os, sys
 sys.path.insert(0, os.environ["SHOW"])
-from clem_replies import reply
+from clem_replies import merged, reply
 from clemcore import backends
 
 class Scripted(backends.Backend):
@@ -49,15 +49,6 @@ class Model(backends.Model):
     def generate_response(self, messages):
         text = reply(merged(messages))
         return list(messages), {"text": text}, text
-
-def merged(messages):
-    found = []
-    for each in messages:
-        if found and found[-1]["role"] == each["role"]:
-            found[-1] = {**found[-1], "content": found[-1]["content"] + "\\n\\n" + each["content"]}
-        else:
-            found.append(dict(each))
-    return found
 """
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -43,35 +43,26 @@ class Booked:
 
 
 class Bookings:
-    """All matches ever seated. `seatings.jsonl` has a line for each seating and each match given up; finished matches
-    are in the store."""
+    """The matches ever seated. `seatings.jsonl` has a line for each seating and each match given up; finished matches
+    are in the store. In memory are the open matches and the newest of each player."""
 
     def __init__(self, folder: Path, store: EpisodeStore) -> None:
         self.path = folder / FILE
-        self.all: dict[str, Booked] = {}
-        self.last: dict[str, str] = {}  # player -> its newest match
+        self.open: dict[str, Booked] = {}  # neither played nor given up
+        self.last: dict[str, Booked] = {}  # player -> its newest match
+        self.matches: Counter[str] = Counter()  # of each player, without those that were given up
         self.counts: Counter[str] = Counter()  # seatings of each scenario
+        self.again: dict[str, Scenario] = {}  # scenarios whose newest match was given up, by id
+        self.given_up = 0
         repair(self.path)
-        for _ in read_jsonl(self.path, self._read) if self.path.exists() else ():
-            pass
         stored = store.ids()
-        self.all = {key: replace(each, over="played") if key in stored else each for key, each in self.all.items()}
-
-    @property
-    def again(self) -> list[Scenario]:
-        """The scenarios whose last match was given up."""
-        last = {each.scenario.id: each for each in self.all.values()}
-        return [each.scenario for each in last.values() if each.over not in ("", "played")]
+        for _ in read_jsonl(self.path, lambda row: self._read(row, stored)) if self.path.exists() else ():
+            pass
 
     @property
     def drawn(self) -> int:
         """Number of scenarios drawn so far; a repeat of a match that was given up does not count."""
-        given_up = sum(each.over not in ("", "played") for each in self.all.values())
-        return len(self.all) - given_up + len(self.again)
-
-    def open(self) -> list[Booked]:
-        """Matches that are neither finished nor given up."""
-        return [each for each in self.all.values() if not each.over]
+        return self.counts.total() - self.given_up + len(self.again)
 
     def add(self, booked: Booked) -> None:
         row = asdict(booked)
@@ -80,22 +71,37 @@ class Bookings:
         self._know(booked)
 
     def end(self, match: str, over: str) -> Booked:
-        """Records that a match was played, or why it was given up."""
+        """Records that an open match was played, or why it was given up."""
         if over != "played":
             append_lines(self.path, [json.dumps({"match": match, "over": over})])
-        self.all[match] = booked = replace(self.all[match], over=over)
-        return booked
+        return self._end(match, over)
 
-    def _read(self, row: dict[str, Json]) -> None:
-        if "over" in row:
-            self.all[row["match"]] = replace(self.all[row["match"]], over=str(row["over"]))
-        else:
+    def _read(self, row: dict[str, Json], stored: Collection[str]) -> None:
+        match = str(row["match"])
+        if "over" not in row:
             self._know(Booked(**{**row, "scenario": Scenario(**row["scenario"])}))
+            if match in stored:
+                self._end(match, "played")
+        elif match in self.open:
+            self._end(match, str(row["over"]))
 
     def _know(self, booked: Booked) -> None:
-        self.all[booked.match] = booked
+        self.open[booked.match] = booked
         self.counts[booked.scenario.id] += 1
-        self.last.update(dict.fromkeys(booked.players.values(), booked.match))
+        self.again.pop(booked.scenario.id, None)
+        self.last.update(dict.fromkeys(booked.players.values(), booked))
+        self.matches.update(booked.players.values())
+
+    def _end(self, match: str, over: str) -> Booked:
+        booked = replace(self.open.pop(match), over=over)
+        scenario = booked.scenario
+        self.last.update({name: booked for name in booked.players.values() if self.last[name].match == match})
+        if over != "played":
+            self.given_up += 1
+            self.matches.subtract(booked.players.values())
+            if match.endswith(f"/{self.counts[scenario.id] - 1}"):  # its newest match, as `Lobby` numbers them
+                self.again[scenario.id] = scenario
+        return booked
 
 
 @dataclass(slots=True)
@@ -139,12 +145,11 @@ class Lobby:
         self._lock = Lock()
         self._waiting: dict[str, _Waiting] = {}
         self._pages: Counter[str] = Counter()
-        self._again, self._next = deque(bookings.again), bookings.drawn
-        self._reopened = deque(bookings.open())
-        self.seated = {name: each for each in bookings.open() for name in each.players.values() if is_person(name)}
-        self.matches = Counter(
-            name for each in bookings.all.values() if each.over in ("", "played") for name in each.players.values()
-        )
+        self._again, self._next = deque(bookings.again.values()), bookings.drawn
+        self._reopened = deque(bookings.open.values())
+        self.seated = {
+            name: each for each in bookings.open.values() for name in each.players.values() if is_person(name)
+        }
         self.closing = False
 
     def __iter__(self) -> Iterator[Seating | None]:
@@ -159,7 +164,7 @@ class Lobby:
         with self._lock:
             if name in self.seated:
                 raise Refusal("you are at the table already", 409)
-            if self.most is not None and self.matches[name] >= self.most:
+            if self.most is not None and self.bookings.matches[name] >= self.most:
                 raise Refusal("you have played all your matches: thank you", 409)
             now = time.monotonic()
             since = self._waiting[name].since if name in self._waiting else now
@@ -197,7 +202,6 @@ class Lobby:
                 self.seated.pop(name, None)
             if over != "played":
                 self._again.append(booked.scenario)
-                self.matches.subtract(name for name in booked.players.values() if is_person(name))
         return booked
 
     def _seating(self) -> Seating | None:
@@ -247,7 +251,7 @@ class Lobby:
         else:
             self._next += 1
         roles = seats(self.game, scenario)
-        shift = len(self.bookings.all) % len(roles)
+        shift = self.bookings.counts.total() % len(roles)
         sitting = {roles[(place + shift) % len(roles)]: name for place, name in enumerate(people)}
         players = seated(self.game, scenario, {**(self.partners or {}), **sitting, **self.serving})
         match = f"{self.stage}/{scenario.id}/{self.bookings.counts[scenario.id]}"
@@ -256,5 +260,4 @@ class Lobby:
         for name in people:
             del self._waiting[name]
             self.seated[name] = booked
-            self.matches[name] += 1
         return booked

@@ -37,7 +37,7 @@ from ..system.files import append_lines
 from ..system.naming import nearest
 from ..system.printing import printable
 from .chair import Chair, told
-from .lobby import Bookings, Closing, Lobby
+from .lobby import Booked, Bookings, Closing, Lobby
 from .part import Body, Desk, Refusal, Served, text
 from .persons import Person, is_person
 
@@ -122,10 +122,10 @@ class _Room:
         for seat, own in services(self.game).items():
             if isinstance(own, Tool) and seat not in self.run.serving:
                 _ = own.answer  # built now, so that faults show before anybody comes
-        sitting = {name for each in bookings.open() for name in each.players.values() if not is_person(name)}
+        sitting = {name for each in bookings.open.values() for name in each.players.values() if not is_person(name)}
         self.names = {*(self.partners or {}).values(), *sitting, *services(self.game), *self.run.serving.values()}
         self.snapshots = _snapshots(self.names - services(self.game).keys(), desk)
-        if not bookings.open():
+        if not bookings.open:
             clear(desk.folder)
         self.named = play.names and not desk.blind
         self.bells: dict[str, Bell] = defaultdict(partial(Bell, loop))
@@ -266,14 +266,14 @@ class _Room:
         if name in self.lost:
             return {**shared, "phase": "lost", "why": printable(self.lost[name])}
         last = self.lobby.bookings.last.get(name)
-        if last is not None and self.lobby.bookings.all[last].over == "played":
+        if last is not None and last.over == "played":
             return {**shared, "phase": "over", "over": await asyncio.to_thread(self._over, last, name)}
         return {**shared, "phase": "idle"}
 
-    def _over(self, match: str, name: str) -> Json:
-        if (episode := self.played.get(name)) is None or episode.id != match:  # it ended before a restart
-            episode = Matches(self.folder)[match]
-        return {"you": self.lobby.bookings.all[match].seat(name), **ending(self.game, episode, name, self.named)}
+    def _over(self, last: Booked, name: str) -> Json:
+        if (episode := self.played.get(name)) is None or episode.id != last.match:  # it ended before a restart
+            episode = Matches(self.folder)[last.match]
+        return {"you": last.seat(name), **ending(self.game, episode, name, self.named)}
 
 
 def ending(game: Game, episode: Episode, name: str, names: bool = True) -> dict[str, Json]:
