@@ -182,6 +182,10 @@ FAULTS: dict[str, Break] = {
         "models/renderer.py", "self._check()", "pass",
         ("models/test_real_templates.py::test_A9_a_template_that_loses_messages_is_refused",),
     ),
+    "A9 a prompt may lack a message": (
+        "models/renderer.py", "enumerate(folded if prompt else (), 1)", "enumerate((), 1)",
+        ("models/test_real_templates.py::test_A9_a_prompt_that_lacks_a_message_is_refused",),
+    ),
     "A10 special tokens make a fork": (
         "models/renderer.py", "whole = self._whole(stream.token_ids[stream.cuts[-1][1] :])", "whole = stream.reply",
         ("models/test_real_templates.py::test_A10_a_reply_that_comes_back_under_its_special_tokens_is_no_fork",),

@@ -23,7 +23,7 @@ from ..games.base import Finish, Message, Speaker
 from ..system.files import InputError
 from .load import load_tokenizer
 from .thoughts import Conduct
-from .trial import tried
+from .trial import TURNS, tried
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -214,8 +214,21 @@ class Renderer:
     def render(self, messages: Sequence[Message], prompt: bool, thoughts: Mapping[str, str] | None = None) -> str:
         """The chat as text, with a generation prompt if `prompt`; `thoughts` as in a TokenStream.
 
-        InputError if the template refuses it.
+        InputError if the template refuses it, or a prompt lacks what the system or a user says.
         """
+        text = self._rendered(messages, prompt, thoughts or {})
+        folded = self.fold(messages)[0]
+        for number, message in enumerate(folded if prompt else (), 1):  # some print the system's with the last user's
+            if message.role != "assistant" and not _within(self.plain(message.content), text):
+                raise InputError(
+                    f"the model's chat template loses or changes message {number} of {len(folded)} ({message.role}): "
+                    "many print the first system message alone, or the last messages of a long chat; put another "
+                    "template beside the tokenizer as chat_template.jinja"
+                )
+        return text
+
+    def _rendered(self, messages: Sequence[Message], prompt: bool, thoughts: Mapping[str, str] | None = None) -> str:
+        """`render` of a chat of which the template may lose something."""
         chat = [self._entry(message, thoughts or {}) for message in self.fold(messages)[0]]
         try:
             if not chat:
@@ -285,7 +298,7 @@ class Renderer:
         """Whether the template refuses messages of these roles, or drops one of them."""
         marks = [f"\x02{at}\x03" for at in range(len(roles))]
         try:
-            text = self.render([Message(role, mark) for role, mark in zip(roles, marks, strict=True)], True)
+            text = self._rendered([Message(role, mark) for role, mark in zip(roles, marks, strict=True)], True)
         except ValueError:
             return True
         return not all(mark in text for mark in marks)
@@ -302,17 +315,17 @@ class Renderer:
         """InputError if the template loses a message. A template that only refuses some orders of roles is reported in
         use."""
         try:
-            self.render([Message("user", "\x02")], True)
+            self._rendered([Message("user", "\x02")], True)
         except InputError as error:
             raise InputError(
                 f"the model's chat template refuses even one message of a user ({error.__cause__}): it is given "
                 "messages and the arguments in model.template, and no tools or documents; put one that takes plain "
                 "chats beside the tokenizer as chat_template.jinja"
             ) from error
-        chats: tuple[tuple[Speaker, ...], ...] = (("user",), ("user", "assistant", "user"))
+        chats: tuple[tuple[Speaker, ...], ...] = (("user",), ("user", "assistant") * (TURNS // 2) + ("user",))
         for roles in chats:
             try:
-                text = self.render([Message(role, f"\x02{at}\x03") for at, role in enumerate(roles)], True)
+                text = self._rendered([Message(role, f"\x02{at}\x03") for at, role in enumerate(roles)], True)
             except ValueError:
                 continue
             if lost := [role for at, role in enumerate(roles) if f"\x02{at}\x03" not in text]:
@@ -327,7 +340,7 @@ class Renderer:
         if self.tokenizer.eos_token_id is not None:
             ids.add(int(self.tokenizer.eos_token_id))
         try:
-            text = self.render([Message("user", "\x02"), Message("assistant", "\x03")], False)
+            text = self._rendered([Message("user", "\x02"), Message("assistant", "\x03")], False)
         except ValueError:
             text = ""
         token = self._forged.match(text.rpartition("\x03")[2].lstrip()) if self._forged and "\x03" in text else None
@@ -417,6 +430,11 @@ def context_length(folder: str | Path) -> int | None:
         if isinstance(config.get(key), int):
             return int(config[key])
     return None
+
+
+def _within(content: str, text: str) -> bool:
+    """Whether a message stands in the rendered text; white space may be another."""
+    return content.strip() in text or " ".join(content.split()) in " ".join(text.split())
 
 
 def eos_ids(folder: str | Path) -> frozenset[int]:

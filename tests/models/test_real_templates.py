@@ -267,6 +267,36 @@ def test_A9_a_template_that_loses_messages_is_refused():
         Renderer(forgetful)
 
 
+EACH = "{% for m in messages %}CONDITION[{{ m.role }}]{{ CONTENT }}</s>{% endif %}{% endfor %}[assistant]"
+TWO = [Message("system", "Rules"), Message("system", "More <&> rules"), Message("user", "Go  on\n now ")]
+LOSSES = {
+    "only the first system message": ("{% if m.role != 'system' or loop.first %}", "m.content", 2),
+    "the first of two messages of a role": ("{% if loop.first or m.role != loop.previtem.role %}", "m.content", 2),
+    "lower case": ("{% if true %}", "m.content | lower", 1),
+    "escaped": ("{% if true %}", "m.content | e", 2),
+    "the beginning": ("{% if true %}", "m.content[:5]", 2),
+}
+
+
+@pytest.mark.parametrize(("condition", "content", "lost"), LOSSES.values(), ids=LOSSES)
+def test_A9_a_prompt_that_lacks_a_message_is_refused(condition, content, lost):
+    one = tokenizer("chatml")
+    one.chat_template = EACH.replace("CONDITION", condition).replace("CONTENT", content)
+    with pytest.raises(InputError, match=f"loses or changes message {lost} of 3"):
+        Renderer(one).extend(None, TWO)
+
+
+def test_A9_white_space_may_change_and_a_long_chat_is_tried():
+    one = tokenizer("chatml")
+    one.chat_template = (
+        "{% for m in messages %}[{{ m.role }}]{{ m.content | trim | replace('\n', '') }}</s>{% endfor %}"
+    )
+    assert "Go  on now" in Renderer(one).extend(None, TWO).text
+    one.chat_template = "{% for m in messages[-6:] %}[{{ m.role }}]{{ m.content }}</s>{% endfor %}"
+    with pytest.raises(InputError, match="loses what the user says"):
+        Renderer(one)
+
+
 # --- A10: the same ids are no fork ---
 
 
