@@ -28,20 +28,23 @@ PARTS: dict[str, tuple[str, int, int]] = {  # name -> test, tries of one part, p
     "model folders and templates": ("tests/models/test_fuzz_models.py", 40, 3),
     "servers": ("tests/backends/test_fuzz_servers.py", 50, 3),
 }
-KILLS = "benchmarks/show_kill.py"
+KILLS = ("policies", "rounds", "wandb", "processes", "sweep", "server")  # kinds of run, beside a plain one
 
 
 def parts() -> list[str]:
     """All parts in the order in which they are done: each kind in turn."""
     rounds = range(max(count for *_, count in PARTS.values()))
-    return [f"{name} {at}" for at in rounds for name, (*_, count) in PARTS.items() if at < count] + ["kills 0"]
+    fuzzed = [f"{name} {at}" for at in rounds for name, (*_, count) in PARTS.items() if at < count]
+    return [*fuzzed, "kills plain", *(f"kills {kind}" for kind in KILLS)]
 
 
 def command(part: str, seed: int) -> tuple[list[str], dict[str, str]]:
     """What does a part, and its environment."""
-    name = part.rpartition(" ")[0]
+    name, _, kind = part.rpartition(" ")
     if name not in PARTS:
-        return [sys.executable, KILLS, f"seed={seed % 1000}"], {}
+        several = ["benchmarks/show_kills.py", str(PLACE / f"kills-{seed}"), kind]
+        words = ["benchmarks/show_kill.py"] if kind == "plain" else several
+        return [sys.executable, *words, f"seed={seed % 1000}"], {}
     test, tries, _ = PARTS[name]
     own = {"PARLEY_STRESS": str(tries), "PARLEY_SEED": str(seed)}
     return [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", test], own
