@@ -110,19 +110,29 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Properties that a game declares; the conformance kit checks them in every match."""
+    """Properties that a game declares; the conformance kit checks them in every match.
+
+    min_return, max_return  bounds of a seat's payoff
+    max_requests  requests of one match, including retries and requests to services
+    max_retries   consecutive retry requests to one seat
+    zero_sum      the payoffs of each match add up to 0
+    history       a seat's first view may contain assistant messages from the scenario (an earlier chat)
+    metrics       name of a metric -> its meaning, for reports; the table of a run shows those that end in _rate
+    ceilings      metric -> the metric that is its upper bound
+    held_out      False: all splits are the same list, as in a game with few scenarios
+    enumerable    the only chance is the uniform draw of a scenario, and every request lists its legal replies:
+                  `games.tree` can enumerate the whole game and measure a policy exactly
+    """
 
     min_return: float
     max_return: float
-    max_requests: int  # requests of one match, including retries and requests to services
-    max_retries: int  # consecutive retry requests to one seat
+    max_requests: int
+    max_retries: int
     zero_sum: bool = False
-    history: bool = False  # a seat's first view may contain assistant messages from the scenario (an earlier chat)
-    metrics: Mapping[str, str] = field(default_factory=dict)  # name of a metric -> its meaning, for reports
-    ceilings: Mapping[str, str] = field(default_factory=dict)  # metric -> the metric that is its upper bound
-    held_out: bool = True  # False: all splits are the same list, as in a game with few scenarios
-    # The only chance is the uniform draw of a scenario, and every request lists its legal replies: `games.tree` can
-    # enumerate the whole game and measure a policy exactly.
+    history: bool = False
+    metrics: Mapping[str, str] = field(default_factory=dict)
+    ceilings: Mapping[str, str] = field(default_factory=dict)
+    held_out: bool = True
     enumerable: bool = False
 
 
@@ -210,14 +220,14 @@ def services(game: Game) -> Mapping[str, Script | Tool]:
 
 @runtime_checkable
 class Payoffs(Protocol):
-    """A game that can be played for one of several payoffs, which then stands in the scenario."""
+    """A game that can be played for one of several payoffs, named in the scenario."""
 
     def under(self, scenario: Scenario, payoff: str) -> Scenario:
-        """`scenario` played for the payoff of this name, which its data then hold as "payoff": an id of its own, the
-        same cluster. ValueError for a name that there is not."""
+        """The variant of `scenario` for the payoff of this name, which its data hold as "payoff"; it has a new id and
+        the same cluster. ValueError for an unknown name."""
 
     def aim(self, scenario: Scenario) -> str:
-        """What a seat is after in a match on this scenario, in a sentence that everybody at the table may read."""
+        """A seat's aim in a match on this scenario, as a sentence that all seats may read."""
 
 
 class Guide(Protocol):

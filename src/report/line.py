@@ -10,7 +10,7 @@ from .progress import duration
 from .rows import Row
 from .run import figure
 from .table import rates
-from .transcript import command
+from .transcript import command, started
 
 
 def line(rows: Sequence[Row], iterations: int, policy: str, path: str, name: str) -> str:
@@ -41,6 +41,6 @@ def next_steps(out: Path, worst: str | None, roles: Sequence[str]) -> list[tuple
     if worst is not None:
         found.append(("the worst match", command("show", out, worst)))
     if roles:
-        words = ["task=play", f"run={out}", f"players.{roles[0]}=human", "play.scenarios=1", "play.group=1"]
-        found.append(("play against it", shlex.join(["parley", *words])))
+        words = [f"run={out}", f"players.{roles[0]}=human", "play.scenarios=1", "play.group=1"]
+        found.append(("play against it", shlex.join([*started(), "task=play", *words])))
     return found

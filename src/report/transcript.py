@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,6 +151,7 @@ def _echoed(episode: Episode, seat: str, content: str, at: int) -> bool:
     return bool(told) and any(text and (text in told or told in text) for text in said)
 
 
+OWN = ("--config-dir", "-cd")  # flags whose value is the folder of the user's YAML
 LONG = 120  # messages; the middle of a longer match is left out on a page
 SHORT = 600  # characters; a longer opening prompt is folded
 
@@ -178,7 +180,19 @@ def markup(episode: Episode, views: Views, run: Path | None = None, title: str =
 
 def command(task: str, run: Path, match: str) -> str:
     """The command that shows or replays a match of `run`, quoted for a shell."""
-    return shlex.join(["parley", f"task={task}", f"run={run}", f"match={match}"])
+    return shlex.join([*started(), f"task={task}", f"run={run}", f"match={match}"])
+
+
+def started() -> list[str]:
+    """The first words of a further command: how this process was started, with the user's own folders of modules and
+    YAML, without which a game of one's own is not found again."""
+    words = ["python", "-m", "parley"] if Path(sys.argv[0]).name == "__main__.py" else ["parley"]
+    for word, value in zip(sys.argv[1:], [*sys.argv[2:], ""], strict=True):
+        if word in OWN:
+            words += [word, value]
+        elif word.startswith(("--config-dir=", "hydra.searchpath=")):
+            words.append(word)
+    return words
 
 
 def text(episode: Episode, views: Views, definitions: Mapping[str, str] | None = None) -> RenderableType:

@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import sys
+import traceback
 from collections.abc import Container, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
@@ -176,8 +177,10 @@ def stored(snapshot: Snapshot, run: Path) -> dict[str, Any]:
 def restored(data: Mapping[str, Any], run: Path) -> Snapshot:
     """Restores the result of `stored`. InputError for invalid data, or if the snapshot's files have changed."""
     try:
-        path, base = (str(run / data[each]) if data[each] else data[each] for each in ("path", "base"))
-        snapshot = Snapshot(data["version"], path, base, data.get("served"))
+        path, base = data["path"], data["base"]  # relative to the run, absolute, or none
+        snapshot = Snapshot(
+            data["version"], str(run / path) if path else path, str(run / base) if base else base, data.get("served")
+        )
     except REFUSED as error:
         raise InputError(f"{run}: a stage's outputs hold no snapshot ({reason(error)})") from None
     return snapshots.verify(snapshot)
@@ -197,9 +200,16 @@ TOLD = (*EXPECTED, ConfigError, InstantiationException)
 
 
 def in_words(error: BaseException) -> str:
-    """An error's message; for a node that cannot be built only the reason, without Hydra's text."""
+    """An error's message; for a node that cannot be built its key, the reason and the line of code, without Hydra's
+    text."""
     cause = error.__cause__
-    return str(cause if isinstance(error, InstantiationException) and isinstance(cause, EXPECTED) else error)
+    if not isinstance(error, InstantiationException) or cause is None:
+        return str(error)
+    if isinstance(cause, EXPECTED):
+        return str(cause)
+    key = str(error).rpartition("full_key: ")[2]
+    at = traceback.extract_tb(cause.__traceback__)[-1]
+    return f"{key} cannot be built: {type(cause).__name__}: {cause} ({Path(at.filename).name}, line {at.lineno})"
 
 
 @contextmanager

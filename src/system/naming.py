@@ -1,8 +1,9 @@
-"""Objects by their dotted names, and the nearest right name for a wrong one."""
+"""Finds objects by dotted names, and suggests the nearest name for a wrong one."""
 
 from __future__ import annotations
 
 import difflib
+import os
 import pkgutil
 from collections.abc import Iterable, Sequence
 from importlib import import_module
@@ -12,7 +13,7 @@ from typing import Any
 
 
 def locate(path: Any) -> Any:
-    """The object with the dotted name `path`. LookupError says which part does not exist, and the nearest that does."""
+    """The object with the dotted name `path`. LookupError names the part that does not exist, and the nearest name."""
     if not isinstance(path, str) or not all(part.isidentifier() for part in path.split(".")):
         raise LookupError(f"must be a dotted name such as parley.games.deal.Deal, got {path!r}")
     parts = path.split(".")
@@ -20,12 +21,20 @@ def locate(path: Any) -> Any:
     while known < len(parts) and (module := _module(".".join(parts[: known + 1]))) is not None:
         found, known = module, known + 1
     if found is None:
-        raise LookupError(f"there is no module {parts[0]}{nearest(parts[0], ('parley',))}")
+        raise LookupError(f"there is no module {parts[0]}{_meant(parts[0])}")
     return _attribute(found, parts[:known], parts[known:])
 
 
+def _meant(name: str) -> str:
+    """The advice for a module that is not found: a file of this folder, which the command `parley` does not look into,
+    or a similar name."""
+    if os.path.isfile(f"{name}.py") or os.path.isdir(name):  # unlike Path, False for a name too long
+        return " on Python's path: this folder has it, so begin with python -m parley"
+    return nearest(name, ("parley",))
+
+
 def _module(name: str) -> ModuleType | None:
-    """The module `name`; None where there is none. LookupError when it is there and cannot be imported."""
+    """The module `name`; None if there is none. LookupError if it exists but cannot be imported."""
     try:
         return import_module(name)
     except ModuleNotFoundError as error:
@@ -47,7 +56,7 @@ def _attribute(found: Any, done: Sequence[str], rest: Sequence[str]) -> Any:
 
 
 def nearest(name: Any, names: Iterable[str]) -> str:
-    """ "; did you mean …?", or the whole list where that is short, or nothing."""
+    """ "; did you mean …?", or the whole list if that is short, or nothing."""
     names = sorted(set(names))
     close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.6)
     if close:

@@ -125,6 +125,16 @@ def test_a_finished_run_says_what_can_be_done_next(make_run):
     assert [what for what, _ in next_steps(run, None, [])] == ["report"]
 
 
+def test_what_can_be_done_next_with_a_game_of_ones_own_begins_as_the_run_did(tmp_path, monkeypatch):
+    words = ["-cd", "my conf", "experiment=mine", "--config-dir=conf", "hydra.searchpath=[file://conf]", "seed=3"]
+    monkeypatch.setattr("sys.argv", ["/lib/parley/__main__.py", *words])
+    steps = dict(next_steps(tmp_path, "m", ["buyer"]))
+    begin = ["python", "-m", "parley", "-cd", "my conf", "--config-dir=conf", "hydra.searchpath=[file://conf]"]
+    for step in ("the worst match", "play against it"):
+        words = shlex.split(steps[step])
+        assert words[:7] == begin and words[7].startswith("task=") and words[8] == f"run={tmp_path}"
+
+
 def test_the_worst_match_is_one_that_the_report_shows(make_run):
     report = Report(make_run(scores={f"s{at}": float(at) for at in range(9)}), None, views)
     report.write(stored(report.run))

@@ -10,7 +10,7 @@
 Matches are played by the game's own scripts, by junk, and by a mix; without scripts the replies are junk and words from
 the game's own texts. Services are played by the game's scripts; tools are never called, and replaced by such words.
 Each check tests one property and ignores matches that violate another one. What a game may have to say of its secrets
-and of public chance stands in `secrecy.py`.
+and of public chance stands in `games.conformance.secrecy`.
 """
 
 from __future__ import annotations
