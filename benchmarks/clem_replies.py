@@ -25,3 +25,14 @@ def reply(messages: Sequence[Mapping[str, str]]) -> str:
     words = [word for word in last.split() if word.isalpha() and word.islower()] or ["thing"]
     text = tag if tag[-1] != " " else tag + " ".join(own.choice(words) for _ in range(own.randrange(1, 3)))
     return text if own.random() < 0.97 else "so?"
+
+
+def merged(messages: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    """Neighbours of one speaker joined, as clemcore's backends do."""
+    found: list[dict[str, str]] = []
+    for each in messages:
+        if found and found[-1]["role"] == each["role"]:
+            found[-1] = {**found[-1], "content": found[-1]["content"] + "\n\n" + each["content"]}
+        else:
+            found.append(dict(each))
+    return found

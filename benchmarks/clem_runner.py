@@ -13,7 +13,7 @@ from functools import wraps
 from pathlib import Path
 from time import process_time
 
-from clem_replies import reply
+from clem_replies import merged, reply
 from clemcore import backends
 from clemcore.clemgame import GameBenchmark, GameBenchmarkCallbackList, GameInstances, GameRegistry
 from clemcore.clemgame.callbacks import files
@@ -29,17 +29,6 @@ class Scripted(backends.BatchGenerativeModel):
     def generate_batch_response(self, batch):
         texts = [reply(merged(messages)) for messages in batch]
         return [(list(messages), {"text": text}, text) for messages, text in zip(batch, texts, strict=True)]
-
-
-def merged(messages):
-    """Neighbours of one speaker joined, as clemcore's backends do."""
-    found = []
-    for each in messages:
-        if found and found[-1]["role"] == each["role"]:
-            found[-1] = {**found[-1], "content": found[-1]["content"] + "\n\n" + each["content"]}
-        else:
-            found.append(dict(each))
-    return found
 
 
 def model_of(name):

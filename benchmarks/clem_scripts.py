@@ -16,6 +16,7 @@ ANSWERS = ("first", "second", "third")
 DESCRIBED, CHOSEN = 0.7, 0.8  # how often the script describes the target, and chooses the grid that was described
 DOORS = re.compile(r"available directions: ([a-z, ]+)\.")
 STEPS = {"north": (0, 1), "south": (0, -1), "east": (1, 0), "west": (-1, 0)}
+BACK = {"north": "south", "south": "north", "east": "west", "west": "east"}
 STOPPED = 0.12  # how often the wanderer stops
 MADE = "made"  # the experiment of the maps drawn anew
 
@@ -53,6 +54,25 @@ def wanderer(request: Any, own: Random, persona: Random) -> str:
     """Walks about in textmapworld at random, through doors that there are, and stops at random."""
     doors = DOORS.findall(request.messages[-1].content)[-1].split(", ")
     return "DONE" if own.random() < STOPPED else f"GO: {own.choice(doors)}"
+
+
+def explorer(request: Any, own: Random, persona: Random) -> str:
+    """Visits every room of textmapworld: takes a door that leads to a new room, else goes back; then stops."""
+    at, way, visited, known, doors = (0, 0), list[str](), set[Any](), set[Any](), list[str]()
+    for message in request.messages:
+        if message.role == "assistant":
+            step = message.content.removeprefix("GO: ")
+            at, way = _behind(at, step), way[:-1] if way and BACK[way[-1]] == step else [*way, step]
+        else:
+            doors = DOORS.findall(message.content)[-1].split(", ")
+            visited.add(at)
+            known |= {_behind(at, door) for door in doors}
+    new = [door for door in doors if _behind(at, door) not in visited]
+    return "DONE" if known <= visited else f"GO: {own.choice(new) if new else BACK[way[-1]]}"
+
+
+def _behind(place: tuple[int, int], door: str) -> tuple[int, int]:
+    return place[0] + STEPS[door][0], place[1] + STEPS[door][1]
 
 
 def maps(game: Path, count: int, seed: int) -> dict[str, Any]:

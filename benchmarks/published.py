@@ -152,10 +152,12 @@ def rows(histories: Sequence[Sequence[str]], words: Sequence[str], turns: int, m
     return found[: len(found) // multiple * multiple]
 
 
-def pairs(given: Sequence[Row]) -> list[Row]:
-    """Each utterance against that of another row, as the model might have said instead."""
-    targets = [row.target for row in given]
-    return [Row(row.query, row.target, other=f"{other} so") for row, other in zip(given, targets[::-1], strict=True)]
+def pairs(given: Sequence[Row], end: str) -> list[Row]:
+    """Each utterance against that of another row, as the model might have said instead. Prompts are without the end
+    token: SPIN's collator hides it from attention, so the losses would differ."""
+    queries, targets = [row.query.replace(end, " ") for row in given], [row.target for row in given]
+    both = zip(queries, targets, targets[::-1], strict=True)
+    return [Row(query, target, other=f"{other} so") for query, target, other in both]
 
 
 def samples(given: Sequence[Row], model: str) -> list[Sample]:
@@ -339,7 +341,11 @@ def main() -> None:
     kept = Kept(given.folder / "measured")
     played = kept("rows", partial(parley_play, model, words[:16], 3, 16, False, "script", 50))[0]
     lines = rows(played.histories, words[:16], 3)
-    spag, repeats, couples = scripts.get("spag"), given.repeats, pairs(lines)[: given.pairs]
+    spag, repeats, couples = (
+        scripts.get("spag"),
+        given.repeats,
+        pairs(lines, load_tokenizer(model).eos_token)[: given.pairs],
+    )
     parts: dict[str, Callable[[], dict[str, Any]]] = {}
     if spag is not None:
         parts["play"] = partial(play, kept, spag, model, words[: given.games], repeats)

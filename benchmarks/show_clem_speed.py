@@ -31,6 +31,7 @@ from typing import Any
 from clem_replies import reply
 from parley.data.store import Matches
 from parley.games.clembench import Clembench
+from parley.games.clembench.instances import listed
 from parley.play.pairing import self_play
 from parley.play.player import Sampling
 from parley.play.seats import Seats
@@ -44,9 +45,8 @@ TOKENS = 30  # of a reply
 ALL = "show_speed"  # the instance file of all
 
 
-def blocks(checkout: Path, game: str, count: int) -> list[str]:
+def blocks(folder: Path, count: int) -> list[str]:
     """Writes instance files of a block each, and one before them that does not count; their names."""
-    folder = checkout / game / "in"
     data = json.loads((folder / "instances.json").read_text())
     every = [(each["name"], row) for each in data["experiments"] for row in each["game_instances"]]
     drawn, stems = Random(0).sample(every, len(every)) * (2 + count * BLOCK // len(every)), list[str]()
@@ -63,11 +63,11 @@ def blocks(checkout: Path, game: str, count: int) -> list[str]:
     return stems
 
 
-def theirs(checkout: Path, python: str, game: str, work: Path, batch: int, model: str, stems: list[str]) -> list[Any]:
-    """What clem_runner says of each block."""
-    folder = Path(__file__).parent
-    command = [python, str(folder / "clem_runner.py"), str(checkout / game), game, str(work), str(batch), model, *stems]
-    environment = {**os.environ, "PYTHONPATH": str(folder)}
+def theirs(python: str, folder: Path, game: str, work: Path, batch: int, model: str, stems: list[str]) -> list[Any]:
+    """What clem_runner says of each block of the game in `folder`."""
+    here = Path(__file__).parent
+    command = [python, str(here / "clem_runner.py"), str(folder), game, str(work), str(batch), model, *stems]
+    environment = {**os.environ, "PYTHONPATH": str(here)}
     work.mkdir()
     done = subprocess.run(command, env=environment, cwd=work, capture_output=True, check=True, text=True)
     return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
@@ -103,7 +103,7 @@ class Clock:
         LlamaForCausalLM.forward = forward
 
 
-def ours(checkout: Path, game: str, work: Path, model: str, stems: list[str]) -> list[dict[str, Any]]:
+def ours(checkout: Path, folder: Path, game: str, work: Path, model: str, stems: list[str]) -> list[dict[str, Any]]:
     """The same of parley's arena."""
     clock, snapshots, who, backend = Clock(), {}, "scripted", nobody
     if model != "scripted":
@@ -118,7 +118,7 @@ def ours(checkout: Path, game: str, work: Path, model: str, stems: list[str]) ->
     rows = []
     with Seats(built, backend, BLOCK).open(Sampling(temperature=0.0, max_tokens=TOKENS), snapshots) as sitting:
         for number, stem in enumerate(stems):
-            scenarios = [at[key] for key in instances(checkout / game / "in" / f"{stem}.json")]
+            scenarios = [at[key] for key in instances(folder / "in" / f"{stem}.json")]
             began, inside, place = process_time(), clock.spent, work / f"{number}"
             sitting.play(place, self_play(built, scenarios, who, 0, f"{number}"), quiet)
             said = {
@@ -148,18 +148,19 @@ def ratio(mine: list[Any], others: list[Any]) -> dict[str, float]:
 
 def compared(checkout: Path, python: str, game: str, count: int, model: str) -> dict[str, Any]:
     """Both of clemcore's runners and parley on the blocks of a game."""
-    stems = blocks(checkout, game, count)
+    folder = listed(checkout)[game].folder.resolve()
+    stems = blocks(folder / "in", count)
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            run = partial(theirs, checkout, python, game)
+        with tempfile.TemporaryDirectory() as work:
+            run = partial(theirs, python, folder, game)
             found = {
-                "sequential": run(Path(folder) / "one", 1, model, stems),
-                "parley": ours(checkout, game, Path(folder) / "ours", model, stems),
-                "batch": run(Path(folder) / "many", BLOCK, model, stems),
+                "sequential": run(Path(work) / "one", 1, model, stems),
+                "parley": ours(checkout, folder, game, Path(work) / "ours", model, stems),
+                "batch": run(Path(work) / "many", BLOCK, model, stems),
             }
     finally:
         for stem in (ALL, *stems):
-            (checkout / game / "in" / f"{stem}.json").unlink()
+            (folder / "in" / f"{stem}.json").unlink()
     mine = found.pop("parley")
     told: dict[str, Any] = {"game": game, "blocks": count, "matches": count * BLOCK}
     told |= {"parley_ms": per_match(mine), "outside_the_model": outside(mine)}

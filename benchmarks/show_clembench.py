@@ -26,6 +26,8 @@ from random import Random
 from typing import Any
 
 from clem_replies import reply
+from parley.data.formats import clembench as formats
+from parley.data.formats.clembench import Scored
 from results import record
 
 INSTANCES = 20
@@ -36,7 +38,7 @@ GAMES = (
 BACKEND = """
 import os, sys
 sys.path.insert(0, os.environ["SHOW"])
-from clem_replies import reply
+from clem_replies import merged, reply
 from clemcore import backends
 
 class Scripted(backends.Backend):
@@ -47,15 +49,6 @@ class Model(backends.Model):
     def generate_response(self, messages):
         text = reply(merged(messages))
         return list(messages), {"text": text}, text
-
-def merged(messages):
-    found = []
-    for each in messages:
-        if found and found[-1]["role"] == each["role"]:
-            found[-1] = {**found[-1], "content": found[-1]["content"] + "\\n\\n" + each["content"]}
-        else:
-            found.append(dict(each))
-    return found
 """
 
 
@@ -97,7 +90,6 @@ def shortened(checkout: Path, game: str) -> Path:
 def ours(checkout: Path, game: str, work: Path) -> Path:
     """The results folder that parley writes of its own matches."""
     from parley.data.episode import Episode
-    from parley.data.formats import clembench
     from parley.games.clembench import Clembench
     from parley.play.arena import Arena
     from parley.play.pairing import self_play
@@ -113,7 +105,7 @@ def ours(checkout: Path, game: str, work: Path) -> Path:
         self_play(built, every, "scripted", 0, "show"), episodes.append
     )
     stored = [Episode.from_json(json.loads(json.dumps(each.to_json()))) for each in episodes]
-    clembench.write(work / "ours", "scripted-t0.0", ((built, each) for each in stored), "instances")
+    formats.write(work / "ours", "scripted-t0.0", ((built, each) for each in stored), "instances")
     return work / "ours"
 
 
@@ -155,6 +147,19 @@ def evaluated(clem: str, results: Path) -> dict[str, str]:
     return dict(zip(head[1:], row[1:], strict=True))
 
 
+def scored(results: Path) -> list[Scored]:
+    """The scores of every match in a results folder."""
+    return [
+        Scored(*file.parts[-4:-1], json.loads(file.read_text())["episode scores"])
+        for file in sorted(results.rglob("scores.json"))
+    ]
+
+
+def table(results: Path) -> dict[str, float]:
+    """parley's own table of a results folder, without the cells that `clem eval` leaves empty."""
+    return {key: value for key, value in formats.table(scored(results)).items() if not math.isnan(value)}
+
+
 def main(checkout: Path, clem: str, games: Sequence[str]) -> int:
     warnings.simplefilter("ignore", UserWarning)
     with tempfile.TemporaryDirectory() as folder:
@@ -168,7 +173,7 @@ def main(checkout: Path, clem: str, games: Sequence[str]) -> int:
             for file in files:
                 file.unlink()
         rows = {game: compared(theirs, work / "ours", game) for game in finished}
-        own = _parley_table(work / "ours")
+        own = table(work / "ours")
         tables = [evaluated(clem, results) for results in (theirs, work / "ours")]
     numbers = {key: float(value) for key, value in tables[1].items() if value}
     equal = [
@@ -181,17 +186,6 @@ def main(checkout: Path, clem: str, games: Sequence[str]) -> int:
     print(json.dumps(figures, indent=1))
     record("clembench", figures)
     return int(len(equal) < len(rows) or len(equal) < 8 or tables[0] != tables[1] or own != numbers)
-
-
-def _parley_table(results: Path) -> dict[str, float]:
-    """parley's own table of what it wrote."""
-    from parley.data.formats import clembench
-
-    rows = [
-        clembench.Scored(*file.parts[-4:-1], json.loads(file.read_text())["episode scores"])
-        for file in sorted(results.rglob("scores.json"))
-    ]
-    return {key: value for key, value in clembench.table(rows).items() if not math.isnan(value)}
 
 
 if __name__ == "__main__":

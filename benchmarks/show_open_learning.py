@@ -45,8 +45,8 @@ TEXTMAPWORLD = [
     *MODEL, *ONLINE, "game=clembench", "game.name=textmapworld", "game.instances=show_learning", "model.heads=2",
     "model.layers=2", "model.context=1024",
     "+game.scripted.wanderer={_target_: clem_scripts.wanderer, _partial_: true}",
-    "metric=sampled.main_score", "imitate.players=[wanderer]", "imitate.matches=3000", "imitate.validation=60",
-    "imitate.learner.batch_utterances=100", "learner.optimizer.lr=1e-3", "iterations=3", "rounds=10",
+    "metric=sampled.main_score", "imitate.players=[wanderer]", "imitate.matches=1500", "imitate.validation=60",
+    "imitate.learner.batch_utterances=100", "learner.optimizer.lr=1e-3", "iterations=3", "rounds=5",
     "play.scenarios=32", "play.group=8", "play.sampling.max_tokens=6", "eval.sampling.max_tokens=6", "eval.group=4",
     "eval.scenarios=50", "eval.validation=50", "eval.opponents=[wanderer]",
 ]  # fmt: skip

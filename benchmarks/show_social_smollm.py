@@ -1,14 +1,15 @@
 """SmolLM2-135M-Instruct in Sotopia: it plays the 90 published scenarios, judges them and writes new tasks, on a CPU.
 
     make smollm && pip install 'parley-lm[guide]'
-    python benchmarks/show_social_smollm.py FOLDER DATA [play judge cost generate]   # goes on where it was cut off
+    python benchmarks/show_social_smollm.py FOLDER DATA [play judge cost tiny generate]   # goes on where it was cut off
     python benchmarks/show_social_smollm.py FOLDER DATA so-far   # runs nothing: what of play is finished
 
 DATA has `sotopia/` (the records) and `sotopia_pi/used_prompt.csv`. One pair plays each scenario; another copy of the
 model judges the episodes under a JSON schema (task=judge). Play and judging are killed once by the script (kill -9) and
 resumed. Then it writes tasks from short prompts (task=generate), and a schema's price in tokens a CPU-second is
-measured. Some episodes go to FOLDER/transcripts.md. Exits with 1 where a reply under a verdict's schema is cut or
-cannot be read, a stored line is lost, or a task that was kept is near one of the 90.
+measured; an untrained model gives 1,000 verdicts under the schema. Some episodes go to FOLDER/transcripts.md. Exits
+with 1 where a reply under a verdict's schema is cut or cannot be read, a stored line is lost, or a task that was kept
+is near one of the 90.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from parley.backends.hf import HFBackend
@@ -33,13 +35,15 @@ from parley.data.store import Matches
 from parley.games.base import Message, Options
 from parley.games.social import invent
 from parley.games.verdict import Rubric, ratings
+from parley.models.load import load_tokenizer
 from parley.models.renderer import Renderer
-from parley.models.snapshot import Snapshot
+from parley.models.snapshot import Snapshot, save
 from parley.play.player import Prompt, Sampling
 from parley.report.estimates import estimate
 from parley.system.files import read_jsonl, write_json, write_text
 from results import record
 from show_kill import finish, kept, kill, start, stored
+from transformers import LlamaConfig, LlamaForCausalLM
 
 PAIRS = "env_agent_combo_storages.jsonl"
 STAGE = "iter_001/play"
@@ -52,6 +56,7 @@ WRITING = ["task.limit=50", "task.sampling.max_tokens=384"]
 KILLED_AT = 80  # stored matches, or verdicts: few are in flight then, which are played again
 SAMPLED = Sampling(temperature=1.0, max_tokens=160)
 ALIKE = 30  # replies of the measurement of a schema's price
+MANY = 1000  # replies of an untrained model under a schema
 SHOWN = 4  # episodes on the page
 
 
@@ -155,7 +160,6 @@ def judged(verdicts: Matches, scores: Iterable[Scored], rubric: Rubric) -> dict[
             "n": len(replies),
             "complete_and_in_range": sum(read),
             "cut": sum(turn.finish != "stop" for turn, _ in replies),
-            "tokens": sum(tokens(turn) for turn, _ in replies),
         },
         "dimensions": dimensions,
     }
@@ -187,33 +191,44 @@ def invented(run: Path, known: Path) -> dict[str, Any]:
 
 
 def cost(snapshot: Snapshot, rubric: Rubric) -> dict[str, Any]:
-    """Tokens a CPU-second of replies sampled together, free and under the schema of a verdict. The prompt is short and
-    read by itself before, so that this is decoding."""
+    """Tokens a CPU-second of replies sampled together, free and under the schema of a verdict."""
+    return {name: sampled(snapshot, rubric, ALIKE, name == "schema") for name in ("free", "schema")}
+
+
+def sampled(snapshot: Snapshot, rubric: Rubric, count: int, guided: bool) -> dict[str, Any]:
+    """`count` replies to one short prompt, which is read before the clock starts: this is decoding."""
     names = ("Ann Ash", "Bob Birch")
     told = (Message("user", f"Ann Ash and Bob Birch met. {rubric.ask(names)}"),)
     ids = tuple(Renderer.load(snapshot.path).extend(None, told).prompt_ids)
-    found = {}
-    for name, options in (("free", Options()), ("schema", Options(schema=rubric.schema(names)))):
-        backend = HFBackend(dtype="bfloat16")
-        backend.load(snapshot)
-        asked = [
-            Prompt(f"{n}/judge.1", f"{n}/judge", (), n, options=options, sampling=SAMPLED, token_ids=ids,
-                   policy=snapshot.version)
-            for n in range(ALIKE)
-        ]  # fmt: skip
-        backend.submit(asked)
-        replies = backend.poll()  # reads the prompts, and samples a token of each
-        begun, first = time.process_time(), backend.sampled
-        while backend.busy:
-            replies += backend.poll()
-        seconds = time.process_time() - begun
-        read = [isinstance(ratings(each.text, names, rubric.scales), dict) for each in replies]
-        found[name] = {
-            "replies": len(replies), "complete_and_in_range": sum(read),
-            "cut": sum(each.finish != "stop" for each in replies), "tokens": backend.sampled - first,
-            "tokens_per_cpu_second": round((backend.sampled - first) / seconds, 1),
-        }  # fmt: skip
-    return found
+    options = Options(schema=rubric.schema(names)) if guided else Options()
+    backend = HFBackend(dtype="bfloat16")
+    backend.load(snapshot)
+    asked = [
+        Prompt(f"{n}/judge.1", f"{n}/judge", (), n, options=options, sampling=SAMPLED, token_ids=ids,
+               policy=snapshot.version)
+        for n in range(count)
+    ]  # fmt: skip
+    backend.submit(asked)
+    replies = backend.poll()  # reads the prompts, and samples a token of each
+    begun, first = time.process_time(), backend.sampled
+    while backend.busy:
+        replies += backend.poll()
+    seconds = time.process_time() - begun
+    read = [isinstance(ratings(each.text, names, rubric.scales), dict) for each in replies]
+    return {
+        "replies": len(replies), "complete_and_in_range": sum(read),
+        "cut": sum(each.finish != "stop" for each in replies), "tokens": backend.sampled - first,
+        "tokens_per_cpu_second": round((backend.sampled - first) / seconds, 1),
+    }  # fmt: skip
+
+
+def untrained(like: Snapshot, folder: Path) -> Snapshot:
+    """A small Llama with random weights and the tokenizer of `like`."""
+    torch.manual_seed(0)
+    tokenizer = load_tokenizer(like.path)
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id, **sizes))
+    return save(model, tokenizer, folder, "untrained")
 
 
 # --- a page of transcripts --------------------------------------------------------------------------------------------
@@ -253,7 +268,7 @@ Characters and situations are Sotopia's (CC BY-SA 4.0).
 
 def main() -> None:
     folder, data = (Path(each).resolve() for each in sys.argv[1:3])
-    parts = sys.argv[3:] or ["play", "judge", "cost", "generate"]
+    parts = sys.argv[3:] or ["play", "judge", "cost", "tiny", "generate"]
     folder.mkdir(parents=True, exist_ok=True)
     known, snapshot = records(data, folder / "records"), model()
     rubric = Rubric.of(**read_yaml(Path(conf).parent / "rubric/sotopia.yaml"))
@@ -282,6 +297,8 @@ def main() -> None:
                       f"opponents.writer.path={snapshot.path}"]  # fmt: skip
             done(writing, asking, "tasks/left_out.json")
             found[part] = invented(writing, known)
+        elif part == "tiny":
+            found[part] = sampled(untrained(snapshot, folder / "untrained"), rubric, MANY, guided=True)
         else:
             found[part] = cost(snapshot, rubric)
         print(part, json.dumps(found.get(part, found.get("play"))), flush=True)
@@ -293,7 +310,7 @@ def fine(found: dict[str, Any]) -> bool:
     """Whether nothing was lost, no verdict was cut or could not be read, and no kept task is near a known one."""
     whole = all(
         each["complete_and_in_range"] == each.get("n", each.get("replies")) and not each["cut"]
-        for each in (found.get("judge", {}).get("replies"), found.get("cost", {}).get("schema"))
+        for each in (found.get("judge", {}).get("replies"), found.get("cost", {}).get("schema"), found.get("tiny"))
         if each is not None
     )
     lost = [name for part in ("play", "judge") for name in found.get(part, {}).get("lost", ())]

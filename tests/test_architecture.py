@@ -20,11 +20,11 @@ ROOMS = (
 FLOOR = {room: number for number, room in enumerate(ROOMS)}
 NARROWER = {  # all that a room may import of the others
     "system": (),
-    "games": ("system.seeds", "system.files", "system.bounds", "system.naming"),
+    "games": ("system.seeds", "system.files", "system.bounds", "system.naming", "system.conformance"),
     "data": ("games", "system"),
     "credit": ("data", "games", "system"),
     "batches": ("data", "system"),
-    "objectives": ("data.sample", "system.bounds"),
+    "objectives": ("data.sample", "system.bounds", "system.conformance"),
     "report": ("data", "games", "system"),
 }
 
@@ -40,6 +40,7 @@ HEAVY = {
     "datasets",
 }
 OPTIONAL = {"vllm", "openai", "wandb", "wandb_workspaces", "bitsandbytes", "accelerate", "lm_eval"}
+OPTIONAL |= {"textarena", "clemcore", "greenlet"}  # games of others
 RECORD = ("games/", "data/", "credit/")
 LIGHT = (
     *RECORD,

@@ -73,14 +73,14 @@ def reason(answer: Any) -> str:
     return short(getattr(answer.choices[0], "finish_reason", None))
 
 
-def usage(answer: Any) -> tuple[int, int, int] | None:
-    """(prompt tokens, completion tokens, cached prompt tokens), as the server reports; None if missing or
-    implausible."""
+def usage(answer: Any, said: str = "") -> tuple[int, int, int] | None:
+    """(prompt tokens, completion tokens, cached prompt tokens), as the server reports; None if missing or implausible,
+    as no tokens for a prompt or for the words `said` in reply."""
     told = getattr(answer, "usage", None)
-    prompt, sampled = (_count(getattr(told, name, None)) for name in ("prompt_tokens", "completion_tokens"))
+    prompt, sampled = (count(getattr(told, name, None)) for name in ("prompt_tokens", "completion_tokens"))
     told_cached = getattr(getattr(told, "prompt_tokens_details", None), "cached_tokens", None)
-    cached = 0 if told_cached is None else _count(told_cached)
-    if prompt is None or sampled is None or cached is None or cached > prompt:
+    cached = 0 if told_cached is None else count(told_cached)
+    if not prompt or sampled is None or cached is None or cached > prompt or (said and not sampled):
         return None
     return prompt, sampled, cached
 
@@ -98,8 +98,8 @@ def _with_ids(done: Completion, answer: Any, choice: Any) -> Completion:
     logprobs = [getattr(each, "logprob", None) for each in content] if isinstance(content, list) else content
     return replace(
         done,
-        prompt_ids=_all(_count, "prompt_token_ids", seen),
-        token_ids=(ids := _all(_count, "token_ids", sampled)),
+        prompt_ids=_all(count, "prompt_token_ids", seen),
+        token_ids=(ids := _all(count, "token_ids", sampled)),
         logprobs=_all(_logprob, "log-probs", logprobs, len(ids)),
     )
 
@@ -111,24 +111,25 @@ def sampled(answer: Any, prompt_ids: Sequence[int], name: str) -> tuple[tuple[in
         raise Unreadable(f"{name} was asked, and {short(told)} answered")
     choices = getattr(answer, "choices", None)
     choice = choices[0] if isinstance(choices, list) and choices else None
-    if _all(_count, "prompt_token_ids", getattr(choice, "prompt_token_ids", None)) != tuple(prompt_ids):
+    if _all(count, "prompt_token_ids", getattr(choice, "prompt_token_ids", None)) != tuple(prompt_ids):
         raise Unreadable("the server answered another prompt than the one sent")
-    ids = _all(_count, "token_ids", getattr(choice, "token_ids", None))
+    ids = _all(count, "token_ids", getattr(choice, "token_ids", None))
     if not ids:
         raise Unreadable("the server sampled nothing")
     told = getattr(getattr(choice, "logprobs", None), "token_logprobs", None)
     return ids, _all(_logprob, "log-probs", told, len(ids))
 
 
-def _all(read: Callable[[Any], T | None], name: str, values: Any, count: int | None = None) -> tuple[T, ...]:
-    """`read` applied to each of `values`; Unreadable if they are no list (of length `count`), or one gives None."""
+def _all(read: Callable[[Any], T | None], name: str, values: Any, length: int | None = None) -> tuple[T, ...]:
+    """`read` applied to each of `values`; Unreadable if they are no list (of length `length`), or one gives None."""
     found = [read(value) for value in values] if isinstance(values, list) else [None]
-    if None in found or count not in (None, len(found)):
+    if None in found or length not in (None, len(found)):
         raise Unreadable(f"the server's {name} are invalid: {short(values)}")
     return tuple(each for each in found if each is not None)
 
 
-def _count(value: Any) -> int | None:
+def count(value: Any) -> int | None:
+    """`value` if it can be a number of tokens or a token's id, else None."""
     return value if type(value) is int and 0 <= value < 2**31 else None
 
 

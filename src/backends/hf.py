@@ -36,18 +36,20 @@ STATE = ("length", "token", "count", "limit", "seed", "top_k", "temperature", "t
 
 
 class HFBackend:
-    """Answers prompts with `token_ids` from any number of loaded snapshots, each with a pool of its own; adapters of
-    one base share its weights.
+    """Answers prompts with `token_ids` from any number of loaded snapshots, each with its own pool; adapters of one
+    base share its weights.
 
-    A reply under a JSON schema is held to it where llguidance can (see `guide`), and has no log-probs then: the choice
-    is not the policy's own, and nobody is trained on it.
+    A reply to a prompt with a JSON schema is constrained to it if llguidance allows (see `guide`). It then has no
+    log-probs, because the choice was not the policy's own, and is never trained on.
 
     max_batch  rows that decode together, per policy
-    keep_gib   memory, per policy, for the keys and values of streams that are between two turns; what it has no room
-               for is read anew at its next turn, and 0 keeps none. An eighth as much again holds shared beginnings
-    settle     how close two scores may be before the choice is settled alone; used in float32 only, 0 turns it off
+    keep_gib   GiB, per policy, for the keys and values of streams between two turns; streams that do not fit are read
+               again at their next turn, and 0 keeps none. A further eighth holds shared prefixes
+    settle     difference of two scores below which the choice is settled by a forward of the stream alone; used in
+               float32 only, 0 turns it off
 
-    `read`, `sampled` and `settled` count prompt tokens that had to be read, tokens sampled, and choices settled.
+    `read`, `sampled` and `settled` count prompt tokens read, tokens sampled, and choices settled. ValueError for a
+    `max_batch` or `keep_gib` out of range.
     """
 
     def __init__(
@@ -72,28 +74,32 @@ class HFBackend:
 
     @property
     def read(self) -> int:
+        """Prompt tokens that were read (prefill), without those kept from earlier turns."""
         return sum(pool.read for pool in self._pools.values())
 
     @property
     def sampled(self) -> int:
+        """Tokens sampled so far."""
         return sum(pool.sampled for pool in self._pools.values())
 
     @property
     def settled(self) -> int:
+        """Choices settled by a forward of the stream alone."""
         return sum(pool.settled for pool in self._pools.values())
 
     @property
     def busy(self) -> bool:
+        """Whether any pool has open prompts."""
         return any(pool.busy for pool in self._pools.values())
 
     @staticmethod
     def check(folder: str | Path) -> None:
-        """InputError for a model folder whose config.json says that this backend cannot play it. Nothing is built."""
+        """Checks a model folder's config.json; builds nothing. InputError if this backend cannot play the model."""
         with reading(folder):
             check_decodable(architecture(folder))
 
     def load(self, snapshot: Snapshot) -> None:
-        """Reads a snapshot into memory; nothing happens when its version is loaded already."""
+        """Reads a snapshot into memory, unless its version is already loaded."""
         if snapshot.version in self._pools:
             return
         folder = snapshot.base or snapshot.path
@@ -107,10 +113,10 @@ class HFBackend:
         self._turn.append(snapshot.version)
 
     def update(self, old: str, new: str, weights: Weights) -> None:
-        """Takes over weights in training (see `Bases.update`): what was loaded as `old` answers as `new` from now on.
+        """Replaces the weights of the version `old` by weights in training (see `Bases.update`), and renames it `new`.
 
-        ValueError while prompts of `old` are open, for a version that is not loaded or is taken, and for weights of
-        another model.
+        ValueError while prompts of `old` are open, if `old` is not loaded or `new` is taken, or for weights of another
+        model.
         """
         check_update(self._pools, old, new, old in self._pools and self._pools[old].busy)
         self._bases.update(old, new, weights)
@@ -119,24 +125,25 @@ class HFBackend:
         self._turn[self._turn.index(old)] = new
 
     def unload(self, version: str) -> None:
-        """Frees a snapshot; what it was asked is forgotten. Nothing happens when it is not loaded."""
+        """Frees a snapshot and drops its open prompts. Does nothing if it is not loaded."""
         if (pool := self._pools.pop(version, None)) is not None:
             pool.slots.free()
             self._turn.remove(version)
             self._bases.unload(version)
 
     def underway(self) -> dict[str, int]:
-        """Stream -> tokens sampled so far, of the replies that are being made."""
+        """Stream -> tokens sampled so far, for the replies being decoded."""
         return {stream: count for pool in self._pools.values() for stream, count in pool.underway()}
 
     def submit(self, prompts: Sequence[Prompt]) -> None:
-        """ValueError for a prompt that is not rendered or names a policy that is not loaded, and for a schema that
-        cannot be compiled."""
+        """Queues prompts. ValueError for a prompt that is not rendered or names a policy that is not loaded, and for a
+        schema that cannot be compiled."""
         for prompt in prompts:
             self._pool(prompt).submit(prompt)
 
     def poll(self, wait_s: float = 0.0) -> list[Completion]:
-        """One decode step of the next policy that has work (and the prefill of prompts that wait for it)."""
+        """One decode step (and the prefill of waiting prompts) of the next policy that has work. `wait_s` (seconds) is
+        unused: the step itself is the wait."""
         for _ in range(len(self._turn)):
             self._turn.rotate(-1)
             pool = self._pools[self._turn[-1]]
@@ -145,11 +152,12 @@ class HFBackend:
         return []
 
     def cancel(self, ids: Sequence[str]) -> None:
+        """Drops open prompts by id."""
         for pool in self._pools.values():
             pool.cancel(frozenset(ids))
 
     def forget(self, streams: Sequence[str]) -> None:
-        """Lets go of the keys and values of these streams, whose matches are over."""
+        """Frees the keys and values of these streams, whose matches are over."""
         for pool in self._pools.values():
             for stream in streams:
                 pool.forget(stream)

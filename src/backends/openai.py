@@ -61,10 +61,14 @@ class Server:
         return os.environ[name]
 
     def client(self, timeout_s: float) -> OpenAI:
-        """A synchronous client without automatic retries."""
+        """A synchronous client without automatic retries. The size of answers is limited (see `wire.bound`)."""
         from openai import DefaultHttpxClient, OpenAI
 
-        http = DefaultHttpxClient(follow_redirects=False)
+        from .wire import bound_sync
+
+        http = DefaultHttpxClient(
+            headers={"Accept-Encoding": "identity"}, follow_redirects=False, event_hooks={"response": [bound_sync]}
+        )
         return OpenAI(api_key=self.key, base_url=self.url, timeout=timeout_s, max_retries=0, http_client=http)
 
     def async_client(self, timeout_s: float) -> AsyncOpenAI:
@@ -225,7 +229,7 @@ class OpenAIBackend(Remote):
             async with asyncio.timeout(self.timeout_s):
                 answer = await self._client.chat.completions.create(**request)
             done = completion(prompt, answer, self.token_ids)
-            cost, facts = self._bill(ticket, answer)
+            cost, facts = self._bill(ticket, answer, done)
             text, thought = map(self.server.without_key, (done.text, done.thought))
             done = replace(done, text=text, thought=thought)
             given = keeping(done, digest(request))
@@ -273,10 +277,10 @@ class OpenAIBackend(Remote):
             request["logprobs"], extra["return_token_ids"] = True, True
         return request | ({"extra_body": extra} if extra else {})
 
-    def _bill(self, ticket: Ticket, answer: Any) -> tuple[float, dict[str, Any]]:
+    def _bill(self, ticket: Ticket, answer: Any, done: Completion) -> tuple[float, dict[str, Any]]:
         """(cost, notes on the answer). An answer without plausible token counts is billed at its maximum."""
         facts: dict[str, Any] = {"model": self.server.without_key(model(answer)), "finish": reason(answer)}
-        if (counts := usage(answer)) is None:
+        if (counts := usage(answer, done.text or done.thought)) is None:
             return ticket.most, facts
         facts |= dict(zip(("prompt_tokens", "completion_tokens", "cached_tokens"), counts, strict=True))
         return self.prices.of(*counts), facts

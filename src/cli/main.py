@@ -162,7 +162,10 @@ def _base(words: Sequence[str]) -> of_run.Base:
 
 def _job_faults(name: str, overrides: list[str], number: int | None, compose_only: bool) -> list[str]:
     config, faults = composed(name, overrides)
-    if config is None or compose_only:
+    if config is None:
+        return faults
+    faults += [] if faults else _emptied(overrides, config)
+    if compose_only:
         return faults
     settings, choices = config.hydra, config.hydra.runtime.choices
     OmegaConf.set_struct(config, False)
@@ -172,6 +175,16 @@ def _job_faults(name: str, overrides: list[str], number: int | None, compose_onl
         use_threads(config)
         out = _directory(settings, number)
     return faults + validate(config, choices, out)
+
+
+def _emptied(overrides: Sequence[str], config: DictConfig) -> Iterator[str]:
+    """Faults of overrides that shall empty a mapping: Hydra merges mappings, and would change nothing."""
+    for text in overrides:
+        key, _, value = text.partition("=")
+        held = OmegaConf.select(config, key) if value == "{}" and key[:1] not in "+~" else None
+        if isinstance(held, DictConfig) and held:
+            taken = " ".join(f"~{key}.{name}" for name in map(str, held))
+            yield f"{text} changes nothing, since mappings are merged: {taken} empties it"
 
 
 def _directory(settings: DictConfig, number: int | None) -> Path | None:

@@ -124,7 +124,10 @@ def _strange(value: Any, key: str, mine: set[str]) -> Iterator[str]:
     if isinstance(value, Mapping):
         target, kind = value.get("_target_", ""), key if key in CONTRACTS else key.split(".")[0]
         if "_target_" in value and str(target) not in mine and not _kept(target, kind):
-            yield f"{key}._target_: {target!r} is no {kind} of parley, and the command does not name it"
+            yield (
+                f"{key}._target_: {target!r} is no {kind} of parley, and the command does not name it; if it is yours, "
+                f"say python -m parley --config-dir FOLDER, where a YAML of FOLDER names it"
+            )
         for name, part in value.items():
             yield from _strange(part, f"{key}.{name}", mine)
     elif isinstance(value, list):

@@ -165,6 +165,8 @@ class Log:
         bar: float | None = None,
         replies: Iterable[str] = (),
     ) -> Verdict:
+        """The verdict on this log for the table: reason, whether it was kept, score and the bar it had to reach, and
+        the ids of the replies that are trained on. `score` None is the log's own."""
         score = self.score if score is None else score
         if kept and not self.recorded:
             why = f"{why}, without token ids (not trainable on-policy)"

@@ -43,7 +43,7 @@ class Turn:
 
     text      the reply as the game saw it; thought: the player's reasoning before it
     call      None for a player without tokens
-    seconds   seconds   from request to reply, if the player measures it (a person, a server, a tool)
+    seconds   from request to reply, if the player measures it (a person, a server, a tool)
     """
 
     request: str

@@ -76,6 +76,7 @@ class RuleScorer:
     """Scores by the game's rules: `return`, and every metric (a metric of the whole match counts for each seat)."""
 
     def __call__(self, episode: Episode) -> Scores:
+        """Name -> seat -> score of one match."""
         result, seats = episode.result, tuple(episode.result.returns)
         scores: dict[str, Mapping[str, float]] = {"return": dict(result.returns)}
         for name, value in result.metrics.items():

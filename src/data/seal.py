@@ -25,10 +25,20 @@ def manifest(folder: Path) -> dict[str, Any] | None:
         found = read_json(path)
     except InputError as error:
         raise InputError(f"{error}: remove {folder} and resume, which repeats the stage") from None
-    known = isinstance(found, dict) and "outputs" in found
-    if not known or not all(isinstance(found.get(key), kind) for key, kind in FIELDS.items()):
+    if not isinstance(found, dict) or not _known(found):
         raise InputError(f"{path} is no manifest of a stage: remove {folder} and resume, which repeats the stage")
     return dict(found)
+
+
+def _known(found: Mapping[str, Any]) -> bool:
+    """Whether a manifest has its fields; `parts` came after parley 0.1.0."""
+    parts = found.get("parts", {})
+    return (
+        "outputs" in found
+        and all(isinstance(found.get(key), kind) for key, kind in FIELDS.items())
+        and isinstance(parts, dict)
+        and all(isinstance(seconds, int | float) for seconds in parts.values())
+    )
 
 
 def rounds(run: Path) -> list[str]:

@@ -110,19 +110,29 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Properties that a game declares; the conformance kit checks them in every match."""
+    """Properties that a game declares; the conformance kit checks them in every match.
+
+    min_return, max_return  bounds of a seat's payoff
+    max_requests  requests of one match, including retries and requests to services
+    max_retries   consecutive retry requests to one seat
+    zero_sum      the payoffs of each match add up to 0
+    history       a seat's first view may contain assistant messages from the scenario (an earlier chat)
+    metrics       name of a metric -> its meaning, for reports; the table of a run shows those that end in _rate
+    ceilings      metric -> the metric that is its upper bound
+    held_out      False: all splits are the same list, as in a game with few scenarios
+    enumerable    the only chance is the uniform draw of a scenario, and every request lists its legal replies:
+                  `games.tree` can enumerate the whole game and measure a policy exactly
+    """
 
     min_return: float
     max_return: float
-    max_requests: int  # requests of one match, including retries and requests to services
-    max_retries: int  # consecutive retry requests to one seat
+    max_requests: int
+    max_retries: int
     zero_sum: bool = False
-    history: bool = False  # a seat's first view may contain assistant messages from the scenario (an earlier chat)
-    metrics: Mapping[str, str] = field(default_factory=dict)  # name of a metric -> its meaning, for reports
-    ceilings: Mapping[str, str] = field(default_factory=dict)  # metric -> the metric that is its upper bound
-    held_out: bool = True  # False: all splits are the same list, as in a game with few scenarios
-    # The only chance is the uniform draw of a scenario, and every request lists its legal replies: `games.tree` can
-    # enumerate the whole game and measure a policy exactly.
+    history: bool = False
+    metrics: Mapping[str, str] = field(default_factory=dict)
+    ceilings: Mapping[str, str] = field(default_factory=dict)
+    held_out: bool = True
     enumerable: bool = False
 
 
@@ -261,9 +271,12 @@ class GeneratorMatch:
         self._result: Result | None = None
 
     def start(self) -> Sequence[Request]:
+        """Runs the generator to its first requests."""
         return self._advance(None)
 
     def step(self, replies: Sequence[Reply]) -> Sequence[Request]:
+        """Sends the replies to all open requests, in any order; returns the next requests, () at the end. ValueError
+        unless each open request has exactly one reply."""
         by_id = {reply.id: reply for reply in replies}
         if len(replies) != len(self._open) or set(by_id) != set(self._open):
             raise ValueError(f"open requests are {list(self._open)}, got replies to {[r.id for r in replies]}")
@@ -271,6 +284,7 @@ class GeneratorMatch:
         return self._advance(ordered[0] if self._single else ordered)
 
     def result(self) -> Result:
+        """The generator's Result. RuntimeError while requests are open."""
         if self._result is None:
             raise RuntimeError("the match is not over: it still has open requests")
         return self._result

@@ -6,24 +6,26 @@ multiplier 8. The published script only started the job; the next model's name w
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from secrets import token_hex
 from typing import Any, ClassVar, Literal, TypeVar
 
+from ..backends.answer import count, short
 from ..backends.openai import Server, served
 from ..data.formats import openai_chat
 from ..data.formats.messages import Log
 from ..data.sample import Demonstration
+from ..data.typed import wrong
 from ..models.snapshot import Snapshot
 from ..objectives.base import Objective
 from ..objectives.filtered_bc import FilteredBC
 from ..system import ranks
-from ..system.files import InputError, digest, write_json
+from ..system.files import REFUSED, InputError, digest, read_json, write_json
+from ..system.files import reason as reason_of
 from ..system.spending import Ledger, Ticket
 from .base import Report
 
@@ -108,22 +110,35 @@ class HostedLearner:
             raise InputError(
                 f"{snapshot.version} is a folder, but a service trains only models with a name (model=served)"
             )
-        count = openai_chat.write(folder / "train.jsonl", map(_log, samples))
-        if not count:
+        if not openai_chat.write(folder / "train.jsonl", map(_log, samples)):
             raise InputError(f"none of the {len(samples)} chats has a message to train on")
         inputs = digest([snapshot.version, digest(folder / "train.jsonl"), seed, name, repr(self._recipe())])
         job = _Job(self, folder, inputs)
-        if not job.found("metrics"):
+        if not job.state.model:
             done = job.ended(snapshot.served, seed, progress)
             utterances = sum(len(_own(chat)) - len(_log(chat).rejected) for chat in samples)
-            job.note(
-                model=done.fine_tuned_model, metrics={"samples": count, "utterances": utterances, **job.figures(done)}
-            )
-        write_json(folder / "learn.json", {"inputs": inputs, "metrics": job.found("metrics")})
-        return served(job.found("model")), job.found("metrics")
+            metrics = {"samples": len(samples), "utterances": utterances, **job.figures(done)}
+            job.note(model=done.fine_tuned_model, metrics=metrics)
+        assert job.state.model is not None
+        metrics = dict(job.state.metrics or {})
+        write_json(folder / "learn.json", {"inputs": inputs, "metrics": metrics})
+        return served(job.state.model), metrics
 
     def _recipe(self) -> tuple[Any, ...]:
         return (self.epochs, self.batch_size, self.learning_rate_multiplier, self.suffix)
+
+
+@dataclass(frozen=True)
+class _State:
+    """What is known of a job: `token` is in the name of its file, `ticket` is (id, the most it can cost)."""
+
+    inputs: str
+    token: str
+    file: str | None = None
+    ticket: tuple[str, float] | None = None
+    job: str | None = None
+    model: str | None = None
+    metrics: Mapping[str, float] | None = None
 
 
 @dataclass
@@ -133,7 +148,6 @@ class _Job:
     learner: HostedLearner
     folder: Path
     inputs: str
-    state: dict[str, Any] = field(default_factory=dict)
     losses: dict[int, float] = field(default_factory=dict)  # step -> training loss, as reported by the service
 
     def __post_init__(self) -> None:
@@ -142,57 +156,62 @@ class _Job:
         self.ledger = Ledger(self.learner.ledger, None, self.learner.max_cost)
         self.path = self.folder / "job.json"
         if self.path.exists():
-            self.state = json.loads(self.path.read_text())
-        if self.state.get("inputs", self.inputs) != self.inputs:
-            raise InputError(
-                f"{self.path} is of a job with other inputs: give an empty folder, or remove it to train again"
-            )
-        if not self.state:
-            self.note(inputs=self.inputs, token=token_hex(8))
-
-    def found(self, name: str) -> Any:
-        return self.state.get(name)
+            self.state = _stored(self.path)
+            if self.state.inputs != self.inputs:
+                raise InputError(
+                    f"{self.path} is of a job with other inputs: give an empty folder, or remove it to train again"
+                )
+        else:
+            self.state = _State(self.inputs, token_hex(8))
+            self.note()
 
     def note(self, **facts: Any) -> None:
-        self.state |= facts
-        write_json(self.path, self.state)
+        self.state = replace(self.state, **facts)
+        write_json(self.path, asdict(self.state))
 
     def ended(self, model: str, seed: int, progress: Report | None) -> Any:
         """Uploads, starts and awaits the job, resuming where an earlier call was killed; never starts two. Returns the
         finished job."""
-        if not self.found("file"):
-            self.note(file=self._once(self._sent, self._send).id)
-        if not self.found("ticket"):
+        if not self.state.file:
+            self.note(file=self._patiently(lambda: _text(self._sent() or self._send(), "id")))
+        if not self.state.ticket:
             self._book()
-        if not self.found("job"):
-            self.note(job=self._once(self._made, lambda: self._make(model, seed)).id)
-        while (
-            job := self._patiently(lambda: self.client.fine_tuning.jobs.retrieve(self.state["job"]))
-        ).status not in ENDED:
+        if not self.state.job:
+            self.note(job=self._patiently(lambda: _text(self._made() or self._make(model, seed), "id")))
+        while (job := self._patiently(self._look)).status not in ENDED:
             self._tell(progress)
             time.sleep(self.learner.poll_s)
         self._tell(progress)
-        cost = (job.trained_tokens or 0) * self.learner.price_training / 1e6
-        self.ledger.settle(Ticket(*self.state["ticket"]), cost, {"model": model, "trained_tokens": job.trained_tokens})
-        if job.status != "succeeded" or not job.fine_tuned_model:
-            reason = getattr(job.error, "message", None) or "no reason given"
+        facts = {"model": model, "trained_tokens": count(job.trained_tokens)}
+        assert self.state.ticket is not None
+        self.ledger.settle(Ticket(*self.state.ticket), self._cost(job), facts)
+        if job.status != "succeeded" or not (isinstance(job.fine_tuned_model, str) and job.fine_tuned_model):
+            reason = short(getattr(job.error, "message", None) or "no reason given")
             raise InputError(
-                f"the service ended job {job.id} as {job.status}: {reason}. Remove {self.path} and resume to make "
-                f"another"
+                f"the service ended job {self.state.job} as {job.status}: {reason}. Remove {self.path} and resume to "
+                f"make another"
             )
         return job
 
     def figures(self, job: Any) -> dict[str, float]:
         """The metrics that the service reports for a finished job."""
-        tokens = job.trained_tokens or 0
         last = {"steps": max(self.losses), "loss": self.losses[max(self.losses)]} if self.losses else {}
-        return {"tokens": tokens, "cost": tokens * self.learner.price_training / 1e6, **last}
+        return {"tokens": count(job.trained_tokens) or 0, "cost": self._cost(job), **last}
+
+    def _cost(self, job: Any) -> float:
+        """The cost of the tokens that the service says it trained; the most that it can be where it says none for a
+        finished job, or no number of tokens."""
+        told, tokens = job.trained_tokens, count(job.trained_tokens)
+        assert self.state.ticket is not None
+        if told is None and job.status != "succeeded":
+            return 0.0
+        return tokens * self.learner.price_training / 1e6 if tokens else self.state.ticket[1]
 
     # --- the file, its price, the job ---
 
     @property
     def _name(self) -> str:
-        return f"parley-{self.state['token']}.jsonl"
+        return f"parley-{self.state.token}.jsonl"
 
     def _sent(self) -> Any:
         return _first(self.client.files.list(purpose="fine-tune", limit=100), lambda file: file.filename == self._name)
@@ -208,10 +227,10 @@ class _Job:
         most = (self.folder / "train.jsonl").stat().st_size * epochs * self.learner.price_training / 1e6
         ticket = self.ledger.book(f"fine-tuning {self.folder.name}", most)
         assert ticket is not None  # nothing else of this ledger is open
-        self.note(ticket=[ticket.id, ticket.most])
+        self.note(ticket=(ticket.id, ticket.most))
 
     def _made(self) -> Any:
-        return _first(self.client.fine_tuning.jobs.list(limit=100), lambda job: job.training_file == self.state["file"])
+        return _first(self.client.fine_tuning.jobs.list(limit=100), lambda job: job.training_file == self.state.file)
 
     def _make(self, model: str, seed: int) -> Any:
         learner = self.learner
@@ -220,31 +239,33 @@ class _Job:
         more: Mapping[str, Any] = {"suffix": learner.suffix} if learner.suffix else {}
         method: Any = {"type": "supervised", "supervised": {"hyperparameters": settings}}
         return self.client.fine_tuning.jobs.create(
-            model=model, training_file=self.state["file"], method=method, seed=seed % 2**31, **more
+            model=model, training_file=str(self.state.file), method=method, seed=seed % 2**31, **more
         )
+
+    def _look(self) -> Any:
+        job = self.client.fine_tuning.jobs.retrieve(str(self.state.job))
+        return job if isinstance(job.status, str) else _text(job, "status")
 
     def _tell(self, progress: Report | None) -> None:
         """Reports the steps that the service has logged since the last poll."""
         told = self.client.fine_tuning.jobs.list_events
         for event in reversed(
-            self._patiently(lambda: list(islice(told(self.state["job"], limit=100), LOOKED_THROUGH)))
+            self._patiently(lambda: list(islice(told(str(self.state.job), limit=100), LOOKED_THROUGH)))
         ):
-            data = event.data if isinstance(event.data, dict) else {}
-            step, loss = data.get("step"), data.get("train_loss")
-            if isinstance(step, int) and isinstance(loss, (int, float)) and step not in self.losses:
+            data: Any = getattr(event, "data", None)
+            data = data if isinstance(data, dict) else {}
+            step, loss, steps = count(data.get("step")), data.get("train_loss"), count(data.get("total_steps"))
+            if step is not None and _loss(loss) and step not in self.losses:
                 self.losses[step] = float(loss)
                 if progress is not None:
-                    progress({"step": step, "steps": data.get("total_steps") or step, "loss": float(loss), "tokens": 0})
+                    progress({"step": step, "steps": steps or step, "loss": float(loss), "tokens": 0})
 
     # --- requests ---
 
-    def _once(self, find: Callable[[], T | None], make: Callable[[], T]) -> T:
-        """The result of `make`, or of an earlier `make` whose answer was lost."""
-        return self._patiently(lambda: find() or make())
-
     def _patiently(self, ask: Callable[[], T]) -> T:
-        """Calls `ask`, and retries if the service cannot be reached, is busy or fails. InputError if it refuses."""
-        from openai import APIConnectionError, APIStatusError
+        """Calls `ask`, and retries if the service cannot be reached, is busy, fails or sends what cannot be read.
+        InputError if it refuses."""
+        from openai import APIStatusError, OpenAIError
 
         for attempt in range(self.learner.retries + 1):
             try:
@@ -253,7 +274,9 @@ class _Job:
                 if error.status_code not in (408, 409, 429) and error.status_code < 500:
                     raise InputError(f"the fine-tuning service refuses: {self.server.told(error)}") from None
                 lost: Exception = error
-            except (APIConnectionError, json.JSONDecodeError) as error:
+            except InputError:
+                raise
+            except (OpenAIError, *REFUSED) as error:
                 lost = error
             time.sleep(min(60.0, self.learner.backoff_s * 2**attempt))
         raise InputError(
@@ -263,6 +286,32 @@ class _Job:
 
 
 ENDED = ("succeeded", "failed", "cancelled")
+MOST_LOSS = 1e9  # of a step; a larger one, or what is no number, is left out
+
+
+def _stored(path: Path) -> _State:
+    """The state of a job that was begun. InputError names a file that cannot be read."""
+    try:
+        told = read_json(path)
+        state = _State(**{**told, "ticket": tuple(told["ticket"]) if told.get("ticket") else None})
+        what = wrong(state)
+    except REFUSED as error:
+        what = reason_of(error)
+    if what is not None:
+        raise InputError(f"{path} is no state of a job ({what}): put it back, or remove it to make another job")
+    return state
+
+
+def _loss(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) < MOST_LOSS
+
+
+def _text(answer: Any, name: str) -> str:
+    """What a service's answer says under `name`. ValueError if it is no text, which another attempt may mend."""
+    text = getattr(answer, name, None)
+    if not isinstance(text, str) or not text:
+        raise ValueError(f"the service's answer has no {name}: {short(answer)}")
+    return text
 
 
 def _first(found: Iterable[T], wanted: Callable[[T], bool]) -> T | None:

@@ -104,7 +104,8 @@ class Session:
         return figures
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """The live tensors under the names of Hugging Face or peft; every rank must exhaust the iterator."""
+        """(name, live tensor) with the names and shapes of the Hugging Face or peft state dict; every rank must exhaust
+        the iterator."""
         return self.training.weights()
 
     def close(self) -> Snapshot:

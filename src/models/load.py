@@ -37,7 +37,7 @@ def load_model(
     With `four_bit` its linear layers are stored in 4 bits and compute in `dtype`.
 
     FileNotFoundError if the folder, its config or its weights are missing; InputError if they are unusable: pickled, of
-    another model, incomplete, or not finite.
+    another model, incomplete, or not finite; ValueError for an unknown `dtype`.
     """
     import torch
     from transformers.utils.logging import disable_progress_bar

@@ -92,7 +92,8 @@ class Renderer:
     user message, or becomes a user message if none follows. The text of a special token inside a message is broken up
     with a space, so that no message can forge a turn. `marks` enclose the model's thoughts (None: it has none).
 
-    InputError for a template that loses a message (such as one that expects contents as lists of parts).
+    ValueError for a tokenizer without a chat template; InputError for a template that loses a message (such as one that
+    expects contents as lists of parts).
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, context: int | None = None, eos: Iterable[int] = ()) -> None:
@@ -186,6 +187,7 @@ class Renderer:
         return None if eos is None else int(eos)
 
     def encoded(self, text: str) -> list[int]:
+        """The token ids of rendered text, without added special tokens."""
         return self.core.encode(text, add_special_tokens=False).ids
 
     def extend(self, stream: TokenStream | None, messages: Sequence[Message]) -> Extension:
@@ -355,6 +357,7 @@ class Renderer:
         """Encodes `tail` as the continuation of a stream: after a special token, which is then removed again.
 
         Some tokenizers treat the beginning of a text specially (a space in front), but not after a special token.
+        ValueError if the tokenizer merges the special token with the text after it.
         """
         anchor = end if end in self._special else self.anchor
         if not anchor:

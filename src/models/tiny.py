@@ -31,9 +31,9 @@ TEMPLATE = (
 class Tiny:
     """A model source: a Llama of these sizes, initialised from the seed and saved as a Hugging Face folder.
 
-    Every word between white space is one token, including numbers and tags such as `[propose]`; a word that occurs
-    fewer than `min_count` times is `<unk>`. A message takes its words plus two tokens, and a rendered chat is always a
-    prefix of the longer one. `context` is in tokens.
+    Every word between white space is one token, including numbers and tags such as `[propose]`; white space, with its
+    line breaks, is not kept. A word that occurs fewer than `min_count` times is `<unk>`. A message takes its words
+    plus two tokens, and a rendered chat is always a prefix of the longer one. `context` is in tokens.
     """
 
     width: Count = 128

@@ -23,18 +23,11 @@ import torch
 from torch import Tensor
 
 from ..data.sample import Utterance
+from ..system.conformance import ConformanceError, need
 from .base import Columns, Objective
 
 KNOWN = ("sampler", "old", "reference", "entropy")  # token columns that every run has; a credit may define others
 CLOSE = 1e-9  # tolerance between two ways to compute the same float64 figure, relative to its size or to 1
-
-
-class ConformanceError(AssertionError):
-    """An objective broke its contract. `check` is the name of the check that found it."""
-
-    def __init__(self, check: str, what: str) -> None:
-        super().__init__(f"{check}: {what}")
-        self.check = check
 
 
 @dataclass(frozen=True)
@@ -69,7 +62,7 @@ class Row:
 
 
 def tensors(rows: Sequence[Row], names: Iterable[str] = KNOWN) -> tuple[Tensor, Columns]:
-    """(logprob_N, columns) of a micro-batch in float64, with the token columns `names` and all that a credit defines.
+    """(logprob [N], columns) of a micro-batch in float64, with the token columns `names` and all that a credit defines.
 
     `logprob_N` and `entropy_N` take gradients. Pairs are numbered within the micro-batch, as the learner numbers them.
     """
@@ -177,11 +170,6 @@ def check(
             test(objective, pairs, seeds, tokens)
 
 
-def _need(check: str, true: bool, what: str) -> None:
-    if not true:
-        raise ConformanceError(check, what)
-
-
 def _batch(objective: Objective, pairs: bool, seed: int, tokens: Collection[str]) -> list[Row]:
     return drawn(seed, pairs, [name for name in objective.columns if name not in KNOWN], tokens)
 
@@ -193,7 +181,8 @@ def _close(one: float, other: float) -> bool:
 def columns_are_named(
     objective: Objective, pairs: bool = False, seeds: Iterable[int] = range(10), tokens: Collection[str] = ()
 ) -> None:
-    """The objective needs no columns other than those it names; loss and metrics are finite numbers."""
+    """The objective needs no columns other than those it names; loss and metrics are finite numbers. Otherwise a
+    ConformanceError."""
     for seed in seeds:
         try:
             loss, metrics, _ = run(objective, [_batch(objective, pairs, seed, tokens)], objective.columns)
@@ -201,7 +190,7 @@ def columns_are_named(
             told = f"given only {list(objective.columns)} it raises {type(error).__name__}: {error}"
             raise ConformanceError("columns", told) from error
         finite = all(map(torch.isfinite, map(torch.tensor, (loss, *metrics.values()))))
-        _need("columns", finite, f"seed {seed}: loss {loss}, metrics {metrics}")
+        need("columns", finite, f"seed {seed}: loss {loss}, metrics {metrics}")
 
 
 def micro_batches(
@@ -212,12 +201,12 @@ def micro_batches(
         rows = _batch(objective, pairs, seed, tokens)
         loss, metrics, gradients = run(objective, [rows])
         again, figures, cut_gradients = run(objective, cut(rows, seed))
-        _need("micro_batches", _close(loss, again), f"seed {seed}: loss {loss} whole, {again} in micro-batches")
+        need("micro_batches", _close(loss, again), f"seed {seed}: loss {loss} whole, {again} in micro-batches")
         wrong = [name for name in metrics | figures if not _close(metrics.get(name, 0.0), figures.get(name, 0.0))]
-        _need("micro_batches", not wrong, f"seed {seed}: the metrics {wrong} depend on the cut")
+        need("micro_batches", not wrong, f"seed {seed}: the metrics {wrong} depend on the cut")
         kept, found = (sorted(each for each in both if each) for both in (gradients, cut_gradients))
         same = len(kept) == len(found) and all(map(_close, kept, found))
-        _need("micro_batches", same, f"seed {seed}: gradients depend on the cut")
+        need("micro_batches", same, f"seed {seed}: gradients depend on the cut")
 
 
 def differences(
@@ -234,7 +223,7 @@ def differences(
         for name, column_N, gradient_N in zip(("log-prob", "entropy"), own, found, strict=False):
             slope_N = torch.zeros_like(column_N) if gradient_N is None else gradient_N
             wrong = (slope_N - _slopes(objective, column_N, logprob_N, columns, totals)).abs().max().item()
-            _need("differences", wrong < 1e-6, f"seed {seed}: the {name}'s gradient is off by {wrong:.1g}")
+            need("differences", wrong < 1e-6, f"seed {seed}: the {name}'s gradient is off by {wrong:.1g}")
 
 
 def _slopes(
@@ -261,7 +250,7 @@ def padding(
         rows = [replace(row, weight=0.0) for row in _batch(objective, pairs, seed, tokens)]
         loss, metrics, gradients = run(objective, [rows])
         zero = loss == 0.0 and not any(gradients) and not any(metrics.values())
-        _need("padding", zero, f"seed {seed}: a batch of weight 0 has loss {loss} and metrics {metrics}")
+        need("padding", zero, f"seed {seed}: a batch of weight 0 has loss {loss} and metrics {metrics}")
 
 
 def constants(
@@ -277,9 +266,9 @@ def constants(
         loss, metrics = objective(logprob_N, columns, objective.totals([row.utterance for row in rows]))
         loss.backward()
         reached = [name for name, each in fixed.items() if each is not None and each.grad is not None]
-        _need("constants", not reached, f"seed {seed}: a gradient reaches {reached}")
+        need("constants", not reached, f"seed {seed}: a gradient reaches {reached}")
         live = [name for name, value in metrics.items() if value.requires_grad]
-        _need("constants", not live, f"seed {seed}: the metrics {live} are not detached")
+        need("constants", not live, f"seed {seed}: the metrics {live} are not detached")
 
 
 Check = Callable[..., None]

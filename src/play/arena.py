@@ -76,6 +76,8 @@ class Arena:
     in_flight     maximum number of open matches
     max_failures  share of the matches (ended or open) that may lose a player before the run stops, after at least
                   `min_failures`
+
+    ValueError if `in_flight` is below 1.
     """
 
     def __init__(

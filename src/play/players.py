@@ -31,21 +31,25 @@ class ScriptedPlayer:
         self._waiting: dict[str, Prompt] = {}
 
     def submit(self, prompts: Sequence[Prompt]) -> None:
+        """Keeps the prompts for the next `poll`."""
         self._waiting.update((prompt.id, prompt) for prompt in prompts)
 
     def poll(self, wait_s: float = 0.0) -> list[Completion]:
-        """Returns the replies to all submitted prompts."""
+        """Returns the replies to all submitted prompts; scripts never wait, so `wait_s` (seconds) is unused."""
         prompts, self._waiting = self._waiting, {}
         return [Completion(prompt.id, self._reply(prompt), policy=self.name) for prompt in prompts.values()]
 
     def cancel(self, ids: Sequence[str]) -> None:
+        """Drops open prompts by id."""
         for prompt in ids:
             self._waiting.pop(prompt, None)
 
     def close(self) -> None:
+        """Drops all open prompts."""
         self._waiting.clear()
 
     def recall(self, prompt: Prompt, turn: Turn) -> str:
+        """Returns the player's name: a script needs no state from a recorded turn."""
         return self.name
 
     def _reply(self, prompt: Prompt) -> str:
@@ -110,24 +114,29 @@ class LanguagePlayer(_Modelled):
 
     @property
     def busy(self) -> bool:
+        """Whether an answer is ready, or the backend has work for this player."""
         return bool(self._ready) or (bool(self._asked) and self.backend.busy)
 
     def submit(self, prompts: Sequence[Prompt]) -> None:
+        """Renders the prompts and submits them to the backend; one without room for a reply is answered here."""
         if rendered := [ready for prompt in prompts if (ready := self._render(prompt)) is not None]:
             self.backend.submit(rendered)
 
     def poll(self, wait_s: float = 0.0) -> list[Completion]:
+        """The backend's next answers with their `Call`s; waits at most `wait_s` seconds."""
         ready, self._ready = self._ready, []
         if self._asked:
             ready += [self._record(done) for done in self.backend.poll(0.0 if ready else wait_s)]
         return ready
 
     def cancel(self, ids: Sequence[str]) -> None:
+        """Drops open prompts by id, here and at the backend."""
         gone = set(ids)
         self._ready = [done for done in self._ready if done.id not in gone]
         super().cancel(ids)
 
     def close(self) -> None:
+        """Drops all streams and open prompts; the backend stays open."""
         self._ready.clear()
         super().close()
 

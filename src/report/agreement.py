@@ -1,4 +1,4 @@
-"""How far raters agree, people and judges: Krippendorff's alpha and plainer figures, for each dimension.
+"""Agreement among raters, people and judges: Krippendorff's alpha and simpler figures, for each dimension.
 
 A rating is one rater's score of one item (a character of a dialogue) on one dimension. Several items of a dialogue are
 not independent, so intervals resample dialogues, or are clustered by them.
@@ -26,12 +26,12 @@ from ..system.seeds import rng
 from .estimates import Estimate, estimate
 
 Item: TypeAlias = tuple[str, ...]  # what is rated; its first part is the dialogue
-DRAWS = 1000  # dialogues are drawn anew so often for an interval
+DRAWS = 1000  # bootstrap resamples of the dialogues, for an interval
 
 
 @dataclass(frozen=True, slots=True)
 class Rating:
-    """What one rater says of one item, by dimension."""
+    """One rater's scores of one item, by dimension."""
 
     item: Item
     rater: str
@@ -40,15 +40,15 @@ class Rating:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """The figures of one dimension among people.
+    """Agreement of people on one dimension.
 
     n, items     ratings, and items with at least two raters
-    mean         of all ratings
+    mean         mean of all ratings
     exact, near  share of pairs of ratings of one item that are equal, and at most 1 apart
     alpha        Krippendorff's alpha, interval metric, with its 95 % interval
-    pearson, spearman   of the pairs
-    ppa, alpha_binary   share of equal pairs, and alpha, after each rating was divided by the largest absolute one and
-                 rounded to 0 or 1, as Sotopia's script does
+    pearson, spearman   correlations of the pairs
+    ppa, alpha_binary   share of equal pairs, and alpha, after dividing each rating by the largest absolute one and
+                 rounding it to 0 or 1, as Sotopia's script does
     """
 
     n: int
@@ -67,7 +67,8 @@ class Agreement:
 
 @dataclass(frozen=True, slots=True)
 class Inflation:
-    """A judge against the mean of the people who rated the same item: how they correlate, and judge minus people."""
+    """A judge's ratings against the mean of the people's on the same items: their correlation, and judge minus
+    people."""
 
     items: int
     pearson: float
@@ -76,9 +77,8 @@ class Inflation:
 
 
 def read(paths: Iterable[str | Path]) -> list[Rating]:
-    """The ratings of JSONL files, whose rows have `episode`, `agent`, `annotator` and `scores` (and `model`, where one
-    dialogue's id stands for several). Of a rater's ratings of an item the first counts. InputError names file and
-    line."""
+    """Reads ratings from JSONL files. Rows have `episode`, `agent`, `annotator` and `scores`, and `model` if several
+    dialogues share an id. A rater's first rating of an item counts. InputError names file and line."""
     found: dict[tuple[Item, str], Rating] = {}
     for path in paths:
         for each in read_jsonl(path, _rating):
@@ -101,7 +101,7 @@ def _rating(row: Mapping[str, Any]) -> Rating:
 
 
 def rows(episode: Episode, scores: Scores, rater: str) -> Iterator[dict[str, Any]]:
-    """The row that `read` reads for each seat that has a score; seats are numbered from 1."""
+    """A row, as `read` expects it, for each seat that has a score; seats are numbered from 1."""
     for number, seat in enumerate(episode.result.returns, 1):
         given = {scale: own[seat] for scale, own in scores.items() if seat in own}
         if given:
@@ -109,13 +109,13 @@ def rows(episode: Episode, scores: Scores, rater: str) -> Iterator[dict[str, Any
 
 
 def identity(episode: Episode) -> dict[str, str]:
-    """How rows call a match: a dialogue of Sotopia-π keeps the id by which people rated it."""
+    """The id of a match in rows. A dialogue of Sotopia-π keeps the id under which people rated it."""
     record = episode.extra.get("sotopia", {})
     return {key: str(record[key]) for key in ("model", "episode") if key in record} or {"episode": episode.id}
 
 
 def agreement(ratings: Sequence[Rating], dimension: str, seed: int = 0) -> Agreement:
-    """How far these raters agree on a dimension. ValueError where no item has two ratings."""
+    """Agreement of these raters on a dimension. ValueError if no item has two ratings."""
     units = _units(ratings, dimension)
     every = [value for unit in units.values() for value in unit]
     pairs = [pair for unit in units.values() for pair in combinations(unit, 2)]
@@ -142,7 +142,7 @@ def agreement(ratings: Sequence[Rating], dimension: str, seed: int = 0) -> Agree
 
 
 def inflation(ratings: Sequence[Rating], judge: str, judges: Sequence[str], dimension: str) -> Inflation | None:
-    """The rater `judge` against the people: all raters but `judges`. None where they share no item."""
+    """Compares the rater `judge` with the people (all raters except `judges`). None if they share no item."""
     people = _units([each for each in ratings if each.rater not in judges], dimension)
     own = _units([each for each in ratings if each.rater == judge], dimension)
     shared = sorted(people.keys() & own.keys())
@@ -154,7 +154,7 @@ def inflation(ratings: Sequence[Rating], judge: str, judges: Sequence[str], dime
 
 
 def people(ratings: Sequence[Rating], judges: Sequence[str], seed: int) -> list[dict[str, Any]]:
-    """The agreement of all raters but `judges`, a row for each dimension that two of them rated."""
+    """Agreement of all raters except `judges`: a row for each dimension that at least two of them rated."""
     own = [each for each in ratings if each.rater not in judges]
     rows = []
     for name in dict.fromkeys(name for each in own for name in each.scores):
@@ -164,7 +164,7 @@ def people(ratings: Sequence[Rating], judges: Sequence[str], seed: int) -> list[
 
 
 def against(ratings: Sequence[Rating], judges: Sequence[str]) -> list[dict[str, Any]]:
-    """Each judge against the people, a row for each dimension that both rated some item on."""
+    """Each judge against the people: a row for each dimension on which both rated the same item."""
     rows = []
     for judge in judges:
         names = dict.fromkeys(name for each in ratings if each.rater == judge for name in each.scores)
@@ -178,12 +178,12 @@ def against(ratings: Sequence[Rating], judges: Sequence[str]) -> list[dict[str, 
 
 def alpha(units: Iterable[Sequence[float]]) -> float:
     """Krippendorff's alpha with the interval metric: 1 - observed / expected disagreement (Krippendorff 2011). Items
-    with one rating do not count; NaN where all ratings are equal, or nothing is left."""
+    with one rating do not count; NaN if all ratings are equal, or none is left."""
     return _alpha(map(sum, zip(*map(_parts, units), strict=True)))
 
 
 def _parts(unit: Sequence[float]) -> tuple[float, float, float, float]:
-    """What an item adds to (ratings, their sum, sum of squares, observed disagreement)."""
+    """An item's share of (number of ratings, their sum, sum of squares, observed disagreement)."""
     n, total, squares = len(unit), sum(unit), sum(value * value for value in unit)
     return (n, total, squares, 2 * (n * squares - total * total) / (n - 1)) if n > 1 else (0, 0.0, 0.0, 0.0)
 
@@ -195,7 +195,7 @@ def _alpha(sums: Iterable[float]) -> float:
 
 
 def _interval(units: Mapping[Item, Sequence[float]], chance: Random) -> tuple[float, float]:
-    """The 2.5 % and 97.5 % points of alpha over dialogues drawn with replacement."""
+    """The 2.5 % and 97.5 % quantiles of alpha over bootstrap resamples of the dialogues."""
     dialogues: dict[str, list[tuple[float, ...]]] = defaultdict(list)
     for item, unit in units.items():
         dialogues[item[0]].append(_parts(unit))
@@ -206,7 +206,7 @@ def _interval(units: Mapping[Item, Sequence[float]], chance: Random) -> tuple[fl
 
 
 def pearson(pairs: Sequence[tuple[float, float]]) -> float:
-    """The correlation of pairs; NaN where one side does not vary."""
+    """Pearson's correlation of pairs; NaN if one side is constant."""
     one, other = (_mean(column) for column in zip(*pairs, strict=True))
     both = sum((x - one) * (y - other) for x, y in pairs)
     spread = sqrt(sum((x - one) ** 2 for x, _ in pairs) * sum((y - other) ** 2 for _, y in pairs))
@@ -214,7 +214,7 @@ def pearson(pairs: Sequence[tuple[float, float]]) -> float:
 
 
 def spearman(pairs: Sequence[tuple[float, float]]) -> float:
-    """The correlation of their ranks; equal values share the mean of their ranks."""
+    """Spearman's correlation: that of the ranks; equal values get their mean rank."""
     one, other = (_ranks(column) for column in zip(*pairs, strict=True))
     return pearson(list(zip(one, other, strict=True)))
 
@@ -227,7 +227,7 @@ def _ranks(values: Sequence[float]) -> list[float]:
 
 
 def _units(ratings: Iterable[Rating], dimension: str) -> dict[Item, list[float]]:
-    """The ratings of each item that have the dimension."""
+    """Item -> its ratings on the dimension."""
     units: dict[Item, list[float]] = defaultdict(list)
     for each in ratings:
         if dimension in each.scores:
@@ -240,7 +240,7 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A line for each dimension and figure's source."""
+    """CSV with a line for each dimension and source of figures."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")

@@ -1,7 +1,7 @@
-"""Cards: what a snapshot or an export says of itself, as the README.md that Hugging Face's tools read.
+"""Model cards and dataset cards of snapshots and exports: the README.md that Hugging Face's tools read.
 
-They are made from the run's config, manifest and figures. Text from there is shown as code, and no path of the machine
-is told.
+They are made from the run's config, manifest and figures. Text from there is shown as code; paths on this machine are
+left out.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from .rows import MODES, Figures, Measured
 from .run import figure, without_aliases
 
 CARD, CONFIG = "README.md", "config.yaml"
-SHOWN = 12  # figures of one kind of matches
+SHOWN = 12  # most figures of one kind of matches
 _LICENSE = re.compile(r"\A---\n(?:.*\n)*?license:[ \t]*['\"]?([\w.+-]{1,64})['\"]?[ \t]*\n")
 
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """A snapshot that a card is written for: its version, who made it in which iteration, and its figures.
+    """The snapshot that a card describes: version, policy, iteration and figures.
 
-    base     the folder that it stands on or was made from; None where it was made on the spot
+    base     folder of its base model; None if the run made the model itself
     adapter  whether it is an adapter on `base`
     """
 
@@ -43,7 +43,7 @@ class Made:
 
 
 def model_card(run: Path, made: Made) -> str:
-    """The card of a snapshot, or of a merged model, of `run`."""
+    """The card of a snapshot or a merged model of `run`, as Markdown."""
     config = read_config(run)
     name = base_name(made.base)
     license = base_license(made.base)
@@ -54,7 +54,7 @@ def model_card(run: Path, made: Made) -> str:
         **({"base_model": name} if name and "/" in name else {}),
         **({"license": license} if license else {}),
     }
-    base = f"`{_code(name)}`" if name else "none: it was made on the spot"
+    base = f"`{_code(name)}`" if name else "none: the run made the model from scratch"
     lines = [
         f"# {_code(made.version)}", "",
         f"Policy `{_code(made.policy)}` after iteration {made.iteration} of a run of parley: a language model that "
@@ -70,7 +70,7 @@ def model_card(run: Path, made: Made) -> str:
 
 
 def data_card(run: Path, out: Path, found: Sequence[Written], keep: str) -> str:
-    """The card of an export in `out`: `datasets` loads each file of rows by its name."""
+    """The card of an export in `out`, as Markdown. With it, `datasets` loads each file of rows by its name."""
     configs = [
         {"config_name": _unique(each, out), "data_files": each.path.relative_to(out).as_posix()}
         for each in found
@@ -99,7 +99,7 @@ def data_card(run: Path, out: Path, found: Sequence[Written], keep: str) -> str:
 
 
 def _unique(each: Written, out: Path) -> str:
-    """The name of a file of an export: with the policy's where each has a folder of its own."""
+    """A file's name in an export, with the policy's name if each policy has its own folder."""
     folder = each.path.parent.relative_to(out).as_posix()
     return each.name if folder == "." else f"{folder}-{each.name}"
 
@@ -109,7 +109,7 @@ def _front(head: Mapping[str, Any]) -> str:
 
 
 def _recipe(config: Mapping[str, Any]) -> Iterator[str]:
-    """Game, model, data, objective and length of a run, in a line each."""
+    """Game, model, data, objective and length of a run, one line each."""
     yield f"- experiment: `{_code(config.get('name'))}`, seed {_code(config.get('seed'))}"
     for node in ("game", "model", "data", "objective", "adapter"):
         if told := _node(config.get(node)):
@@ -125,7 +125,7 @@ def _play(config: Mapping[str, Any]) -> str:
 
 
 def _node(node: Any) -> str:
-    """A node of a config: the names of its classes, and its plain values but paths."""
+    """A node of a config: its class names and plain values, without paths."""
     if not isinstance(node, Mapping):
         return ""
     target = str(node.get("_target_", "")).rpartition(".")[2]
@@ -139,7 +139,7 @@ def _node(node: Any) -> str:
 
 
 def _place(value: Any) -> Any:
-    """A value; of a path on this machine the last part alone."""
+    """A value; a path on this machine is cut to its last part."""
     return PurePath(value).name if isinstance(value, str) and value.startswith(("/", "~", ".")) else value
 
 
@@ -173,7 +173,7 @@ def _use(adapter: bool) -> Iterator[str]:
 
 
 def _origin(run: Path) -> Iterator[str]:
-    """The command, revision and versions that a run's manifest tells."""
+    """The command, revision and versions from a run's manifest."""
     try:
         manifest = read_json(run / "manifest.json")
         command, git = str(manifest["command"]), manifest.get("git") or {}
@@ -186,12 +186,12 @@ def _origin(run: Path) -> Iterator[str]:
 
 
 def base_name(base: str | None) -> str | None:
-    """What a base is called: ORG/NAME of one in the Hugging Face cache, else the folder's own name."""
+    """A base's name: ORG/NAME if it lies in the Hugging Face cache, else the folder's name."""
     return None if base is None else hub_id(base) or PurePath(base).name
 
 
 def base_license(base: str | None) -> str | None:
-    """The licence that the card in a base's folder states; None where it states none."""
+    """The licence stated by the card in a base's folder, or None."""
     try:
         text = read_text(Path(base) / CARD)[:65536] if base is not None else ""
     except (FileNotFoundError, *REFUSED):
@@ -201,7 +201,7 @@ def base_license(base: str | None) -> str | None:
 
 
 def read_config(run: Path) -> dict[str, Any]:
-    """The config of a run as plain data, without secrets; {} where it cannot be read."""
+    """The config of a run as plain data, without secrets; {} if it cannot be read."""
     try:
         found = yaml.safe_load(without_aliases(read_text(run / CONFIG)))
     except (FileNotFoundError, yaml.YAMLError, *REFUSED):
@@ -211,5 +211,5 @@ def read_config(run: Path) -> dict[str, Any]:
 
 
 def _code(value: Any) -> str:
-    """A value as it may stand in Markdown: one line, without marks that end code, rows or tags."""
+    """Escapes a value for Markdown: one line, without characters that end code, rows or tags."""
     return re.sub(r"[`|<>\r\n]+", " ", str(value))[:400]

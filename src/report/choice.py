@@ -1,4 +1,4 @@
-"""Which matches of an iteration are worth reading, and the same as rows for trackers."""
+"""Chooses the matches of an iteration that are worth reading, and formats them as rows for trackers."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from .estimates import values
 from .run import episodes as stored
 from .transcript import Views, ending, plain
 
-SOURCES = ("sampled", "greedy")  # where the matches come from: the first of these that was stored
+SOURCES = ("sampled", "greedy")  # evaluations to take matches from; the first one that is stored is used
 COLUMNS = ("kind", "match", "scenario", "outcome", "value", "transcript")
 
-Chosen = Sequence[tuple[str, Episode]]  # best, worst or random, and the match
+Chosen = Sequence[tuple[str, Episode]]  # ("best", "worst" or "random", match)
 
 
 def choose(run: Path, iteration: int, metric: str, count: int, seed: int) -> Chosen:
-    """Matches to show of an iteration: best, worst and random, no match and (while there are enough) no scenario
-    twice."""
+    """The best, the worst and random matches of an iteration. No match comes twice, nor does a scenario if there are
+    enough of them."""
     for what in SOURCES:
         ranked = sorted(
             (worth(episode, metric), episode.id, episode.scenario.id) for episode in stored(run, iteration, what)
@@ -38,7 +38,7 @@ def choose(run: Path, iteration: int, metric: str, count: int, seed: int) -> Cho
         ("random", shuffled, count - 2 * third),
     ):
         fresh = [entry for entry in order if entry[1] not in kinds]
-        fresh.sort(key=lambda entry: entry[2] in taken)  # a stable sort: scenarios that were not shown yet come first
+        fresh.sort(key=lambda entry: entry[2] in taken)  # a stable sort: scenarios not shown yet come first
         for _, match, scenario in _distinct(fresh)[:wanted]:
             kinds[match] = kind
             taken.add(scenario)
@@ -55,13 +55,13 @@ def _distinct(entries: Sequence[tuple[float, str, str]]) -> list[tuple[float, st
 
 
 def worth(episode: Episode, metric: str) -> float:
-    """What the match is ranked by: the run's metric, or the mean payoff where the match has no such metric."""
+    """The value that ranks a match: the run's metric, or the mean payoff if the match lacks the metric."""
     returns = episode.result.returns
     return values(episode).get(metric, sum(returns.values()) / max(len(returns), 1))
 
 
 def rows(chosen: Chosen, views: Callable[[Episode], Views], metric: str) -> list[list[str | float]]:
-    """The chosen matches as a tracker's table with the columns `COLUMNS`; all private views stand in one text."""
+    """The chosen matches as rows of a tracker's table with the columns `COLUMNS`; all private views are in one text."""
     return [
         [kind, episode.id, episode.scenario.id, ending(episode), worth(episode, metric), plain(episode, views(episode))]
         for kind, episode in chosen

@@ -1,7 +1,7 @@
-"""The clemscore with an interval: what clembench ranks models by, and itself gives without one.
+"""The clemscore, by which clembench ranks models, with an interval (clembench gives none).
 
-clemscore = P Q, with P the mean over games of the share of matches that were played to their end, and Q the mean over
-games of the mean quality (0 to 100) of these. A game without any such match has a share in P only.
+clemscore = P Q. P is the mean over games of the share of matches played to their end, Q the mean over games of the mean
+quality (0 to 100) of those matches. A game with no finished match counts in P only.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ PLAYED, QUALITY, SCORE = "played_rate", "quality", "main_score"
 
 
 def clemscores(columns: Mapping[str, Column]) -> dict[str, Estimate]:
-    """The clemscore of the clembench games among `columns` (metric -> its values), and that of the games that a suite
-    does not train on as `unseen.clemscore`. {} where no match was played to its end."""
+    """The clemscore of the clembench games in `columns` (metric -> values), and as `unseen.clemscore` that of the games
+    a suite does not train on. {} if no match was played to its end."""
     found = {}
     for start in ("", UNSEEN):
         games = [
@@ -35,10 +35,10 @@ def clemscores(columns: Mapping[str, Column]) -> dict[str, Estimate]:
 
 
 def clemscore(played: Mapping[str, Column], quality: Mapping[str, Column]) -> Estimate:
-    """P Q of the games with its 95 % interval by the delta method, clustered within each game. Columns are by game, and
-    those of one game number its clusters alike.
+    """P Q of the games with its 95 % interval by the delta method, clustered within each game.
 
-    An infinite interval where a game has a single cluster. ValueError without a match that was played to its end.
+    `played` and `quality` map a game to its column; both columns of a game number its clusters alike. The interval is
+    infinite if a game has a single cluster. ValueError if no match was played to its end.
     """
     if not quality:
         raise ValueError("no match was played to its end: there is no quality, and so no clemscore")

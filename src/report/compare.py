@@ -24,7 +24,7 @@ MODES = ("sampled", "greedy")
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """A run, and the iteration of it that is compared."""
+    """A run and the iteration to compare."""
 
     path: Path
     iteration: int
@@ -39,7 +39,7 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """`after` less `before` in one metric, over `difference.n` pairs of `by` (seeds or scenarios)."""
+    """`after` minus `before` in one metric, over `difference.n` pairs of `by` (seeds or scenarios)."""
 
     metric: str
     mode: str
@@ -54,11 +54,11 @@ class Difference:
 def compare(
     runs: Sequence[str | Path], metrics: Sequence[str] | None = None, by: Literal["auto", "seed", "scenario"] = "auto"
 ) -> list[Difference]:
-    """Every setting against the first one. Runs that differ only in the seed are one setting.
+    """Compares every setting with the first one. Runs that differ only in the seed are one setting.
 
-    A run is its directory, for the kept iteration, or `directory@k` for iteration k: [a@0, a] is what a run gained.
-    `by` seed pairs the means of equal seeds (an interval over seeds needs two at least); scenario pairs the stored
-    matches of equal seeds, or of the only run of each setting, on the scenario's id. "auto" takes seeds from three on.
+    A run is given as its directory (the kept iteration) or as `directory@k` (iteration k): [a@0, a] is a run's gain.
+    `by="seed"` pairs the means of equal seeds (an interval needs at least two); `by="scenario"` pairs stored matches of
+    equal seeds, or of each setting's only run, by scenario id; `by="auto"` pairs by seed from three seeds on.
     ValueError says what cannot be paired.
     """
     sides = [side(run) for run in runs]
@@ -86,7 +86,7 @@ def compare(
 
 
 def side(run: str | Path) -> Side:
-    """A run's directory, or `directory@k`. FileNotFoundError or ValueError says what is missing."""
+    """Reads a run's directory, or `directory@k`. FileNotFoundError or ValueError says what is missing."""
     path, at, number = str(run).rpartition("@")
     if not (at and number.isdecimal()):
         path, number = str(run), ""
@@ -97,7 +97,7 @@ def side(run: str | Path) -> Side:
 
 
 def _settings(sides: Sequence[Side]) -> dict[str, list[Side]]:
-    """Label -> sides. An iteration that was asked for by number is a setting of its own."""
+    """Label -> sides. An iteration given by number is a setting of its own."""
     labels = {path: label for label, paths in by_setting({side.path for side in sides}).items() for path in paths}
     groups: dict[str, list[Side]] = {}
     several = len({labels[side.path] for side in sides}) > 1
@@ -173,7 +173,7 @@ def cells(row: Difference) -> tuple[str, ...]:
 
 
 def as_tables(rows: Sequence[Difference]) -> list[Table]:
-    """The differences for a terminal, a table for each setting; those whose interval leaves 0 out are green or red."""
+    """The differences for a terminal, one table per setting; green or red if the interval excludes 0."""
     made = []
     for label in dict.fromkeys(row.after for row in rows):
         own = [row for row in rows if row.after == label]
@@ -188,7 +188,7 @@ def as_tables(rows: Sequence[Difference]) -> list[Table]:
 
 
 def as_csv(rows: Sequence[Difference]) -> str:
-    """The differences with a header line, every number in a column of its own."""
+    """The differences as CSV with a header line, each number in its own column."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(
@@ -215,7 +215,7 @@ def as_csv(rows: Sequence[Difference]) -> str:
 
 
 def as_latex(rows: Sequence[Difference]) -> str:
-    """The differences as a `tabular` with booktabs' rules; whatever LaTeX would read as a command is escaped."""
+    """The differences as a LaTeX `tabular` with booktabs rules; text is escaped."""
     lines = [r"\begin{tabular}{lllrlrrr}", r"\toprule", " & ".join(map(latex, HEADERS)) + r" \\", r"\midrule"]
     lines += [" & ".join(map(latex, cells(row))) + r" \\" for row in rows]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
@@ -229,5 +229,5 @@ _LATEX = {
 
 
 def latex(text: str) -> str:
-    """`text` as LaTeX prints it."""
+    """Escapes `text` for LaTeX."""
     return re.sub("|".join(map(re.escape, _LATEX)), lambda found: _LATEX[found.group()], text)

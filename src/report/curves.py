@@ -1,4 +1,4 @@
-"""Curves with intervals as inline SVG: no script, no fonts, no colours of its own; the page's style gives them."""
+"""Curves with intervals as inline SVG without script or fonts; colours come from the page's style sheet."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from markupsafe import Markup
 from .rows import Figure
 from .run import figure
 
-At = Callable[[float, float], tuple[float, float]]  # (x, value) -> the place in the drawing
-LEFT, RIGHT, TOP, BOTTOM = 66, 14, 14, 42  # margins: room for the numbers and the names of the axes
-SMALL, LARGE = (420, 250), (900, 340)  # width and height
-DENSE = 40  # points of a curve from which on they are drawn as one path, without a figure for each
+At = Callable[[float, float], tuple[float, float]]  # (x, value) -> pixel coordinates
+LEFT, RIGHT, TOP, BOTTOM = 66, 14, 14, 42  # margins in pixels, for the axes' numbers and names
+SMALL, LARGE = (420, 250), (900, 340)  # width and height in pixels
+DENSE = 40  # a curve with more points than this is drawn as one path, without a dot for each
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One line of a chart; `key` is its style in the page (series-<key>). A thin one has no dots."""
+    """One line of a chart; `key` names its style (class series-<key>). A thin line has no dots."""
 
     key: str
     label: str
@@ -30,7 +30,7 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """A line across the chart, with its band: the demonstrators' figure, the most that can be reached."""
+    """A horizontal line with its band, such as the demonstrators' figure or the highest possible value."""
 
     key: str
     label: str
@@ -46,8 +46,8 @@ def chart(
     limits: tuple[float, float] | None = None,
     size: tuple[int, int] = SMALL,
 ) -> Markup:
-    """One metric by iteration (or what `across` says). `kept` is marked on the axis, `limits` are the ends of the
-    scale (None: what the figures need)."""
+    """Draws one metric by iteration (or by `across`) as SVG. `kept` is marked on the x axis; `limits` are the ends of
+    the y axis (None: as the figures need)."""
     width, height = size
     xs = sorted({x for curve in curves for x in curve.points})
     low, high, step = scale(*(limits or reach(name, curves, levels)))
@@ -70,17 +70,17 @@ def chart(
 
 
 def _told(curve: Curve) -> str:
-    """The ends of a curve in words, for those who cannot see it."""
+    """The first and last value of a curve in words, for screen readers."""
     first, last = min(curve.points), max(curve.points)
     return f"{curve.label} {figure(curve.points[first])} at {first}, {figure(curve.points[last])} at {last}"
 
 
 def reach(name: str, curves: Sequence[Curve], levels: Sequence[Level] = ()) -> tuple[float, float]:
-    """The least and the most that a chart must hold."""
+    """The smallest and the largest value that a chart must show."""
     shown = [point for curve in curves for point in curve.points.values()] + [level.figure for level in levels]
     spans, means = [_span(point) for point in shown], [point["mean"] for point in shown]
     least, most = min(low for low, _ in spans), max(high for _, high in spans)
-    if min(means) >= 0:  # an interval may reach below 0 where no value can: the axis does not follow it
+    if min(means) >= 0:  # an interval may reach below 0 although no value can; the axis then starts at 0
         least = max(least, 0.0)
     if name.endswith("_rate") and max(means) <= 1:
         most = min(most, 1.0)
@@ -88,7 +88,7 @@ def reach(name: str, curves: Sequence[Curve], levels: Sequence[Level] = ()) -> t
 
 
 def scale(low: float, high: float, ticks: int = 5) -> tuple[float, float, float]:
-    """Ends and step of an axis that holds [low, high] at round numbers (1, 2 or 5 times a power of ten)."""
+    """(low, high, step) of an axis that covers [low, high] with round numbers (1, 2 or 5 times a power of ten)."""
     if not high > low:
         pad = abs(low) * 0.1
         low, high = (low - pad, high + pad) if pad else (0.0, 1.0)
@@ -99,7 +99,7 @@ def scale(low: float, high: float, ticks: int = 5) -> tuple[float, float, float]
 
 
 def _span(point: Figure) -> tuple[float, float]:
-    """Lower and upper end of what is drawn of a figure: its interval, or its mean where that is not known."""
+    """The ends of a figure's interval, or its mean twice if the interval is unknown."""
     low, high = point.get("low"), point.get("high")
     if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
         return point["mean"], point["mean"]
@@ -134,7 +134,7 @@ def _axes(
 
 
 def _kept(top: tuple[float, float], bottom: tuple[float, float]) -> str:
-    """A mark on the axis where the kept snapshot is."""
+    """Marks the kept snapshot on the x axis."""
     (x, high), (_, low) = top, bottom
     return (
         f'<g class="series-kept"><line class="line" x1="{x:.1f}" x2="{x:.1f}" y1="{high:.1f}" y2="{low:.1f}">'

@@ -1,4 +1,4 @@
-"""What a config changes of another one, as a tree for the terminal."""
+"""The difference between two configs, as a tree for the terminal."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from rich.tree import Tree
 
 from ..system.printing import printable
 
-UNTOLD = ("resume", "task", "run")  # they say what is done, and not with which values
+UNTOLD = ("resume", "task", "run")  # left out: they say what to do, not with which values
 
 
 def differences(title: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Tree | None:
-    """A tree with a leaf for each value of `after` that `before` has otherwise; None where there is none."""
+    """A tree with a leaf for each value of `after` that differs from `before`; None if none does."""
     tree = Tree(_text(title))
     for key in after:
         if key not in UNTOLD:
@@ -23,7 +23,7 @@ def differences(title: str, before: Mapping[str, Any], after: Mapping[str, Any])
 
 
 def _add(tree: Tree, key: str, before: Any, after: Any) -> None:
-    """Adds `key`, a branch for a mapping that changed; a node of another `_target_` is shown whole."""
+    """Adds `key`: a branch for a mapping that changed. A node with another `_target_` is shown whole."""
     if before == after:
         return
     if not isinstance(after, Mapping) or not after:
@@ -47,8 +47,8 @@ def _text(text: str) -> Text:
 
 
 def between(configs: Mapping[str, Mapping[str, Any]]) -> Iterator[Tree]:
-    """A tree for each setting of the named `configs` but the first one's, with what it has otherwise. Seeds are no
-    setting."""
+    """A tree for each of the named `configs` after the first, with its differences from the first. Seeds are left
+    out."""
     seen: list[Mapping[str, Any]] = []
     for name, config in configs.items():
         values = {key: value for key, value in config.items() if key != "seed"}

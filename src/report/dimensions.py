@@ -1,4 +1,4 @@
-"""What a judge says of a player by dimension, with Sotopia's interval beside ours."""
+"""A judge's ratings of a player by dimension, with Sotopia's interval beside ours."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ Rows: TypeAlias = Sequence[tuple[Setting, float]]
 def margin(rows: Rows) -> float:
     """Half of Sotopia's 95 % interval, as its benchmark computes it (sotopia-lab/sotopia at 041d074, get_avg_reward).
 
-    t(n) sqrt(v / n) for n ratings: v is the mean over settings (environment and position) of the variance within each,
-    0 where a setting has one rating. It says how far repeats of these settings would differ, nothing of other settings;
-    with one rating for each it is 0. The original draws a million values for t's quantile.
+    t(n) sqrt(v / n) for n ratings, where v is the mean over settings (environment and position) of the variance within
+    each (0 for a setting with one rating). It measures how much repeats of the same settings vary, not other settings,
+    and is 0 with one rating per setting. The original estimates t's quantile from a million random values.
     """
     settings: dict[Setting, list[float]] = defaultdict(list)
     for setting, value in rows:
@@ -32,7 +32,7 @@ def margin(rows: Rows) -> float:
 
 
 def rated(matches: Iterable[Episode], player: str, names: Iterable[str]) -> dict[str, Rows]:
-    """The ratings of `player` on each of the dimensions `names` that some match has, by setting."""
+    """Dimension -> the ratings of `player` with their settings, for those of the dimensions `names` that were rated."""
     found: dict[str, list[tuple[Setting, float]]] = defaultdict(list)
     for episode in matches:
         for seat in (seat for seat, name in episode.players.items() if name == player):
@@ -44,7 +44,7 @@ def rated(matches: Iterable[Episode], player: str, names: Iterable[str]) -> dict
 
 
 def estimated(rows: Rows) -> tuple[Estimate, float]:
-    """The mean with our interval, clustered by environment, and Sotopia's margin."""
+    """The mean with our interval (clustered by environment), and Sotopia's margin."""
     return estimate([value for _, value in rows], [cluster for (cluster, _), _ in rows]), margin(rows)
 
 

@@ -1,4 +1,4 @@
-"""Estimates with intervals: what a set of episodes says of a player, clustered by what is not independent."""
+"""Estimates with intervals: the metrics of a player over a set of episodes, clustered by scenario cluster."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ class Estimate:
     clusters: int
 
     def to_json(self) -> dict[str, float | None]:
-        """Six decimals; a bound that is not finite becomes null, which JSON can say."""
+        """As JSON, with six decimals; a bound that is not finite becomes null."""
         return {key: round(value, 6) if isfinite(value) else None for key, value in asdict(self).items()}
 
 
 def t_quantile(freedom: int) -> float:
-    """Student's 97.5 % quantile: exact below 5 degrees of freedom, else the series of Abramowitz & Stegun 26.7.5
-    (within 0.1 %)."""
+    """Student's 97.5 % quantile: exact below 5 degrees of freedom, else by the series of Abramowitz & Stegun 26.7.5
+    (error below 0.1 %)."""
     if freedom < 5:
         return {1: 12.7062, 2: 4.3027, 3: 3.1824, 4: 2.7764}[freedom]
     z, v = NormalDist().inv_cdf(0.975), float(freedom)
@@ -50,7 +50,7 @@ def to_json(figures: Mapping[str, Estimate]) -> dict[str, Any]:
 
 
 class Column:
-    """Values of one figure, of which only the sums over each cluster are held. Clusters are numbered from 0."""
+    """The values of one figure. Holds only their sums per cluster; clusters are numbered from 0."""
 
     def __init__(self) -> None:
         self.n, self.total = 0, 0.0
@@ -65,12 +65,12 @@ class Column:
         self._counts[cluster] += 1
 
     def residuals(self) -> dict[int, float]:
-        """Cluster -> the sum of its values less as many times the mean of all."""
+        """Cluster -> the sum over its values of (value - overall mean)."""
         mean, each = self.total / self.n, enumerate(zip(self._sums, self._counts, strict=True))
         return {cluster: total - count * mean for cluster, (total, count) in each if count}
 
     def estimate(self) -> Estimate:
-        """The mean with its interval, as `estimate` says."""
+        """The mean with its interval, as `estimate` computes it. ValueError if there are no values."""
         if not self.n:
             raise ValueError("no values to estimate from")
         mean = self.total / self.n
@@ -85,7 +85,7 @@ class Column:
 def estimate(values: Sequence[float], clusters: Sequence[Hashable]) -> Estimate:
     """The mean of `values` with a cluster-robust interval (Liang & Zeger 1986, with the C/(C-1) correction).
 
-    Fewer than two clusters say nothing of the spread: the interval is infinite.
+    With fewer than two clusters the spread is unknown, and the interval infinite.
     """
     column, numbers = Column(), dict[Hashable, int]()
     for value, cluster in zip(values, clusters, strict=True):
@@ -94,11 +94,12 @@ def estimate(values: Sequence[float], clusters: Sequence[Hashable]) -> Estimate:
 
 
 def two_way(values: Sequence[float], one: Sequence[Hashable], other: Sequence[Hashable]) -> Estimate:
-    """The mean of `values` with an interval that is robust to two crossed clusterings (person and scenario): the
-    variances by each, less that by both (Cameron, Gelbach & Miller 2011, eq. 2.11-2.12, each with its C/(C-1)).
+    """The mean of `values` with an interval robust to two crossed clusterings, such as person and scenario.
 
-    Where that is below the larger of the two, which a small sample can give, the larger one stands. Student's t and
-    `clusters` count by the coarser clustering; fewer than two of either make the interval infinite.
+    The variance is the sum of those by each clustering minus that by both (Cameron, Gelbach & Miller 2011, eq.
+    2.11-2.12, each with its C/(C-1)), but at least the larger of the two, for in small samples the difference can fall
+    below it. Student's t and `clusters` count the coarser clustering; with fewer than two clusters of either the
+    interval is infinite.
     """
     both = list(zip(one, other, strict=True))
     mean, n = estimate(values, both).mean, len(values)
@@ -119,8 +120,8 @@ def _variance(values: Sequence[float], mean: float, clusters: Sequence[Hashable]
 
 
 def values(episode: Episode, players: Iterable[str] | None = None) -> dict[str, float]:
-    """The metrics of one match. A metric per seat is averaged over the seats of `players` (None: over all seats); {}
-    where none of them sits."""
+    """The metrics of one match. A metric per seat is averaged over the seats of `players` (None: all seats); {} if none
+    of them has a seat."""
     wanted = None if players is None else set(players)
     seats = [seat for seat, player in episode.players.items() if wanted is None or player in wanted]
     if wanted is not None and not seats:
@@ -137,10 +138,10 @@ def values(episode: Episode, players: Iterable[str] | None = None) -> dict[str, 
 
 
 class Tally:
-    """Every metric of the matches that are added, clustered by scenario cluster: it grows with the clusters, not with
-    the matches.
+    """Every metric of the added matches, clustered by scenario cluster. Memory grows with the clusters, not the
+    matches.
 
-    A metric that a match lacks is not counted there.
+    A match that lacks a metric does not count for it.
     """
 
     def __init__(self, players: Iterable[str] | None = None) -> None:
@@ -159,7 +160,8 @@ class Tally:
 
 
 def summarise(episodes: Iterable[Episode], players: Iterable[str] | None = None) -> dict[str, Estimate]:
-    """Every metric of the episodes, clustered by scenario cluster. A metric that a match lacks is not counted there."""
+    """Every metric of the episodes, clustered by scenario cluster. A match that lacks a metric does not count for
+    it."""
     tally = Tally(players)
     for episode in episodes:
         tally.add(episode)
@@ -169,9 +171,9 @@ def summarise(episodes: Iterable[Episode], players: Iterable[str] | None = None)
 def paired(
     before: Iterable[Episode], after: Iterable[Episode], metric: str, players: Iterable[str] | None = None
 ) -> Estimate:
-    """The mean difference after - before over the scenarios that both sets played, clustered by scenario cluster.
+    """The mean paired difference after - before over the scenarios of both sets, clustered by scenario cluster.
 
-    Several matches of one scenario are averaged first. ValueError where the sets share no scenario.
+    Several matches of one scenario are averaged first. ValueError if the sets share no scenario.
     """
     wanted = None if players is None else list(players)
     first, second = (_by_scenario(episodes, metric, wanted) for episodes in (before, after))
@@ -193,7 +195,7 @@ def _by_scenario(
 
 
 class Language:
-    """How the players' own words read, in the matches that are added."""
+    """Language figures of the players' own replies in the added matches."""
 
     def __init__(self, players: Iterable[str]) -> None:
         self._players = set(players)
@@ -218,7 +220,7 @@ class Language:
             )
 
     def figures(self) -> dict[str, float]:
-        """See `language`; {} without a reply."""
+        """As `language` returns them; {} if there is no reply."""
         if not self._replies:
             return {}
         return {
@@ -233,10 +235,10 @@ class Language:
 
 
 def language(episodes: Iterable[Episode], players: Iterable[str]) -> dict[str, float]:
-    """How the players' own words read: mean log-prob and entropy estimate per reply, words, length, variety.
+    """Language figures of the players' own replies: mean log-prob and entropy per reply, words, length, variety.
 
-    `entropy` is the mean of -log p(reply) in nats, an unbiased estimate of the entropy of a reply where the episodes
-    were sampled at temperature 1 without truncation.
+    `entropy` is the mean of -log p(reply) in nats: an unbiased estimate of a reply's entropy if the episodes were
+    sampled at temperature 1 without truncation.
     """
     said = Language(players)
     for episode in episodes:

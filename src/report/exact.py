@@ -1,4 +1,4 @@
-"""Exact answers as a table and as CSV."""
+"""Exact exploitability and policies as a table and as CSV."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ HEADERS = ("iteration", "seat", "view", "reply", "probability", "reach", "mass",
 
 
 def exploit_table(rows: Mapping[int, Mapping[str, Any]], uniform: float) -> Table:
-    """A row for each iteration: exploitability, and of each seat its value and what a best response gains."""
+    """A row for each iteration: exploitability, and for each seat its value and the gain of a best response."""
     first = next(iter(rows.values()))
     seats = " / ".join(first["values"])
     sampled, averaged = "bounds" in first, any("averaged" in row for row in rows.values())
     names = ["iteration", "exploitability", *["lower", "upper"] * sampled, *["averaged"] * averaged]
-    table = Table(title=f"exploitability (playing all legal replies alike: {uniform:.4f})")
+    table = Table(title=f"exploitability (uniformly random play: {uniform:.4f})")
     for name in [*names, f"value {seats}", f"gain {seats}", "legal mass", "least"]:
         table.add_column(name, justify="right", no_wrap=name in names)
     for number, row in rows.items():
@@ -35,7 +35,7 @@ def _span(figure: Mapping[str, float]) -> str:
 
 
 def as_csv(policies: Mapping[int, Sequence[Mapping[str, Any]]]) -> str:
-    """The policies of each iteration, a line for each legal reply in each information set."""
+    """The policies of each iteration as CSV, a line for each legal reply in each information set."""
     text = StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(HEADERS)

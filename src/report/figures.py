@@ -13,10 +13,10 @@ from .rows import Figure
 from .run import figure
 from .settings import MARKS, Setting
 
-STYLES = 6  # colours; with more settings each has a chart of its own
-WIDTH, LINE = 900, 30  # of the chart of kept snapshots: its width, and the height of a setting
-LABELS, MARGIN = 300, 150  # room for the settings' names, and for what can be told apart
-LETTERS = 38  # of a setting's name that fit
+STYLES = 6  # colours; with more settings than this, each gets its own chart
+WIDTH, LINE = 900, 30  # chart of kept snapshots: its width, and a setting's height, in pixels
+LABELS, MARGIN = 300, 150  # pixels for the settings' names, and for their comparison with the best
+LETTERS = 38  # characters of a setting's name that fit
 PRINT = (
     ".chart{font:12px Helvetica,Arial,sans-serif}.grid{stroke:#d5dae0}.tick,.name,.note{fill:#333}"
     ".line{fill:none;stroke:currentColor;stroke-width:2.4}.thin .line{stroke-width:1;opacity:.45}"
@@ -29,8 +29,8 @@ PRINT = (
 
 
 def learning(name: str, found: Sequence[Setting], size: tuple[int, int] = SMALL) -> list[tuple[str, Markup]]:
-    """The judged metric by iteration, seeds thin, their mean bold with its interval: one chart of all settings, or with
-    many one for each, on one scale."""
+    """(label, chart) of the judged metric by iteration: seeds thin, their mean bold with its interval. One chart for
+    all settings; if there are many, one for each, on the same scale."""
     curves = [_curves(at, each) for at, each in enumerate(found)]
     every = [curve for each in curves for curve in each]
     if not every:
@@ -46,7 +46,7 @@ def learning(name: str, found: Sequence[Setting], size: tuple[int, int] = SMALL)
 
 
 def _curves(at: int, setting: Setting) -> list[Curve]:
-    """One setting's: each seed, then the mean of several."""
+    """A setting's curves: each seed, then the mean if there are several."""
     key, seeds = str(at % STYLES), [curve for curve in setting.curves() if curve]
     if len(seeds) < 2:
         return [Curve(key, setting.label, curve) for curve in seeds]
@@ -60,8 +60,8 @@ def _bare(curve: Mapping[int, Figure]) -> dict[int, Figure]:
 
 
 def kept(name: str, found: Sequence[Setting]) -> Markup:
-    """The judged metric of the kept snapshots: a line for each setting with its seeds, mean, interval, and whether it
-    can be told from the best."""
+    """The judged metric of the kept snapshots: a line for each setting with its seeds, mean and interval, and whether
+    it differs from the best beyond chance."""
     spans = [
         each["mean"] if each.get(end) is None else each[end]
         for each in (setting.kept for setting in found)
@@ -120,7 +120,7 @@ def _line(row: int, setting: Setting, x: Callable[[float], float]) -> list[str]:
 
 
 def alone(*charts: Markup) -> str:
-    """Charts one below the other as an SVG file of their own, for a paper."""
+    """Charts stacked into one standalone SVG file, for a paper."""
     parts, top = [], 0.0
     for each in charts:
         _, _, width, height = map(float, str(each).partition('viewBox="')[2].partition('"')[0].split())

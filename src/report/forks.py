@@ -1,4 +1,4 @@
-"""Forks of token streams: how often a reply's view did not go on from what its seat had seen and sampled before."""
+"""Forks of token streams: replies whose prompt did not extend the tokens that the seat had seen and sampled before."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..data.episode import Episode
 
 
 class Forks:
-    """Counts the forks of the players' own streams, and the replies with a thought, in the matches that are added."""
+    """Counts forks of the players' own streams, and replies with a thought, in the added matches."""
 
     def __init__(self, players: Iterable[str]) -> None:
         self._players = set(players)
@@ -26,7 +26,7 @@ class Forks:
                 self._reasons[turn.call.fork] += 1
 
     def figures(self) -> dict[str, float]:
-        """Their number, their share of the replies, and the share of replies with a thought; {} without a reply."""
+        """Number of forks, their share of the replies, and the share of replies with a thought; {} without replies."""
         if not self._replies:
             return {}
         forks = self._reasons.total()
@@ -34,7 +34,7 @@ class Forks:
         return {"forks": forks, **shares}
 
     def text(self) -> str:
-        """The forks with their reasons, as a line for people; "" where there are none."""
+        """One line about the forks and their reasons; "" if there are none."""
         if not (forks := self._reasons.total()):
             return ""
         reasons = ", ".join(f"{reason} ({count:,})" for reason, count in self._reasons.most_common())

@@ -1,4 +1,4 @@
-"""The report's transcripts: which matches a page lists, and pairs of one scenario at the start and at the end."""
+"""The report's transcripts: the matches that a page lists, and pairs of one scenario at the start and at the end."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from .run import episodes, number
 from .traits import Traits, traits
 from .transcript import Views, ending, markup
 
-ROOM = 2_500_000  # characters of all transcripts of a page
+ROOM = 2_500_000  # most characters of all transcripts of a page together
 
 Viewed = Callable[[Episode], Views]
 
 
 @dataclass(frozen=True, slots=True)
 class Entry(Traits):
-    """A match of the list: what it can be found by, and its transcript."""
+    """A match of the list: its traits for filtering, and its transcript."""
 
     iteration: int
     kind: str  # best, worst, random
@@ -35,7 +35,7 @@ class Entry(Traits):
 
 
 def entries(run: Path, iteration: int, metric: str, count: int, seed: int, viewed: Viewed) -> list[Entry]:
-    """The matches of an iteration that are worth reading (see `choose`)."""
+    """The chosen matches of an iteration (see `choose`)."""
     return [
         entry(run, iteration, kind, episode, viewed(episode), metric)
         for kind, episode in choose(run, iteration, metric, count, seed)
@@ -52,8 +52,7 @@ def entry(run: Path, iteration: int, kind: str, episode: Episode, views: Views, 
 
 
 def fitting(found: Mapping[int, Sequence[Entry]], first: Iterable[int]) -> tuple[list[Entry], int]:
-    """The entries that fit `ROOM`, by iteration, and how many do not. Those of the iterations `first` come before
-    others, and of these the newest."""
+    """(the entries that fit into `ROOM`, how many do not). Iterations in `first` take precedence, then newer ones."""
     order = list(dict.fromkeys([*first, *sorted(found, reverse=True)]))
     chosen, left, taken = list[Entry](), 0, 0
     for each in (each for iteration in order for each in found.get(iteration, ())):
@@ -76,8 +75,8 @@ class Pair:
 
 
 def pairs(run: Path, ends: tuple[int, int], metric: str, viewed: Viewed) -> list[Pair]:
-    """Scenarios that both iterations `ends` played: the one whose gain is the median, the one that gained most, the
-    one that gained least. Of several matches of a scenario the first counts."""
+    """Scenarios that both iterations `ends` played: those with the median, the largest and the smallest gain. The first
+    match of a scenario counts."""
     for what in reversed(SOURCES):
         before, after = ({each.scenario.id: worth(each, metric) for each in _first(run, at, what)} for at in ends)
         gains = sorted((after[key] - before[key], key) for key in before.keys() & after.keys())

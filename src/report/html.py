@@ -1,4 +1,4 @@
-"""The report: one page that needs no network, no server and no other file. Whatever a model wrote is escaped."""
+"""The report: one HTML page that needs no network, server or other file. Text written by models is escaped."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .run import figure, metric_names, number, overrides, summary
 from .transcript import spoken
 from .verdict import Verdict, verdicts
 
-ROWS = 24  # of a table by iteration: those of a longer run are thinned
+ROWS = 24  # most rows of a table by iteration; a longer run shows some of its iterations
 PATH = Path("report") / "index.html"
 
 
@@ -37,8 +37,8 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """Why a run ended before its last iteration: `text`, and of the round at hand the outcomes, the illegal replies by
-    reason, and one match."""
+    """Why a run ended before its last iteration: the error `text`, and from its last round the outcomes, the illegal
+    replies by reason, and one match."""
 
     text: str
     round: str = ""
@@ -48,11 +48,11 @@ class Stop:
 
 
 class Report:
-    """The report of the run directory `run`, which may be written again and again: a match is read once.
+    """The report of the run directory `run`. It may be written repeatedly; each match is read once.
 
-    facts        of the game: what each metric is, what bounds it; views: the private views of a match
-                 (`replay(game, episode).views`), without which only what each seat said is shown
-    transcripts  chosen for each iteration: a third the best by the run's metric, a third the worst, the rest at random
+    facts        the game's facts: meaning and bounds of each metric
+    views        returns the private views of a match (`replay(game, episode).views`); None: only replies are shown
+    transcripts  matches to show per iteration: a third the best by the run's metric, a third the worst, the rest random
     """
 
     def __init__(
@@ -63,8 +63,8 @@ class Report:
         self._pairs: tuple[tuple[int, int], list[Pair]] | None = None
 
     def write(self, data: Summary, planned: int | None = None, stop: Stop | None = None) -> Path:
-        """Writes `report/index.html` of what is known so far, and returns its path. `planned` is the number of
-        iterations of a run that is still at work."""
+        """Writes `report/index.html` with the figures so far and returns its path. `planned` is the number of
+        iterations if the run is not finished."""
         told = self.facts.metrics if self.facts else {}
         found, left_out = self._chosen(data)
         page = render(
@@ -95,16 +95,16 @@ class Report:
 
     @property
     def path(self) -> Path:
-        """Where it is written."""
+        """The report's file."""
         return self.run / PATH
 
     def worst(self, iteration: int) -> str | None:
-        """The id of the worst match of an iteration that the page shows."""
+        """The id of the worst match that the page shows of an iteration; None if it shows none."""
         found = [each for each in self._entries.get(iteration, ()) if each.kind == "worst"]
         return min(found, key=lambda each: each.value).match if found else None
 
     def stopped(self, text: str, stage: str, matches: Iterable[Episode], data: Summary) -> Stop:
-        """What a run that stopped with the error `text` tells of the round `stage`, whose matches are given."""
+        """Summarises the round `stage` with its `matches`, for a run that stopped with the error `text`."""
         outcomes, refusals = Counter[str](), Counter[str]()
         example: Episode | None = None
         for episode in matches:
@@ -118,7 +118,7 @@ class Report:
         return Stop(text, stage, outcomes.most_common(), refusals.most_common(), shown)
 
     def _policy(self, data: Summary, policy: str, told: Mapping[str, str]) -> dict[str, Any]:
-        """What is drawn of one policy."""
+        """The charts and tables of one policy."""
         return {
             "name": policy if len(data.policies) > 1 else "",
             "headline": panels.headline(data, policy, self.facts),
@@ -130,7 +130,7 @@ class Report:
         }
 
     def _chosen(self, data: Summary) -> tuple[list[Entry], int]:
-        """The matches of the list, and how many have no room."""
+        """(the matches of the list, how many do not fit)."""
         for row in data.iterations:
             if row.iteration not in self._entries:
                 self._entries[row.iteration] = entries(
@@ -139,7 +139,7 @@ class Report:
         return fitting(self._entries, (data.iterations[0].iteration, data.best, data.iterations[-1].iteration))
 
     def _ends(self, data: Summary) -> list[Pair]:
-        """One scenario at the start and in the kept iteration, or in the last one where the start is kept."""
+        """Scenarios at the start and in the kept iteration (the last one if the start is kept)."""
         first, last = data.iterations[0].iteration, data.iterations[-1].iteration
         ends = (first, data.best if data.best != first else last)
         if ends[0] == ends[1]:
@@ -150,12 +150,12 @@ class Report:
 
 
 def write(run: Path, facts: Facts | None = None, views: Viewed | None = None, transcripts: int = 6) -> Path:
-    """Writes the report of a finished run (see `Report`). FileNotFoundError or ValueError where there is no summary."""
+    """Writes the report of a finished run (see `Report`). FileNotFoundError or ValueError if it has no summary."""
     return Report(run, facts, views, transcripts).write(summary(run))
 
 
 def _reasons(episode: Episode) -> Counter[str]:
-    """The illegal replies of a match, by the reason that the game gives."""
+    """Counts the illegal replies of a match by the game's reason."""
     refused = [request for seat in episode.players for request in episode.refused(seat)]
     marks = episode.result.marks
     return Counter(", ".join(str(value) for value in marks.get(each, {}).values()) or "illegal" for each in refused)
@@ -207,7 +207,7 @@ def _tiles(data: Summary) -> list[tuple[str, str]]:
 
 
 def _thinned(data: Summary) -> list[Row]:
-    """The rows of a table: all of a short run; else the first, the kept, the last and some between."""
+    """The rows of a table: all of a short run; otherwise the first, the kept, the last and some in between."""
     every = -(-len(data.iterations) // ROWS)
     ends = {data.best, data.iterations[-1].iteration}
     return [row for at, row in enumerate(data.iterations) if at % every == 0 or row.iteration in ends]
@@ -249,7 +249,7 @@ def _mode(data: Summary, mode: str, table: Mapping[int, Figures], told: Mapping[
 
 
 def _numbers(data: Summary, policy: str, told: Mapping[str, str]) -> Table | None:
-    """The plain numbers of play and learning, one row for each iteration."""
+    """The numbers of play and learning, one row per iteration."""
     found: dict[int, dict[str, Any]] = {}
     for at, row in measured(data, policy).items():
         parts = {"play": row.play, "learn": row.learn, "language": row.language}
@@ -269,11 +269,11 @@ def _demonstrated(data: Summary) -> str:
 
 
 def _facts(run: Path, data: Summary) -> list[tuple[str, str]]:
-    """The manifest in words."""
+    """The manifest as (name, text)."""
     path = run / "manifest.json"
     manifest = read_json(path) if path.exists() else {}
     if not isinstance(manifest, dict):
-        raise InputError(f"{path} is no manifest of a run: remove it, and resume={run} writes a new one")
+        raise InputError(f"{path} is not a run's manifest: remove it, and resume={run} writes a new one")
     lines = {"experiment": data.experiment, "seed": data.seed, **manifest}
     return [(str(key), _words(value)) for key, value in lines.items()]
 
@@ -289,13 +289,13 @@ def _words(value: object) -> str:
 
 
 def _config(run: Path) -> str:
-    """The config that the run was begun with; "" where it is gone. Logins and keys are masked."""
+    """The config the run began with, logins and keys masked; "" if the file is missing."""
     path = run / "config.yaml"
     return masked(read_text(path)) if path.exists() else ""
 
 
 def _costs(data: Summary) -> list[tuple[str, str, int]]:
-    """What the stages cost over all iterations: name, time, and its share in %; the dearest first."""
+    """(stage, time, share in %) of the stages over all iterations, the longest first."""
     spent: dict[str, float] = defaultdict(float)
     for row in data.iterations:
         for stage, seconds in row.seconds.items():
@@ -306,7 +306,7 @@ def _costs(data: Summary) -> list[tuple[str, str, int]]:
 
 
 def _seconds(data: Summary) -> Table | None:
-    """Seconds of each stage, by iteration."""
+    """Seconds of each stage by iteration."""
     rows = {row.iteration: row.seconds for row in _thinned(data)}
     stages = list(dict.fromkeys(stage for row in rows.values() for stage in row))
     cells = {at: [number(row.get(stage)) for stage in stages] for at, row in rows.items()}

@@ -1,5 +1,4 @@
-"""The line that an iteration leaves on the terminal and in `log.txt`: its figures, the gain, the time that is left; and
-what to do next when a run has ended."""
+"""An iteration's line on the terminal and in `log.txt` (figures, gain, time left), and the next steps after a run."""
 
 from __future__ import annotations
 
@@ -11,15 +10,14 @@ from .progress import duration
 from .rows import Row
 from .run import figure
 from .table import rates
-from .transcript import command
+from .transcript import command, started
 
 
 def line(rows: Sequence[Row], iterations: int, policy: str, path: str, name: str) -> str:
     """`iteration 2/5  joint_score 12.25 ±0.45 (+1.60)  agreement 0.97  7 min left` for the last of `rows`.
 
-    `path` is the figure that the run is judged by, as sampled.joint_score, `name` its metric; in brackets stands its
-    mean less that of the start. The time that is left is the mean time of the iterations after the start, times those
-    to come.
+    `path` is the figure that judges the run, such as sampled.joint_score, `name` its metric; brackets hold its gain
+    over the start. The time left is the mean time of the iterations after the start, times those still to come.
     """
     row, start = rows[-1], rows[0].policies[policy]
     measured = row.policies[policy]
@@ -38,11 +36,11 @@ def _left(rows: Sequence[Row], iterations: int) -> list[str]:
 
 
 def next_steps(out: Path, worst: str | None, roles: Sequence[str]) -> list[tuple[str, str]]:
-    """What can be done with the finished run in `out`: what it is, and its page or command."""
+    """(what, page or command) of the next steps with the finished run in `out`."""
     found = [("report", str(out / "report" / "index.html"))]
     if worst is not None:
         found.append(("the worst match", command("show", out, worst)))
     if roles:
-        words = ["task=play", f"run={out}", f"players.{roles[0]}=human", "play.scenarios=1", "play.group=1"]
-        found.append(("play against it", shlex.join(["parley", *words])))
+        words = [f"run={out}", f"players.{roles[0]}=human", "play.scenarios=1", "play.group=1"]
+        found.append(("play against it", shlex.join([*started(), "task=play", *words])))
     return found

@@ -1,4 +1,4 @@
-"""The runs below some folders, newest first: how far each came, what it gained, what it takes on the disk."""
+"""Lists the runs below some folders, newest first: progress, gain and size on disk."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ DEPTHS = tuple(f"{'*/' * depth}{SAVED}" for depth in range(4))  # a run, outputs
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One run. `state` is running, finished, stopped, or unreadable where its config or summary is torn; where another
-    task than self-play was at work (play, exploit, …), that task.
+    """One run.
 
-    started and kept are the figures of the start and of the kept iteration in `metric`; None while it is not finished.
+    state  running, finished, stopped, or unreadable (config or summary damaged); for a task other than self-play (play,
+           exploit, …) the task's name
+    started, kept  figures of the start and of the kept iteration in `metric`; None until the run is finished
     """
 
     path: Path
@@ -44,19 +45,19 @@ class Listed:
 
     @property
     def gain(self) -> str:
-        """The kept iteration's mean less that of the start."""
+        """The kept iteration's mean minus the start's, as text."""
         return f"{self.kept['mean'] - self.started['mean']:+.2f}" if self.kept and self.started else "–"
 
 
 def runs(folders: Sequence[str | Path], tags: Collection[str] = ()) -> list[Listed]:
-    """Every run below the folders that has all of `tags`, the one that was written to last first."""
+    """The runs below the folders that have all of `tags`, the most recently changed first."""
     found = {path.parent for folder in folders for depth in DEPTHS for path in Path(folder).glob(depth)}
-    found = {run for run in found if run.name != ".hydra"}  # where Hydra keeps its own copy of a config
+    found = {run for run in found if run.name != ".hydra"}  # Hydra's own copy of a config
     return sorted((_listed(run) for run in found if set(tags) <= _tags(run)), key=lambda run: -run.changed)
 
 
 def runs_table(found: Sequence[Listed], now: float) -> Table:
-    """A row for each run; `now` in seconds since the epoch. It fits 80 columns: the run's path alone is folded."""
+    """A row for each run; `now` is in seconds since the epoch. It fits 80 columns: only the run's path is wrapped."""
     table = blank("runs", ["run", "seed", "state", "done", "kept", "gain", "age", "MB"])
     table.box, table.padding = None, (0, 1)
     for column in table.columns[1:]:
@@ -103,7 +104,7 @@ def _tags(run: Path) -> set[str]:
 
 
 def _disk(run: Path) -> tuple[int, float]:
-    """Bytes of a run's files, and when the newest of them was written. A run at work may take files away meanwhile."""
+    """(bytes of a run's files, time of the last change). Files that a running run removes meanwhile are skipped."""
     size, changed = 0, 0.0
     for folder, _, names in os.walk(run):
         for name in names:

@@ -1,4 +1,4 @@
-"""What a run was made with: versions, revision, machine, command, seed. No host names, no secrets."""
+"""The manifest of a run: versions, revision, machine, command, seed. No host names, no secrets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PACKAGES = (
 
 
 def manifest(command: Sequence[str], seed: int, hardware: Mapping[str, Any]) -> dict[str, Any]:
-    """The record of a run. `command` is argv, whose first word loses its folder; `hardware` is the profile."""
+    """Makes a run's manifest. `command` is argv (the program without its folder), `hardware` the profile."""
     words = [PurePath(command[0]).name, *command[1:]] if command else []
     return {
         "command": shlex.join(redact.command(words)),
@@ -36,7 +36,7 @@ def manifest(command: Sequence[str], seed: int, hardware: Mapping[str, Any]) -> 
 
 
 def packages() -> dict[str, str]:
-    """Installed versions of what decides a run's numbers; what is not installed is left out."""
+    """Installed versions of the packages that affect a run's numbers; missing packages are left out."""
     found: dict[str, str] = {}
     for name in PACKAGES:
         try:
@@ -47,9 +47,9 @@ def packages() -> dict[str, str]:
 
 
 def revision(package: Path) -> dict[str, Any] | None:
-    """Git revision of the checkout that holds `package`, and whether tracked files differ from it; None outside of one.
+    """Git revision of the checkout that holds `package`, and whether tracked files differ; None outside a checkout.
 
-    A package installed into an environment that merely lies in somebody's checkout is no part of that checkout.
+    A package installed into an environment inside somebody's checkout does not belong to that checkout.
     """
     if _git(package, "ls-files", "--error-unmatch", "__init__.py") is None:
         return None
@@ -62,7 +62,7 @@ def _git(folder: Path, *words: str) -> str | None:
         done = subprocess.run(
             ["git", "-C", str(folder), *words], capture_output=True, text=True, timeout=30, check=False
         )
-    except (OSError, subprocess.TimeoutExpired):  # no git here, or a disk that does not answer
+    except (OSError, subprocess.TimeoutExpired):  # no git, or a disk that hangs
         return None
     return done.stdout.strip() if done.returncode == 0 else None
 

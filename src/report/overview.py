@@ -26,7 +26,7 @@ def write(
 ) -> Path:
     """Writes `name`.html, `name`.svg (for a paper) and `name`_by_iteration.csv into `folder`; returns the page's path.
 
-    `lost` are jobs without a summary; `differences` a table of text, its heads first.
+    `lost` are the jobs without a summary, `differences` a table of text with its header row first.
     """
     metric = found[0].runs[0].metric
     forest, charts = kept(metric, found), learning(metric, found, LARGE)
@@ -50,7 +50,7 @@ def write(
 
 
 def _shown(folder: Path, setting: Setting) -> dict[str, object]:
-    """A setting as the page's table has it."""
+    """A setting's values for the page's table."""
     return {
         "label": setting.label,
         "mark": setting.mark,
@@ -63,6 +63,6 @@ def _shown(folder: Path, setting: Setting) -> dict[str, object]:
 
 
 def _link(folder: Path, run: Path) -> str:
-    """The way from the page to a job's report; "" where there is none."""
+    """The relative link from the page to a job's report; "" if it has none."""
     report = run / PATH
     return quote(os.path.relpath(report, folder)) if report.exists() else ""

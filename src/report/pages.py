@@ -1,4 +1,4 @@
-"""HTML pages from templates with autoescape: one file each, without network, server or other files."""
+"""HTML pages from templates with autoescape. Each is one file that needs no network, server or other files."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from ..system.printing import printable
 
 
 def render(template: str, **values: Any) -> Markup:
-    """`template` of this folder filled with `values`. Every text among them is shown and never obeyed, but Markup."""
+    """Fills a template of this folder with `values`. Text is escaped; only Markup is inserted as HTML."""
     return Markup(_environment().get_template(template).render(**values))
 
 
 def asset(name: str) -> Markup:
-    """A style sheet or script of this folder, which stands in the page itself."""
+    """A style sheet or script of this folder, to be placed inside the page."""
     return Markup(_source(name))
 
 
 def allowed(script: str) -> str:
-    """The digest of `script` for a page's policy, which lets run its own script and no other, should a word of a model
-    ever escape the escaping."""
+    """The digest of `script` for a page's content security policy, which runs this script only: a second barrier if a
+    model's text ever got past the escaping."""
     return "sha256-" + base64.b64encode(hashlib.sha256(_source(script).encode()).digest()).decode()
 
 

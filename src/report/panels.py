@@ -1,4 +1,4 @@
-"""The charts of a report: the run's metric, small multiples on honest scales, training by step."""
+"""The charts of a report: the run's metric, all other metrics as small multiples, training by step."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from .curves import LARGE, SMALL, Curve, Level, chart
 from .rows import Figure, Figures, Measured, Summary
 from .run import benchmarks, figure, metric_names, number, rounds
 
-FIRST = 9  # small multiples that are not folded
-BINS = 200  # points of a training curve; each stands for equally many steps
+FIRST = 9  # small multiples shown before the rest is folded away
+BINS = 200  # points of a training curve; each is the mean of equally many steps
 SHARES = (
     "illegal", "cut", "dead", "distinct_replies", "fork_share", "thought_share", "clipped", "rejected", "padding",
 )  # fmt: skip
@@ -25,13 +25,13 @@ WATCHED = (
     "entropy", "reply_tokens", "illegal", "cut", "dead", "distinct_replies", "kl", "grad_norm", "ratio", "clipped",
     "mismatch",
 )  # fmt: skip
-OF_STEPS = ("loss", "lr", "grad_norm")  # of a training curve, first
+OF_STEPS = ("loss", "lr", "grad_norm")  # training curves shown first
 NOT_DRAWN = ("step", "steps", "tokens")
 
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One chart with its caption; `narrow` is the same for a phone, where the chart is a large one."""
+    """One chart with its caption. A large chart also has a `narrow` version for phones."""
 
     name: str
     note: str
@@ -41,7 +41,7 @@ class Panel:
 
 @dataclass(frozen=True, slots=True)
 class Panels:
-    """Charts to show at once, charts to fold away, and figures that never moved (name, value)."""
+    """Charts to show, charts to fold away, and (name, value) of figures that never changed."""
 
     shown: list[Panel] = field(default_factory=list)
     more: list[Panel] = field(default_factory=list)
@@ -49,7 +49,7 @@ class Panels:
 
 
 def series(data: Summary, facts: Facts | None) -> list[tuple[str, str]]:
-    """(style, label) of every kind of curve and line that the charts of a run hold."""
+    """(style, label) of every kind of curve and line in a run's charts."""
     rows = [measured for row in data.iterations for measured in row.policies.values()]
     found = [("sampled", "sampled"), ("greedy", "greedy")]
     found += [("versus", f"sampled, against the {data.start}")] if any(data.start in row.versus for row in rows) else []
@@ -60,8 +60,8 @@ def series(data: Summary, facts: Facts | None) -> list[tuple[str, str]]:
 
 
 def headline(data: Summary, policy: str, facts: Facts | None) -> Panel | None:
-    """The run's metric in large. In a zero-sum game that is the figure against the start, for self-play's own is the
-    same whatever was learned."""
+    """The large chart of the run's metric. In a zero-sum game it shows the figure against the start, for the figure of
+    self-play is 0 by symmetry."""
     rows = measured(data, policy)
     curves = _curves(data.metric, rows, data)
     if facts is not None and facts.zero_sum and any(curve.key == "versus" for curve in curves):
@@ -93,7 +93,7 @@ def multiples(data: Summary, policy: str, facts: Facts | None) -> Panels:
 
 
 def learned(data: Summary, policy: str, told: Mapping[str, str]) -> Panels:
-    """What credit kept, how the words of play and of evaluations drift, and what the learner tells, by iteration."""
+    """Share of logs kept by credit, language drift of play and evaluations, and the learner's metrics, by iteration."""
     found: dict[str, dict[int, float]] = {}
     for at, row in measured(data, policy).items():
         parts = {"play": row.play, "language": row.language, "learn": row.learn if at else {}}
@@ -111,7 +111,7 @@ def learned(data: Summary, policy: str, told: Mapping[str, str]) -> Panels:
 
 
 def by_round(run: Path) -> dict[str, list[Panel]]:
-    """What guards watch, by round of self-play, of each policy that played several."""
+    """The numbers that guards watch, by round of self-play, for each policy with several rounds."""
     found = {}
     for policy, rows in rounds(run).items():
         shown = {name: {int(row["round"]): point(row[name]) for row in rows if name in row} for name in WATCHED}
@@ -124,8 +124,8 @@ def by_round(run: Path) -> dict[str, list[Panel]]:
 
 
 def steps(run: Path, data: Summary, policy: str) -> dict[str, list[Panel]]:
-    """Training curves by optimiser step: of imitation, and of all iterations of self-play one after the other. A point
-    is the mean of several steps, its band their least and most."""
+    """Training curves by optimiser step: imitation, and all iterations of self-play joined. A point is the mean of
+    several steps, its band their minimum and maximum."""
     later = [run / f"iter_{row.iteration:03d}" / "learn" / policy for row in data.iterations if row.iteration]
     parts = {"imitation": [run / "iter_000" / "start"], "self-play": later}
     found = {}
@@ -137,7 +137,7 @@ def steps(run: Path, data: Summary, policy: str) -> dict[str, list[Panel]]:
 
 
 def _curve(path: Path) -> list[dict[str, float]]:
-    """The steps that a learner tells of; none where it left none."""
+    """The learner's metrics by step; [] if it stored none."""
     try:
         found = read_json(path)["metrics"]["curve"]
         return [{str(key): float(value) for key, value in row.items()} for row in found]
@@ -165,7 +165,7 @@ def _binned(values: Sequence[float]) -> Figure:
 def _sorted(
     curves: Mapping[str, list[Curve]], told: Mapping[str, str], kept: int, levels: Mapping[str, list[Level]]
 ) -> Panels:
-    """The charts of `curves` by name; what never moved is a figure and no chart."""
+    """The charts of `curves` by name. A value that never changed becomes a figure instead of a chart."""
     made = Panels()
     for name, each in curves.items():
         means = {round(p["mean"], 9) for curve in each for p in curve.points.values()}
@@ -180,7 +180,7 @@ def _sorted(
 
 
 def _one(curves: Iterable[Curve]) -> str:
-    """The figures of curves that are a line across, or a point."""
+    """The figures of curves that are constant or have one point."""
     return "; ".join(f"{curve.label} {figure(curve.points[min(curve.points)])}" for curve in curves if curve.points)
 
 
@@ -198,7 +198,7 @@ def _curves(name: str, rows: Mapping[int, Measured], data: Summary) -> list[Curv
 
 
 def _levels(data: Summary, rows: Mapping[int, Measured], facts: Facts | None) -> list[Level]:
-    """The demonstrators' figure in the run's metric, and the most that it can be."""
+    """The demonstrators' figure in the run's metric, and its highest possible value."""
     own = data.demonstrators.get(data.metric)
     found = [Level("level", "demonstrators", own)] if own else []
     most = (facts.ceilings if facts else {}).get(data.metric)
@@ -209,7 +209,7 @@ def _levels(data: Summary, rows: Mapping[int, Measured], facts: Facts | None) ->
 
 
 def _limits(name: str, curves: Sequence[Curve]) -> tuple[float, float] | None:
-    """0 and 1 for a rate or a share, so that small moves look small."""
+    """(0, 1) for a rate or a share, so that small changes look small."""
     last = name.rpartition(".")[2]
     means = [each["mean"] for curve in curves for each in curve.points.values()]
     rate = last.endswith(("_rate", "_share")) or last in SHARES
@@ -222,10 +222,10 @@ def measured(data: Summary, policy: str) -> dict[int, Measured]:
 
 
 def point(value: float) -> Figure:
-    """A figure whose spread is not known."""
+    """A figure without an interval."""
     return {"mean": value, "low": None, "high": None}
 
 
 def numbers(values: Mapping[str, Any], names: Sequence[str]) -> list[str]:
-    """The values of `names` as a table shows them."""
+    """The values of `names`, formatted for a table."""
     return [number(values.get(name)) for name in names]

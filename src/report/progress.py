@@ -1,8 +1,8 @@
-"""Live progress: bars on a terminal, plain lines at a sane rate elsewhere (a scheduler's output).
+"""Live progress: bars on a terminal, occasional plain lines elsewhere (a scheduler's output).
 
-A finished stage leaves one line behind, the same on both, and in the run's log file with the time of day; off a
-terminal those of evaluation, which are many and short, stand in the log file alone. `Progress` is silent on a quiet
-console, which is what the ranks that are not rank 0 are given.
+A finished stage leaves one line, the same in both cases, and with the time of day in the run's log file. Evaluation has
+many short stages; off a terminal their lines go to the log file only. Ranks other than 0 get a quiet console, on which
+`Progress` prints nothing.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from .redact import masked
 
 Fact = int | float | str
 
-OFTEN_S, SELDOM_S = 15, 60  # seconds between two lines of a stage: where a tenth of it was done since, and elsewhere
-BRIEF = "/eval/"  # in the names of stages that leave no line off a terminal
+OFTEN_S, SELDOM_S = 15, 60  # seconds between two lines of a stage: after a further tenth of it, and otherwise
+BRIEF = "/eval/"  # stages with this in their name print no line off a terminal
 
 
 def terminal(**options: Any) -> Console:
-    """A console that shows names, paths and words of models as they are: none of them is read as markup."""
+    """A console that shows names, paths and models' text literally: nothing is read as markup."""
     return Console(markup=False, **options)
 
 
 class Progress:
     """Shows the running stages. Use it as a context manager; `console` defaults to standard error.
 
-    Lines that stay are also appended to the file `log`, where one is given; so is how it ended, if that was an error.
+    Permanent lines, and the error if it ends with one, are also appended to the file `log` (None: no file).
     """
 
     def __init__(
@@ -63,37 +63,37 @@ class Progress:
             self._append("".join(format_exception(kind, error, trace)))
 
     def stage(self, name: str, total: int | None, unit: str = "steps") -> Stage:
-        """A stage of `total` units (None: unknown), to be entered with `with`."""
+        """Makes a stage of `total` units (None: unknown), to be entered with `with`."""
         return Stage(self, name, total, unit, self._clock, self._bars)
 
     def note(self, text: str) -> None:
-        """A line that stays, above the bars and in the log."""
+        """Prints a permanent line above the bars, and logs it."""
         self.say(text)
         if self.log is not None:
             self._append(text)
 
     def end(self, stage: str, text: str) -> None:
-        """The line of a finished or broken-off stage."""
+        """Prints the line of a finished or aborted stage."""
         if self._bars is None and self.log is not None and BRIEF in stage:
             self._append(text)
         else:
             self.note(text)
 
     def say(self, text: str) -> None:
-        """A line for the terminal alone."""
+        """Prints a line without logging it."""
         self.console.print(Text(text), soft_wrap=True)
 
     def _append(self, text: str) -> None:
         assert self.log is not None
         now = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
-        with suppress(OSError):  # a full disk is told by what must be written
+        with suppress(OSError):  # a full disk is reported by the writes that matter
             append_lines(self.log, [f"{now}  {line}" for line in masked(text).splitlines()])
 
 
 class Stage:
-    """One running piece of work. `total` may be set once it is known.
+    """One stage at work. `total` may be set once it is known.
 
-    Facts given to `advance`: whole numbers are counted and shown per second, the rest is shown as last given.
+    Facts given to `advance`: whole numbers are summed and shown per second, others are shown as last given.
     """
 
     def __init__(
@@ -115,12 +115,12 @@ class Stage:
         return self
 
     def found(self, n: int) -> None:
-        """`n` units were done by an earlier process: they count, and say nothing of the speed."""
+        """Counts `n` units done by an earlier process; they are left out of the speed."""
         self.done += n
         self._found += n
 
     def advance(self, n: int = 1, **facts: Fact) -> None:
-        """`n` more units are done."""
+        """Counts `n` more finished units."""
         self.done += n
         for key, value in facts.items():
             if isinstance(value, int):
@@ -148,7 +148,7 @@ class Stage:
         self._progress.end(self.name, f"{self.name}: {state}{self._tail(self._facts())}")
 
     def _due(self) -> bool:
-        """Whether it is time for a line; the last unit has its own."""
+        """Whether to print a line now. The last unit has the stage's closing line instead."""
         silent = self._clock() - self._said
         return self.done != self.total and (silent >= SELDOM_S or (silent >= OFTEN_S and self._tenths() > self._tenth))
 
@@ -187,7 +187,7 @@ class _Count(Column):
 
 
 class _Field(Column):
-    """A field of the task as plain text: names and facts are never read as markup."""
+    """A field of the task as plain text, never read as markup."""
 
     def __init__(self, field: str, style: str = "") -> None:
         super().__init__()
@@ -210,14 +210,14 @@ def _bars(console: Console) -> Bars:
 
 
 def rate(per_second: float) -> str:
-    """A rate in three figures: 0.42, 85.2, 5.2k."""
+    """A rate as text, rounded: 0.42, 85.2, 5.2k."""
     if per_second >= 10_000:
         return f"{per_second / 1000:.0f}k"
     return f"{per_second / 1000:.1f}k" if per_second >= 1000 else f"{per_second:.3g}"
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them: 4.2 s, 3 min 12 s, 2 h 05 min."""
+    """Seconds as text: 4.2 s, 3 min 12 s, 2 h 05 min."""
     if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -1,10 +1,9 @@
-"""Ratings from a table of meetings: Bradley-Terry with a seat effect, how much of the table it leaves unexplained, the
+"""Ratings from a table of meetings: Bradley-Terry with a seat effect, the share of the table it does not explain, the
 Nash mixture and alpha-rank.
 
-A draw counts as half a win. Intervals are those of a bootstrap over the scenario clusters, which all pairs share, so
-that differences of ratings are paired. Legend: M members, R meetings (pair and seating), K clusters, B resamples, P
-parameters.
-"""
+A draw counts as half a win. Intervals come from a bootstrap over scenario clusters; all pairs share them, so
+differences of ratings are paired. Axes: M members, R meetings (pair and seating), K clusters, B resamples, P
+parameters."""
 
 from __future__ import annotations
 
@@ -22,8 +21,8 @@ if TYPE_CHECKING:
 
     Array = NDArray[Any]
 
-ELO = 400 / log(10)  # points of a factor e in the odds
-CYCLIC = 0.2  # share of the table above which one number misleads
+ELO = 400 / log(10)  # Elo points per unit of log-odds
+CYCLIC = 0.2  # cyclic share above which one number per member is misleading
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +36,7 @@ class Meeting:
 
 
 def meetings(one: str, other: str, episodes: Iterable[Episode]) -> list[Meeting]:
-    """The matches of a pair by the role of `one`, for games in which it has one; in others by "" together."""
+    """The matches of a pair, one meeting per role of `one`; if `one` has no single role, one meeting with role ""."""
     found: dict[str, dict[str, tuple[int, float]]] = {}
     for episode in episodes:
         roles = [seat for seat in episode.result.returns if episode.players[seat] == one]
@@ -48,7 +47,7 @@ def meetings(one: str, other: str, episodes: Iterable[Episode]) -> list[Meeting]
 
 
 def points(episode: Episode, name: str) -> float:
-    """1 where the player `name` got more than the others on average, 0 where less, else 1/2."""
+    """1 if the player `name` got more than the others on average, 0 if less, else 1/2."""
     own = [value for seat, value in episode.result.returns.items() if episode.players[seat] == name]
     rest = [value for seat, value in episode.result.returns.items() if episode.players[seat] != name]
     lead = sum(own) / len(own) - sum(rest) / len(rest)
@@ -57,15 +56,14 @@ def points(episode: Episode, name: str) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Ratings:
-    """What `rate` finds.
+    """The result of `rate`.
 
-    elo         member -> rating, low, high; the anchor's is 1000
-    seat        how many points it is worth to sit in `first_role`, with interval; None for games without two roles
-    matrix      [M, M] mean points of the row's member against the column's, with low and high; None where a pair never
-                met
-    deviance    of the fitted table from the table itself, and its degrees of freedom
-    cyclic      share of the table that no rating explains, less what chance alone would give; None for gaps in it
-    nash        mixture of the members that loses to none, and alpha_rank's
+    elo         member -> (rating, low, high); the anchor's rating is 1000
+    seat        Elo points gained by sitting in `first_role`, with interval; None unless the game has two roles
+    matrix      [M, M] mean points of the row's member against the column's, with low and high; None if a pair never met
+    deviance    deviance of the fit from the observed table, with `freedom` degrees of freedom
+    cyclic      share of the table that no rating explains, minus that expected by chance; None if pairs are missing
+    nash, alpha_rank   share of each member in the Nash mixture (which loses to none) and in alpha-rank's
     """
 
     members: tuple[str, ...]
@@ -82,11 +80,11 @@ class Ratings:
 
     @property
     def misleading(self) -> bool:
-        """Whether one number for each member tells too little of the table."""
+        """Whether one number per member describes the table badly (too many cycles)."""
         return self.cyclic is not None and self.cyclic > CYCLIC
 
     def to_json(self) -> dict[str, Any]:
-        """All of it, with names instead of places."""
+        """All fields as JSON, by member name instead of index."""
         spans = {name: dict(zip(("elo", "low", "high"), span, strict=True)) for name, span in self.elo.items()}
         seat = self.seat and dict(zip(("elo", "low", "high"), self.seat, strict=True))
         rows = {
@@ -102,7 +100,7 @@ class Ratings:
 def rate(
     found: Sequence[Meeting], anchor: str, roles: Sequence[str], seed: int, resamples: int, alpha: float = 10.0
 ) -> Ratings:
-    """Rates all members of `found`. `roles` are the game's; a game of two has a seat effect."""
+    """Rates all members in `found`. `roles` are the game's; with two roles a seat effect is fitted."""
     import numpy as np
 
     members = tuple(dict.fromkeys(name for each in found for name in (each.one, each.other)))
@@ -146,8 +144,8 @@ def _cells(points_MM: Array, n_MM: Array, drawn: Sequence[Array]) -> list[list[t
 def fitted(design_RP: Array, n_BR: Array, s_BR: Array, prior: float = 1.0) -> Array:
     """Bradley-Terry parameters [B, P] in log-odds, by Newton's method, for each row of matches `n` and points `s`.
 
-    `prior` virtual draws of each member against one of rating 0 (and of each seat) keep them finite where somebody
-    never lost.
+    `prior` virtual draws of each member (and each seat) against rating 0 keep the parameters finite if a member never
+    lost.
     """
     import numpy as np
 
@@ -165,8 +163,9 @@ def fitted(design_RP: Array, n_BR: Array, s_BR: Array, prior: float = 1.0) -> Ar
 
 
 def cyclic(points_MM: Array, drawn: Sequence[Array]) -> float:
-    """The share of the antisymmetric table that differences of row means do not explain (0: one number for each member
-    tells all; 1: rock, paper, scissors), both less their mean noise in the tables `drawn` by resampling."""
+    """The share of the antisymmetric table that differences of row means do not explain (0: one number per member
+    explains everything; 1: rock, paper, scissors). The mean noise of the resampled tables `drawn` is subtracted from
+    numerator and denominator."""
     import numpy as np
 
     def parts(table_MM: Array) -> tuple[float, float]:
@@ -187,7 +186,8 @@ def _table(found: Sequence[Meeting], clusters: Sequence[str], at: int) -> Array:
 
 
 def _design(found: Sequence[Meeting], members: Sequence[str], roles: Sequence[str]) -> Array:
-    """[R, P]: +1 of one, -1 of the other; in a game for two +1 where one has the first role, -1 where the second."""
+    """[R, P] design matrix: +1 for `one`, -1 for `other`; with two roles also +1 if `one` has the first role, else
+    -1."""
     import numpy as np
 
     seats = len(roles) == 2 and {each.role for each in found} == set(roles)
@@ -201,7 +201,7 @@ def _design(found: Sequence[Meeting], members: Sequence[str], roles: Sequence[st
 
 
 def _matrix(found: Sequence[Meeting], members: Sequence[str], n_R: Array, s_R: Array) -> tuple[Array, Array]:
-    """[M, M] mean points, each seating of a pair counting alike, and matches; 1/2 where nobody met."""
+    """([M, M] mean points with equal weight for each seating of a pair, [M, M] matches); 1/2 if a pair never met."""
     import numpy as np
 
     sums, seatings, n_MM = (np.zeros((len(members), len(members))) for _ in range(3))
@@ -214,7 +214,7 @@ def _matrix(found: Sequence[Meeting], members: Sequence[str], n_R: Array, s_R: A
 
 
 def _deviance(logit_R: Array, n_R: Array, s_R: Array) -> float:
-    """2 (log-likelihood of the table itself - that of the fit), draws as half wins."""
+    """2 (log-likelihood of the saturated model - that of the fit), with draws as half wins."""
     import numpy as np
 
     share, fit = np.clip(s_R / n_R, 1e-12, 1 - 1e-12), np.clip(_sigmoid(logit_R), 1e-12, 1 - 1e-12)
@@ -230,7 +230,7 @@ def _sigmoid(x: Array) -> Array:
 
 
 def _span(value: float, drawn_B: Array, anchor: float) -> tuple[float, float, float]:
-    """A rating in Elo with the middle 95 % of its resamples."""
+    """(rating, low, high) in Elo; low and high bound the middle 95 % of its resamples."""
     import numpy as np
 
     low, high = np.percentile(drawn_B, [2.5, 97.5]) if len(drawn_B) else (np.nan, np.nan)

@@ -1,4 +1,4 @@
-"""What must not leave the machine: keys and passwords in configs and command lines."""
+"""Removes keys and passwords from configs and command lines before they are stored or sent."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ _VALUE = re.compile(r"^(sk-|hf_|gh[opsu]_|github_pat_|xox[abp]-|AKIA)\w[\w\-]{10
 _LOGIN = re.compile(r"(\w+://)[^/\s@]+@")
 
 
-SHORTEST = 6  # characters of a value that may be a secret
+SHORTEST = 6  # characters; shorter values are not taken for secrets
 
 
 def secret(name: str, value: object = None) -> bool:
-    """Whether a key of that name, or a value of that look, is kept out of every record (`max_tokens` is none)."""
+    """Whether a key's name, or its value's form, marks a secret, to be kept out of every record (`max_tokens` is
+    not)."""
     return bool(_NAME.search(name)) or (isinstance(value, str) and bool(_VALUE.match(value)))
 
 
@@ -25,13 +26,13 @@ ACCOUNTS = ("WANDB_ENTITY", "WANDB_PROJECT", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID
 
 
 def from_file(name: str) -> bool:
-    """Whether a variable may come from a file `.env`: keys, and names of accounts. Others could decide what is run
-    (PATH, PYTHONPATH), or where a key is sent (HF_ENDPOINT, WANDB_BASE_URL)."""
+    """Whether a variable may be read from a file `.env`: keys and account names only. Others could change what is run
+    (PATH, PYTHONPATH) or where a key is sent (HF_ENDPOINT, WANDB_BASE_URL)."""
     return secret(name) or name in ACCOUNTS
 
 
 def public(value: Any) -> Any:
-    """A copy of a config as plain dicts and lists without the keys that look like secrets; logins are cut from URLs."""
+    """Copies a config as plain dicts and lists, without keys that look like secrets and without logins in URLs."""
     if isinstance(value, Mapping):
         return {str(key): public(entry) for key, entry in value.items() if not secret(str(key), entry)}
     if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
@@ -40,12 +41,12 @@ def public(value: Any) -> Any:
 
 
 def login(value: object) -> bool:
-    """Whether a text holds an address with a name or a password in it."""
+    """Whether a text contains a URL with a user name or password."""
     return isinstance(value, str) and bool(_LOGIN.search(value))
 
 
 def hidden(text: str, source: str) -> str:
-    """`text` without the values that `source`, a config or a command line, takes from the environment."""
+    """Masks in `text` the values that `source`, a config or a command line, takes from the environment."""
     for name in re.findall(r"\$\{oc\.env:\s*['\"]?(\w+)", source):
         if len(value := os.environ.get(name, "")) >= SHORTEST:
             text = text.replace(value, f"${{oc.env:{name}}}")
@@ -53,7 +54,7 @@ def hidden(text: str, source: str) -> str:
 
 
 def masked(text: str) -> str:
-    """`text` without the values of environment variables whose names say that they are secret, and without logins."""
+    """Masks in `text` the values of environment variables with secret-looking names, and logins in URLs."""
     for name, value in os.environ.items():
         if secret(name) and len(value) >= SHORTEST:
             text = text.replace(value, f"${name}")
@@ -61,7 +62,7 @@ def masked(text: str) -> str:
 
 
 def command(words: Sequence[str]) -> list[str]:
-    """A command line with the values of secret-looking options replaced by `***`."""
+    """Replaces the values of secret-looking options in a command line by `***`."""
     return [_word(word) for word in words]
 
 

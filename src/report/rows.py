@@ -1,7 +1,7 @@
-"""The summary of a run as typed records: one row for each iteration, in it the figures of each policy.
+"""The summary of a run as typed records: one row per iteration, with the figures of each policy.
 
-`summary.json` has one layout for one policy and for several. That of 0.1.0, whose rows held the figures of the only
-policy there was, is read as well.
+`summary.json` has the same layout for one policy and for several. The older layout of 0.1.0, with a single policy's
+figures directly in the row, is still read.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self, TypeAlias
 
-Figure: TypeAlias = Mapping[str, Any]  # mean, low, high at 95 %; low and high are null where the spread is not known
+Figure: TypeAlias = Mapping[str, Any]  # mean, low, high at 95 %; low and high are null if the spread is unknown
 Figures: TypeAlias = Mapping[str, Figure]  # metric -> figure
 
 ONLY = "learner"  # the policy of a run of 0.1.0
@@ -20,13 +20,13 @@ ONLY = "learner"  # the policy of a run of 0.1.0
 class Measured:
     """One policy after one iteration.
 
-    play            counts and language of the iteration's rounds of play, and what credit kept of them
-    learn           what the learner tells of its steps; of iteration 0 those of imitation
+    play            counts and language figures of the iteration's rounds of play, and credit's kept share
+    learn           the learner's metrics; for iteration 0 those of imitation
     scores          the scorer's figures of the iteration's last round of play
-    validation      figures of the validation split, on which the snapshot to keep is chosen
+    validation      figures on the validation split, which choose the snapshot to keep
     sampled, greedy self-play on the test split
-    versus          sampled figures by opponent; versus_greedy likewise
-    alone           figures of each opponent by itself, in scenarios that seat one role
+    versus, versus_greedy   sampled and greedy figures by opponent
+    alone           each opponent's own figures, in scenarios that seat one role
     benchmark       task -> metric -> figure
     """
 
@@ -46,7 +46,7 @@ class Measured:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """What `asdict` gave; fields that are not known are left out. KeyError without a snapshot."""
+        """Inverse of `asdict`; unknown fields are ignored. KeyError without a snapshot."""
         known = {each.name: data[each.name] for each in fields(cls) if data.get(each.name) is not None}
         return cls(data["snapshot"], **{name: dict(value) for name, value in known.items() if name != "snapshot"})
 
@@ -56,8 +56,8 @@ class Measured:
         return found
 
     def figure(self, path: str) -> Figure:
-        """The figure at `path`, as sampled.score or versus.start.win_rate; a metric may have dots of its own, as
-        deal.score. KeyError where there is none."""
+        """The figure at `path`, such as sampled.score or versus.start.win_rate. A metric may itself contain dots
+        (deal.score). KeyError if there is none."""
         name, _, rest = path.partition(".")
         if name not in MODES:
             raise KeyError(path)
@@ -73,13 +73,12 @@ def _at(part: Mapping[str, Any], path: str) -> Figure:
 
 
 MODES = ("validation", "sampled", "greedy", "versus", "versus_greedy", "scores", "demonstrations", "benchmark")
-"""The fields of `Measured` that hold figures with intervals: what a metric may be taken from."""
+"""The fields of `Measured` that hold figures with intervals; a metric's path begins with one of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One iteration: the rounds that were played until its end, each policy's figures, wall seconds by stage, and what
-    guards said after it."""
+    """One iteration: rounds played so far in the run, each policy's figures, wall seconds by stage, guards' alarms."""
 
     iteration: int
     round: int
@@ -88,7 +87,7 @@ class Row:
     alarms: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """As it stands in `summary.json`."""
+        """The row as it is stored in `summary.json`."""
         return {
             "iteration": self.iteration,
             "round": self.round,
@@ -98,7 +97,7 @@ class Row:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """What `to_json` gave, or a row of 0.1.0. KeyError, TypeError or AttributeError for anything else."""
+        """Inverse of `to_json`; reads rows of 0.1.0, too. KeyError, TypeError or AttributeError if it is neither."""
         policies = data.get("policies", {ONLY: data})
         iteration = int(data["iteration"])
         measured = {str(name): Measured.from_json(each) for name, each in policies.items()}
@@ -113,9 +112,9 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A finished run. `policy` is the one whose `metric` chose the iteration `best`, which is kept.
+    """The summary of a finished run. The metric of `policy` chose `best`, the iteration to keep.
 
-    improvement_greedy and gains (from the start to the kept iteration, paired) are given for each policy.
+    `improvement_greedy` and `gains` are paired differences from the start to the kept iteration, by policy.
     """
 
     experiment: str
@@ -125,7 +124,7 @@ class Summary:
     best: int
     policy: str
     metric: str
-    start: str  # what the start is called as an opponent
+    start: str  # name of the start as an opponent
     demonstrators: Figures
     improvement_greedy: Figures
     gains: Mapping[str, Figures]
@@ -142,7 +141,7 @@ class Summary:
         return self.row(self.best)
 
     def row(self, iteration: int) -> Row:
-        """The row of an iteration. ValueError lists those that there are."""
+        """The row of an iteration. ValueError lists the available ones."""
         for found in self.iterations:
             if found.iteration == iteration:
                 return found
@@ -150,14 +149,14 @@ class Summary:
         raise ValueError(f"no iteration {iteration}; there are {numbers}")
 
     def to_json(self) -> dict[str, Any]:
-        """As `summary.json` holds it."""
+        """The summary as it is stored in `summary.json`."""
         own = {each.name: getattr(self, each.name) for each in fields(self)}
         return own | {"iterations": [row.to_json() for row in self.iterations]}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """What `to_json` gave, or the summary of a run of 0.1.0. KeyError, TypeError, ValueError or AttributeError for
-        anything else."""
+        """Inverse of `to_json`; reads summaries of 0.1.0, too. KeyError, TypeError, ValueError or AttributeError if it
+        is neither."""
         first = "policies" not in data["iterations"][0]  # the layout of 0.1.0
         known: dict[str, Any] = {each.name: data[each.name] for each in fields(cls) if each.name in data}
         for name in ("demonstrators", "improvement_greedy", "gains"):

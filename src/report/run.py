@@ -1,5 +1,4 @@
-"""What a run directory tells: its summary, the words of its command, its stored matches; and how figures are
-written."""
+"""Reads a run directory (summary, command, stored matches), and formats figures."""
 
 from __future__ import annotations
 
@@ -15,11 +14,11 @@ from ..data.store import EpisodeStore
 from ..system.files import REFUSED, InputError, read_json, read_jsonl, read_text, reason
 from .rows import Figure, Figures, Summary
 
-ROUNDS = "rounds.jsonl"  # a line for each policy and round of self-play
+ROUNDS = "rounds.jsonl"  # one line per policy and round of self-play
 
 
 def summary(run: Path) -> Summary:
-    """`summary.json` of a run. FileNotFoundError or InputError says what is missing and what to do."""
+    """Reads `summary.json` of a run. FileNotFoundError or InputError says what is missing and what to do."""
     path = run / "summary.json"
     try:
         data = read_json(path)
@@ -38,8 +37,7 @@ def summary(run: Path) -> Summary:
 
 
 def rounds(run: Path) -> dict[str, list[dict[str, float]]]:
-    """The numbers in the rows of `rounds.jsonl` by policy; none where the run has no such file. InputError names a bad
-    line."""
+    """Policy -> the numbers of its rows in `rounds.jsonl`; {} if the file is missing. InputError names a bad line."""
     path, found = run / ROUNDS, dict[str, list[dict[str, float]]]()
     for policy, numbers in read_jsonl(path, _numbers) if path.exists() else ():
         found.setdefault(policy, []).append(numbers)
@@ -52,7 +50,7 @@ def _numbers(row: Any) -> tuple[str, dict[str, float]]:
 
 
 def overrides(run: Path) -> tuple[str, ...]:
-    """The `key=value` words that Hydra composed the run from; none where it kept no record."""
+    """The overrides (`key=value`) that Hydra composed the run from; () if it kept no record."""
     path = run / ".hydra" / "overrides.yaml"
     try:
         words = yaml.safe_load(read_text(path)) if path.exists() else None
@@ -62,32 +60,32 @@ def overrides(run: Path) -> tuple[str, ...]:
 
 
 def episodes(run: Path, iteration: int, what: str) -> Iterator[Episode]:
-    """The stored matches `iter_NNN/eval/<what>` of an iteration; none where that was not played, or was pruned."""
+    """The stored matches `iter_NNN/eval/<what>` of an iteration; none if they were not played, or pruned."""
     folder = run / f"iter_{iteration:03d}" / "eval" / what
     if folder.is_dir():
         yield from EpisodeStore(folder, shard=None).read()
 
 
 def without_aliases(text: str) -> str:
-    """`text`, unless it is YAML with aliases, which parley never writes: a few lines of them can fill the memory.
-    InputError for these; yaml.YAMLError for what is no YAML."""
+    """Returns `text` unless it is YAML with aliases: a few lines of them can fill the memory, and parley never writes
+    them. InputError for aliases; yaml.YAMLError for invalid YAML."""
     if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
         raise InputError("holds aliases")
     return text
 
 
 def metric_names(tables: Sequence[Figures]) -> list[str]:
-    """Every metric of the tables, in the order of first appearance."""
+    """Every metric in the tables, in order of first appearance."""
     return list(dict.fromkeys(name for table in tables for name in table))
 
 
 def benchmarks(rows: Iterable[Mapping[str, Figures]]) -> list[tuple[str, str]]:
-    """(task, metric) of every benchmark figure that some of `rows`, task -> metric -> figure, hold."""
+    """(task, metric) of every benchmark figure in `rows` (task -> metric -> figure)."""
     return list(dict.fromkeys((task, name) for row in rows for task, figures in row.items() for name in figures))
 
 
 def number(value: Any) -> str:
-    """A number in a table: whole ones in full, others with three decimals at most; a dash for none."""
+    """Formats a number for a table: whole numbers in full, others with at most three decimals; a dash for None."""
     if value is None or isinstance(value, str):
         return value or "–"
     if isinstance(value, bool) or not math.isfinite(value):
@@ -98,7 +96,7 @@ def number(value: Any) -> str:
 
 
 def figure(value: Figure | None) -> str:
-    """`mean ±half` of a figure; `mean [low, high]` where the interval is lopsided, the mean alone where it is
+    """Formats a figure: `mean ±half`; `mean [low, high]` if the interval is asymmetric; the mean alone if it is
     unknown."""
     if not value:
         return "–"

@@ -1,9 +1,8 @@
 """Search for matches across runs, by outcome and metric.
 
-Each run has an SQLite file, which is made from its episode stores and grows as they do. It is a copy, never a source:
-where a store is no longer what was read, the file is made anew, and so is one that is damaged or of another version.
-Every question is answered from an index, so that a page takes as long among 100,000 matches as among 1,000. Matches
-with people are not in it.
+Each run has an SQLite file, made from its episode stores and extended as they grow. It is only a copy: it is made anew
+if a store has changed, or if the file is damaged or of another version. Every query uses an index, so a page takes as
+long among 100,000 matches as among 1,000. Matches with people are left out.
 """
 
 from __future__ import annotations
@@ -40,15 +39,15 @@ CREATE INDEX figure_by_outcome ON figure (metric, outcome, value, match);
 PRAGMA user_version = {VERSION};
 """
 STAGES = ("play", "eval")  # folders of an iteration in which its matches lie
-LONGEST = 1 << 24  # bytes of a line; a longer one ends what is read of its shard
-TAIL = 64  # bytes before the end of what was read, by which a shard is known again
-WORDS = 200  # outcomes, and metrics, that a run is listed with
-ENDLESS = 2**62  # above every number of a match
+LONGEST = 1 << 24  # bytes of a line; the rest of a shard after a longer one is ignored
+TAIL = 64  # last bytes read of a shard, compared later to see whether it has changed
+WORDS = 200  # most outcomes, and metrics, listed for a run
+ENDLESS = 2**62  # above every match's number
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A search: by outcome ("": any), by metric between `least` and `most` ("": any value). Results are sorted by
+    """A search by outcome ("": any) and by a metric between `least` and `most` ("": no metric). Results are sorted by
     falling value of the metric; without a metric by run, newest first."""
 
     outcome: str = ""
@@ -129,7 +128,7 @@ class RunIndex:
             return sum(self._read(known, words, path, state, until) for path, state in shards.items())
 
     def find(self, key: str, query: Query, before: tuple[float, int], count: int) -> Iterator[Found]:
-        """The first `count` matches below (value, number)."""
+        """The first `count` matches that sort below (value, number)."""
         with self._open() as known:
             rows = [] if (chosen := _chosen(known, query, before, count)) is None else known.execute(*chosen).fetchall()
         for value, number, path, match, scenario, outcome, *flags in rows:
@@ -236,7 +235,7 @@ def _connected(file: Path) -> sqlite3.Connection:
 def _chosen(
     known: sqlite3.Connection, query: Query, before: tuple[float, int], count: int
 ) -> tuple[str, Sequence[Any]] | None:
-    """The SQL query and its parameters; None if no match has this outcome or metric. An index has the entries in the
+    """The SQL query and its parameters; None if no match has this outcome or metric. An index holds the entries in the
     order of the results, so the query reads at most `count` of them."""
     asked = {kind: word for kind, word in (("outcome", query.outcome), ("metric", query.metric)) if word}
     numbers = [

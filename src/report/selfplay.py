@@ -1,7 +1,7 @@
-"""Figures of lm-selfplay's rounds, as its own analysis tells them (arXiv:2406.18872): one row for each folder of logs.
+"""Figures of lm-selfplay's rounds as its own analysis defines them (arXiv:2406.18872): one row per folder of logs.
 
-Scores are those that the folder records, two a game. Its `above_avg` lengths are by mistake those of the agreements;
-here they are of the scores above average, a game counted once for each of its scores.
+Scores are the recorded ones, two per game. The original's `above_avg` lengths are by mistake those of all agreements;
+here they belong to scores above average, and a game counts once for each such score.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from ..data.formats.lm_selfplay import Items, Record
 from ..games.deal.contexts import allocations, points, rest
 
 WEIGHTS = {"self": 0, "coop": 1, "comp": -1}
-"""How much of the partner's score counts as one's own, for each objective of theirs."""
+"""Objective of lm-selfplay -> weight of the partner's score in a player's own."""
 
 
 def figures(games: Sequence[Record], objective: str = "self") -> dict[str, float]:
-    """The figures of one round; those of no game are left out.
+    """The figures of one round; a figure without any game is left out.
 
-    A deal is Pareto-optimal where no complementary split is as good for both and better for one, by their scores under
+    A deal is Pareto-optimal if no complementary split is as good for both and better for one, by their scores under
     `objective`; the share is of all games.
     """
     scores = [score for game in games for score in game.scores]
@@ -44,7 +44,7 @@ def figures(games: Sequence[Record], objective: str = "self") -> dict[str, float
 
 
 def as_csv(rows: Mapping[str, Mapping[str, float]]) -> str:
-    """A line for each folder, in order."""
+    """CSV with a line for each folder, in order."""
     columns = list(dict.fromkeys(key for row in rows.values() for key in row))
     text = io.StringIO()
     writer = csv.DictWriter(text, ["iteration", "logs", *columns], lineterminator="\n")
@@ -55,7 +55,7 @@ def as_csv(rows: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def as_table(rows: Mapping[str, Mapping[str, float]]) -> Table:
-    """A line for each figure, a column for each folder."""
+    """A table with a row for each figure and a column for each folder."""
     table = Table("figure", *map(str, range(len(rows))))
     for key in dict.fromkeys(key for row in rows.values() for key in row):
         table.add_row(key, *(f"{row[key]:.4g}" if key in row else "-" for row in rows.values()))
@@ -85,7 +85,7 @@ def _best(game: Record) -> int:
 
 
 def _pareto(game: Record, weight: int) -> bool:
-    """Whether nothing is as good for both and better for one than how the game ended."""
+    """Whether no split is as good for both and better for one than the game's result."""
 
     def scored(one: int, other: int) -> tuple[int, int]:
         return one + weight * other, other + weight * one
@@ -96,7 +96,7 @@ def _pareto(game: Record, weight: int) -> bool:
 
 
 def _reached(game: Record) -> tuple[int, int]:
-    """Both players' points: nothing without a valid deal."""
+    """Both players' points; (0, 0) without a valid deal."""
     shares: tuple[Items | None, Items | None] = game.allocations
     if not game.is_valid_deal or shares[0] is None or shares[1] is None:
         return 0, 0

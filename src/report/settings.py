@@ -1,4 +1,4 @@
-"""Several runs by setting: those that differ in nothing but the seed belong together."""
+"""Groups runs by setting: runs that differ only in the seed belong together."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from .table import by_setting
 Mark = Literal["best", "same", "worse", "unknown"]
 MARKS = {
     "best": "best",
-    "same": "not told from the best",
+    "same": "not clearly worse",
     "worse": "worse than the best",
     "unknown": "cannot be compared",
 }
-SEEDS = 3  # from which on differences are paired by seed
+SEEDS = 3  # from this number of seeds on, differences are paired by seed
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """Runs of one setting, by seed; `mark` says whether the setting can be told from the best one."""
+    """Runs of one setting, by seed; `mark` says whether it differs from the best setting beyond chance."""
 
     label: str
     paths: Sequence[Path]
@@ -37,37 +37,37 @@ class Setting:
 
     @property
     def kept(self) -> Figure:
-        """The judged metric of the kept snapshots, over seeds."""
+        """The judged metric of the kept snapshots: mean over seeds, with its interval."""
         return over([judged(run, run.kept.policies[run.policy]) for run in self.runs])
 
     @property
     def start(self) -> Figure:
-        """The same of the starts."""
+        """The judged metric of the starts: mean over seeds, with its interval."""
         return over([judged(run, run.iterations[0].policies[run.policy]) for run in self.runs])
 
     def curves(self) -> list[dict[int, Figure]]:
-        """The judged metric by iteration, of each run."""
+        """The judged metric by iteration, one curve per run."""
         return [
             {row.iteration: found for row in run.iterations if (found := judged(run, row.policies[run.policy]))}
             for run in self.runs
         ]
 
     def mean(self) -> dict[int, Figure]:
-        """The mean over seeds with its interval, at the iterations that all runs have."""
+        """The mean curve over seeds with its interval, at the iterations that all runs have."""
         curves = self.curves()
         shared = set.intersection(*(set(curve) for curve in curves))
         return {at: over([curve[at] for curve in curves]) for at in sorted(shared)}
 
 
 def judged(run: Summary, measured: Measured) -> Figure | None:
-    """The figure by which a run is judged: against the start where that chose the snapshot, else sampled."""
+    """The figure that judges a run: against the start if that chose the snapshot, else sampled self-play."""
     figures: Figures = measured.versus.get(run.start, {}) if run.gains else measured.sampled
     return figures.get(run.metric)
 
 
 def over(figures: Iterable[Figure | None]) -> Figure:
-    """The mean of the figures of several seeds, with its 95 % interval over seeds; a single one is as it is. {} where
-    there is none."""
+    """The mean of several seeds' figures with its 95 % interval over seeds; a single figure is returned unchanged, {}
+    if there is none."""
     found = [each for each in figures if each]
     if len(found) < 2:
         return found[0] if found else {}
@@ -76,7 +76,7 @@ def over(figures: Iterable[Figure | None]) -> Figure:
 
 
 def settings(runs: Iterable[Path]) -> list[Setting]:
-    """The settings of finished runs, each with its mark. ValueError where two runs are judged by different metrics."""
+    """The settings of finished runs, each with its mark. ValueError if runs are judged by different metrics."""
     found = {path: summary(path) for path in sorted(runs, key=lambda path: (len(path.name), path))}
     metrics = {run.metric for run in found.values()}
     if len(metrics) > 1:
@@ -90,7 +90,7 @@ def settings(runs: Iterable[Path]) -> list[Setting]:
 
 
 def _mark(best: Setting, other: Setting) -> Mark:
-    """Whether `other` is worse than `best` beyond chance, at 95 % (each comparison by itself)."""
+    """Whether `other` is worse than `best` beyond chance, at 95 % (no correction for several comparisons)."""
     if best is other:
         return "best"
     high = _by_seed(best, other)
@@ -102,7 +102,7 @@ def _mark(best: Setting, other: Setting) -> Mark:
 
 
 def _by_seed(best: Setting, other: Setting) -> float | None:
-    """The upper end of `other` less `best`, paired by seed; None for fewer than `SEEDS` pairs."""
+    """The upper end of `other` - `best`, paired by seed; None for fewer than `SEEDS` pairs."""
     ours, theirs = (
         {run.seed: found["mean"] for run in each.runs if (found := judged(run, run.kept.policies[run.policy]))}
         for each in (best, other)
@@ -114,9 +114,9 @@ def _by_seed(best: Setting, other: Setting) -> float | None:
 
 
 def _by_scenario(best: Setting, other: Setting) -> float | None:
-    """The same, paired by the scenarios of stored matches."""
+    """The upper end of `other` - `best`, paired by the scenarios of stored matches; None if there are none."""
     first = best.runs[0]
-    if first.gains:  # matches of self-play say nothing of it
+    if first.gains:  # judged against the start: matches of self-play do not show that
         return None
     try:
         rows = compare.compare([*best.paths, *other.paths], [first.metric], by="scenario")
@@ -126,7 +126,7 @@ def _by_scenario(best: Setting, other: Setting) -> float | None:
 
 
 def as_csv(found: Sequence[Setting]) -> str:
-    """The judged metric of every job and iteration, and greedy self-play's, a line each."""
+    """CSV of the judged metric and of greedy self-play's, a line per job, iteration and mode."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["setting", "seed", "job", "iteration", "kept", "metric", "mode", "mean", "low", "high"])

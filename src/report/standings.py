@@ -1,4 +1,4 @@
-"""Ratings and the table that they come from: at the terminal, as CSV and LaTeX, and as a page with a heat map."""
+"""Ratings and the table behind them: at the terminal, as CSV and LaTeX, and as a page with a heat map."""
 
 from __future__ import annotations
 
@@ -34,24 +34,24 @@ def write(folder: Path, rated: Ratings) -> None:
 
 
 def ordered(rated: Ratings) -> list[str]:
-    """The members, the highest rating first."""
+    """The members by falling rating."""
     return sorted(rated.members, key=lambda name: -rated.elo[name][0])
 
 
 def remarks(rated: Ratings) -> list[str]:
-    """What the ratings do not tell, in sentences."""
+    """Caveats about the ratings, as sentences."""
     found = []
     if rated.seat:
         elo, low, high = rated.seat
         found.append(f"The seat {rated.first_role} is worth {elo:.0f} points [{low:.0f}, {high:.0f}].")
     fit = f"Deviance of the ratings from the table: {rated.deviance:.1f} on {rated.freedom} degrees of freedom"
     if rated.cyclic is None:
-        return [*found, f"{fit}. Some pairs never met, so that cycles cannot be judged."]
+        return [*found, f"{fit}. Some pairs never met, so the share of cycles is unknown."]
     found.append(f"{fit}; cyclic share {rated.cyclic:.2f}.")
     if rated.misleading:
         found.append(
-            f"More than {CYCLIC} of the table goes in circles: one number for each member misleads here. The Nash "
-            "mixture and alpha-rank say who matters."
+            f"The cyclic share is above {CYCLIC} (A beats B, B beats C, C beats A), so one number per member is "
+            "misleading: use the Nash mixture and alpha-rank."
         )
     return found
 
@@ -70,7 +70,7 @@ HEADERS = ("member", "elo", "low", "high", "nash", "alpha_rank")
 
 
 def as_table(rated: Ratings) -> Table:
-    """The ratings, with what they do not tell below."""
+    """The ratings, with their caveats as the caption."""
     table = Table(
         title="ratings (Bradley-Terry, Elo points)", caption="\n".join(remarks(rated)), caption_justify="left"
     )
@@ -82,7 +82,7 @@ def as_table(rated: Ratings) -> Table:
 
 
 def as_csv(rated: Ratings) -> str:
-    """A line for each member: rating, interval, shares, and its mean points against each of the others."""
+    """CSV with a line for each member: rating, interval, shares, and mean points against each other member."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     names = ordered(rated)
@@ -101,7 +101,7 @@ def as_latex(rated: Ratings) -> str:
 
 
 def page(rated: Ratings) -> str:
-    """One HTML file: remarks, ratings, and who beats whom as a heat map, the best rated first."""
+    """One HTML page: caveats, ratings, and a heat map of mean points, best rated first."""
     notes = "".join(f'<p class="{"note" if "misleads" in each else ""}">{escape(each)}</p>' for each in remarks(rated))
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Tournament</title><style>{STYLE}</style>'

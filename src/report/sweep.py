@@ -1,4 +1,4 @@
-"""What a multirun ends with: one table over its jobs, and a page with its figure and numbers."""
+"""The end of a sweep (Hydra multirun): one table over its jobs, and a page with a figure and numbers."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from omegaconf import DictConfig
 
 
 class SweepTable(Callback):
-    """Prints the sweep's table, and writes it and the page `sweep.html` with its figure and numbers beside the jobs,
-    where any of them has a summary."""
+    """Prints the sweep's table, and writes it and the page `sweep.html` (with its figure and numbers) beside the jobs.
+    Does nothing if no job has a summary."""
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
 

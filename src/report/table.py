@@ -16,19 +16,20 @@ from .progress import duration
 from .rows import Figure, Figures, Measured, Summary
 from .run import benchmarks, figure, overrides, summary
 
-SHOWN_RATES = 2  # that the line of an iteration and a table show
-WIDTH = 80  # columns of a terminal that a table fits
+SHOWN_RATES = 2  # rates shown in an iteration's line and in a table
+WIDTH = 80  # most characters per line of a table
 SPARKS = "▁▂▃▄▅▆▇█"
 
 
 def run_table(data: Summary, metrics: Sequence[str] | None = None, policy: str | None = None) -> Table:
-    """One row per iteration of a summary: the main metric sampled, greedy and against whom every iteration met, rates,
+    """One row per iteration: the main metric sampled, greedy and against each opponent that all iterations met; rates;
     time.
 
-    Below stand the demonstrators and, where a scenario seats one role alone, each opponent in it. Where the
-    demonstrations' source is known, how far the snapshot is from it, too (`kl`, nats per demonstration).
-    `metrics` names the further columns; the default are the first rates (names in `_rate`) that the summary holds.
-    `policy` says whose figures (None: those of the policy that the run is judged by).
+    Further rows hold the demonstrators' figures and, if scenarios seat a single role, each opponent's own. If the
+    demonstrations' source is known, a column shows the snapshot's distance from it (`kl`, nats per demonstration).
+
+    metrics   further columns; None: the first rates (metrics ending in `_rate`) of the summary
+    policy    the policy to show; None: the one that the run is judged by
     """
     main, name = data.metric, policy or data.policy
     rows = [row.policies[name] for row in data.iterations]
@@ -59,7 +60,7 @@ def run_table(data: Summary, metrics: Sequence[str] | None = None, policy: str |
             for each in further
         ),
     ]
-    if _still(rows, main) and opponents:  # in a zero-sum game self-play's own is 0 whatever was learned
+    if _still(rows, main) and opponents:  # in a zero-sum game self-play's mean is always 0
         columns = [columns[0], *columns[3 + far :]]
     columns.append(Column("time", [*(duration(sum(row.seconds.values())) for row in data.iterations), *none]))
     several = f", {name}" if len(data.policies) > 1 else ""
@@ -74,7 +75,7 @@ def run_table(data: Summary, metrics: Sequence[str] | None = None, policy: str |
 
 
 def _still(rows: Sequence[Measured], metric: str) -> bool:
-    """Whether self-play's figure is 0 at every snapshot, sampled and greedy."""
+    """Whether the figure of self-play is 0 at every snapshot, sampled and greedy."""
     figures = [mode[metric]["mean"] for row in rows for mode in (row.sampled, row.greedy) if metric in mode]
     return bool(figures) and not any(figures)
 
@@ -89,19 +90,20 @@ def _sampled(metric: str) -> Callable[[Measured], Figure | None]:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column of a table: its head, in lines, and its cells."""
+    """A column of a table: its head (one or more lines) and its cells."""
 
     head: str
     cells: Sequence[str]
 
     @property
     def width(self) -> int:
-        """Of its longest line."""
+        """Characters of its longest line."""
         return max(cell_len(line) for line in [*self.head.split("\n"), *self.cells])
 
 
 def _laid(title: str, columns: Sequence[Column], styles: Sequence[str]) -> Table:
-    """A table that fits `WIDTH`: columns are left out, the last but the time first, and never the first two."""
+    """Lays out a table that fits `WIDTH`. Columns that do not fit are dropped from the right, but never the first two
+    and the time."""
     shown = list(columns)
     while len(shown) > 3 and sum(each.width + 3 for each in shown) + 1 > WIDTH:
         del shown[-2]
@@ -112,7 +114,7 @@ def _laid(title: str, columns: Sequence[Column], styles: Sequence[str]) -> Table
 
 
 def sparkline(values: Sequence[float | None]) -> str:
-    """One character for each value, from the least to the most; a space where there is none."""
+    """One block character per value, scaled from the smallest to the largest; a space for None."""
     found = [value for value in values if value is not None]
     if not found:
         return ""
@@ -122,7 +124,7 @@ def sparkline(values: Sequence[float | None]) -> str:
 
 
 def yardstick_table(data: Summary, policy: str | None = None) -> Table | None:
-    """The main metric of the start and of the kept snapshot against each opponent that both met; None where there is
+    """The main metric of the start and of the kept snapshot against each opponent that both met; None if they met
     none."""
     name = policy or data.policy
     start, kept = data.iterations[0].policies[name], data.kept.policies[name]
@@ -141,7 +143,7 @@ def yardstick_table(data: Summary, policy: str | None = None) -> Table | None:
 
 
 def benchmark_table(title: str, rows: Mapping[str, Mapping[str, Figures]]) -> Table:
-    """A row for each task and metric, a column for each snapshot; `rows` are task -> metric -> figure, by snapshot."""
+    """A row per task and metric, a column per snapshot. `rows`: snapshot -> task -> metric -> figure."""
     table = blank(title, ["task", "metric", *rows])
     for task, name in benchmarks(rows.values()):
         add_row(table, [task, name, *(figure((figures.get(task) or {}).get(name)) for figures in rows.values())])
@@ -153,14 +155,14 @@ def _opponents(rows: Sequence[Measured]) -> list[str]:
 
 
 def rates(figures: Figures, main: str) -> list[str]:
-    """The first metrics that are rates by name, other than the main one."""
+    """The first metrics with a rate's name, other than the main one."""
     return [name for name in figures if name.endswith("_rate") and name != main][:SHOWN_RATES]
 
 
 def sweep_table(jobs: Iterable[Path]) -> Table:
-    """One row per setting of a multirun: mean and spread over its seeds, of the kept iteration and of the start.
+    """One row per setting of a sweep: mean and standard deviation over seeds, of the kept iteration and of the start.
 
-    Jobs without a summary (failed or unfinished) are counted in the caption, never left out in silence.
+    Jobs without a summary (failed or unfinished) are named in the caption. FileNotFoundError if no job has one.
     """
     jobs = sorted(jobs, key=lambda job: (len(job.name), job))
     finished = {job: summary(job) for job in jobs if (job / "summary.json").exists()}
@@ -189,8 +191,9 @@ def sweep_table(jobs: Iterable[Path]) -> Table:
 
 
 def by_setting(runs: Iterable[Path]) -> dict[str, list[Path]]:
-    """Runs that differ in nothing but the seed, under a label of the words in which the settings differ, as short as
-    they can be told apart: `lr=0.001` for `learner.optimizer.lr=0.001`; of a single setting it is the experiment."""
+    """Label -> runs that differ only in the seed. The label holds the overrides in which settings differ, with keys as
+    short as is unambiguous (`lr=0.001` for `learner.optimizer.lr=0.001`); a single setting is labelled with its
+    experiment."""
     words = {
         run: tuple(word for word in overrides(run) if word.lstrip("+").partition("=")[0] != "seed") for run in runs
     }
@@ -207,7 +210,7 @@ def by_setting(runs: Iterable[Path]) -> dict[str, list[Path]]:
 
 
 def _shortened(words: Iterable[str]) -> dict[str, str]:
-    """Each `a.b.key=value` with as few of its key's last parts as tell it from all other keys."""
+    """Shortens each `a.b.key=value` to the fewest last parts of its key that differ from all other keys."""
     parts = {word: word.lstrip("+").partition("=") for word in words}
     keys = {key for key, _, _ in parts.values()}
     ends = Counter(ending for key in keys for ending in _endings(key))
@@ -222,12 +225,12 @@ def _endings(key: str) -> list[str]:
 
 
 def _judged_of(data: Summary, row: Measured) -> Figures:
-    """The figures by which a run is judged."""
+    """The figures that judge a run."""
     return row.versus.get(data.start, {}) if data.gains else row.sampled
 
 
 def _judged(run: Summary, start: bool = False) -> Measured:
-    """The policy by which a run is judged, in the kept row or in that of the start."""
+    """The figures of the policy that judges a run, in the kept row or the start's."""
     return (run.iterations[0] if start else run.kept).policies[run.policy]
 
 
@@ -246,13 +249,13 @@ def _seed(run: Summary) -> int:
 
 
 def _seeds(runs: Sequence[Summary]) -> str:
-    """The seeds, or how many there are."""
+    """The seeds, or their number if there are many."""
     told = ", ".join(str(run.seed) for run in runs)
     return told if len(told) <= 12 else f"{len(runs)} seeds"
 
 
 def blank(title: str, headers: Sequence[str]) -> Table:
-    """A table without rows; the first column is words, the others are figures."""
+    """A table without rows: text in the first column, numbers in the others."""
     table = Table(title=Text(title), title_justify="left", caption_justify="left", header_style="bold")
     for index, header in enumerate(headers):
         table.add_column(Text(header), justify="left" if index == 0 else "right", overflow="fold", vertical="bottom")
@@ -260,7 +263,7 @@ def blank(title: str, headers: Sequence[str]) -> Table:
 
 
 def add_row(table: Table, cells: Sequence[str], style: str = "") -> None:
-    """Adds one row of plain text, of which nothing is read as markup."""
+    """Adds one row of plain text, never read as markup."""
     table.add_row(*(Text(cell) for cell in cells), style=style)
 
 
@@ -273,7 +276,7 @@ def figures_table(title: str, figures: Figures) -> Table:
 
 
 def tournament_table(figures: Mapping[str, Mapping[str, Figures]], metric: str) -> Table:
-    """Who plays (rows) against whom (columns): the row player's `metric`."""
+    """The row player's `metric` against the column's player."""
     opponents = list(dict.fromkeys(name for row in figures.values() for name in row))
     table = blank(f"{metric} of the row's player against the column's", ["", *opponents])
     for name, row in figures.items():

@@ -1,5 +1,5 @@
-"""Where a run's metrics go besides its own files: the protocol, `metrics.jsonl`, Weights & Biases, and the loggers that
-Lightning has (CSV, TensorBoard)."""
+"""Trackers (loggers) of a run's metrics: the protocol, `metrics.jsonl`, Weights & Biases, and Lightning's loggers (CSV,
+TensorBoard)."""
 
 from __future__ import annotations
 
@@ -13,46 +13,46 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 from ..system.files import REFUSED, append_lines, read_text, write_text
 from . import redact
+from .offline import history
 from .rows import ONLY
 
 
 class Tracker(Protocol):
-    """Takes the rows of a run. `open` comes first, `finish` always comes last, after a crash too."""
+    """Receives the rows of a run. `open` is called first, `finish` always last, even after a crash."""
 
     def open(self, run: Path, iteration: int = 0) -> None:
-        """Starts on the run directory `run`; `iteration` is the first one that will be logged (more than 0 on
-        resume)."""
+        """Starts logging the run directory `run`; `iteration` is the first one to come (above 0 on resume)."""
 
     def config(self, values: Mapping[str, Any]) -> None:
-        """The composed config, and whatever else describes the run."""
+        """Logs the composed config and other facts about the run."""
 
     def log(self, row: Mapping[str, Any], iteration: int) -> None:
-        """One flat row of numbers."""
+        """Logs one flat row of numbers."""
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], iteration: int) -> None:
-        """A table, such as transcripts."""
+        """Logs a table, such as transcripts."""
 
     def finish(self, failed: bool = False) -> None:
-        """Writes what is left and lets go; a second call does nothing."""
+        """Flushes and closes; a second call does nothing."""
 
 
 @runtime_checkable
 class Dashboard(Tracker, Protocol):
-    """A tracker that takes more than a row for each iteration."""
+    """A tracker that also takes optimiser steps, a summary and folders."""
 
     def steps(self, rows: Sequence[Mapping[str, float]], iteration: int) -> None:
-        """The optimiser steps of an iteration, before its `log`; `step` counts over the whole run."""
+        """Logs an iteration's optimiser steps, before its `log`; `step` counts over the whole run."""
 
     def summary(self, values: Mapping[str, Any]) -> None:
-        """What became of the run, at its end."""
+        """Logs the run's final figures."""
 
     def artifact(self, name: str, path: Path) -> None:
-        """A folder of the run, at its end: `report`, or `snapshot` (`snapshot-POLICY`)."""
+        """Uploads a folder at the run's end: `report`, or `snapshot` (`snapshot-POLICY`)."""
 
 
 @contextmanager
 def tracking(trackers: Sequence[Tracker], run: Path, iteration: int = 0) -> Iterator[Sequence[Tracker]]:
-    """Opens the trackers, and finishes every one of them whatever happens, crashes and interrupts included."""
+    """Opens the trackers, and finishes each of them in any case, also after a crash or an interrupt."""
     opened: list[Tracker] = []
     failed = True
     try:
@@ -69,15 +69,15 @@ def tracking(trackers: Sequence[Tracker], run: Path, iteration: int = 0) -> Iter
 class Jsonl:
     """`metrics.jsonl` in the run directory, one row per iteration.
 
-    A row is appended whole; a line that is no row, as a kill leaves the last one, is dropped when the run is resumed.
-    Configs and tables are in the run's own files already (`config.yaml`, the episodes) and are not repeated here.
+    Each row is appended as a whole line. On resume an incomplete last line (left by a kill) is dropped. Configs and
+    tables are already in the run's own files (`config.yaml`, the episodes).
     """
 
     def __init__(self) -> None:
         self._path: Path | None = None
 
     def open(self, run: Path, iteration: int = 0) -> None:
-        """Rows of `iteration` and later, which will be logged again, are dropped with a torn last line."""
+        """Drops an incomplete last line, and rows of `iteration` and later, which will be logged again."""
         self._path = run / "metrics.jsonl"
         if not self._path.exists():
             return
@@ -88,7 +88,7 @@ class Jsonl:
         """Nothing: `config.yaml` holds it."""
 
     def log(self, row: Mapping[str, Any], iteration: int) -> None:
-        """Appends one line. A number that is not finite becomes null, which JSON can say."""
+        """Appends one line. A number that is not finite becomes null."""
         if self._path is None:
             raise RuntimeError("open(run) comes before log")
         finite = {key: _finite(value) for key, value in row.items()}
@@ -98,7 +98,7 @@ class Jsonl:
         """Nothing: the episodes hold it."""
 
     def finish(self, failed: bool = False) -> None:
-        """Nothing is held back."""
+        """Nothing: every row is already written."""
         self._path = None
 
 
@@ -116,16 +116,16 @@ def _finite(value: Any) -> Any:
 
 
 class Wandb:
-    """Weights & Biases. The run's id lies in `wandb_id` of the run directory, so that a resumed run continues it.
+    """Weights & Biases. The wandb id is stored in `wandb_id` of the run directory, so a resumed run continues it.
 
-    `offline` writes into the run directory and needs no account and no network; `wandb sync` sends it later. The key
+    Mode `offline` writes into the run directory and needs no account or network; `wandb sync` sends it later. The key
     for `online` comes from the environment (WANDB_API_KEY) or `wandb login`, never from the config. Figures are named
-    by section, as eval/sampled/joint_score (see `sections`).
+    by section, such as eval/sampled/joint_score (see `sections`).
 
-    name      of the run, before its id; None: the run directory's
-    group     of runs; None: the sweep to which the run belongs, else its experiment (the folder above it)
-    task      dotted name of the task's function, whose last part is the job type
-    artifacts which folders go along at the end: report, snapshot
+    name      the run's name, before its id; None: the run directory's name
+    group     the group of runs; None: the sweep, or else the experiment (the folder above the run)
+    task      dotted name of the task's function; its last part becomes the job type
+    artifacts folders to upload at the end: report, snapshot
     """
 
     def __init__(
@@ -145,11 +145,12 @@ class Wandb:
         self.project, self.mode, self.name, self.tags, self.entity = project, mode, name, tuple(tags), entity
         self.group, self.task, self.notes, self.artifacts = group, task, notes, tuple(artifacts)
         self._run: Any = None
-        self._logged = Path()  # holds how many iterations were logged, so that a resumed run says none twice
-        self._next = 0
+        self._folder = Path()
+        self._place = self._stand = 0  # rows of history that were offered, and that earlier processes wrote
 
     def open(self, run: Path, iteration: int = 0) -> None:
-        """Starts the wandb run; every metric is drawn against `iteration`."""
+        """Starts the wandb run; every metric has `iteration` as its x axis. A resumed run offers all of its rows again:
+        those that stand already are left out, and each has the history step that it has in a run that nobody kills."""
         try:
             import wandb
         except ModuleNotFoundError as error:
@@ -158,7 +159,7 @@ class Wandb:
             ) from None
 
         run.mkdir(parents=True, exist_ok=True)
-        # no metadata: it holds the command line as typed, host name and paths; the redacted manifest says what matters
+        # no metadata: it would hold the command line as typed, host name and paths; the redacted manifest is logged
         settings = wandb.Settings(
             console="off", silent=True, disable_code=True, disable_git=True, x_disable_meta=True, host=""
         )
@@ -173,32 +174,30 @@ class Wandb:
         self._run.define_metric("*", step_metric="iteration")
         self._run.define_metric("step")
         self._run.define_metric("steps/*", step_metric="step")
-        self._logged = run / "wandb_logged"
-        if self._logged.exists() and (text := read_text(self._logged).strip()).isdecimal():
-            self._next = int(text)
+        self._folder, self._place = run, 0
+        self._stand = max(int(self._run.step), self._written())
 
     def config(self, values: Mapping[str, Any]) -> None:
-        """The config without whatever looks like a key, a token or a password."""
+        """Logs the config without values that look like a key, a token or a password."""
         self._live().config.update(redact.public(values), allow_val_change=True)
 
     def log(self, row: Mapping[str, Any], iteration: int) -> None:
-        """One row; those of iterations that an earlier process logged stand there already."""
-        live = self._live()
-        if iteration >= self._next:
-            live.log({**sections(row), "iteration": iteration})
-            write_text(self._logged, f"{iteration + 1}\n")
+        """Logs one row, unless it stands already."""
+        if self._due():
+            self._add({**sections(row), "iteration": iteration})
 
     def steps(self, rows: Sequence[Mapping[str, float]], iteration: int) -> None:
-        """The steps as steps/loss, steps/lr, steps/grad_norm, …, drawn against `step`."""
-        for row in rows if iteration >= self._next else ():
-            named = {f"steps/{name}": value for name, value in row.items() if name != "step"}
-            self._live().log({**named, "step": row["step"]})
+        """Logs the steps as steps/loss, steps/lr, steps/grad_norm, …, with `step` as the x axis."""
+        for row in rows:
+            if self._due():
+                named = {f"steps/{name}": value for name, value in row.items() if name != "step"}
+                self._add({**named, "step": row["step"]})
 
     def summary(self, values: Mapping[str, Any]) -> None:
         self._live().summary.update(dict(values))
 
     def artifact(self, name: str, path: Path) -> None:
-        """Gives the folder along where `artifacts` names it."""
+        """Uploads the folder if `artifacts` names it."""
         import wandb
 
         live, kind = self._live(), name.partition("-")[0]
@@ -208,18 +207,35 @@ class Wandb:
             live.log_artifact(made)
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], iteration: int) -> None:
-        if iteration < self._next:
-            return
         import wandb
 
-        self._live().log(
-            {name: wandb.Table(columns=list(columns), data=[list(row) for row in rows]), "iteration": iteration}
-        )
+        if self._due():
+            made = wandb.Table(columns=list(columns), data=[list(row) for row in rows])
+            self._add({name: made, "iteration": iteration})
 
     def finish(self, failed: bool = False) -> None:
         if self._run is not None:
             run, self._run = self._run, None
             run.finish(exit_code=int(failed))
+            self._written()
+
+    def _due(self) -> bool:
+        """Whether the next row of the history is not there yet."""
+        self._live()
+        self._place += 1
+        return self._place > self._stand
+
+    def _add(self, row: Mapping[str, Any]) -> None:
+        self._live().log(dict(row), step=self._place - 1, commit=True)
+
+    def _written(self) -> int:
+        """The rows that stand in the run's offline files, or stood there before somebody sent and removed them."""
+        marked = self._folder / "wandb_logged"
+        text = read_text(marked).strip() if marked.exists() else ""
+        files = self._folder.glob("wandb/offline-run-*/run-*.wandb")
+        found = max([int(text) if text.isdecimal() else 0, *map(history, files)])
+        write_text(marked, f"{found}\n")
+        return found
 
     def _live(self) -> Any:
         if self._run is None:
@@ -230,7 +246,7 @@ class Wandb:
 class Lightning:
     """A logger of Lightning Fabric: CSVLogger, or TensorBoardLogger (which needs the package tensorboard).
 
-    It writes into `tracker/<kind>` of the run directory. Configs and tables stay in the run's own files.
+    It writes into `tracker/<kind>` of the run directory. Configs and tables are in the run's own files.
     """
 
     def __init__(self, kind: Literal["csv", "tensorboard"]) -> None:
@@ -240,7 +256,7 @@ class Lightning:
         self._logger: Any = None
 
     def open(self, run: Path, iteration: int = 0) -> None:
-        """Starts a logger. A resumed run goes on in a version of its own beside the earlier one, as these loggers do.
+        """Starts a logger. A resumed run gets a new version beside the earlier one, as is usual with these loggers.
         ModuleNotFoundError says what to install."""
         from lightning_fabric import loggers
 
@@ -255,7 +271,7 @@ class Lightning:
         """Nothing: `config.yaml` holds it."""
 
     def log(self, row: Mapping[str, Any], iteration: int) -> None:
-        """One row, at the step `iteration`, named by section."""
+        """Logs one row at step `iteration`, named by section."""
         if self._logger is None:
             raise RuntimeError("open(run) comes before log")
         self._logger.log_metrics(sections(row), iteration)
@@ -264,14 +280,14 @@ class Lightning:
         """Nothing: the episodes hold it."""
 
     def finish(self, failed: bool = False) -> None:
-        """Writes what is left."""
+        """Flushes the logger."""
         if self._logger is not None:
             self._logger.finalize("failed" if failed else "success")
             self._logger = None
 
 
 class Several:
-    """Several trackers at once, by any names: each gets everything."""
+    """Several trackers at once, under arbitrary names; each gets everything."""
 
     def __init__(self, trackers: Mapping[str, Tracker]) -> None:
         self.trackers = tuple(trackers.values())
@@ -313,16 +329,16 @@ class Several:
 
 
 SECTIONS = {"play": "play", "learn": "train", "scores": "play/scores", "language": "play/language"}
-"""Where the parts of a row go; all others are evaluation."""
+"""Part of a row -> section of the dashboard; all other parts go to evaluation."""
 WHOLE = ("seconds", "benchmark")
-"""The parts of a row that belong to no policy."""
+"""Parts of a row that belong to no policy."""
 
 
 def sections(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A flat row under the names of a dashboard, which makes a section of what stands before the first slash.
+    """Renames a flat row for a dashboard, which groups metrics by the part before the first slash.
 
     learner.sampled.score becomes eval/sampled/score, learner.learn.loss train/loss, seconds.play seconds/play. A policy
-    of another name than the default stands after the section: eval/attacker/sampled/score.
+    not named learner is named after the section: eval/attacker/sampled/score.
     """
     return {_section(key): value for key, value in row.items()}
 
@@ -338,7 +354,7 @@ def _section(key: str) -> str:
 
 
 def _id(path: Path) -> str:
-    """The run's id on the tracker, made once (from the system's own entropy: it must differ between equal seeds)."""
+    """The run's id on the tracker, made once from the system's entropy, so that runs of equal seeds differ."""
     if not path.exists():
         path.write_text(secrets.token_hex(6) + "\n", encoding="utf-8")
     return path.read_text(encoding="utf-8").strip()

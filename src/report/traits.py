@@ -1,4 +1,4 @@
-"""What a match can be found by: in the list of a report, and in a search across runs."""
+"""Traits of a match, by which a report's list and the search across runs filter."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from ..system.printing import printable
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """Of one match.
+    """The traits of one match.
 
-    blamed   somebody was put out of the match; retried: some reply was illegal
-    forked   some view did not extend the tokens before it
+    blamed   illegal replies of some seat ended the match
+    retried  some reply was illegal and asked for again
+    forked   some prompt did not extend its seat's earlier tokens
     """
 
     match: str

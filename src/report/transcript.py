@@ -1,8 +1,9 @@
-"""One match as a person reads it: who sat where, what each seat saw and said, how it ended."""
+"""A readable transcript of one match: who sat where, what each seat saw and said, how it ended."""
 
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,13 +21,13 @@ from .estimates import values
 from .pages import render
 from .run import number
 
-Views = Mapping[str, Sequence[Message]]  # seat -> its private view, as a replay gives it
+Views = Mapping[str, Sequence[Message]]  # seat -> its private view, from a replay
 
 _LABELS: Mapping[str, tuple[str, ...]] = {"assistant": ("Thought", "Action"), "user": ("Observation",)}
 
 
 def notes(episode: Episode) -> dict[str, str]:
-    """Request -> what is to be said of its reply: kind, an ending other than a stop, refused, the game's marks."""
+    """Request -> remarks on its reply: the request's kind, a finish other than stop, "refused", the game's marks."""
     told: dict[str, str] = {}
     refused = {request for seat in episode.players for request in episode.refused(seat)}
     for turn in episode.turns:
@@ -39,14 +40,13 @@ def notes(episode: Episode) -> dict[str, str]:
 
 
 def thoughts(episode: Episode) -> dict[str, str]:
-    """Request -> what its player said to itself before the reply, which no game saw."""
+    """Request -> the player's thought before its reply, which the game never sees."""
     return {turn.request: printable(turn.thought) for turn in episode.turns if turn.thought}
 
 
 def steps(message: Message) -> list[tuple[str, str]]:
-    """A message in parts, (kind, text): the lines that an agent labels as thought and action, the observations that it
-    is told, and "" for everything else. Nobody's text is shown as what it is not: an agent that writes an observation
-    itself has none."""
+    """Splits a message into (kind, text): an agent's lines labelled thought or action, observations sent to it, and ""
+    for everything else. An "observation" that the agent writes itself is not shown as one."""
     found: list[tuple[str, str]] = []
     for line in message.content.splitlines(keepends=True):
         label = line.partition(":")[0]
@@ -61,7 +61,7 @@ def steps(message: Message) -> list[tuple[str, str]]:
 
 
 def spoken(episode: Episode) -> Views:
-    """The views without a replay: each seat's own replies only."""
+    """Views without a replay: each seat's own replies only."""
     return {
         seat: tuple(Message("assistant", turn.text, turn.request) for turn in episode.turns if turn.seat == seat)
         for seat in episode.players
@@ -69,7 +69,7 @@ def spoken(episode: Episode) -> Views:
 
 
 def facts(episode: Episode, seat: str) -> str:
-    """Who sat in `seat`, and what it got."""
+    """The player in `seat` and the seat's payoff, as text."""
     player, result = episode.players[seat], episode.result
     version = episode.policies.get(seat)
     sat = f"{player} ({version})" if version and version != player else player
@@ -78,7 +78,7 @@ def facts(episode: Episode, seat: str) -> str:
 
 
 def ending(episode: Episode) -> str:
-    """The outcome, and whose fault it was."""
+    """The outcome and the seats to blame, as text."""
     blame = ", ".join(episode.result.blame)
     return episode.result.outcome + (f" (blamed: {blame})" if blame else "")
 
@@ -87,9 +87,9 @@ def ending(episode: Episode) -> str:
 class Said:
     """One message of a match, as a page shows it.
 
-    lane      the place of its seat among the seats
-    role      as in the chat: system, user (what the seat was told), assistant (its reply)
-    echo      it hands on what another seat has just said
+    lane      index of its seat
+    role      as in the chat: system, user (sent to the seat), assistant (the seat's reply)
+    echo      it repeats another seat's latest reply
     """
 
     seat: str
@@ -103,8 +103,8 @@ class Said:
 
 
 def timeline(episode: Episode, views: Views) -> tuple[dict[str, list[Said]], list[Said]]:
-    """What each seat was told before its first reply, and all else in the order of play: each reply after what its seat
-    was told before it."""
+    """(seat -> the messages before its first reply, all later messages in order of play). A seat's incoming messages
+    come right before its next reply."""
     remarks, silent = notes(episode), thoughts(episode)
     refused = {request for seat in episode.players for request in episode.refused(seat)}
     order = {turn.request: at for at, turn in enumerate(episode.turns)}
@@ -134,7 +134,7 @@ def timeline(episode: Episode, views: Views) -> tuple[dict[str, list[Said]], lis
 
 
 def _located(view: Sequence[Message], order: Mapping[str, int]) -> list[tuple[int, Message]]:
-    """Each message with the turn that it belongs to: a reply with its own, any other with the seat's next one."""
+    """(turn, message): a reply belongs to its own turn, any other message to the seat's next turn."""
     found, at = [], len(order)
     for message in reversed(view):
         at = order.get(message.request or "", at)
@@ -143,7 +143,7 @@ def _located(view: Sequence[Message], order: Mapping[str, int]) -> list[tuple[in
 
 
 def _echoed(episode: Episode, seat: str, content: str, at: int) -> bool:
-    """Whether `content` holds a reply that another seat gave shortly before the turn `at`, or is what it said."""
+    """Whether `content` repeats or contains another seat's reply from shortly before turn `at`."""
     told = content.strip()
     said = [
         turn.text.strip() for turn in episode.turns[max(at - 2 * len(episode.players), 0) : at] if turn.seat != seat
@@ -151,14 +151,15 @@ def _echoed(episode: Episode, seat: str, content: str, at: int) -> bool:
     return bool(told) and any(text and (text in told or told in text) for text in said)
 
 
-LONG = 120  # messages of a match that a page shows in full
-SHORT = 600  # characters of what a seat is told at the start that need no folding
+OWN = ("--config-dir", "-cd")  # flags whose value is the folder of the user's YAML
+LONG = 120  # messages; the middle of a longer match is left out on a page
+SHORT = 600  # characters; a longer opening prompt is folded
 
 
 def markup(episode: Episode, views: Views, run: Path | None = None, title: str = "") -> Markup:
-    """The match as HTML (an `article`), for any page with the style `page.css`: who sat where, what each seat was told,
-    every reply in the order of play, the metrics, and the commands that show and replay it (`run` is its directory).
-    Of a long match the middle is left out."""
+    """The match as HTML (an `article`) for a page with the style `page.css`: players, opening prompts, every reply in
+    order of play, metrics, and the commands that show and replay it (`run` is its directory). The middle of a long
+    match is left out."""
     openings, said = timeline(episode, views)
     lengths = {seat: sum(len(text) for each in told for _, text in each.parts) for seat, told in openings.items()}
     end = said[-LONG // 3 :] if len(said) > LONG else []
@@ -178,12 +179,24 @@ def markup(episode: Episode, views: Views, run: Path | None = None, title: str =
 
 
 def command(task: str, run: Path, match: str) -> str:
-    """The command that shows or replays a match of `run`, as a shell takes it."""
-    return shlex.join(["parley", f"task={task}", f"run={run}", f"match={match}"])
+    """The command that shows or replays a match of `run`, quoted for a shell."""
+    return shlex.join([*started(), f"task={task}", f"run={run}", f"match={match}"])
+
+
+def started() -> list[str]:
+    """The first words of a further command: how this process was started, with the user's own folders of modules and
+    YAML, without which a game of one's own is not found again."""
+    words = ["python", "-m", "parley"] if Path(sys.argv[0]).name == "__main__.py" else ["parley"]
+    for word, value in zip(sys.argv[1:], [*sys.argv[2:], ""], strict=True):
+        if word in OWN:
+            words += [word, value]
+        elif word.startswith(("--config-dir=", "hydra.searchpath=")):
+            words.append(word)
+    return words
 
 
 def text(episode: Episode, views: Views, definitions: Mapping[str, str] | None = None) -> RenderableType:
-    """The match for a terminal: the private views side by side, then every metric with its definition."""
+    """The match for a terminal: private views side by side, then every metric with its definition."""
     remarks = notes(episode)
     sides = Table.grid(expand=True, padding=(0, 1))
     for _ in views:
@@ -206,7 +219,7 @@ def text(episode: Episode, views: Views, definitions: Mapping[str, str] | None =
 
 
 def plain(episode: Episode, views: Views) -> str:
-    """The private views one after the other, as plain text; thoughts stand before their replies."""
+    """The private views one after the other as plain text, each reply preceded by its thought."""
     remarks, silent = notes(episode), thoughts(episode)
     parts = []
     for seat, view in views.items():

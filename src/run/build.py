@@ -36,19 +36,22 @@ MEASURING = ("exploit", "exploiter", "table", "tournament")
 
 
 def build(config: DictConfig, out: Path) -> Parts:
-    """Builds the parts of the experiment. Nodes are built only here. ConfigError lists incompatible parts."""
-    game, data = instantiate(config.game), instantiate(config.data, _convert_="all") if config.data else None
+    """Builds the parts of the experiment. Nodes are built only here. ConfigError lists incompatible parts.
+
+    `_convert_="all"` because Hydra would turn a dataclass inside a list or mapping (a tool of one's own) into a config
+    without its methods.
+    """
     given = {"hardware": config.hardware, "old": config.old, "ledger": out / SPENDING / "learner.jsonl"}
     loss = instantiate(config.imitate.loss)
     parts = Parts(
         config=config,
-        game=game,
+        game=instantiate(config.game, _convert_="all"),
         model=instantiate(config.model, _convert_="all"),
         backend=_backend(config.backend, config, out / SPENDING / "backend.jsonl"),
         policies={name: _policy(own, config, given) for name, own in policies(config).items()},
         imitator=_made(imitation_learner(config), **given | {"loss": loss, "old": "pass"}),
-        data=data,
-        scorer=instantiate(config.scorer) if config.scorer else None,
+        data=instantiate(config.data, _convert_="all") if config.data else None,
+        scorer=instantiate(config.scorer, _convert_="all") if config.scorer else None,
         opponents={str(name): _opponent(str(name), config, out) for name in config.opponents},
         benchmark=instantiate(config.benchmark, _convert_="all") if config.benchmark else None,
         guards=instantiate(config.guards, _convert_="all") if config.guards else None,
@@ -84,7 +87,7 @@ def _policy(own: Mapping[str, Any], config: DictConfig, given: Mapping[str, Any]
     recipes = {}
     for number, nodes in scheduled(config).items():
         laid = {name: overlaid(nodes[name], own.get(name, {})) for name in SCHEDULED}
-        loss, credit = (instantiate(laid["objective"][name]) for name in ("loss", "credit"))
+        loss, credit = (instantiate(laid["objective"][name], _convert_="all") for name in ("loss", "credit"))
         recipes[number] = Recipe(laid, credit, _made(laid["learner"], **given, loss=loss))
     return Policy(instantiate(node, _convert_="all") if node else None, node, recipes)
 

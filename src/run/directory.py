@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import sys
+import traceback
 from collections.abc import Container, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
@@ -197,9 +198,16 @@ TOLD = (*EXPECTED, ConfigError, InstantiationException)
 
 
 def in_words(error: BaseException) -> str:
-    """An error's message; for a node that cannot be built only the reason, without Hydra's text."""
+    """An error's message; for a node that cannot be built its key, the reason and the line of code, without Hydra's
+    text."""
     cause = error.__cause__
-    return str(cause if isinstance(error, InstantiationException) and isinstance(cause, EXPECTED) else error)
+    if not isinstance(error, InstantiationException) or cause is None:
+        return str(error)
+    if isinstance(cause, EXPECTED):
+        return str(cause)
+    key = str(error).rpartition("full_key: ")[2]
+    at = traceback.extract_tb(cause.__traceback__)[-1]
+    return f"{key} cannot be built: {type(cause).__name__}: {cause} ({Path(at.filename).name}, line {at.lineno})"
 
 
 @contextmanager

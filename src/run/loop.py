@@ -50,6 +50,7 @@ from .parts import Recipe, plain
 from .reporting import Reporting
 from .run import Run
 from .sharing import write_cards
+from .stages import part
 from .start import Start, magnet
 from .tracking import track
 
@@ -188,7 +189,9 @@ class Loop:
                 for name, recipe in recipes.items():
                     state = learning.learned[name].state
                     credit = partial(self.crediting, window, name, recipe, history[-1][name], source, state)
-                    learning.learn(name, ranks.shared(partial(_credited, credit)))
+                    with part("credit"):
+                        credited = ranks.shared(partial(_credited, credit))
+                    learning.learn(name, credited)
                 learning.next()
         return learning.outputs()
 
@@ -218,9 +221,10 @@ class Loop:
         return outputs
 
     def _played(self, each: Round, sitting: Sitting, learning: Learning | None) -> dict[str, Any]:
-        if learning is not None:
-            for name, session in learning.moved().items():
-                sitting.update(name, session.version, session.weights())
+        if learning is not None and (moved := learning.moved()):
+            with part("handover"):
+                for name, session in moved.items():
+                    sitting.update(name, session.version, session.weights())
         matches = self.run.sit(sitting, each.stage, self._seatings(each))
         if self.config.play.branches:
             matches = self.run.sit(sitting, each.stage, self._branches(each, matches))
@@ -383,7 +387,7 @@ def _told(matches: Matches, policies: Sequence[str], forked: Callable[[str, str]
             everybody.add(episode)
             for seat, payoff in episode.result.returns.items():
                 payoffs[seat].append(payoff)
-        for each in (part for parts in said.values() for part in parts):
+        for each in (counter for counters in said.values() for counter in counters):
             each.add(episode)
     for name, (_, forks, _) in said.items():
         if text := forks.text():

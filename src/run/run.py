@@ -186,12 +186,15 @@ class Run:
         return {"seconds": round(wall, 1), "cpu_seconds": round(cpu, 1)}
 
     def seconds(self, prefix: str) -> dict[str, float]:
-        """Wall-clock seconds of the finished stages below the folder `prefix`, by the stage's name; an iteration's
-        rounds are summed."""
+        """Wall-clock seconds of the finished stages below the folder `prefix`, by the stage's name, with named parts
+        of a stage apart (`play/handover`); an iteration's rounds are summed."""
         found: dict[str, float] = defaultdict(float)
         for name, done in self.done.items():
             if name.startswith(f"{prefix}/"):
-                found[_ROUND.sub("", name.removeprefix(f"{prefix}/"))] += done.seconds
+                stage = _ROUND.sub("", name.removeprefix(f"{prefix}/"))
+                found[stage] += done.seconds - sum(done.parts.values())
+                for part, seconds in done.parts.items():
+                    found[f"{stage}/{part}"] += seconds
         return {name: round(seconds, 2) for name, seconds in found.items()}
 
 

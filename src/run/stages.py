@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import isfinite
 from pathlib import Path
 from threading import Event, Thread
@@ -48,7 +48,8 @@ class StageChanged(RuntimeError):
 class Done:
     """A finished stage: the result of `work`, and its cost, summed over all processes.
 
-    `earlier` is the part of the cost (wall and CPU seconds) of earlier processes.
+    `earlier` is the part of the cost (wall and CPU seconds) of earlier processes. `parts` are wall seconds of named
+    parts of the work (see `part`), contained in `seconds`.
     """
 
     outputs: Any
@@ -56,6 +57,7 @@ class Done:
     cpu_seconds: float
     skipped: bool
     earlier: tuple[float, float]
+    parts: Mapping[str, float] = field(default_factory=dict)
 
 
 def stage(folder: Path, inputs: Any, work: Callable[[], Any]) -> Done:
@@ -80,9 +82,21 @@ def stage(folder: Path, inputs: Any, work: Callable[[], Any]) -> Done:
         "outputs": outputs,
         "seconds": round(seconds, 3),
         "cpu_seconds": round(cpu_seconds, 3),
+        "parts": {name: round(spent, 3) for name, spent in meter.parts.items()},
     }
     outputs = ranks.shared(lambda: _written(folder, told))
-    return Done(outputs, seconds, cpu_seconds, False, earlier)
+    return Done(outputs, seconds, cpu_seconds, False, earlier, told["parts"])
+
+
+@contextmanager
+def part(name: str) -> Iterator[None]:
+    """Counts its wall seconds in the innermost open stage of this process as those of the part `name`. Seconds of
+    interrupted processes count only in the whole."""
+    meter, started = _METERS[-1], time.perf_counter()
+    try:
+        yield
+    finally:
+        meter.parts[name] = meter.parts.get(name, 0.0) + time.perf_counter() - started
 
 
 def finished(folder: Path) -> Done | None:
@@ -90,7 +104,7 @@ def finished(folder: Path) -> Done | None:
     if (found := manifest(folder)) is None:
         return None
     spent = found["seconds"], found["cpu_seconds"]
-    return Done(found["outputs"], *spent, True, spent)
+    return Done(found["outputs"], *spent, True, spent, found.get("parts", {}))
 
 
 def _finished(folder: Path, wanted: str) -> Done | None:
@@ -109,6 +123,7 @@ class _Meter:
     def __init__(self) -> None:
         self._spent, self._since = (0.0, 0.0), _now()
         self._running = True
+        self.parts: dict[str, float] = {}  # wall seconds by name
 
     def read(self) -> tuple[float, float]:
         """The counted (wall, CPU) seconds."""

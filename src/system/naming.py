@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import pkgutil
 from collections.abc import Iterable, Sequence
 from importlib import import_module
@@ -20,8 +21,16 @@ def locate(path: Any) -> Any:
     while known < len(parts) and (module := _module(".".join(parts[: known + 1]))) is not None:
         found, known = module, known + 1
     if found is None:
-        raise LookupError(f"there is no module {parts[0]}{nearest(parts[0], ('parley',))}")
+        raise LookupError(f"there is no module {parts[0]}{_meant(parts[0])}")
     return _attribute(found, parts[:known], parts[known:])
+
+
+def _meant(name: str) -> str:
+    """The advice for a module that is not found: a file of this folder, which the command `parley` does not look into,
+    or a similar name."""
+    if os.path.isfile(f"{name}.py") or os.path.isdir(name):  # unlike Path, False for a name too long
+        return " on Python's path: this folder has it, so begin with python -m parley"
+    return nearest(name, ("parley",))
 
 
 def _module(name: str) -> ModuleType | None:

@@ -1,4 +1,5 @@
-"""The table: people play, and whatever else pages let them do, in the browser.
+"""The table: a web site on which people play matches, take part in studies and watch runs.
 
-`server.py` is the web server and its guards, `part.py` what a part of the site is, `persons.py` who a person is.
+Start with `server.py` (the web server and its checks), `part.py` (the contract of a part of the site) and `persons.py`
+(people and their tokens).
 """

@@ -1,4 +1,4 @@
-"""What the server answers with: files of the package, JSON objects read, refusals, streams of events."""
+"""HTTP building blocks of the server: package files, JSON bodies, refusals, event streams."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from aiohttp import web
 from ..games.base import Json
 from .part import Refusal
 
-BEAT_S = 15.0  # between two signs of life in a stream, so that proxies do not close it
+BEAT_S = 15.0  # seconds between two heartbeats in a silent stream, so that proxies do not close it
 KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
 @cache
 def static() -> Mapping[str, bytes]:
-    """The files that the package brings for browsers, by name. Nothing else is ever read for a request."""
+    """The package's files for browsers, by name. No other file is ever read for a request."""
     folder = files("parley.table") / "static"
     return {each.name: each.read_bytes() for each in folder.iterdir() if each.is_file()}
 
 
 async def streamed(response: web.StreamResponse, events: Any) -> None:
-    """Writes events as they come, and a beat when none has come for a while."""
+    """Writes events as they come, and a heartbeat after a silence of `BEAT_S`."""
     await response.write(b"retry: 1000\n\n")
     coming = asyncio.ensure_future(anext(events, None))
     try:
@@ -49,7 +49,7 @@ async def streamed(response: web.StreamResponse, events: Any) -> None:
 
 
 async def body(request: web.Request) -> dict[str, Json]:
-    """The JSON object that a request brings."""
+    """Reads the JSON object in a request's body. Refusal if it is anything else."""
     if request.content_type != "application/json":
         raise Refusal("expected JSON", 415)
     try:
@@ -62,7 +62,7 @@ async def body(request: web.Request) -> dict[str, Json]:
 
 
 def page(name: str) -> web.Response:
-    """A file of `static/`. Refusal where there is none of that name."""
+    """A file of `static/`. Refusal if there is none of that name."""
     if (data := static().get(name)) is None:
         raise Refusal("there is no such file", 404)
     kind = KINDS[name[name.rindex(".") :]]
@@ -70,7 +70,7 @@ def page(name: str) -> web.Response:
 
 
 def refused(request: web.Request, text: str, status: int) -> web.Response:
-    """Why not: as a page for a person who followed a link, as JSON for a script."""
+    """The response to a refused request: a page if a person followed a link, JSON for a script."""
     if request.method == "GET" and "text/html" in request.headers.get("Accept", ""):
         told = f"<!doctype html><html lang=en><title>parley</title><h1>parley</h1><p>{escape(text)}</p></html>"
         return web.Response(text=told, content_type="text/html", status=status)

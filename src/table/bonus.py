@@ -1,4 +1,4 @@
-"""What people are paid, as an expression over figures: numbers, names, + - * /, min, max. It is parsed, never run.
+"""Pay as an arithmetic expression over figures: numbers, names, + - * /, min, max. Parsed, never run as code.
 
 0.10 + 0.20 * payoff
 min(2, max(0.30 * payoff, 0))
@@ -13,19 +13,19 @@ from math import isfinite
 
 from ..system.files import InputError
 
-LONGEST = 300  # characters of an expression
+LONGEST = 300  # most characters of an expression
 _BINARY: Mapping[type[ast.operator], Callable[[float, float], float]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
-    ast.Div: lambda one, other: one / other if other else 0.0,  # a share of nothing is 0
+    ast.Div: lambda one, other: one / other if other else 0.0,  # a share of no matches is 0
 }
 _SIGNS: Mapping[type[ast.unaryop], Callable[[float], float]] = {ast.USub: operator.neg, ast.UAdd: operator.pos}
 _CALLS: Mapping[str, Callable[..., float]] = {"min": min, "max": max}
 
 
 class Expression:
-    """Arithmetic over named figures. InputError names what is none; `where` is said in it."""
+    """An arithmetic expression over named figures. InputError names an invalid part; its text begins with `where`."""
 
     def __init__(self, text: str, where: str = "the expression") -> None:
         self.text, self._where = text, where
@@ -38,12 +38,13 @@ class Expression:
         self.names = frozenset(self._names(self._tree))
 
     def check(self, known: Collection[str]) -> None:
-        """InputError where it names a figure that is not `known`."""
+        """InputError if the expression names a figure that is not in `known`."""
         if strangers := sorted(self.names - set(known)):
             raise InputError(f"{self._where} names {strangers[0]}, which is none of {', '.join(sorted(known))}")
 
     def __call__(self, figures: Mapping[str, float]) -> float:
-        """Its value; a figure that is missing counts 0, as does a division by 0. InputError if it is not finite."""
+        """Evaluates the expression; a missing figure is 0, as is a division by 0. InputError if the value is not
+        finite."""
         try:
             value = self._value(self._tree, figures)
         except OverflowError:
@@ -53,7 +54,7 @@ class Expression:
         return value
 
     def _names(self, node: ast.expr) -> list[str]:
-        """The figures below `node`, whose kinds are checked on the way."""
+        """The figures named below `node`. InputError for a kind of node that is not allowed."""
         match node:
             case ast.Constant(value=int() | float() as number) if not isinstance(number, bool):
                 return []

@@ -1,6 +1,6 @@
-"""A chair: the player who is a person. The arena asks and polls in its thread; pages show and answer in the event loop.
+"""A chair: the player for a person. The arena submits and polls in its thread; pages show and answer in the event loop.
 
-A chair shows what its seat's view holds, and nothing else of a match that is not over.
+While a match is open, a chair shows its seat's view and nothing else of it.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from ..system.printing import printable
 
 
 class Chair:
-    """The seat of one person, for all matches that they play one after the other.
+    """The player for one person, for all their matches one after the other.
 
     name        the player's name in records
-    patience_s  seconds that a question may wait for its answer; after that the person has left
-    changed     is called, in whatever thread, when there is something new to show
+    patience_s  seconds to answer a question; after that the person counts as gone
+    changed     called, in any thread, when there is something new to show
     """
 
     busy = False
@@ -29,11 +29,11 @@ class Chair:
     def __init__(self, name: str, patience_s: float, changed: Callable[[], None]) -> None:
         self.name, self.patience_s, self.changed = name, patience_s, changed
         self._lock = Condition()
-        self._asked: dict[str, tuple[Prompt, float]] = {}  # prompt id -> (prompt, since when)
+        self._asked: dict[str, tuple[Prompt, float]] = {}  # prompt id -> (prompt, time of asking)
         self._ready: list[Completion] = []
-        self._shown: Prompt | None = None  # the last view, with the replies that came after it
+        self._shown: Prompt | None = None  # the last prompt, with the replies that followed it
         self._said: list[Message] = []
-        self._left = ("", "")  # a match that the person gave up, and why
+        self._left = ("", "")  # (match the person gave up, reason)
         self._writing: Mapping[str, int] = {}
 
     def submit(self, prompts: Sequence[Prompt]) -> None:
@@ -47,7 +47,7 @@ class Chair:
         self.changed()
 
     def poll(self, wait_s: float = 0.0) -> list[Completion]:
-        """What was answered; waits at most `wait_s` for an answer."""
+        """Returns the answers so far; waits up to `wait_s` seconds for one."""
         with self._lock:
             if not self._ready and wait_s:
                 self._lock.wait(wait_s)
@@ -65,7 +65,7 @@ class Chair:
         self.changed()
 
     def forget(self, streams: Sequence[str]) -> None:
-        """The match is over."""
+        """Clears the view of a match that is over."""
         with self._lock:
             self._shown, self._said = None, []
         self.changed()
@@ -83,7 +83,7 @@ class Chair:
     # --- what pages call --------------------------------------------------------------------------------------------
 
     def answer(self, question: str, text: str) -> bool:
-        """Answers an open question; False where it is not open (any more)."""
+        """Answers a question; False if it is not open (any more)."""
         with self._lock:
             if (asked := self._asked.pop(question, None)) is None:
                 return False
@@ -96,25 +96,26 @@ class Chair:
         return True
 
     def leave(self, match: str, reason: str) -> None:
-        """Gives up `match`: now, or when the seat is asked next."""
+        """Gives up `match`: now, or at the seat's next question."""
         with self._lock:
             self._left = match, reason
             if any(each.startswith(f"{match}/") for each in self._asked):
                 self._give_up(reason)
 
     def tell(self, writing: Mapping[str, int]) -> None:
-        """Tells which other seats are writing, and about how many tokens they have."""
+        """Stores which other seats are writing, and their approximate numbers of tokens."""
         if writing != self._writing:
             self._writing = writing
             self.changed()
 
     @property
     def writing(self) -> Mapping[str, int]:
-        """What `tell` said last, while this seat waits. Who has to move is not told how long others' moves are."""
+        """The last argument of `tell` while this seat waits; {} while it has to move itself, so that the length of a
+        simultaneous move does not leak."""
         return {} if self._asked else self._writing
 
     def view(self) -> dict[str, Json]:
-        """What the seat sees, as the page shows it: the messages so far, and the open question if there is one."""
+        """The seat's view for the page: the messages so far, and the open question if there is one."""
         with self._lock:
             prompt, said = self._shown, list(self._said)
             asked = next(iter(self._asked.values()), None)
@@ -134,13 +135,13 @@ class Chair:
         return seen
 
     def _give_up(self, reason: str) -> None:
-        """Loses the player for every open question. The lock is held."""
+        """Ends every open question with the reason, as the player is lost. The lock is held."""
         self._ready += [Completion(each, reason, "error", policy=self.name) for each in self._asked]
         self._asked.clear()
         self._lock.notify()
 
 
 def told(message: Message) -> dict[str, Json]:
-    """A message of a view for the page: who speaks, and the words without what would be obeyed instead of shown."""
+    """A message of a view for the page: the speaker, and the text without control characters."""
     who = {"system": "rules", "user": "told", "assistant": "you"}[message.role]
     return {"who": who, "text": printable(message.content)}

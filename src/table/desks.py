@@ -1,7 +1,7 @@
-"""What is rated and what is compared: stored matches, shown as the judge reads them, blind, handed out evenly.
+"""Stored matches to rate and to compare: shown blind, in the judge's wording, and handed out evenly.
 
-People and judge read the same words and rate on the same scales: a *case* here is a case of the judge's own game.
-Nothing that is shown names a model, a match or a stage.
+People and judge read the same text and rate on the same scales: a *case* is a case of the judge's own game. Nothing
+shown names a model, a match or a stage.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ VOTES: tuple[Vote, ...] = get_args(Vote)
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Where a match lies that may be shown as `item`."""
+    """The location of a stored match that is shown under the opaque name `item`."""
 
     item: str
     match: str
@@ -45,7 +45,7 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A match as it is shown; `seats`: what is rated -> its seat."""
+    """A match as it is shown; `seats` maps each rated subject to its seat."""
 
     text: str
     seats: Mapping[str, str]
@@ -61,7 +61,7 @@ class Pair:
 
 
 def held(run: Path, stages: Iterable[str]) -> list[Held]:
-    """The matches of these stages of a run, sorted by their ids in each."""
+    """The matches of these stages of a run, sorted by id within each stage."""
     found = []
     for stage in stages:
         source = Matches(run / stage)
@@ -70,18 +70,18 @@ def held(run: Path, stages: Iterable[str]) -> list[Held]:
 
 
 def opaque(text: str) -> str:
-    """A name that does not tell the stage, and so the snapshot, behind it."""
+    """Hashes a name, so that it does not reveal the stage and the snapshot."""
     return blake2b(text.encode(errors="surrogatepass"), digest_size=8).hexdigest()
 
 
 def shown(episode: Episode, judge: RubricJudge) -> Case:
-    """`episode` as the judge reads it."""
+    """Renders `episode` as the judge reads it."""
     data = judge.game([episode]).cases[0].data
     return Case(data["text"], data["seats"])
 
 
 def pairs(first: Iterable[Held], second: Iterable[Held]) -> list[Pair]:
-    """The matches of each scenario, one of each side at a time, in the order of their ids."""
+    """Pairs the matches of each scenario, one of each side, in the order of their ids."""
     waiting: dict[str, list[Held]] = defaultdict(list)
     for each in second:
         waiting[each.scenario].append(each)
@@ -95,10 +95,10 @@ def pairs(first: Iterable[Held], second: Iterable[Held]) -> list[Pair]:
 def pick(
     items: Collection[str], work: Work, person: str, events: Events, each: int, abandon_s: float, seed: int
 ) -> str | None:
-    """What a person does next: what it has open, else an item that it has not done and that fewer than `each` people
-    did or hold, of these one of the fewest, drawn by the seed. None where nothing is left.
+    """Chooses a person's next item: the one they have open, else one they have not done that fewer than `each` people
+    did or hold. Of these it draws one with the fewest, by the seed. None if nothing is left.
 
-    An item that somebody holds for `abandon_s` seconds is free again.
+    An item held for `abandon_s` seconds without an answer is free again.
     """
     mine = events.standings[person]
     if mine.open is not None and mine.open[0] == work and mine.open[1] in items:
@@ -115,14 +115,14 @@ def pick(
 
 
 def mirrored(person: str, number: int, seed: int) -> bool:
-    """Whether this person sees the second match of its pair `number` on the left: of each two pairs one, which of them
-    is a fair coin's to say. The same at each reload."""
+    """Whether this person's pair `number` is shown with the second match on the left. Exactly one of each two
+    consecutive pairs is, by a fair coin derived from the seed and the person, so a reload shows the same."""
     return bool((derive(seed, "sides", person, number // 2) ^ number) & 1)
 
 
 def scores(given: Any, case: Case, judge: RubricJudge) -> Ratings:
-    """{subject: {scale: number}} as scale -> {seat: number}, held to the judge's scales. InputError says what is
-    wrong."""
+    """Converts {subject: {scale: number}} to scale -> {seat: number} and checks it against the judge's scales.
+    InputError says what is wrong."""
     try:
         found = ratings(json.dumps(given), list(case.seats), judge.rubric.scales)
     except RecursionError:
@@ -133,10 +133,10 @@ def scores(given: Any, case: Case, judge: RubricJudge) -> Ratings:
 
 
 class Reference:
-    """Reference ratings, by which people qualify: Sotopia-π kept who rated each goal within 2.
+    """Reference ratings that qualify people (Sotopia-π kept raters who were within 2 on each goal).
 
-    ratings   what is held to be right, as task=agreement reads it; scales: which of it counts
-    within    how far a score may be off
+    ratings   reference ratings in the format of task=agreement; `scales` names those that count
+    within    largest distance allowed between a score and the reference
     """
 
     def __init__(self, ratings: Sequence[Rating], scales: Sequence[str], within: float) -> None:
@@ -149,7 +149,7 @@ class Reference:
         return _dialogue(episode) in self._by_dialogue
 
     def near(self, episode: Episode, found: Ratings) -> bool:
-        """Whether every score that counts is near enough to every reference of its seat."""
+        """Whether every score that counts is within `within` of every reference for its seat."""
         seats = list(episode.result.returns)
         return all(
             abs(found[scale][seats[int(each.item[1]) - 1]] - each.scores[scale]) <= self.within
@@ -160,5 +160,5 @@ class Reference:
 
 
 def _dialogue(episode: Episode) -> str:
-    """The first part of an item, as task=agreement makes it of a row."""
+    """The dialogue's id, the first part of an item in task=agreement."""
     return "/".join(identity(episode).values())

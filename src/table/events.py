@@ -1,20 +1,19 @@
-"""What the people of a table did, in order: one append-only file, from which everything else is computed.
+"""The event log of a study: what people did, in one append-only file from which everything else is computed.
 
     {"time": 1767225600.0, "person": "p1f…", "what": "consent", "version": "2", "training": true}
     {"time": …, "person": …, "what": "rating", "item": …, "scores": {"goal": {"first": 7.0, "second": 3.0}}, …}
 
-`Standing.after` says which kinds there are. A line is never rewritten; only forgetting takes a person's
-lines out.
+`Standing.after` handles each kind. Lines are never rewritten; only forgetting a person removes theirs.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 from ..data.store import repair
@@ -25,13 +24,13 @@ FILE = "events.jsonl"
 
 
 def read(folder: Path) -> Iterator[dict[str, Any]]:
-    """The events in a folder, one at a time; none where nothing happened. InputError names a bad line."""
+    """Reads the events in a folder one at a time; none if it has no file. InputError names a bad line."""
     if (folder / FILE).exists():
         yield from read_jsonl(folder / FILE, _event)
 
 
 def standings(studies: Iterable[Path]) -> dict[tuple[str, str], Standing]:
-    """Where each person stands in each of these studies: (name of its folder, person) -> standing."""
+    """(name of the study's folder, person) -> the person's standing in that study."""
     found: dict[tuple[str, str], Standing] = defaultdict(Standing)
     for folder in studies:
         for event in read(folder):
@@ -46,25 +45,25 @@ def _event(row: Any) -> dict[str, Any]:
 
 
 class Events:
-    """The events of `folder`, open for more, and where each person stands. Threads may add at the same time."""
+    """The events of `folder`, open for appending, and each person's standing."""
 
     def __init__(self, folder: Path, clock: Callable[[], float] = time.time) -> None:
-        self.folder, self._clock, self._lock = folder, clock, Lock()
+        self.folder, self._clock = folder, clock
         repair(folder / FILE)
         self.standings: dict[str, Standing] = defaultdict(Standing)
         for event in read(folder):
             self._fold(event)
 
-    def add(self, person: str, what: str, **told: Any) -> Mapping[str, Any]:
-        """Stores what a person did, durably, and returns the event."""
+    async def add(self, person: str, what: str, **told: Any) -> Mapping[str, Any]:
+        """Appends an event durably, in a thread, so that a slow disk stalls nobody else, and returns it. Await one
+        call before the next: the file keeps their order."""
         event = {"time": round(self._clock(), 3), "person": person, "what": what, **told}
-        with self._lock:
-            append_lines(self.folder / FILE, [json.dumps(event, allow_nan=False)])
-            self._fold(event)
+        await asyncio.to_thread(append_lines, self.folder / FILE, [json.dumps(event, allow_nan=False)])
+        self._fold(event)
         return event
 
     def now(self) -> float:
-        """Seconds since the epoch, as events have them."""
+        """The time for events, in seconds since the epoch."""
         return self._clock()
 
     def _fold(self, event: Mapping[str, Any]) -> None:

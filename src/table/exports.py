@@ -1,6 +1,6 @@
-"""What people did, as files for others: ratings as task=agreement reads them, votes, persons; each as JSONL and CSV.
+"""Exports of people's work as JSONL and CSV: ratings (for task=agreement), votes, persons, matches.
 
-Nothing here knows who people are: persons are pseudonyms, and their map (tokens, outer ids) is never read.
+Persons are pseudonyms: the file that maps them to tokens and outer ids is never read here.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def studies(table: Path) -> list[Path]:
-    """The folders of the studies of a table, whatever their names."""
+    """The folders of a table's studies, recognised by their files."""
     return [each for each in folders(table) if (each / FILE).exists()]
 
 
 def tables(taken: Sequence[Path], matches: Iterable[Episode]) -> dict[str, Rows]:
-    """The rows by the name of their file, from the events of the studies `taken` and the matches that people played."""
+    """File name -> rows, from the events of the studies `taken` and the matches that people played."""
     events = [event for study in taken for event in read(study)]
     ratings = [row for event in events if event["what"] == "rating" for row in event["rows"]]
     votes = [
@@ -44,8 +44,8 @@ def tables(taken: Sequence[Path], matches: Iterable[Episode]) -> dict[str, Rows]
 
 
 def consented(taken: Sequence[Path], matches: Iterable[Episode]) -> Iterator[Episode]:
-    """The matches with what each person in them has agreed to by now, as `data.consent` reads it. Who took several
-    studies has allowed training if each of them says so."""
+    """Adds each person's current consent to the matches, in the format of `data.consent`. A person in several studies
+    has allowed training only if all of them say so."""
     agreed: dict[str, list[Standing]] = defaultdict(list)
     for (_, person), now in standings(taken).items():
         agreed[person].append(now)
@@ -61,7 +61,7 @@ def _agreed(person: str, given: Sequence[Standing]) -> dict[str, Any]:
 
 
 def _match(episode: Episode) -> list[dict[str, Any]]:
-    """A row for each person at the table."""
+    """A row for each person in the match."""
     whole = {"match": episode.id, "scenario": episode.scenario.id, "cluster": episode.scenario.cluster}
     return [
         {**whole, "seat": seat, "person": person, "outcome": episode.result.outcome, **at_seat(episode, seat)}
@@ -102,7 +102,8 @@ def write(folder: Path, found: Mapping[str, Rows]) -> None:
 
 
 def _flat(row: Mapping[str, Any], head: str = "") -> Iterable[tuple[str, Any]]:
-    """{"scores": {"goal": 3}} as ("scores.goal", 3). A text that a spreadsheet would compute is marked as text."""
+    """Flattens {"scores": {"goal": 3}} to ("scores.goal", 3). Text that a spreadsheet would run as a formula is
+    quoted."""
     for key, value in row.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{head}{key}.")
@@ -112,15 +113,15 @@ def _flat(row: Mapping[str, Any], head: str = "") -> Iterable[tuple[str, Any]]:
 
 
 def figures(matches: Iterable[Episode], votes: Rows) -> dict[str, dict[str, Any]]:
-    """All figures as JSON: those of each player at the tables of people, and of votes."""
+    """All figures as JSON: those of each player in matches with people, and of the votes."""
     found = {f"{player}, with people": to_json(each) for player, each in against(matches).items()}
     side = preferred(votes)
     return {**found, **({} if side is None else {"votes": to_json({"right preferred": side})})}
 
 
 def preferred(votes: Rows) -> Estimate | None:
-    """How often the matches of the study's `right` were preferred to those of its `left`, ties and both bad as a half;
-    by person and scenario. None without a vote."""
+    """The share of votes for the study's `right` over its `left` (ties and both bad count a half), clustered by person
+    and scenario. None without a vote."""
     if not votes:
         return None
     worth = {"left": 1.0, "right": 0.0}
@@ -130,9 +131,9 @@ def preferred(votes: Rows) -> Estimate | None:
 
 
 def against(matches: Iterable[Episode]) -> dict[str, dict[str, Estimate]]:
-    """Evaluation against people: player -> its metrics and payoff in the matches with people, by person and scenario.
+    """Evaluation against people: player -> metrics and payoff in matches with people, clustered by person and scenario.
 
-    The players are the others at these tables, and "people" themselves.
+    The players are the people's partners, and "people" for all persons together.
     """
     columns: dict[tuple[str, str], list[tuple[float, str, str]]] = defaultdict(list)
     for episode in matches:
@@ -151,7 +152,7 @@ def against(matches: Iterable[Episode]) -> dict[str, dict[str, Estimate]]:
 
 
 def _sides(episode: Episode, there: Mapping[str, str]) -> dict[str, list[str]]:
-    """The seats of each player; those of people together."""
+    """Player -> its seats; all persons count as one player."""
     found: dict[str, list[str]] = defaultdict(list)
     for seat, player in episode.players.items():
         found["people" if seat in there else player].append(seat)

@@ -1,7 +1,7 @@
-"""Takes a person out of a table's files: the one thing for which written lines are written anew.
+"""Deletes a person from a table's files; the only operation that rewrites stored lines.
 
-Their events, links and outer ids go, and so does every match in which they sat, with everybody's words. Who sat where
-in matches that were seated is kept under nobody's name, for the numbers of later matches depend on it.
+It removes their events, links and outer ids, and every match in which they sat, with everybody's words. Their seatings
+are kept without the name, for the numbering of later matches depends on them.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from .persons import Person, Persons
 from .played import folders
 
 NOBODY = f"{PERSON}forgotten"
-Change: TypeAlias = Callable[[Any], Sequence[Any] | None]  # a line -> the lines in its place; None: it stays
+Change: TypeAlias = Callable[[Any], Sequence[Any] | None]  # a line -> the lines to replace it; None keeps it
 
 
 def forget(table: Path, person: str) -> str:
-    """Forgets a person; says what was taken out. InputError where nobody of that id has ever come."""
+    """Deletes a person and returns what was removed, as text. InputError if nobody has that id."""
     persons, name = Persons(table), f"{PERSON}{person}"
     if Person(person) not in persons:
         ids = "persons.csv and matches.csv of task=people have the ids"  # who only played is in the second alone
@@ -39,7 +39,7 @@ def forget(table: Path, person: str) -> str:
 
 
 def _forget_matches(part: Path, name: str) -> int:
-    """Takes the matches of the player `name` out of a part's folder; returns how many were stored."""
+    """Removes the matches of the player `name` from a part's folder; returns how many were stored."""
     seatings = part / SEATINGS
     matches = {row["match"] for row in _rows(seatings) if name in row.get("players", {}).values()}
     shards = EpisodeStore(part, shard=None).shards()
@@ -51,7 +51,7 @@ def _forget_matches(part: Path, name: str) -> int:
 
 
 def _unnamed(row: Any, name: str) -> list[Any]:
-    """A seating without the name. Its match is given up, so that nobody takes it for an open one."""
+    """A seating without the name, and a line that gives its match up, so that it is not taken for an open one."""
     players = {seat: NOBODY if player == name else player for seat, player in row["players"].items()}
     return [{**row, "players": players}, {"match": row["match"], "over": "forgotten"}]
 
@@ -62,8 +62,8 @@ def _rows(path: Path) -> Iterator[Any]:
 
 
 def _rewrite(path: Path, change: Change) -> int:
-    """Writes a file anew, whole or not at all, with the same mode; returns how many of its lines were changed. Where
-    none is, the file is left alone."""
+    """Rewrites a file atomically, keeping its mode; returns the number of changed lines. If none changes, the file is
+    left alone."""
     count = sum(change(row) is not None for row in _rows(path))
     if count:
         with replacing(path) as file:

@@ -1,11 +1,11 @@
-"""The lobby: seats who has come, one match after the other. Each seating is on disk before its match begins."""
+"""The lobby: seats the people who have come. Each seating is stored before its match begins."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,16 +20,16 @@ from .part import Refusal
 from .persons import is_person
 
 FILE = "seatings.jsonl"
-AWAY_S = 10.0  # without an open page, who waits loses their place in the queue
+AWAY_S = 10.0  # seconds without an open page after which a waiting person leaves the queue
 
 
 class Closing(Exception):
-    """The table is being closed: open matches stay as they are."""
+    """Raised when the table closes; open matches stay as they are."""
 
 
 @dataclass(frozen=True, slots=True)
 class Booked:
-    """A match that was seated: who sits where. `over`: "" while it is open, then played or why it was given up."""
+    """A seated match: who sits where. `over` is "" while it is open, then "played" or the reason for giving it up."""
 
     match: str
     scenario: Scenario
@@ -43,35 +43,26 @@ class Booked:
 
 
 class Bookings:
-    """All matches that were ever seated, in the file `seatings.jsonl`: a line when one is seated, and one when it is
-    given up. Played ones are in the store."""
+    """The matches ever seated. `seatings.jsonl` has a line for each seating and each match given up; finished matches
+    are in the store. In memory are the open matches and the newest of each player."""
 
     def __init__(self, folder: Path, store: EpisodeStore) -> None:
         self.path = folder / FILE
-        self.all: dict[str, Booked] = {}
-        self.last: dict[str, str] = {}  # player -> its newest match
+        self.open: dict[str, Booked] = {}  # neither played nor given up
+        self.last: dict[str, Booked] = {}  # player -> its newest match
+        self.matches: Counter[str] = Counter()  # of each player, without those that were given up
         self.counts: Counter[str] = Counter()  # seatings of each scenario
+        self.again: dict[str, Scenario] = {}  # scenarios whose newest match was given up, by id
+        self.given_up = 0
         repair(self.path)
-        for _ in read_jsonl(self.path, self._read) if self.path.exists() else ():
-            pass
         stored = store.ids()
-        self.all = {key: replace(each, over="played") if key in stored else each for key, each in self.all.items()}
-
-    @property
-    def again(self) -> list[Scenario]:
-        """The scenarios whose last match was given up."""
-        last = {each.scenario.id: each for each in self.all.values()}
-        return [each.scenario for each in last.values() if each.over not in ("", "played")]
+        for _ in read_jsonl(self.path, lambda row: self._read(row, stored)) if self.path.exists() else ():
+            pass
 
     @property
     def drawn(self) -> int:
-        """How many scenarios were drawn: those of matches that took the place of one that was given up do not count."""
-        given_up = sum(each.over not in ("", "played") for each in self.all.values())
-        return len(self.all) - given_up + len(self.again)
-
-    def open(self) -> list[Booked]:
-        """Matches that are neither played nor given up."""
-        return [each for each in self.all.values() if not each.over]
+        """Number of scenarios drawn so far; a repeat of a match that was given up does not count."""
+        return self.counts.total() - self.given_up + len(self.again)
 
     def add(self, booked: Booked) -> None:
         row = asdict(booked)
@@ -80,22 +71,37 @@ class Bookings:
         self._know(booked)
 
     def end(self, match: str, over: str) -> Booked:
-        """Notes that a match was played, or why it was given up."""
+        """Records that an open match was played, or why it was given up."""
         if over != "played":
             append_lines(self.path, [json.dumps({"match": match, "over": over})])
-        self.all[match] = booked = replace(self.all[match], over=over)
-        return booked
+        return self._end(match, over)
 
-    def _read(self, row: dict[str, Json]) -> None:
-        if "over" in row:
-            self.all[row["match"]] = replace(self.all[row["match"]], over=str(row["over"]))
-        else:
+    def _read(self, row: dict[str, Json], stored: Collection[str]) -> None:
+        match = str(row["match"])
+        if "over" not in row:
             self._know(Booked(**{**row, "scenario": Scenario(**row["scenario"])}))
+            if match in stored:
+                self._end(match, "played")
+        elif match in self.open:
+            self._end(match, str(row["over"]))
 
     def _know(self, booked: Booked) -> None:
-        self.all[booked.match] = booked
+        self.open[booked.match] = booked
         self.counts[booked.scenario.id] += 1
-        self.last.update(dict.fromkeys(booked.players.values(), booked.match))
+        self.again.pop(booked.scenario.id, None)
+        self.last.update(dict.fromkeys(booked.players.values(), booked))
+        self.matches.update(booked.players.values())
+
+    def _end(self, match: str, over: str) -> Booked:
+        booked = replace(self.open.pop(match), over=over)
+        scenario = booked.scenario
+        self.last.update({name: booked for name in booked.players.values() if self.last[name].match == match})
+        if over != "played":
+            self.given_up += 1
+            self.matches.subtract(booked.players.values())
+            if match.endswith(f"/{self.counts[scenario.id] - 1}"):  # its newest match, as `Lobby` numbers them
+                self.again[scenario.id] = scenario
+        return booked
 
 
 @dataclass(slots=True)
@@ -106,14 +112,14 @@ class _Waiting:
 
 
 class Lobby:
-    """Who waits, who sits, and whom the next match seats.
+    """The queue of waiting people, the open matches, and the next seating.
 
-    People are seated together as soon as there are enough for a scenario. Where there are not, `partners` (role ->
-    player; None: nobody) take the free seats once the first has waited `wait_s`, or at once for who does not want to
-    wait. Scenarios come in an order drawn from `seed`, each with a payoff drawn of `payoffs`; one whose match was given
-    up comes next, as it was. Roles rotate.
+    People are seated together as soon as enough are waiting for a scenario. Otherwise `partners` (role -> player; None:
+    nobody) take the free seats after the first person has waited `wait_s` seconds, or at once for a person who does not
+    want to wait. Scenarios come in an order drawn from `seed`, each with a payoff drawn from `payoffs`; the scenario of
+    a match that was given up comes next, unchanged. Roles rotate.
 
-    The arena's thread goes through the lobby as through seatings; pages call the rest from the event loop.
+    The arena's thread iterates over the lobby for seatings; pages call the other methods from the event loop.
     """
 
     def __init__(
@@ -139,12 +145,11 @@ class Lobby:
         self._lock = Lock()
         self._waiting: dict[str, _Waiting] = {}
         self._pages: Counter[str] = Counter()
-        self._again, self._next = deque(bookings.again), bookings.drawn
-        self._reopened = deque(bookings.open())
-        self.seated = {name: each for each in bookings.open() for name in each.players.values() if is_person(name)}
-        self.matches = Counter(
-            name for each in bookings.all.values() if each.over in ("", "played") for name in each.players.values()
-        )
+        self._again, self._next = deque(bookings.again.values()), bookings.drawn
+        self._reopened = deque(bookings.open.values())
+        self.seated = {
+            name: each for each in bookings.open.values() for name in each.players.values() if is_person(name)
+        }
         self.closing = False
 
     def __iter__(self) -> Iterator[Seating | None]:
@@ -154,12 +159,13 @@ class Lobby:
     # --- what pages call --------------------------------------------------------------------------------------------
 
     def come(self, name: str, alone: bool) -> None:
-        """Puts a person into the queue. `alone`: they do not wait for other people."""
+        """Puts a person into the queue; with `alone` they do not wait for other people. Refusal if they sit already or
+        have played all their matches."""
         with self._lock:
             if name in self.seated:
                 raise Refusal("you are at the table already", 409)
-            if self.most is not None and self.matches[name] >= self.most:
-                raise Refusal("you have played all the matches that there are for you: thank you", 409)
+            if self.most is not None and self.bookings.matches[name] >= self.most:
+                raise Refusal("you have played all your matches: thank you", 409)
             now = time.monotonic()
             since = self._waiting[name].since if name in self._waiting else now
             self._waiting[name] = _Waiting(since, alone and self.partners is not None, now)
@@ -189,14 +195,13 @@ class Lobby:
     # --- what the arena's thread calls ------------------------------------------------------------------------------
 
     def ended(self, match: str, over: str) -> Booked:
-        """A match was played, or given up."""
+        """Records the end of a match: played or given up."""
         with self._lock:
             booked = self.bookings.end(match, over)
             for name in booked.players.values():
                 self.seated.pop(name, None)
             if over != "played":
                 self._again.append(booked.scenario)
-                self.matches.subtract(name for name in booked.players.values() if is_person(name))
         return booked
 
     def _seating(self) -> Seating | None:
@@ -214,7 +219,7 @@ class Lobby:
         return Seating(booked.match, booked.scenario, booked.seed, booked.players)
 
     def _group(self) -> tuple[Scenario, list[str]] | None:
-        """The next scenario and the people who play it; None while too few have come."""
+        """The next scenario and the people to seat; None while too few are waiting."""
         now = time.monotonic()
         for name, each in list(self._waiting.items()):
             if not self._pages[name] and now - each.seen > AWAY_S:
@@ -234,7 +239,7 @@ class Lobby:
         return None
 
     def _drawn(self) -> Scenario:
-        """The next scenario, and what its match is played for."""
+        """The next scenario, with its payoff."""
         scenario = self.scenarios[self._next % len(self.scenarios)]
         if not self.payoffs or not isinstance(self.game, Payoffs):
             return scenario
@@ -246,7 +251,7 @@ class Lobby:
         else:
             self._next += 1
         roles = seats(self.game, scenario)
-        shift = len(self.bookings.all) % len(roles)
+        shift = self.bookings.counts.total() % len(roles)
         sitting = {roles[(place + shift) % len(roles)]: name for place, name in enumerate(people)}
         players = seated(self.game, scenario, {**(self.partners or {}), **sitting, **self.serving})
         match = f"{self.stage}/{scenario.id}/{self.bookings.counts[scenario.id]}"
@@ -255,5 +260,4 @@ class Lobby:
         for name in people:
             del self._waiting[name]
             self.seated[name] = booked
-            self.matches[name] += 1
         return booked

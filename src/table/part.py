@@ -1,4 +1,4 @@
-"""What a part of the site is: a page, and the routes that its script calls.
+"""The contract of a part of the site: a page, and the routes that its script calls.
 
 A part is a node of `table.parts` in the config: `{play: {_target_: parley.table.play.Play, …}}`. Its name there is the
 segment of its paths. Of the part `play`, for the person whose token is TOKEN,
@@ -8,9 +8,9 @@ segment of its paths. Of the part `play`, for the person whose token is TOKEN,
     POST /p/TOKEN/play/NAME       a function of `takes`: JSON in, JSON out
     GET  /p/TOKEN/play/NAME       a function of `streams`: server-sent events, each one JSON value
 
-The server has checked token, origin, size, rate and JSON before a function is called, and runs all of them on one event
-loop: whatever takes longer than a few milliseconds belongs into a thread (`asyncio.to_thread`). A function that refuses
-raises `Refusal`; its text is shown to the person.
+Before it calls a function, the server checks token, origin, size, rate and JSON. All functions run on one event loop:
+work of more than a few milliseconds belongs in a thread (`asyncio.to_thread`). To refuse a request, a function raises
+`Refusal`, whose text the person sees.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Stream: TypeAlias = Callable[[Person], AsyncIterator[Json]]
 
 
 class Refusal(Exception):
-    """Why a request is not fulfilled: one sentence that the person is shown, and the HTTP status."""
+    """Raised to refuse a request, with one sentence for the person and the HTTP status."""
 
     def __init__(self, text: str, status: int = 400) -> None:
         super().__init__(text)
@@ -43,13 +43,13 @@ class Refusal(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """What a part is given to work with.
+    """The surroundings of a part.
 
-    folder   where its files lie: `<run>/table/<name of the part>`, which it makes when it needs it
-    run      directory of the run that is served; its config is `at_work.config`
+    folder   the part's own folder `<run>/table/<name of the part>`; the part makes it when needed
+    run      directory of the served run; its config is `at_work.config`
     at_work  game, seats, opponents and config of that run; `at_work.out` is `<run>/table`
-    persons  who has come
-    blind    whether people are taken through a study: no page of any part tells them who played
+    persons  all people who have come
+    blind    whether there is a study; then no page of any part names the players
     """
 
     folder: Path
@@ -61,10 +61,10 @@ class Desk:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A part at work. `title` names it on the home page, `page` is its file in `static/`.
+    """A running part. `title` is its name on the home page, `page` its file in `static/`.
 
-    `holds(person)` says why the person may not use the other parts yet ("": they may): a study holds those who have not
-    consented. The home page sends them to the part that holds them. `about` is what those are told who only look.
+    `holds(person)` returns why the person may not use the other parts yet ("": they may), such as a study's missing
+    consent; the home page then sends them to this part. `about` is the text for visitors in preview.
     """
 
     title: str
@@ -77,18 +77,18 @@ class Served:
 
 
 class Part(Protocol):
-    """A part as the config builds it: its settings, checked against the signature of its `_target_`. A study has
-    `blind = True` (see `Desk`)."""
+    """A part as built from the config, checked against the signature of its `_target_`. A study sets `blind = True`
+    (see `Desk`)."""
 
     def open(self, desk: Desk) -> AbstractAsyncContextManager[Served]:
-        """The part at work, for as long as the server runs. ConfigError where its settings do not fit the run."""
+        """Starts the part, for as long as the server runs. ConfigError if its settings do not fit the run."""
 
 
 def text(body: Body, key: str, most: int) -> str:
-    """The text under `key` of what a person sent, without blanks around it.
+    """The text under `key` in a request's body, stripped.
 
-    Refusal for what is no text, longer than `most` characters, or holds control characters, marks that turn the
-    direction of writing around, or half a surrogate pair.
+    Refusal if it is not text, is longer than `most` characters, or contains control characters, marks that change the
+    writing direction, or half a surrogate pair.
     """
     value = body.get(key)
     if not isinstance(value, str):

@@ -1,8 +1,8 @@
-"""Who a person is: a name of their own, known by a token of 128 bits or by an id that another service gave them.
+"""People and their tokens: a person has a random id, and is recognised by a 128-bit token or another service's id.
 
-The files lie in `<run>/table/`, readable by their owner alone. `persons.jsonl` maps digests of tokens and of outer ids
-to persons; a token itself is never written down. `doors.json` has the words of the invitation links, which are the same
-after a restart.
+The files lie in `<run>/table/`, readable by their owner only. `persons.jsonl` maps digests of tokens and outer ids to
+persons; tokens themselves are never stored. `doors.json` has the secret words of the invitation links, which stay the
+same after a restart.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from ..data.consent import PERSON
 from ..data.store import repair
 from ..system.files import append_lines, read_json, read_jsonl
 
-BYTES = 16  # of a token, a door and a salt: 128 bits
+BYTES = 16  # in a token, a door and a salt: 128 bits
 FILE, DOORS = "persons.jsonl", "doors.json"
-OUTER = re.compile(r"[\w.:@+-]{1,200}")  # an id that another service gave
+OUTER = re.compile(r"[\w.:@+-]{1,200}")  # an id from another service
 
 
 def is_person(player: str) -> bool:
-    """Whether the player of this name in a record is a person of some table."""
+    """Whether this player's name in a record belongs to a person at a table."""
     return player.startswith(PERSON)
 
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """A person. `id` is theirs in all records of this run, and says nothing of who they are."""
+    """A person. `id` is a pseudonym, the same in all records of this run."""
 
     id: str
 
     @property
     def player(self) -> str:
-        """The name under which they sit in matches."""
+        """The person's player name in matches."""
         return f"{PERSON}{self.id}"
 
 
@@ -47,15 +47,15 @@ class Person:
 class _Line:
     person: str
     token: str  # digest
-    outer: str  # digest of the id that another service gave; "" for none
+    outer: str  # digest of another service's id; "" for none
     at: str  # UTC
 
 
 class Persons:
-    """All who have come, kept in `folder`.
+    """All people who have come, stored in `folder`.
 
-    `outer_keys` are the query parameters of a link by which another service tells who comes (PROLIFIC_PID, workerId).
-    Whoever comes again with the same outer id is the same person, with a new token; older ones stay good.
+    `outer_keys` are the query parameters in which another service passes its own id of a person (PROLIFIC_PID,
+    workerId). The same outer id means the same person, who gets a new token; older tokens stay valid.
     """
 
     def __init__(self, folder: Path, outer_keys: Sequence[str] = ()) -> None:
@@ -71,7 +71,7 @@ class Persons:
             self._know(line)
 
     def door(self, name: str) -> str:
-        """The word of the invitation link `name`, made when it is first asked for."""
+        """The secret word of the invitation link `name`, made at the first call."""
         if name not in self._doors:
             self._doors[name] = secrets.token_urlsafe(BYTES)
             draft = private(self.folder / f".{DOORS}.tmp")
@@ -80,7 +80,7 @@ class Persons:
         return self._doors[name]
 
     def join(self, given: Mapping[str, str]) -> tuple[Person, str]:
-        """(a person, their new token). `given` are the query parameters of the link by which they come."""
+        """Returns (person, new token). `given` are the query parameters of the link."""
         outer = next(
             (self._digest(key, given[key]) for key in self.outer_keys if OUTER.fullmatch(given.get(key, ""))), ""
         )
@@ -92,14 +92,14 @@ class Persons:
         return person, token
 
     def of(self, token: str) -> Person | None:
-        """Whose token it is."""
+        """The person with this token, or None."""
         return self._by_token.get(digest(token))
 
     def __contains__(self, person: object) -> bool:
         return person in self._by_token.values()
 
     def forget(self, person: Person) -> None:
-        """Removes a person's tokens and outer id from the map; their links are void from now on."""
+        """Removes a person's tokens and outer id from the map, which invalidates their links."""
         left = [line for line in read_jsonl(self.folder / FILE, lambda row: _Line(**row)) if line.person != person.id]
         draft = private(self.folder / f".{FILE}.tmp")
         draft.write_text("".join(json.dumps(asdict(line)) + "\n" for line in left))
@@ -118,12 +118,12 @@ class Persons:
 
 
 def digest(token: str) -> str:
-    """What is written of a token: it cannot be guessed back, having 128 bits."""
+    """The stored form of a token; with 128 random bits it cannot be reversed."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def private(path: Path, text: str = "") -> Path:
-    """`path`, made with `text` in it where there is no such file, and readable by its owner alone."""
+    """Creates `path` with `text` if it is missing, makes it readable by its owner only, and returns it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:

@@ -1,4 +1,4 @@
-"""The plan of a study: what people are told, asked and paid, and what they do next, given what they did so far.
+"""The plan of a study: its texts, questions and pay, and a person's next step, given what they have done so far.
 
 consent → instructions → comprehension → rating, voting, playing, with attention items between them → done
 """
@@ -17,12 +17,12 @@ from .bonus import Expression
 Work: TypeAlias = Literal["rate", "vote", "play"]
 WORKS: tuple[Work, ...] = get_args(Work)
 Step: TypeAlias = Literal["refused", "consent", "instructions", "failed", "questions", "attention", "done"] | Work
-COUNTS = ("matches", "ratings", "votes", "attention", "earned")  # what `bonus` may name
+COUNTS = ("matches", "ratings", "votes", "attention", "earned")  # names allowed in `bonus`
 
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question with options, of which number `answer` is right, counted from 0."""
+    """A question with options; `answer` is the index of the right one, counted from 0."""
 
     ask: str
     options: Sequence[str]
@@ -35,13 +35,13 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What one person did so far. `after` gives the next standing; nothing else changes one.
+    """One person's progress so far. `after` returns the next standing; instances never change.
 
-    consent   the version that was agreed to, None without; training: whether the box for training was ticked
-    attention, near   whether each attention item was right, each rated reference item near enough
-    rated, voted      what was rated and compared
-    open      (work, item) that was given out and is not done yet, `since` when, in seconds
-    paid      (base, bonus), once the study was done
+    consent   version of the consent given, or None; training: whether training was allowed
+    attention, near   for each attention item whether it was right; for each reference item whether the rating was near
+    rated, voted      items rated and compared
+    open      (work, item) that was handed out and is not done, `since` a time in seconds since the epoch
+    paid      (base, bonus) once the study is done
     """
 
     consent: str | None = None
@@ -59,7 +59,7 @@ class Standing:
     paid: tuple[float, float] | None = None
 
     def after(self, event: Mapping[str, Any]) -> Standing:
-        """The standing once `event` has happened as well."""
+        """The standing after `event`."""
         match event["what"]:
             case "consent":
                 return replace(self, consent=event["version"], training=event["training"], refused=False)
@@ -84,14 +84,14 @@ class Standing:
 
 
 class Pay:
-    """What a study pays.
+    """The pay of a study.
 
-    base      to everybody who has done any task
-    match     an expression over the metrics of a match at the person's seat, and its `payoff`; the sum over a person's
-              matches is what it `earned`
-    bonus     an expression over matches, ratings, votes, attention (the share that was right) and earned
-    most      no bonus is above
-    currency  as the page names it
+    base      amount for everybody who has done any task
+    match     expression over a match's metrics at the person's seat and its `payoff`; summed over a person's matches it
+              is `earned`
+    bonus     expression over matches, ratings, votes, attention (share of right answers) and earned
+    most      largest bonus
+    currency  its name on the page
     """
 
     def __init__(self, base: Amount, match: str, bonus: str, most: Amount, currency: str) -> None:
@@ -100,7 +100,7 @@ class Pay:
         self.bonus.check(COUNTS)
 
     def __call__(self, now: Standing, matches: Sequence[Mapping[str, float]]) -> tuple[float, float]:
-        """(base, bonus), the bonus in hundredths, never below 0 nor above `most`. `matches`: the figures of each."""
+        """(base, bonus): the bonus rounded to hundredths, at least 0 and at most `most`. `matches`: figures of each."""
         if not (now.rated or now.voted or matches):
             return 0.0, 0.0
         right = sum(now.attention) / len(now.attention) if now.attention else 1.0
@@ -110,16 +110,16 @@ class Pay:
 
 
 class Plan:
-    """The steps. An empty text or list leaves its step out.
+    """The steps of a study. An empty text or list skips its step.
 
-    version       of the consent, which is stored with everybody's; consent: its text
-    training      text of the box by which people allow training on what they write; "": no box, and no training
-    instructions  read before anything else; paragraphs are separated by empty lines
-    questions     of comprehension, {ask, options, answer}; tries: how often all may be answered anew
-    rate, vote, play   matches that a person rates, pairs that it compares, matches that it plays
-    attention     {after, ask, options, answer}: asked once so many tasks are done; misses: how many may be wrong
-    code, url     what ends the study: a completion code, in which {person} is the person's id, and where to go then
-    platform      a site of MTurk's to which the end is posted, as https://www.mturk.com; "": none
+    version       version of the consent, stored with each agreement; consent: its text
+    training      label of the box that allows training on what people write; "": no box, and no training
+    instructions  text to read first; paragraphs are separated by empty lines
+    questions     comprehension questions {ask, options, answer}; tries: attempts at answering all of them
+    rate, vote, play   number of matches to rate, pairs to compare, matches to play
+    attention     {after, ask, options, answer}: asked after that many tasks; misses: how many may be wrong
+    code, url     completion code, in which {person} becomes the person's id, and the address to go to at the end
+    platform      MTurk site to which the end is posted, such as https://www.mturk.com; "": none
     """
 
     def __init__(
@@ -150,9 +150,9 @@ class Plan:
                 raise InputError(f"plan.{name} is {address!r}, expected an address that begins with https://")
 
     def step(self, now: Standing, played: int, left: Collection[Work] = WORKS) -> Step:
-        """What a person who has `played` so many matches does next; `left` are the works of which there is some left
-        for it."""
-        if now.paid is not None:  # settled: what comes free later is for others
+        """The next step of a person who has `played` that many matches. `left` names the kinds of work that still have
+        items for them."""
+        if now.paid is not None:  # paid: items that become free later go to others
             return "done"
         if now.refused:
             return "refused"
@@ -170,12 +170,12 @@ class Plan:
         return next((work for work in WORKS if work in left and done[work] < self.wanted[work]), "done")
 
     def due(self, now: Standing, played: int) -> Question | None:
-        """The attention item that comes before the next task."""
+        """The attention item due before the next task, or None."""
         following = self.attention[len(now.attention) :]
         done = len(now.rated) + len(now.voted) + played
         return following[0][1] if following and following[0][0] <= done else None
 
     def failed(self, now: Standing) -> bool:
-        """Whether the study is over for a person who did not understand, pay attention or rate near the reference."""
+        """Whether a person has failed comprehension, attention or the reference ratings, which ends their study."""
         misread = bool(self.questions) and not now.understood and now.tries >= self.tries
         return misread or now.attention.count(False) > self.misses or False in now.near

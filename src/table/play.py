@@ -1,8 +1,8 @@
-"""Playing in the browser: the arena in a thread of its own, and a chair for each person at the table.
+"""Playing in the browser: the arena runs in its own thread, with a chair for each person.
 
-The matches lie in `<run>/table/play/`, an episode store as any other; beside it `seatings.jsonl` (who was seated),
-`open-0.jsonl` (the journal of open matches) and `failures.jsonl` (matches that somebody left). A server that was
-stopped or killed goes on with its open matches, each from its last turn.
+Matches are stored in `<run>/table/play/`, an ordinary episode store, together with `seatings.jsonl` (who was seated),
+`open-0.jsonl` (journal of open matches) and `failures.jsonl` (matches that somebody left). A restarted server continues
+its open matches, each from its last turn.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ from ..system.files import append_lines
 from ..system.naming import nearest
 from ..system.printing import printable
 from .chair import Chair, told
-from .lobby import Bookings, Closing, Lobby
+from .lobby import Booked, Bookings, Closing, Lobby
 from .part import Body, Desk, Refusal, Served, text
 from .persons import Person, is_person
 
-TELL_S = 0.5  # seconds between two looks at who is writing
-COARSE = 10  # tokens: how long a reply is shall not tell what it says
+TELL_S = 0.5  # seconds between two updates of who is writing
+COARSE = 10  # shown token counts are rounded down to this, so that a reply's length does not reveal its content
 LOG = logging.getLogger(__name__)
 
 
@@ -50,15 +50,16 @@ LOG = logging.getLogger(__name__)
 class Play:
     """The part in which people play.
 
-    partner      who takes the seats for which nobody came: a policy of the run (what it kept), start, a script, a name
-                 of `opponents`, or players: whom `players` seats in each role. None: people play among themselves
-    wait_s       seconds that the first waits for other people before the partner sits down
-    patience_s   seconds that a question may wait for its answer, before its person has left and the match is given up
-    split        whose scenarios are played
-    matches      of one person; None for as many as they like
-    longest      characters of a reply
-    payoffs      of which one is drawn for each match, from the run's seed, as [self, coop, comp]; none: the game's own
-    names        whether people are told who the partner was, once a match is over; never in a study
+    partner      player for the free seats: a policy of the run (its kept snapshot), start, a script, a name of
+                 `opponents`, or players: the one that `players` seats in each role. None: people play among themselves
+    wait_s       seconds that the first person waits for others before the partner takes the free seats
+    patience_s   seconds to answer a question; after that the match is given up
+    split        split from which scenarios are drawn
+    matches      most matches per person; None: no limit
+    longest      most characters of a reply
+    payoffs      payoffs to draw one from for each match, by the run's seed, such as [self, coop, comp]; empty: the
+                 game's own
+    names        whether people learn who the partner was, once a match is over; never in a study
     """
 
     partner: str | None
@@ -72,7 +73,7 @@ class Play:
 
     @asynccontextmanager
     async def open(self, desk: Desk) -> AsyncIterator[Served]:
-        """The part at work: its arena plays in a thread until the server stops."""
+        """Starts the part; its arena plays in a thread until the server stops."""
         room = await asyncio.to_thread(_Room, self, desk, asyncio.get_running_loop())
         thread = threading.Thread(target=room.play, name="arena", daemon=True)
         thread.start()
@@ -90,7 +91,7 @@ class Play:
 
 
 class Bell:
-    """Tells pages that there is something new. `ring` may be called from any thread."""
+    """Wakes pages when there is something new to show. `ring` may be called from any thread."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.rung, self._loop, self._event = 0, loop, asyncio.Event()
@@ -100,7 +101,7 @@ class Bell:
             self._loop.call_soon_threadsafe(self._ring)
 
     async def after(self, rung: int) -> None:
-        """Returns once it was rung more than `rung` times."""
+        """Returns once the bell has rung more than `rung` times."""
         while self.rung <= rung:
             await self._event.wait()
 
@@ -111,7 +112,7 @@ class Bell:
 
 
 class _Room:
-    """The lobby, the chairs and the arena of a server, and what its pages call."""
+    """The lobby, the chairs and the arena of a server, and the functions for its pages."""
 
     def __init__(self, play: Play, desk: Desk, loop: asyncio.AbstractEventLoop) -> None:
         self.settings, self.run, self.game = play, desk.at_work, desk.at_work.game
@@ -120,17 +121,17 @@ class _Room:
         bookings = Bookings(desk.folder, self.store)
         for seat, own in services(self.game).items():
             if isinstance(own, Tool) and seat not in self.run.serving:
-                _ = own.answer  # made now: what it lacks is told before anybody comes
-        sitting = {name for each in bookings.open() for name in each.players.values() if not is_person(name)}
+                _ = own.answer  # built now, so that faults show before anybody comes
+        sitting = {name for each in bookings.open.values() for name in each.players.values() if not is_person(name)}
         self.names = {*(self.partners or {}).values(), *sitting, *services(self.game), *self.run.serving.values()}
         self.snapshots = _snapshots(self.names - services(self.game).keys(), desk)
-        if not bookings.open():
+        if not bookings.open:
             clear(desk.folder)
         self.named = play.names and not desk.blind
         self.bells: dict[str, Bell] = defaultdict(partial(Bell, loop))
         self.chairs: dict[str, Chair] = {}
         self.guests: dict[str, Player] = {}
-        self.lost: dict[str, str] = {}  # person -> why their last match was given up
+        self.lost: dict[str, str] = {}  # person -> reason why their last match was given up
         self.played: dict[str, Episode] = {}  # person -> their last match
         self.broken = ""
         self._failures = 0
@@ -146,7 +147,7 @@ class _Room:
     # --- the arena's thread -----------------------------------------------------------------------------------------
 
     def play(self) -> None:
-        """Plays whatever the lobby seats, until it closes."""
+        """Plays the lobby's seatings until it closes."""
         sampling = Sampling(**plain(self.run.config.eval.sampling))
         try:
             with self.run.seated(sampling, self.snapshots) as sitting, Journal(self.folder) as journal:
@@ -154,7 +155,7 @@ class _Room:
                 sitting.host(self.names, self.guests, seatings, self._ended, self._progress, journal)
         except Closing:
             pass
-        except Exception:  # of the game or of a backend: the pages say so, and what is open stays open
+        except Exception:  # in the game or a backend: pages show it, and open matches stay open
             LOG.exception("play has stopped")
             self.broken = (
                 "Play has stopped because of a fault. Your match is kept: it goes on once the table is restarted."
@@ -163,8 +164,8 @@ class _Room:
                 bell.ring()
 
     def _watched(self, sitting: Sitting) -> Iterator[Seating | None]:
-        """The lobby's seatings. The arena asks for them after each token, and as often those who wait are told who is
-        writing: how much, never what, for a reply is nobody's to see before the rules have taken it."""
+        """The lobby's seatings. The arena asks for one after each token; this also updates, for those who wait, who is
+        writing and how much. The text is not shown before the rules have accepted the reply."""
         at = 0.0
         for seating in self.lobby:
             if time.monotonic() - at > TELL_S:
@@ -202,7 +203,7 @@ class _Room:
     def _chair(self, name: str) -> None:
         if name not in self.chairs and is_person(name):
             made = Chair(name, self.settings.patience_s, self.bells[name].ring)
-            self.guests[name] = self.chairs.setdefault(name, made)  # in one step: both threads come here
+            self.guests[name] = self.chairs.setdefault(name, made)  # atomic: both threads call this
 
     def _changed(self, name: str) -> None:
         if name in self.lobby.seated:
@@ -232,14 +233,15 @@ class _Room:
         return {}
 
     async def leave(self, person: Person, body: Body) -> Json:
-        """Gives the match up."""
+        """Gives the person's match up. Refusal if they have none."""
         if (booked := self.lobby.seated.get(person.player)) is None:
             raise Refusal("you are at no table", 409)
         self.chairs[person.player].leave(booked.match, "the person left")
         return {}
 
     async def events(self, person: Person) -> AsyncIterator[Json]:
-        """What the person sees, whole, whenever it has changed; between, {"writing": {seat: about how many tokens}}."""
+        """Yields the person's full state whenever it changes, and in between {"writing": {seat: rounded token
+        count}}."""
         bell, name, sent = self.bells[person.player], person.player, None
         told: Mapping[str, int] = {}
         with self.lobby.page(name):
@@ -264,19 +266,19 @@ class _Room:
         if name in self.lost:
             return {**shared, "phase": "lost", "why": printable(self.lost[name])}
         last = self.lobby.bookings.last.get(name)
-        if last is not None and self.lobby.bookings.all[last].over == "played":
+        if last is not None and last.over == "played":
             return {**shared, "phase": "over", "over": await asyncio.to_thread(self._over, last, name)}
         return {**shared, "phase": "idle"}
 
-    def _over(self, match: str, name: str) -> Json:
-        if (episode := self.played.get(name)) is None or episode.id != match:  # it ended before a restart
-            episode = Matches(self.folder)[match]
-        return {"you": self.lobby.bookings.all[match].seat(name), **ending(self.game, episode, name, self.named)}
+    def _over(self, last: Booked, name: str) -> Json:
+        if (episode := self.played.get(name)) is None or episode.id != last.match:  # it ended before a restart
+            episode = Matches(self.folder)[last.match]
+        return {"you": last.seat(name), **ending(self.game, episode, name, self.named)}
 
 
 def ending(game: Game, episode: Episode, name: str, names: bool = True) -> dict[str, Json]:
-    """What is shown of a match that is over: how it ended; of each role who sat there, what it knew, and its payoff.
-    Without `names` nobody is told who the partner was."""
+    """The page's data of a finished match: the outcome, and for each role its player, its private knowledge and its
+    payoff. Without `names` the partner stays anonymous."""
     again, result = replay(game, episode), episode.result
     first = {request.seat: request for request in reversed(again.requests)}
     roles: dict[str, Any] = {}
@@ -301,7 +303,7 @@ def _other(player: str) -> str:
 
 
 def _check(payoffs: Sequence[str], game: Game, scenarios: Sequence[Scenario]) -> None:
-    """ConfigError for payoffs that the game does not have."""
+    """ConfigError for payoffs that the game does not offer."""
     if not payoffs:
         return
     if not isinstance(game, Payoffs):
@@ -314,7 +316,7 @@ def _check(payoffs: Sequence[str], game: Game, scenarios: Sequence[Scenario]) ->
 
 
 def _partners(name: str | None, desk: Desk) -> dict[str, str] | None:
-    """Who plays each role for which nobody came."""
+    """Role -> the partner that takes it if nobody comes; None without a partner."""
     cast = desk.at_work.cast
     if name is None:
         return None
@@ -323,7 +325,7 @@ def _partners(name: str | None, desk: Desk) -> dict[str, str] | None:
 
 
 def _snapshots(names: set[str], desk: Desk) -> dict[str, Snapshot]:
-    """The snapshots behind those of the partners `names` that have one. ConfigError for a name that nobody has."""
+    """Name -> snapshot, for the partners `names` that have one. ConfigError for an unknown name."""
     run = desk.at_work
     models = names - {*run.game.scripts(), *run.parts.opponents}
     history = list(all_snapshots(desk.run).values()) if models else []

@@ -1,6 +1,6 @@
-"""What people have played: the figures of each person's finished matches, read from the records as they grow.
+"""The figures of each person's finished matches, read from the records as they grow.
 
-A table has a folder for each part, whatever the config calls it. What lies in it tells which kind it is.
+A table has a folder for each part, under the name that the config gives it. The files in it show the part's kind.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ PAYOFF = "payoff"
 
 
 def persons(episode: Episode) -> dict[str, str]:
-    """The seats in which people sat -> who sat there."""
+    """Seat -> person, for the seats in which people sat."""
     return {seat: player.removeprefix(PERSON) for seat, player in episode.players.items() if player.startswith(PERSON)}
 
 
 def at_seat(episode: Episode, seat: str) -> dict[str, float]:
-    """The metrics of a match at one seat, its payoff there, and 1 as `payoff_NAME` where the scenario names one of
+    """The metrics of a match at one seat, its `payoff` there, and `payoff_NAME` = 1 if the scenario names one of
     several payoffs."""
     player, drawn = episode.players[seat], episode.scenario.data.get(PAYOFF)
     told = {f"{PAYOFF}_{drawn}": 1.0} if isinstance(drawn, str) else {}
@@ -37,12 +37,12 @@ def folders(table: Path) -> list[Path]:
 
 
 def stores(table: Path) -> list[Path]:
-    """Those in which matches lie."""
+    """The folders of parts that hold matches."""
     return [each for each in folders(table) if EpisodeStore(each, shard=None).shards()]
 
 
 class Played:
-    """The matches at a table, of which each `of` reads what was added since."""
+    """The finished matches at a table. Each call of `of` reads only the matches added since the last one."""
 
     def __init__(self, table: Path) -> None:
         self.table = table
@@ -50,7 +50,7 @@ class Played:
         self._of: dict[str, list[Mapping[str, float]]] = defaultdict(list)
 
     def of(self, person: str) -> list[Mapping[str, float]]:
-        """The figures of each match of a person, in the order of their ends."""
+        """The figures of each match of a person, in the order in which they ended."""
         for episode in self._new():
             for seat, who in persons(episode).items():
                 self._of[who].append(at_seat(episode, seat))

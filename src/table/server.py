@@ -1,6 +1,6 @@
-"""The web server: one event loop, pages from the package, JSON in, JSON and server-sent events out, and what guards it.
+"""The web server and its security checks: one event loop, pages from the package, JSON, server-sent events.
 
-It speaks plain HTTP and is made for the loopback interface, or for a reverse proxy that adds TLS.
+It speaks plain HTTP, for the loopback interface or behind a reverse proxy that adds TLS.
 """
 
 from __future__ import annotations
@@ -28,29 +28,29 @@ from .watch import Watching
 from .watchers import Watchers
 
 LOG = logging.getLogger(__name__)
-WORDS = {404: "there is no such page", 405: "this page is not asked in this way"}
-INDEXES = "search"  # folder, below the table's, of what search in watched runs needs
-NEAR = ("same-origin", "none")  # Sec-Fetch-Site of our own pages, and of what a person typed
+WORDS = {404: "there is no such page", 405: "this page does not accept this kind of request"}
+INDEXES = "search"  # subfolder of the table with the search indexes of watched runs
+NEAR = ("same-origin", "none")  # Sec-Fetch-Site of our own pages, and of an address typed by a person
 
 
 @dataclass(frozen=True)
 class Serving:
-    """What is served and how.
+    """The settings of the server.
 
-    host           interface to listen on; another than loopback is the operator's to say
-    port           0 takes a free one
+    host           interface to listen on; the default is loopback only
+    port           0 takes a free port
     parts          the parts of the site by name, each an object with `open` (see `Part`)
-    outer_keys     query parameters by which another service tells who comes
-    max_bytes      of one request
-    per_minute     requests of one person, or of one address that has no person
-    streams        event streams that one person may have open
-    forms_to       origins that pages may post a form to
+    outer_keys     query parameters in which another service passes its id of a person
+    max_bytes      most bytes of one request
+    per_minute     most requests per minute of one person, or of one address without a person
+    streams        most open event streams per person
+    forms_to       origins to which pages may post a form
     framed_by      origins that may show the pages in a frame
-    preview        query parameters, with their values, of those who only look: they are told what it is about, and are
-                   nobody yet
-    watched        folders whose runs may be watched by who has the watchers' link; none: there is no such link
-    address_header  header in which a reverse proxy tells the address of who asks, as X-Forwarded-For; "": none is read,
-                   for anybody could send it
+    preview        query parameters and values that mark a visitor in preview, who sees what it is about and is not
+                   registered
+    watched        folders whose runs the watchers' link shows; empty: there is no such link
+    address_header  header in which a reverse proxy passes the client's address, such as X-Forwarded-For; "": none, for
+                   without a proxy anybody could set it
     """
 
     parts: Mapping[str, Any]
@@ -77,18 +77,18 @@ class Serving:
 
 
 class Rate:
-    """A bucket for each name, which holds a minute's requests and fills steadily."""
+    """Limits requests by a token bucket per name, which holds a minute's requests and refills steadily."""
 
     def __init__(self, per_minute: float, clock: Callable[[], float] = time.monotonic) -> None:
         self.per_minute, self.clock = per_minute, clock
-        self._used: dict[str, tuple[float, float]] = {}  # name -> (requests that count, as of when)
+        self._used: dict[str, tuple[float, float]] = {}  # name -> (requests counted, time)
 
     def take(self, name: str) -> bool:
-        """Whether one more request of `name` is within the rate; it counts if it is."""
+        """Counts one more request of `name` and returns True if it is within the rate, else False."""
         now = self.clock()
         used, then = self._used.get(name, (0.0, now))
         used = max(0.0, used - (now - then) * self.per_minute / 60)
-        if len(self._used) > 10_000:  # those of whom nothing counts any more
+        if len(self._used) > 10_000:  # forget names idle for a minute
             self._used = {key: each for key, each in self._used.items() if now - each[1] < 60}
         if used + 1 > self.per_minute:
             return False
@@ -97,7 +97,7 @@ class Rate:
 
 
 class Site:
-    """The routes of all parts, and the guards before them."""
+    """The routes of all parts, and the checks before them."""
 
     def __init__(self, parts: Mapping[str, Served], persons: Persons, serving: Serving) -> None:
         self.parts, self.persons, self.serving = parts, persons, serving
@@ -144,11 +144,11 @@ class Site:
         except (ConnectionError, asyncio.CancelledError):
             raise
         except Exception:
-            LOG.exception("a request failed")  # its path is not told: it holds a token
+            LOG.exception("a request failed")  # the path is not logged, for it holds a token
             return answers.refused(request, "the table made a mistake: try again", 500)
 
     def _near(self, request: web.Request) -> None:
-        """Refuses what pages of others have a browser send. A link to a page may stand anywhere."""
+        """Refuses requests that other sites' pages make a browser send. Links from anywhere to a page are fine."""
         site = request.headers.get("Sec-Fetch-Site", "none")
         link = request.method == "GET" and request.headers.get("Sec-Fetch-Mode") == "navigate"
         if site not in NEAR and not link:
@@ -166,7 +166,7 @@ class Site:
         )
 
     def _address(self, request: web.Request) -> str:
-        """Whose request it is, as far as its address tells: of a header the last entry, which the proxy has added."""
+        """The client's address; of `address_header` the last entry, which the proxy has added."""
         told = request.headers.get(self.serving.address_header, "") if self.serving.address_header else ""
         return told.rpartition(",")[2].strip()[:64] or str(request.remote)
 
@@ -188,7 +188,7 @@ class Site:
                 raise Refusal(why, 403)
 
     async def _nobody(self, request: web.Request) -> web.Response:
-        raise Refusal("people come in by a link: ask whoever runs this table for one", 404)
+        raise Refusal("you need an invitation link: ask the people who run this table", 404)
 
     async def _static(self, request: web.Request) -> web.Response:
         return answers.page(request.match_info["name"])
@@ -208,7 +208,7 @@ class Site:
     def _through(self, request: web.Request, door: str) -> None:
         self._counted(self._address(request))
         there = door == "join" or bool(self.serving.watched)
-        if not there or digest(request.match_info["door"]) != digest(self.persons.door(door)):  # in even time
+        if not there or digest(request.match_info["door"]) != digest(self.persons.door(door)):  # against timing
             raise Refusal("this link is not valid: ask for a new one", 404)
 
     async def _home(self, request: web.Request) -> web.Response:
@@ -236,7 +236,7 @@ class Site:
         return web.json_response(await take(person, await answers.body(request)))
 
     async def _stream(self, name: str, stream: Stream, request: web.Request) -> web.StreamResponse:
-        """Server-sent events until the page goes away, or the stream ends."""
+        """Sends server-sent events until the page closes or the stream ends."""
         person = self._person(request)
         self._may(name, person)
         if self.streaming[person.id] >= self.serving.streams:
@@ -249,12 +249,12 @@ class Site:
                 await answers.streamed(response, stream(person))
             except ConnectionError:  # the page is gone
                 pass
-            except Exception:  # the head is sent, so nothing can be refused any more: the page asks again
+            except Exception:  # too late for an error status, for the head is sent; the page reconnects
                 LOG.exception("a stream failed")
             return response
         finally:
             self.streaming[person.id] -= 1
-            self.streaming += Counter()  # drops who has none
+            self.streaming += Counter()  # drops entries of 0
 
 
 async def serve(
@@ -264,11 +264,11 @@ async def serve(
     persons: Persons,
     say: Callable[[str, str | None], None],
 ) -> None:
-    """Serves until it is asked to stop (Ctrl-C, SIGTERM). `say` is told the invitation link once people can come, and
-    the watchers' link where there is one."""
+    """Serves until Ctrl-C or SIGTERM. Calls `say` with the invitation link once people can come, and with the watchers'
+    link if there is one. ConfigError if the port cannot be used."""
     stop = asyncio.Event()
     for each in (signal.SIGINT, signal.SIGTERM):
-        with suppress(ValueError, NotImplementedError):  # outside the main thread nothing can be heard
+        with suppress(ValueError, NotImplementedError):  # signals can be handled in the main thread only
             asyncio.get_running_loop().add_signal_handler(each, stop.set)
     async with AsyncExitStack() as held:
         served = {name: await held.enter_async_context(part.open(desk(name))) for name, part in parts.items()}

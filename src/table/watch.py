@@ -1,8 +1,7 @@
-"""Watching: runs while they are at work and after, from the files that they write anyway.
+"""Watching running and finished runs, from the files that they write anyway.
 
-Who has the watchers' link sees a list of the runs below some folders, the report of each, which a run writes anew
-after its iterations, and the matches of all of them, by outcome and metric. A watcher is no person: no open match, no
-match of people and nothing of a study is shown.
+The watchers' link shows a list of the runs below some folders, each run's report, and a search in their matches by
+outcome and metric. Watchers see no open match, no match of people and nothing of a study.
 """
 
 from __future__ import annotations
@@ -23,31 +22,31 @@ from ..report.transcript import markup, spoken
 from ..system.printing import printable
 from .part import Refusal
 
-PAGE = 50  # matches of a page
-READING_S = 0.5  # of reading what was written since, before a page is answered: the rest comes with the next
+PAGE = 50  # matches per page
+READING_S = 0.5  # most seconds to index new matches before a page is returned; the next page continues
 REPORT = Path("report") / "index.html"
 POLICY = (
     f"default-src 'none'; style-src 'unsafe-inline'; script-src '{allowed('page.js')}'; img-src data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; sandbox allow-scripts allow-popups"
 )
-"""Of a report, which is one file with its style and script inside: it has an origin of its own and no network, and of
-scripts parley's own alone is run, for a run may come from anybody."""
+"""The policy of a report, one file with its style and script inside. A run may come from anybody, so its report gets a
+separate origin and no network, and only parley's own script may run."""
 
 
 class Watching:
-    """The runs below `folders`; they are looked for again after `fresh_s` seconds. The indexes of their matches lie in
-    `indexes`."""
+    """The runs below `folders`, listed again after `fresh_s` seconds. `indexes` holds the search indexes of their
+    matches."""
 
     def __init__(self, folders: Sequence[str], indexes: Path, fresh_s: float = 5.0) -> None:
         self.folders, self.fresh_s = list(folders), fresh_s
         self.search = Search(indexes)
         self._found: dict[str, Listed] = {}
         self._at = self._read = -fresh_s
-        self._left = 0  # bytes of stores that no index has yet
+        self._left = 0  # bytes of stores not indexed yet
         self._looking, self._searching = asyncio.Lock(), asyncio.Lock()
 
     async def listed(self) -> Json:
-        """Every run, the one that was written to last first."""
+        """All runs, the most recently changed first."""
         now = time.time()
         return [_row(key, each, now) for key, each in (await self._runs()).items()]
 
@@ -56,7 +55,7 @@ class Watching:
         if (found := (await self._runs()).get(key)) is None:
             raise Refusal("there is no such run", 404)
         path = (found.path / REPORT).resolve()
-        if not path.is_relative_to(found.path.resolve()):  # a link out of a run that somebody sent
+        if not path.is_relative_to(found.path.resolve()):  # a symbolic link that leads out of the run
             raise Refusal("the report of this run lies elsewhere, so it is not shown", 404)
         try:
             return await asyncio.to_thread(path.read_bytes)
@@ -64,7 +63,8 @@ class Watching:
             raise Refusal("this run has no report yet: the first one comes after its first iteration", 404) from None
 
     async def matches(self, run: str, query: Query, after: Place | None) -> Json:
-        """The next matches of a run ("": of all), what can be asked for, and the megabytes that are not read yet."""
+        """The next matches of a run ("": of all runs), the outcomes and metrics to choose from, and the megabytes not
+        indexed yet."""
         known = {key: each.path for key, each in (await self._runs()).items() if run in ("", key)}
         runs = dict(sorted(known.items(), key=lambda each: each[1], reverse=True))  # paths hold the date
         async with self._searching:
@@ -104,7 +104,7 @@ class Watching:
 
 
 def place(told: str) -> Place | None:
-    """The place that a page of matches ended with; None for the first page."""
+    """Parses the place where the previous page of matches ended; None for the first page."""
     if not told:
         return None
     try:
@@ -122,7 +122,7 @@ def _found_row(found: Found, valued: bool) -> Json:
 
 
 def _key(run: Path) -> str:
-    """What a run is called in a link: the same for as long as it lies where it lies."""
+    """The run's key in links; it stays the same until the run's folder is moved."""
     return sha256(str(run.resolve()).encode()).hexdigest()[:16]
 
 

@@ -1,7 +1,7 @@
-"""The pages of who has the watchers' link: the list of runs, their reports, and a search in their matches.
+"""The pages behind the watchers' link: the list of runs, their reports, and a search in their matches.
 
 GET  runs, report/RUN
-GET  matches?run=&outcome=&metric=&least=&most=&after=   a page of matches; what is left out is not asked for
+GET  matches?run=&outcome=&metric=&least=&most=&after=   a page of matches; all parameters are optional
 GET  match/RUN?match=ID
 """
 
@@ -20,13 +20,13 @@ from .watch import POLICY, Watching, place
 
 
 class Watchers:
-    """The routes below /watch/DOOR/. `through` refuses who does not have the link."""
+    """The routes below /watch/DOOR/. `through` raises Refusal for a wrong DOOR."""
 
     def __init__(self, watching: Watching, through: Callable[[web.Request], None]) -> None:
         self.watching, self._through = watching, through
 
     def routes(self) -> list[web.RouteDef]:
-        """All of them, for the server's router."""
+        """The routes for the server's router."""
         at = "/watch/{door}/"
         return [
             web.get(at, self._page),
@@ -61,7 +61,7 @@ class Watchers:
 
 
 def _query(asked: Mapping[str, str]) -> Query:
-    """What is asked for; a bound that is left out, or empty, is none."""
+    """The query in the request's parameters; a missing or empty bound means no bound."""
     try:
         least, most = float(asked.get("least") or -math.inf), float(asked.get("most") or math.inf)
     except ValueError:

@@ -33,6 +33,8 @@ LIES: dict[str, Any] = {
     "half": {"prompt_tokens": 7},
     "words": {"prompt_tokens": "7", "completion_tokens": "1"},
     "cached": {"prompt_tokens": 7, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 8}},
+    "nothing": {"prompt_tokens": 0, "completion_tokens": 0}, "no_prompt": {"prompt_tokens": 0, "completion_tokens": 1},
+    "no_reply": {"prompt_tokens": 7, "completion_tokens": 0},
     "cached_negative": {"prompt_tokens": 7, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": -800}},
 }  # fmt: skip
 

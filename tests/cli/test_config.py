@@ -340,6 +340,22 @@ def test_a_node_that_cannot_be_built_says_the_reason_alone():
     assert in_words(caught.value) == "questions.held_out='shown', expected refuse or leave_out"
 
 
+def test_a_module_that_lies_in_the_folder_but_not_on_the_path_is_said_to(tmp_path, monkeypatch):
+    (tmp_path / "nearby.py").write_text("class Game: pass\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(LookupError, match=r"nearby on Python's path: this folder has it, .* python -m parley"):
+        locate("nearby.Game")
+
+
+def test_a_fault_in_code_of_ones_own_is_told_with_its_line(tmp_path, monkeypatch):
+    (tmp_path / "hasty.py").write_text("class Game:\n    def __init__(self):\n        self.size = int('many')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(InstantiationException) as caught:
+        instantiate(OmegaConf.create({"game": {"_target_": "hasty.Game"}}))
+    said = in_words(caught.value)
+    assert said.startswith("game cannot be built: ValueError: invalid literal") and said.endswith("(hasty.py, line 3)")
+
+
 # --- as a person meets it --------------------------------------------------------------------------------------------
 
 

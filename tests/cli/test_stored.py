@@ -68,6 +68,8 @@ def test_A1_a_strangers_game_is_built_where_the_command_names_it_too(run):
         stored(run(game=node), mine, "game")
     with pytest.raises(ConfigError, match="the command does not name it"):
         stored(run(game=node), config(), "game")
+    with pytest.raises(ConfigError, match="python -m parley --config-dir FOLDER"):
+        stored(run(game=node), config(), "game")
 
 
 def test_A1_prompts_and_keys_go_only_where_the_command_says(run):

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra import compose, initialize_config_module
 from parley.cli.main import check as check_command
 from parley.games import conformance
 from parley.games.base import Message, Reply, Request, Tool
 from parley.games.qa import QA, TwoHop
+from parley.run.build import build
 from parley.run.config import ConfigError
 
 from commands import output
@@ -67,6 +69,20 @@ def test_it_is_added_from_a_folder_of_ones_own(monkeypatch: pytest.MonkeyPatch) 
     check_command(WORDS)
     with pytest.raises(ConfigError, match="digit"):
         check_command([*WORDS, "game.tools.calculate.digit=3"])
+
+
+def test_a_tool_that_is_a_dataclass_stays_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hydra makes a config of a dataclass inside a mapping, without its properties, unless it is told otherwise."""
+    (tmp_path / "sayer.py").write_text(
+        "from dataclasses import dataclass\nfrom parley.games import Tool\n\n@dataclass(frozen=True)\nclass Sayer:\n"
+        "    says: str = 'says hello.'\n\n    @property\n    def service(self):\n"
+        "        return Tool(lambda: lambda request: 'hello')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with initialize_config_module("parley.conf", version_base="1.3"):
+        config = compose("config", ["experiment=qa_tiny", "+game.tools.greet._target_=sayer.Sayer"])
+    game = build(config, tmp_path).game
+    assert "greet[…]" in game.match(game.scenarios("train")[0], 0).start()[0].messages[0].content
 
 
 def test_a_run_with_it_plays(tmp_path: Path) -> None:

@@ -2,8 +2,6 @@
 
 import json
 import random
-import subprocess
-import sys
 
 import pytest
 
@@ -90,9 +88,3 @@ def test_two_moves_of_one_seat_are_no_retry():
 def test_wrong_words_are_told_before_anything_is_played(words, told):
     with pytest.raises(InputError, match=told.replace("?", r"\?")):
         TextArena(**words)
-
-
-def test_nothing_is_imported_before_a_config_asks_for_it():
-    code = "import sys, parley.games.textarena, parley.cli.main; print('textarena' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["False"]

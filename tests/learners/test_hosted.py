@@ -172,3 +172,75 @@ def test_a_job_is_booked_at_its_most_before_it_is_made(server: Server, tmp_path:
     assert server.jobs == {}
     with pytest.raises(InputError, match="price_training"):
         learner(server, max_cost=1.0)
+
+
+PRICED = {"price_training": 1e6, "max_cost": 1e6}  # a token costs 1
+NUMBERS = {
+    "nan": float("nan"), "infinite": float("inf"), "negative": -1000, "huge": 10**400, "truth": True, "words": "1000",
+    "list": [1000], "nothing": 0, "missing": None, "fraction": 0.5,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("told", [each for name, each in NUMBERS.items() if name not in ("truth", "words")])
+def test_A2_a_services_trained_tokens_that_cannot_be_so_are_billed_at_the_most_of_the_job(
+    server: Server, tmp_path: Path, told: Any
+) -> None:
+    looked = server._look
+    server._look = lambda job: looked(job) | {"trained_tokens": told}  # type: ignore[method-assign]
+    _, metrics = learn(learner(server, ledger=tmp_path / "s.jsonl", **PRICED), tmp_path / "learn")
+    booked, settled = (json.loads(line) for line in (tmp_path / "s.jsonl").read_text().splitlines())
+    assert settled["cost"] == metrics["cost"] == booked["most"] > 1000 and metrics["tokens"] == 0
+
+
+@pytest.mark.parametrize("told", NUMBERS.values(), ids=NUMBERS)
+def test_B11_a_services_losses_and_steps_that_cannot_be_so_are_left_out(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: Any
+) -> None:
+    import openai_server
+
+    sound = openai_server._event
+    wrong = [{"train_loss": told}, {"step": told}, {"total_steps": told}]
+    if told == 0.5:
+        wrong[0] = {"train_loss": "0.5"}  # half is a loss
+    elif told in (0, -1000):
+        wrong = wrong[2:]
+
+    def event(step: int) -> dict[str, Any]:
+        made = sound(step)
+        return made | {"data": made["data"] | (wrong.pop() if wrong else {})}
+
+    monkeypatch.setattr(openai_server, "_event", event)
+    server.looks, rows = 5, []
+    _, metrics = learn(learner(server), tmp_path, progress=rows.append)
+    assert metrics["steps"] == 5 and metrics["loss"] == 0.2
+    assert all(type(row["steps"]) is int and 0 < row["loss"] <= 1 for row in rows)
+
+
+@pytest.mark.parametrize("body", [b"null", b'{"id": 3}', b"[" * 99999])
+@pytest.mark.parametrize("where", ["GET /v1/files", "POST /v1/files", "POST /v1/fine", "GET /v1/fine_tuning/jobs/f"])
+def test_B11_a_services_answers_that_cannot_be_read_are_asked_for_again(
+    server: Server, tmp_path: Path, where: str, body: bytes
+) -> None:
+    server.where, server.faults, server.raw = where, ["raw"], (200, {}, body)
+    made, _ = learn(learner(server), tmp_path / "learn")
+    assert made == served("ft:gpt-small+") and server.faults == [] and (len(server.files), len(server.jobs)) == (1, 1)
+
+
+def test_B11_a_services_answers_are_bounded(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from parley.backends import wire
+
+    monkeypatch.setattr(wire, "MOST_BYTES", 2**18)
+    server.where = "GET"
+    for headers, told in (({}, "longer than 0 MiB"), ({"Content-Encoding": "gzip"}, "compressed")):
+        server.faults, server.raw = ["raw"] * 2, (200, headers, b" " * 2**19)
+        with pytest.raises(InputError, match=told):
+            learn(learner(server, retries=1), tmp_path / "learn")
+    assert all(each["accept-encoding"] == "identity" for each in server.headers)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"inputs"', '{"inputs": 3, "token": "x"}', "{}", '{"more": 1}', "\0"])
+def test_B05_a_state_of_a_job_that_cannot_be_read_is_named(server: Server, tmp_path: Path, text: str) -> None:
+    (tmp_path / "job.json").write_text(text)
+    with pytest.raises(InputError, match=r"job\.json") as told:
+        learn(learner(server), tmp_path)
+    assert "\n" not in str(told.value) and server.jobs == {}

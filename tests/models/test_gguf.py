@@ -3,12 +3,15 @@
 import hashlib
 import json
 import os
+import shutil
+import socket
 import sys
 
 import pytest
 import torch
 from parley.games.base import Message
 from parley.models.gguf import RECORD, Packaged, cache, converted
+from parley.models.hub import Pretrained
 from parley.models.load import load_model, load_tokenizer
 from parley.models.tiny import TEMPLATE
 from parley.system.files import InputError
@@ -37,8 +40,9 @@ def interleaved(weight: torch.Tensor, heads: int) -> torch.Tensor:
     return weight.unflatten(0, (heads, 2, -1)).transpose(1, 2).flatten(0, 2)
 
 
-def write(model: LlamaForCausalLM, path, template: str | None = TEMPLATE):
-    """The model as llama.cpp's own converter would write it, with a byte-pair tokenizer of one-letter words."""
+def write(model: LlamaForCausalLM, path, template: str | None = TEMPLATE, quantized: bool = False):
+    """The model as llama.cpp's own converter would write it, with a byte-pair tokenizer of one-letter words; with
+    `quantized` its matrices have 8 bits."""
     config, out = model.config, gguf.GGUFWriter(path, "llama")
     out.add_block_count(config.num_hidden_layers)
     out.add_context_length(config.max_position_embeddings)
@@ -60,7 +64,8 @@ def write(model: LlamaForCausalLM, path, template: str | None = TEMPLATE):
     for name, tensor in model.state_dict().items():
         if "q_proj" in name or "k_proj" in name:
             tensor = interleaved(tensor, config.num_attention_heads if "q_proj" in name else config.num_key_value_heads)
-        out.add_tensor(renamed(name), tensor.numpy())
+        kind = gguf.GGMLQuantizationType.Q8_0 if quantized and tensor.ndim == 2 else gguf.GGMLQuantizationType.F32
+        out.add_tensor(renamed(name), gguf.quants.quantize(tensor.numpy(), kind), raw_dtype=kind)
     out.write_header_to_file()
     out.write_kv_data_to_file()
     out.write_tensors_to_file()
@@ -96,6 +101,23 @@ def test_the_folder_is_the_same_function(file):
     chat = [{"role": "user", "content": "c"}]
     assert tokenizer.apply_chat_template(chat, tokenize=False).endswith("<|user|>c<|end|>")
     assert "quantization_config" not in json.loads((cache() / made.path / "config.json").read_text())
+
+
+def test_a_quantized_file_in_a_hub_cache_is_a_model_path(tmp_path, monkeypatch):
+    """Laid as `hf download` lays it, a link to a blob. No connection is made; an absent file is one line."""
+    place = tmp_path / "hub" / "models--lab--small-GGUF"
+    folder, blobs = place / "snapshots" / "0123", place / "blobs"
+    folder.mkdir(parents=True), blobs.mkdir()
+    shutil.move(write(llama(), tmp_path / "small.gguf", quantized=True), blobs / "4567")
+    (folder / "small.Q8_0.gguf").symlink_to(blobs / "4567")
+    monkeypatch.setattr(socket.socket, "connect", None)
+    source = Pretrained(str(folder / "small.Q8_0.gguf"))
+    found = source.create(tmp_path, [], 0)
+    assert source.config().num_hidden_layers == 2 and found.version.startswith("small.Q8_0-")
+    weight, near = (model.model.embed_tokens.weight for model in (llama(), load_model(found.path)))
+    assert 0 < (weight - near).abs().max() < 0.01 * weight.abs().max()
+    with pytest.raises(InputError, match=r"there is no file .*small\.Q4_0\.gguf$"):
+        Pretrained(str(folder / "small.Q4_0.gguf")).create(tmp_path, [], 0)
 
 
 def test_a_file_is_converted_once(file, monkeypatch):

@@ -73,7 +73,7 @@ def test_no_match_is_lost_or_doubled_whatever_the_server_does(tmp_path: Path) ->
     seatings = list(self_play(game, game.scenarios(), "learner", 5, "s", k=3))
     for name, faults in (("calm", []), ("rough", Random(1).choices(FAULTS, k=40))):
         server = Server(faults=faults)
-        Seats(game, backend(server, ledger=tmp_path / name / "spending.jsonl"), 16).play(
+        Seats(game, backend(server, ledger=tmp_path / name / "spending.jsonl", retries=12), 16).play(
             tmp_path / name, seatings, SAMPLING, who, quiet
         )
         server.close()

@@ -177,12 +177,12 @@ def test_one_scenario_stands_at_the_start_and_at_the_end(page, make_run):
     assert [pair.gain for pair in found] == [0.0, 0.0, 0.0] and len({pair.before.scenario for pair in found}) == 3
 
 
-def test_transcripts_that_have_no_room_are_counted(make_run, monkeypatch):
+def test_transcripts_that_do_not_fit_are_counted(make_run, monkeypatch):
     run = make_run()
     one = len(gallery.entries(run, 0, "joint", 1, 1, views)[0].html)
     monkeypatch.setattr(gallery, "ROOM", 14 * one)
     page = Page(html.write(run, FACTS, views).read_text(encoding="utf-8"))
-    found, (left,) = listed(page), [text for text in page.text["p"] if "have no room" in text]
+    found, (left,) = listed(page), [text for text in page.text["p"] if "do not fit" in text]
     assert len(found) + int(left.split()[0]) == 18 and 10 < len(found) < 16
     assert [match["iteration"] for match in found].count(1) == len(found) - 12  # the start and the kept one go first
 

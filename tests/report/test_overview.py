@@ -1,4 +1,4 @@
-"""The page of a sweep: settings told apart, seeds and means, a figure that stands alone."""
+"""The page of a sweep: settings compared with the best, seeds and means, a standalone figure."""
 
 from __future__ import annotations
 

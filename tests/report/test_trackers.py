@@ -5,14 +5,17 @@ from __future__ import annotations
 import csv
 import json
 import platform
+import shutil
 import struct
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 from parley.report import redact
 from parley.report.manifest import manifest, revision
+from parley.report.offline import history
 from parley.report.trackers import Jsonl, Lightning, Several, Wandb, sections, tracking
 
 
@@ -151,7 +154,7 @@ def records(path: Path) -> list:
         _, length, kind = struct.unpack("<IHB", data[at : at + 7])
         partial += data[at + 7 : at + 7 + length]
         at += 7 + length
-        if kind in (1, 4):  # whole, or the last part
+        if kind in (1, 4) and at <= len(data):  # whole, or the last part, and not torn
             record = wandb_internal_pb2.Record()
             record.ParseFromString(partial)
             found.append(record)
@@ -208,38 +211,65 @@ def test_wandb_offline_for_real(tmp_path, monkeypatch):
     assert started.host == "" and not list(run.rglob("wandb-metadata.json"))
 
 
-def logged(path: Path) -> list[dict[str, object]]:
-    """The rows of an offline run's history, by name."""
+def logged(path: Path, ended: bool = True) -> list[dict[str, object]]:
+    """The rows of an offline run's history, by name; of a process that was killed those that it wrote."""
     return [
         {"/".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
-        for record in settled(path)
+        for record in (settled if ended else records)(path)
         if record.WhichOneof("record_type") == "history"
     ]
 
 
-def test_wandb_takes_steps_a_summary_and_a_report_and_says_nothing_twice(tmp_path, monkeypatch):
-    pytest.importorskip("wandb")
+def offered(made: Wandb, iterations: range) -> None:
+    """What a run gives to a tracker: steps that fill a block of the file and a half, a table, a row."""
+    for number in iterations:
+        made.steps([{"step": 90 * number + at, "loss": 1.5, "lr": 0.1} for at in range(90)], number)
+        made.table("transcripts", ["text"], [["hello"]], number)
+        made.log({"learner.sampled.joint": number, "learner.sampled.joint.low": number - 1}, number)
+
+
+CUT_OFF = """
+import os, sys, time
+from pathlib import Path
+from parley.report.offline import history
+from parley.report.trackers import Wandb
+from test_trackers import offered
+made, run = Wandb("parley-test", "offline"), Path(sys.argv[1])
+made.open(run)
+offered(made, range(2))
+while not any(path.stat().st_size > 30000 for path in run.glob("wandb/offline-run-*/run-*.wandb")):
+    time.sleep(0.02)  # until the first block is written; wandb holds the second one back in memory
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_wandb_goes_on_after_a_kill_and_says_everything_once(tmp_path, monkeypatch):
+    """The history over all processes is that of a run that nobody kills; a finished run that goes on adds to it."""
+    wandb = pytest.importorskip("wandb")
     for name, folder in (("CACHE", "cache"), ("CONFIG", "config"), ("DATA", "data"), ("ARTIFACT", "artifacts")):
         monkeypatch.setenv(f"WANDB_{name}_DIR", str(tmp_path / folder))
     run = tmp_path / "run"
     (run / "report").mkdir(parents=True)
     (run / "report/index.html").write_text("<p>report")
-    for last in (2, 3):  # killed after the second iteration, and resumed
-        with tracking([Several({"w": Wandb("parley-test", "offline")})], run) as (tracker,):
-            for number in range(last):
-                tracker.steps([{"step": 2 * number + at, "loss": 1.5, "lr": 0.1} for at in (0, 1)], number)
-                tracker.table("transcripts", ["text"], [["hello"]], number)
-                tracker.log({"learner.sampled.joint": number, "learner.sampled.joint.low": number - 1}, number)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    wandb.teardown()  # ends this process's service, whose name children inherit
+    assert subprocess.run([sys.executable, "-c", CUT_OFF, str(run)], cwd=tmp_path, check=False).returncode == -9
+    (first,) = run.glob("wandb/offline-run-*/run-*.wandb")
+    assert 90 < history(first) < 184
+    for last in (2, 3):
+        with tracking([Several({"w": (made := Wandb("parley-test", "offline"))})], run) as (tracker,):
+            offered(made, range(last))
             tracker.summary({"best": 1, "kept": 5.5})
             tracker.artifact("report", run / "report")
             tracker.artifact("snapshot", run)  # not asked for
-    paths = sorted(run.glob("wandb/offline-run-*/run-*.wandb"), key=lambda path: path.stat().st_mtime)
-    history = [logged(path) for path in paths]
-    assert [[row["step"] for row in rows if "steps/loss" in row] for rows in history] == [[0, 1, 2, 3], [4, 5]]
-    assert [[row["eval/sampled/joint/low"] for row in rows if "eval/sampled/joint" in row] for rows in history] == [
-        [-1, 0], [1],
-    ]  # fmt: skip
-    assert [sum("transcripts/_type" in row for row in rows) for rows in history] == [2, 1]
+        wandb.teardown()  # waits until its process lets go of the run
+        paths = sorted(run.glob("wandb/offline-run-*/run-*.wandb"), key=lambda path: path.stat().st_mtime)
+        rows = [row for path in paths for row in logged(path, path != first)]
+        assert [row["_step"] for row in rows] == list(range(92 * last))
+        assert [row["step"] for row in rows if "steps/loss" in row] == list(range(90 * last))
+        joint = [row["eval/sampled/joint/low"] for row in rows if "eval/sampled/joint" in row]
+        assert joint == list(range(-1, last - 1))
+        assert sum("transcripts/_type" in row for row in rows) == last
     written = settled(paths[-1])
     told = {item.key: item.value_json for each in written for item in each.summary.update}
     assert told.get("best") == "1" and told.get("kept") == "5.5"
@@ -247,6 +277,34 @@ def test_wandb_takes_steps_a_summary_and_a_report_and_says_nothing_twice(tmp_pat
     assert {name for name in named if not name.startswith("run-")} == {
         f"report-{(run / 'wandb_id').read_text().strip()}"
     }
+
+
+def test_wandb_counts_the_whole_rows_of_a_torn_file_and_those_of_files_that_were_sent(tmp_path, monkeypatch):
+    """Cut anywhere, a file counts what its own reader finds; a file that was sent and removed is not told again."""
+    wandb = pytest.importorskip("wandb")
+    for name, folder in (("CACHE", "cache"), ("CONFIG", "config"), ("DATA", "data")):
+        monkeypatch.setenv(f"WANDB_{name}_DIR", str(tmp_path / folder))
+    run = tmp_path / "run"
+    with tracking([made := Wandb("parley-test", "offline")], run):
+        offered(made, range(1))
+    (path,) = run.glob("wandb/offline-run-*/run-*.wandb")
+    wandb.teardown()
+    data, torn = path.read_bytes(), tmp_path / "torn.wandb"
+    for size in [0, 6, 7, 13, *range(100, len(data), 1777), 32768, 32775, len(data)]:
+        torn.write_bytes(data[:size])
+        steps = [record.history.step.num for record in records(torn) if record.WhichOneof("record_type") == "history"]
+        assert history(torn) == len(steps) and steps == list(range(len(steps))), size
+    torn.write_bytes(bytes(70000))
+    assert history(torn) == 0
+    with tracking([made], run):
+        pass
+    wandb.teardown()
+    shutil.rmtree(run / "wandb")
+    with tracking([made], run):
+        offered(made, range(1))
+        made.log({"learner.sampled.joint": 1}, 1)
+    (path,) = run.glob("wandb/offline-run-*/run-*.wandb")
+    assert [row["_step"] for row in logged(path)] == [92]
 
 
 def test_wandb_refuses_an_unknown_mode_and_logging_before_open():

@@ -43,16 +43,16 @@ def summary(means: list[float], best: int, gain: dict | None = None, against: di
     ("data", "word", "says"),
     [
         (summary([1, 5], 1, figure(4)), "better", "It learned: +4.00 ±0.50 in score in greedy self-play, iteration 1"),
-        (summary([1, 5], 1, figure(0.2)), "unclear", "No gain can be told from chance: +0.200 ±0.500"),
+        (summary([1, 5], 1, figure(0.2)), "unclear", "No gain beyond chance: +0.200 ±0.500"),
         (summary([1, 5], 1, figure(-4)), "worse", "It got worse: -4.00 ±0.50"),
         (summary([1, 5], 1, figure(4), figure(-0.1)), "unclear", "-0.100 ±0.500 in score against the start"),
-        (summary([1, 5], 1), "unclear", "cannot be told"),
+        (summary([1, 5], 1), "unclear", "was not measured"),
         (summary([5, 1], 0), "worse", "5.00 ±0.50 at the start and 1.000 ±0.500 at the end; the start is kept"),
         (summary([5, 5.1], 0), "unclear", "No iteration was better"),
         (summary([5], 0), "unclear", "Nothing was learned"),
     ],
 )
-def test_the_verdict_says_whether_it_learned_got_worse_or_cannot_be_told(data, word, says):
+def test_the_verdict_says_whether_it_learned_got_worse_or_is_unclear(data, word, says):
     (verdict,) = verdicts(data)
     assert verdict.word == word and says in verdict.text
 
@@ -123,6 +123,16 @@ def test_a_finished_run_says_what_can_be_done_next(make_run):
     assert shlex.split(steps["the worst match"]) == ["parley", "task=show", f"run={run}", "match=sampled/2/s0"]
     assert shlex.split(steps["play against it"])[:4] == ["parley", "task=play", f"run={run}", "players.buyer=human"]
     assert [what for what, _ in next_steps(run, None, [])] == ["report"]
+
+
+def test_what_can_be_done_next_with_a_game_of_ones_own_begins_as_the_run_did(tmp_path, monkeypatch):
+    words = ["-cd", "my conf", "experiment=mine", "--config-dir=conf", "hydra.searchpath=[file://conf]", "seed=3"]
+    monkeypatch.setattr("sys.argv", ["/lib/parley/__main__.py", *words])
+    steps = dict(next_steps(tmp_path, "m", ["buyer"]))
+    begin = ["python", "-m", "parley", "-cd", "my conf", "--config-dir=conf", "hydra.searchpath=[file://conf]"]
+    for step in ("the worst match", "play against it"):
+        words = shlex.split(steps[step])
+        assert words[:7] == begin and words[7].startswith("task=") and words[8] == f"run={tmp_path}"
 
 
 def test_the_worst_match_is_one_that_the_report_shows(make_run):

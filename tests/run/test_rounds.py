@@ -92,6 +92,7 @@ def test_each_round_is_played_with_the_weights_of_the_one_before(three: tuple[Pa
     assert scenarios[0] != scenarios[1] != scenarios[2]
     row = summary["iterations"][1]
     learned = row["policies"]["learner"]
+    assert {"play", "play/handover", "learn", "learn/credit"} <= row["seconds"].keys()
     assert row["round"] == 3 and learned["play"]["matches"] == 18 and learned["play"]["dead_rounds"] == 0
     assert learned["play"]["logs"] == 36 and learned["learn"]["steps"] >= 3
     assert not (run / "iter_001/learn/position").exists()

@@ -9,7 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from parley.run.stages import StageChanged, stage
+from parley.run.stages import StageChanged, part, stage
+from parley.system.files import InputError
 
 
 def test_a_finished_stage_is_not_worked_again(tmp_path: Path) -> None:
@@ -73,6 +74,33 @@ stages.stage(Path({str(folder)!r}), {{}}, work)
     assert again.skipped and again.earlier == (again.seconds, again.cpu_seconds)
     assert again.earlier == pytest.approx((done.seconds, done.cpu_seconds), abs=1e-3)
     assert [path.name for path in folder.iterdir()] == ["stage.json"]
+
+
+def test_a_named_part_counts_within_its_own_stage_only(tmp_path: Path) -> None:
+    def inner() -> None:
+        with part("handover"):
+            time.sleep(0.02)
+        with part("handover"):
+            time.sleep(0.02)
+
+    def outer() -> None:
+        stage(tmp_path / "outer/inner", {}, inner)
+        with part("credit"):
+            time.sleep(0.03)
+
+    done = stage(tmp_path / "outer", {}, outer)
+    within = stage(tmp_path / "outer/inner", {}, inner)
+    assert list(done.parts) == ["credit"] and 0.03 <= done.parts["credit"] <= done.seconds
+    assert within.skipped and list(within.parts) == ["handover"] and 0.04 <= within.parts["handover"] <= within.seconds
+
+
+def test_a_manifest_with_parts_that_are_no_seconds_is_refused(tmp_path: Path) -> None:
+    stage(tmp_path, {}, dict)
+    for parts in ('["a"]', '{"handover": "long"}'):
+        told = json.loads((tmp_path / "stage.json").read_text()) | {"parts": json.loads(parts)}
+        (tmp_path / "stage.json").write_text(json.dumps(told))
+        with pytest.raises(InputError, match="no manifest of a stage"):
+            stage(tmp_path, {}, dict)
 
 
 def notes(folder: Path) -> list[list[float]]:

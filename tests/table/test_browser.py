@@ -31,7 +31,7 @@ def play(link: str) -> None:
         people[0].until(lambda: any("your turn" in each.status for each in people))
         one, two = people if "your turn" in people[0].status else people[::-1]
         one.click("fieldset button")
-        one.says("Your reply was not taken: say something before you propose")
+        one.says("Your reply was not accepted: say something before you propose")
         one.write("<b onclick=alert(1)>hats</b> for me\n")
         two.says("<b onclick=alert(1)>hats</b> for me")
         for scheme in ("light", "dark"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import json
 import stat
@@ -171,7 +172,7 @@ def test_preferred_counts_ties_as_a_half_whatever_the_side() -> None:
 def test_who_took_two_studies_is_trained_on_where_both_allow_it(run: Path) -> None:
     for name, answers in (("a", {"ann": True, "bob": True}), ("b", {"ann": True, "bob": False})):
         for person, training in answers.items():
-            Events(run / name).add(person, "consent", version=name, training=training)
+            asyncio.run(Events(run / name).add(person, "consent", version=name, training=training))
     played(run, "table/play", [{"first": "person:ann", "second": "person:bob"}])
     (episode,) = exports.consented([run / "a", run / "b"], Matches(run / "table/play"))
     assert {seat: own["training"] for seat, own in episode.extra["consent"].items()} == {"first": True, "second": False}

@@ -331,7 +331,8 @@ def test_bookings_survive_and_a_bad_line_names_itself(folder, tmp_path):
     assert asyncio.run(go()) == 409  # one match a person
     path = folder / "table" / "play"
     found = Bookings(path, EpisodeStore(path, None))
-    (booked,) = found.all.values()
+    (booked,) = {each.match: each for each in found.last.values()}.values()
+    assert not found.open
     assert booked.over == "played" and set(booked.players) == {*seats(Marked(), booked.scenario)}
     (path / "seatings.jsonl").write_text('{"match": "x"}\n')
     with pytest.raises(ValueError, match=r"seatings\.jsonl, line 1: lacks the key 'scenario'"):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
+from threading import Event
 
 import pytest
 from a_table import Page, a_play, a_run, open_table
 from parley.data.store import Matches
 from parley.games.deal.game import Deal
 from parley.run.config import ConfigError
-from parley.system.files import InputError
+from parley.system.files import InputError, append_lines
 from parley.table.desks import mirrored
 from parley.table.events import Events, read
 from parley.table.plan import COUNTS
@@ -158,11 +159,31 @@ def test_what_somebody_holds_is_given_to_others_after_a_while_only(tmp_path):
 
     now = [0.0]
     events = Events(tmp_path, lambda: now[0])
-    events.add("ann", "given", work="rate", item="x")
+    asyncio.run(events.add("ann", "given", work="rate", item="x"))
     assert pick(["x"], "rate", "bob", events, 1, 60.0, 0) is None
     assert pick(["x"], "rate", "ann", events, 1, 60.0, 0) == "x"
     now[0] = 61.0
     assert pick(["x"], "rate", "bob", events, 1, 60.0, 0) == "x"
+
+
+def test_a_slow_disk_holds_up_who_wrote_and_nobody_else(run, monkeypatch):
+    writes, answered, waited = Event(), Event(), []
+
+    def slow(path, lines):
+        writes.set()
+        waited.append(answered.wait(20))
+        append_lines(path, lines)
+
+    async def work(client, persons):
+        monkeypatch.setattr("parley.table.events.append_lines", slow)
+        sent = asyncio.create_task(Visitor(client, persons).send("consent", agree=True))
+        assert await asyncio.to_thread(writes.wait, 20)
+        assert (await client.get(f"/join/{persons.door('join')}")).status == 200 and not sent.done()
+        answered.set()
+        assert (await sent)["step"] == "instructions"
+
+    serve(run, study(), work)
+    assert waited == [True] and [event["version"] for event in told(run, "consent")] == ["2"]
 
 
 def test_a_restart_goes_on_where_everybody_was(run):

@@ -39,7 +39,7 @@ def export(
     folder = Path(run)
     credit = ("objective", "schedule", "policies") if keep == "credit" else ()  # elsewhere in a run of 0.1.0
     nodes = stored(folder, config, "game", *credit)
-    game, mine = instantiate(nodes["game"]), saved(folder)
+    game, mine = instantiate(nodes["game"], _convert_="all"), saved(folder)
     rounds = {stage: _round(mine, folder, stage) for stage in rounds_of(folder)}
     if not rounds:
         raise ConfigError(f"{run} has no finished round of self-play to export")
@@ -75,7 +75,7 @@ def _credited(config: DictConfig, rounds: Mapping[str, Matches], policy: str) ->
     for stage, matches in rounds.items():
         iteration = int(stage.partition("/")[0].removeprefix("iter_"))
         nodes = recipes[max(number for number in recipes if number <= iteration)]["objective"]
-        credit = instantiate(overlaid(nodes, own.get("objective", {}))["credit"])
+        credit = instantiate(overlaid(nodes, own.get("objective", {}))["credit"], _convert_="all")
         try:
             table = credit(matches, policy).table
         except NothingKept:  # pairs without demonstrations, or a round without kept logs

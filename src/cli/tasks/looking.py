@@ -56,7 +56,7 @@ def runs(config: DictConfig, out: Path, folders: list[str], tags: list[str]) -> 
 
 def report(config: DictConfig, out: Path, run: str, transcripts: int) -> float | None:
     """Rewrites the report of `run`, with the game built from the stored config."""
-    game: Game = instantiate(stored(Path(run), config, "game")["game"])
+    game: Game = instantiate(stored(Path(run), config, "game")["game"], _convert_="all")
     try:
         path = html.write(Path(run), game.facts, lambda episode: replayed(game, episode).views, transcripts)
     except (FileNotFoundError, ValueError) as error:
@@ -90,8 +90,8 @@ def _played(config: DictConfig, run: Path, match: str) -> tuple[Game, Episode]:
     """A match and its game (the judge's game for a verdict)."""
     episode, verdict = find_match(run, match)
     if verdict:
-        return instantiate(stored(run, config, "scorer")["scorer"]).game([]), episode
-    return instantiate(stored(run, config, "game")["game"]), episode
+        return instantiate(stored(run, config, "scorer")["scorer"], _convert_="all").game([]), episode
+    return instantiate(stored(run, config, "game")["game"], _convert_="all"), episode
 
 
 def merge(config: DictConfig, out: Path, run: str, policy: str | None = None) -> float | None:

@@ -10,13 +10,14 @@
 Matches are played by the game's own scripts, by junk, and by a mix; without scripts the replies are junk and words from
 the game's own texts. Services are played by the game's scripts; tools are never called, and replaced by such words.
 Each check tests one property and ignores matches that violate another one. What a game may have to say of its secrets
-and of public chance stands in `secrecy.py`.
+and of public chance stands in `games.conformance.secrecy`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from ...system.conformance import ConformanceError
 from ..base import Game
 from .checks import (
     context,
@@ -36,7 +37,7 @@ from .checks import (
     seats_,
     views,
 )
-from .plays import JUNK, SPLITS, ConformanceError
+from .plays import JUNK, SPLITS
 from .secrecy import secrets
 
 CHECKS: Mapping[str, Callable[..., None]] = {

@@ -9,9 +9,12 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from ...system.conformance import ConformanceError, need
 from ...system.seeds import derive
 from ..base import Game, Reply, Request, Result, Scenario, Tool, seats, services
-from .plays import SPLITS, Answer, ConformanceError, finished, need, plain, played, plays, recorded
+from .plays import SPLITS, Answer, finished, plain, played, plays, recorded
+
+FEW = "a split by hash needs dozens of clusters; with fewer, give one list for all and declare Facts(held_out=False)"
 
 
 def scenarios(game: Game, matches: int = 20, seed: int = 0) -> None:
@@ -22,7 +25,7 @@ def scenarios(game: Game, matches: int = 20, seed: int = 0) -> None:
     ids: set[str] = set()
     for split in SPLITS:
         found = list(game.scenarios(split))
-        need("scenarios", bool(found), f"the split {split!r} is empty")
+        need("scenarios", bool(found), f"the split {split!r} is empty: {FEW}")
         need("scenarios", found == list(game.scenarios(split)), f"{split!r} is another list on the second call")
         if not game.facts.held_out:
             need("scenarios", found == first, f"{split!r} is another list than {SPLITS[0]!r}, declared is one for all")
@@ -278,7 +281,8 @@ def context(game: Game, matches: int = 20, seed: int = 0) -> None:
         need(
             "context",
             over and end.result is not None,
-            f"{play.scenario.id!r} goes on after the view of {lost.id!r} no longer fitted",
+            f"{play.scenario.id!r} goes on after the view of {lost.id!r} no longer fitted: when legal() raises Out "
+            "with outcome 'context', end the match with that outcome and blame",
         )
         told = (end.result.outcome, end.result.blame) if end.result else ("", ())
         need(

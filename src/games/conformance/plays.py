@@ -31,14 +31,6 @@ JUNK = (
 )  # fmt: skip
 
 
-class ConformanceError(AssertionError):
-    """A game broke its contract. `check` is the name of the check that found it."""
-
-    def __init__(self, check: str, what: str) -> None:
-        super().__init__(f"{check}: {what}")
-        self.check = check
-
-
 @dataclass(slots=True)
 class Play:
     """One match played by the kit: requests and replies of each round, and the end."""
@@ -60,11 +52,6 @@ class Play:
 
 
 Answer = Callable[[Request, int], Reply]
-
-
-def need(check: str, true: bool, what: str) -> None:
-    if not true:
-        raise ConformanceError(check, what)
 
 
 def _junk(request: Request, random_: Random) -> str:

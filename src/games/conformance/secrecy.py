@@ -16,9 +16,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from ...system.conformance import need
 from ...system.seeds import derive, rng
 from ..base import Game, Request, Scenario, seats, services
-from .plays import SPLITS, Play, answers, need, plain, played, plays, recorded
+from .plays import SPLITS, Play, answers, plain, played, plays, recorded
 
 
 def secrets(game: Game, matches: int = 20, seed: int = 0) -> None:

@@ -1,4 +1,4 @@
-// What all pages share: where they are, requests, events, and making elements. Text is only ever set as text.
+// Shared by all pages: their address, requests, events, and new elements. Text is always inserted as text, never HTML.
 
 // The part of the path up to the token, as /p/TOKEN/ (or /proxied/p/TOKEN/).
 export const home = (location.pathname.match(/^.*\/p\/[^/]+\//) || [location.pathname])[0];
@@ -14,8 +14,8 @@ export async function ask(path, body) {
   return found;
 }
 
-// Calls `take` with every event of the stream `path`, and `lost` with whether the connection is gone. It comes back by
-// itself: a browser tries again, and where it gives up, so do we.
+// Calls `take` with every event of the stream `path`, and `lost` with true or false when the connection breaks or is
+// back. The browser reconnects; if it gives up, the stream is opened again after 2 s.
 export function follow(path, take, lost = () => {}) {
   let source;
   const open = () => {

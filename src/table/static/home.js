@@ -1,4 +1,4 @@
-// The parts of the site. Where one of them must come first, or there is only one, it is opened at once.
+// Lists the parts of the site. A part that must come first, or is the only one, is opened at once.
 import {ask, at, home, make} from "./base.js";
 
 try {

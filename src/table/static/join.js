@@ -1,4 +1,4 @@
-// Comes in: asks for a token, and goes to the pages that are this person's own.
+// Joins: asks for a token, and opens this person's own pages.
 import {at, make} from "./base.js";
 
 at("join").addEventListener("click", async () => {

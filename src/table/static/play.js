@@ -4,12 +4,12 @@ import {widget} from "./widgets.js";
 
 let state = {phase: ""};
 let shown = "";  // the question whose form is on the page
-let sent = {question: "", text: ""};  // what was sent last: it goes back into the field if it is asked again
+let sent = {question: "", text: ""};  // the last reply: it goes back into the field if the question is asked again
 
 const SAYS = {
   idle: "Nobody has to wait for you: sit down when you are ready.",
   lobby: "Waiting for another person…",
-  wait: "The others are at it…",
+  wait: "Waiting for the others…",
   ask: "It is your turn.",
   over: "The match is over.",
   lost: "The match was given up, and does not count.",
@@ -33,10 +33,10 @@ at("sit").addEventListener("click", () => tried(() => ask("play/sit", {alone: fa
 at("alone").addEventListener("click", () => tried(() => ask("play/sit", {alone: true})));
 at("go").addEventListener("click", () => tried(() => ask("play/sit", {go: true})));
 at("leave").addEventListener("click", () => {
-  if (confirm("Leave this match? It will not count, for the others neither.")) tried(() => ask("play/leave", {}));
+  if (confirm("Leave this match? It will not count, for the others either.")) tried(() => ask("play/leave", {}));
 });
 
-// Who is writing, and about how many tokens: the words come once the rules have taken the reply.
+// Who is writing, and roughly how many tokens. The text appears once the rules have accepted the reply.
 function writing(seats) {
   const each = Object.entries(seats).map(([seat, tokens]) => `${seat} is writing…${tokens ? ` (more than ${tokens} tokens)` : ""}`);
   at("writing").textContent = state.phase === "wait" ? each.join(" ") : "";
@@ -76,11 +76,11 @@ function match(before) {
   if (before.match !== state.match) at("rules").open = true;
   at("brief").textContent = rules.map((each) => each.text).join("\n\n");
   at("log").replaceChildren(...talk.map((each) => make("li", {class: each.who},
-    make("span", {class: "who"}, each.who === "you" ? "you" : "told to you"), each.who === "you" ? its.shown(each.text) : each.text)));
+    make("span", {class: "who"}, each.who === "you" ? "you" : "message to you"), each.who === "you" ? its.shown(each.text) : each.text)));
   const again = state.kind === "retry" && state.phase === "ask";
   at("refused").hidden = !again;
   const why = its.why(seen.error) || (talk.length ? talk[talk.length - 1].text : "");
-  at("refused").textContent = again ? `Your reply was not taken: ${why}` : "";
+  at("refused").textContent = again ? `Your reply was not accepted: ${why}` : "";
   if (state.phase !== "ask") { shown = ""; at("reply").replaceChildren(); return; }
   if (shown === state.question) return;
   shown = state.question;
@@ -99,7 +99,7 @@ function over(found) {
     make("h2", {}, `It ended with: ${found.outcome}`),
     ...(mine ? [make("p", {class: "big"}, `Your score: ${number(mine.payoff)}`)] : []),
     make("div", {class: "seats"}, ...Object.entries(found.roles).map(([seat, role]) => card(seat, role, its))),
-    make("details", {class: "card"}, make("summary", {}, "Everything that was said"), said),
+    make("details", {class: "card"}, make("summary", {}, "All messages"), said),
   );
 }
 
@@ -109,7 +109,7 @@ function card(seat, role, its) {
     make("h2", {}, `${seat} (${role.who})`),
     make("p", {}, `score ${number(role.payoff)}${role.outcome ? `, ${role.outcome}` : ""}`),
     ...its(role.seen).board(role.seen),
-    ...(role.knew.length ? [make("details", {}, make("summary", {}, "What this seat was told at the beginning"),
+    ...(role.knew.length ? [make("details", {}, make("summary", {}, "The instructions of this seat"),
       make("div", {class: "text"}, role.knew.map((each) => each.text).join("\n\n")))] : []),
     ...(figures.length ? [make("details", {}, make("summary", {}, "Figures"), make("ul", {}, ...figures))] : []),
   );

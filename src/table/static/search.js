@@ -41,9 +41,9 @@ async function search(more) {
     after = found.after;
     at("further").hidden = after === null;
     const left = found.left_mb ? ` ${found.left_mb} MB of matches are not read yet: search again in a moment.` : "";
-    at("searched").textContent = `${at("matches").children.length} matches are shown${after === null ? "" : ", there are more"}.${left}`;
+    at("searched").textContent = `${at("matches").children.length} matches shown${after === null ? "" : ", there are more"}.${left}`;
   } catch (error) {
-    at("searched").textContent = `The matches cannot be had: ${error.message}`;
+    at("searched").textContent = `The matches could not be loaded: ${error.message}`;
   }
 }
 

@@ -1,4 +1,4 @@
-// A study: shows the present step, sends what was answered, shows the next one.
+// A study: shows the present step, sends the answer, shows the next step.
 import {ask, at, home, make} from "./base.js";
 
 const TITLES = {
@@ -79,7 +79,7 @@ function rated() {
   return found;
 }
 
-// What is sent for a button, as [path, body].
+// The request of a button, as [path, body].
 function answer(value, now) {
   switch (value) {
     case "agree": return ["consent", {agree: true, training: Boolean(at("training")?.checked)}];
@@ -91,7 +91,7 @@ function answer(value, now) {
   }
 }
 
-// Ends the study where the platform wants a form: MTurk's, with the assignment of the link by which the person came.
+// Ends the study on a platform that expects a form: MTurk's, with the assignment from the person's link.
 function submit({platform, code, person}) {
   const given = {assignmentId: new URLSearchParams(location.search).get("assignmentId") || "", code, person};
   const form = make("form", {method: "post", action: `${platform}/mturk/externalSubmit`});

@@ -1,4 +1,4 @@
-// Lists the runs, the one that was written to last first, and looks again every few seconds.
+// Lists the runs, the most recently changed first, and reloads the list every few seconds.
 import {at, make} from "./base.js";
 
 const EVERY_MS = 5000;
@@ -40,7 +40,7 @@ async function look() {
     rows = found;
     show();
   } catch (error) {
-    at("status").textContent = `The runs cannot be had: ${error.message}. Trying again…`;
+    at("status").textContent = `The runs could not be loaded: ${error.message}. Trying again…`;
   }
   setTimeout(look, EVERY_MS);
 }

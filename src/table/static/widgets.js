@@ -1,9 +1,9 @@
-// What a game shows beside the conversation, and how a reply to it is made. Everything comes from what the seat sees.
+// Widgets: a game's board beside the conversation, and its input for replies, made only from the seat's observation.
 import {make} from "./base.js";
 
-// A widget: board(seen) -> elements; shown(text) -> one's own reply as it is shown; draft(text) -> what of a reply that
-// was not taken goes back into the field; why(error) -> why, in better words than the game's, or "" for the game's;
-// reply(seen, send) -> elements that call send(text).
+// A widget: board(seen) -> elements; shown(text) -> a person's own reply as displayed; draft(text) -> text of a refused
+// reply to put back into the field; why(error) -> the reason in plainer words, or "" for the game's own; reply(seen,
+// send) -> input elements, which call send(text).
 const plain = {
   board: () => [],
   shown: (text) => text,
@@ -48,7 +48,7 @@ const deal = {
     const rows = seen.items.map((item, at) => make("tr", {}, make("th", {scope: "row"}, item),
       make("td", {}, seen.counts[at]), make("td", {}, seen.values[at])));
     const head = make("tr", {}, make("th", {scope: "col"}, "item"), make("th", {scope: "col"}, "how many"),
-      make("th", {scope: "col"}, "worth to this seat, each"));
+      make("th", {scope: "col"}, "value of each to this seat"));
     return [make("table", {}, make("thead", {}, head), make("tbody", {}, ...rows))];
   },
   shown: (text) => text.replace(/^\s*\[message\]\s*/i, "").replace(/^\s*\[propose\]\s*/i, "Proposal for myself: "),
@@ -75,7 +75,7 @@ const taboo = {
   ...plain,
   board: (seen) => [
     ...(seen.word ? [make("p", {}, "The word: ", make("span", {class: "big"}, seen.word))] : []),
-    ...(seen.turns_left ? [make("p", {class: "faint"}, `Turns left to this seat: ${seen.turns_left}`)] : []),
+    ...(seen.turns_left ? [make("p", {class: "faint"}, `Turns left for this seat: ${seen.turns_left}`)] : []),
   ],
 };
 
@@ -121,7 +121,7 @@ const qa = {
 
 const GAMES = {deal, taboo, social, social_tiny: social, qa};
 
-// The widget of a game, where what the seat sees has what it needs; else a field of words.
+// The widget of a game if the observation has what it needs; else a text field.
 export function widget(game, seen) {
   const found = GAMES[game] || plain;
   const needs = {deal: "items", social: "goal", social_tiny: "goal", qa: "question"}[game];

@@ -1,0 +1,17 @@
+"""What the kits that check games and objectives raise."""
+
+from __future__ import annotations
+
+
+class ConformanceError(AssertionError):
+    """A game or an objective broke its contract. `check` is the name of the check that found it."""
+
+    def __init__(self, check: str, what: str) -> None:
+        super().__init__(f"{check}: {what}")
+        self.check = check
+
+
+def need(check: str, true: bool, what: str) -> None:
+    """Raises ConformanceError unless `true`."""
+    if not true:
+        raise ConformanceError(check, what)
