@@ -75,6 +75,14 @@ FAULTS: dict[str, Break] = {
         "cli/stored.py", "(sends or runs) and value != own", "False",
         ("cli/test_stored.py::test_A1_prompts_and_keys_go_only_where_the_command_says",),
     ),
+    "A1 a stored list of servers is believed": (
+        "cli/stored.py", '("url", "urls", "key_env")', '("url", "key_env")',
+        ("cli/test_stored.py::test_A1_nothing_is_sent_and_no_folder_run_from_any_depth_of_a_stored_node",),
+    ),
+    "A1 lists of a stored node are not looked into": (
+        "cli/stored.py", "    if isinstance(raw, list):\n        others", "    if False:\n        others",
+        ("cli/test_stored.py::test_A1_nothing_is_sent_and_no_folder_run_from_any_depth_of_a_stored_node",),
+    ),
     # what a server says of its tokens
     "A2 any number of tokens is believed": (
         "backends/answer.py", "value if type(value) is int and 0 <= value < 2**31 else None", "value",

@@ -1,9 +1,9 @@
-"""The transformers backend: its own decode loop over a pool of rows that come and go.
+"""The transformers backend: its own decode loop with continuous batching.
 
-`generate()` has no seed per request and gives back no row before the last is done. Here a finished row leaves at once,
-a new prompt joins at once, a stream's keys and values are kept between its turns, and the ids of a reply depend on its
-prompt and its seed alone (float32 on a CPU), because every choice that is close is settled by forwards of that
-stream by itself. Those are kept in blocks (`prefixes.py`), as are the beginnings that several streams share.
+`generate()` has no seed per request and returns no row before the last one is done. Here finished rows leave and new
+prompts join at every step, and a stream's keys and values are kept between its turns. The ids of a reply depend only on
+its prompt and its seed (float32 on a CPU), because every close choice is settled by a forward of its stream alone.
+These forwards are cached in blocks (`prefixes.py`), and so are prefixes shared by several streams.
 
 Legend: B rows of the pool, n rows of a call, q tokens, V vocabulary.
 """
@@ -179,8 +179,8 @@ class HFBackend:
 
 @dataclass(slots=True)
 class Row:
-    """One reply in the making. `ids` is its prompt, of which `stashes` hold the first `held` already, one after the
-    other; `born` is the pool's clock when its first token was sampled; `guide` holds it to a schema."""
+    """One reply being decoded. `ids` is its prompt; `stashes`, in order, hold the keys and values of its first `held`
+    tokens; `born` is the pool's clock at its first sampled token; `guide` constrains it to a schema."""
 
     prompt: Prompt
     ids: tuple[int, ...]
@@ -191,9 +191,9 @@ class Row:
 
 
 class Pool:
-    """The rows of one policy, as tensors with a line for each row, and the streams that are between two turns.
+    """The rows of one policy (tensors with one entry per row), and its streams between two turns.
 
-    `switch` is called before the model is used: it may serve other policies in between.
+    `switch` is called before each use of the model, which other policies may share.
     """
 
     def __init__(
@@ -204,7 +204,7 @@ class Pool:
         self.max_batch, self.keep_bytes, self.settle = max_batch, keep_bytes, settle
         self.read = self.sampled = self.settled = self.clock = 0
         self.rows: list[Row] = []
-        self._kinds: set[Sampling] = set()  # every setting among the rows, since they were last none
+        self._kinds: set[Sampling] = set()  # all settings among the rows since the pool was last empty
         self.waiting: deque[Row] = deque()
         self.kept: dict[str, tuple[Stash, tuple[int, ...]]] = {}  # stream -> (stash, its ids), oldest first
         self.kept_bytes = 0
@@ -249,7 +249,7 @@ class Pool:
 
     @torch.inference_mode()
     def step(self) -> list[Completion]:
-        """Prefills what waits, or else decodes one token for every row; returns the replies that are done."""
+        """Prefills waiting prompts, or else decodes one token for every row; returns the finished replies."""
         self.switch()
         lost: list[Completion] = []
         if self.waiting and len(self.rows) < self.max_batch:
@@ -259,7 +259,7 @@ class Pool:
         return lost + self._finished()
 
     def renew(self, version: str) -> None:
-        """Answers as `version`, whose weights the model has; lets go of all keys and values of earlier ones."""
+        """Renames the policy to `version`, after its weights have changed; drops all keys and values."""
         self.version = version
         self.kept.clear()
         self.kept_bytes = 0
@@ -270,7 +270,7 @@ class Pool:
     # --- forward passes ---
 
     def _admit(self) -> list[Completion]:
-        """Prefills waiting prompts, those of like length together; returns those that do not fit the context."""
+        """Prefills waiting prompts, grouped by similar length; returns those that do not fit the context."""
         room = min(self.max_batch - len(self.rows), len(self.waiting))
         taken = [self.waiting.popleft() for _ in range(room)]
         context = self.renderer.context
@@ -287,13 +287,12 @@ class Pool:
         return [Completion(row.prompt.id, "", "context", (), (), self.version) for row in lost]
 
     def _resume(self, row: Row) -> None:
-        """Takes over what is kept of the stream, or else of those that begin alike, and finds how much of the prompt
-        it holds."""
+        """Takes the kept keys and values of the stream, or of a shared prefix, and counts the prompt tokens covered."""
         kept = self.forget(row.prompt.stream)
         if kept is not None:
             stash, ids = kept
             row.stashes = (stash,)
-            row.held = min(common(ids, row.ids), len(row.ids) - 1)  # one token at least must be read, for its logits
+            row.held = min(common(ids, row.ids), len(row.ids) - 1)  # at least one token must be read, for its logits
         if row.held < BLOCK and (shared := self.prefixes.shared(row.ids)):
             row.stashes, row.held = shared, BLOCK * len(shared)
 
@@ -344,9 +343,9 @@ class Pool:
 
     @torch.inference_mode()
     def _probe(self, vocab: int) -> None:
-        """Reads two streams of unequal length through the slots and, whole, without them: the logits must agree.
+        """Reads two streams of unequal length with and without the slots and compares the logits.
 
-        An architecture whose positions or masks this backend does not understand is refused here, never played wrong.
+        This refuses an architecture with positions or masks that the backend does not support.
         """
         self.switch()
         kind = self.model.config.model_type
@@ -364,7 +363,7 @@ class Pool:
             )
 
     def _read(self, whole: Sequence[Tensor]) -> Tensor:
-        """Logits [n, V] after each of these streams [1, L], of which all but the last token is prefilled together."""
+        """Logits [n, V] after each of these streams [1, L]; all tokens but the last are prefilled together."""
         fresh = [ids.shape[1] - 1 for ids in whole]
         n, q = len(whole), max(fresh)
         self.slots.reserve(n, q + 1)
@@ -399,14 +398,14 @@ class Pool:
         self.sampled += end - start
 
     def _settle(self, i: int, draw: Draw, never_V: Tensor | None) -> Tensor:
-        """The choice from forwards of the row's stream alone: the same whatever the batch."""
+        """Chooses from a forward of the row's stream alone, independent of the batch."""
         ids = (*self.rows[i].ids, *self._ids[i, : int(draw.position)].tolist())
         return choose(self.prefixes.logits(ids), draw, self._kinds, never_V, 0.0)[0][0]
 
-    # --- coming and going ---
+    # --- rows ---
 
     def _seat(self, start: int, group: list[Row]) -> None:
-        """Fills in the state of rows that are about to be prefilled."""
+        """Sets the state of rows to prefill."""
         limits = [limit(row.prompt, self.renderer.context) for row in group]
         if max(limits) > self._ids.shape[1]:
             self._ids, self._logprobs = (_wider(tensor, max(limits)) for tensor in (self._ids, self._logprobs))
@@ -426,7 +425,7 @@ class Pool:
             row.born = self.clock
 
     def _count(self, row: Row) -> int:
-        """How many tokens of the reply have been sampled."""
+        """The number of tokens sampled for the row's reply."""
         return 1 + self.clock - row.born
 
     def _sampled(self, i: int) -> list[int]:
@@ -451,7 +450,7 @@ class Pool:
         return completed(row.prompt, self.renderer, ids, logprobs, self.version)
 
     def _leave(self, gone: list[int]) -> None:
-        """Takes rows out: their streams are kept for the next turn, and the last rows move into the gaps."""
+        """Removes rows: keeps their streams for the next turn, and moves the last rows into the gaps."""
         if not gone:
             return
         if self.keep_bytes:
@@ -469,7 +468,7 @@ class Pool:
         del self.rows[n:]
 
     def _keep(self, gone: list[int]) -> None:
-        """Sets finished rows aside; the oldest streams make room for them."""
+        """Keeps the keys and values of finished rows; drops those of the oldest streams if there is no room."""
         for i in gone:
             row = self.rows[i]
             ids = row.ids + tuple(self._sampled(i)[:-1])  # the last token was sampled but never read
@@ -480,7 +479,7 @@ class Pool:
                 self.forget(next(iter(self.kept)))
 
     def forget(self, stream: str) -> tuple[Stash, tuple[int, ...]] | None:
-        """Takes a stream out of what is kept; None where it is not."""
+        """Removes and returns a kept stream; None if it is not kept."""
         kept = self.kept.pop(stream, None)
         if kept is not None:
             self.kept_bytes -= size(kept[0])

@@ -1,8 +1,8 @@
-"""A prefix cache: keys and values of the beginnings of streams, in blocks that stand at fixed places.
+"""A prefix cache: keys and values of the beginnings of streams, in blocks at fixed positions.
 
-Each block is read by its stream alone, after the blocks before it. So what it holds depends on the tokens up to its
-end and on nothing else: neither on the batch, nor on who asked first. A choice can be settled from it, and streams that
-begin alike share it.
+Each block is computed for its stream alone, after the blocks before it. So its content depends only on the tokens up to
+its end, not on the batch or the order of requests. Close choices are settled from it, and streams with the same prefix
+share it.
 
 Legend: q tokens of a call, H heads, D size of a head, V vocabulary.
 """
@@ -21,9 +21,9 @@ from transformers import DynamicCache, PreTrainedModel
 
 from .slots import Stash, size
 
-BLOCK = 32  # tokens; few enough that a settled choice reads little, enough that a prompt takes few forwards
-OFTEN = 3  # how often a beginning must come before it is read for those to come
-MOST_SEEN = 100_000  # beginnings that are counted at a time
+BLOCK = 32  # tokens: few, so that settling a choice reads little; enough that a prompt takes few forwards
+OFTEN = 3  # requests for a prefix before it is cached
+MOST_SEEN = 100_000  # most prefixes counted at a time
 
 Key = tuple[int, tuple[int, ...]]
 """The number of the block before (0: none), and a block's own tokens."""
@@ -36,7 +36,7 @@ class Block:
 
 
 class Prefixes:
-    """The blocks of one policy, at most `room` bytes of them; those that were used last stay (LRU, leaves first)."""
+    """The blocks of one policy, at most `room` bytes of them, evicted least recently used first (leaves first)."""
 
     def __init__(self, model: PreTrainedModel, room: int) -> None:
         self.model, self.room = model, room
@@ -46,20 +46,21 @@ class Prefixes:
         self._numbers = count(1)
 
     def logits(self, ids: Sequence[int]) -> Tensor:
-        """Logits [1, V] of the token after `ids`, whatever else is being decoded."""
-        whole = (len(ids) - 1) // BLOCK * BLOCK
-        logits_V, _ = self._read([block.stash for block in self._walk(ids[:whole], lambda _: True)], ids[whole:])
+        """Logits [1, V] of the token after `ids`, independent of the rows being decoded."""
+        whole = (len(ids) - 1) // BLOCK * BLOCK  # tokens in full blocks; at least one token is left to read
+        blocks = self._walk(ids[:whole], lambda _: True)
+        logits_V, _ = self._read([block.stash for block in blocks], ids[whole:])
         return logits_V
 
     def shared(self, ids: Sequence[int]) -> list[Stash]:
-        """The blocks with which `ids` begins, as far as they are there or have been asked for often enough; never all
-        of `ids`."""
+        """The blocks at the beginning of `ids` that are cached or have been requested `OFTEN` times; never all of
+        `ids`."""
         if len(self._seen) > MOST_SEEN:
             self._seen.clear()
         return [block.stash for block in self._walk(ids[: (len(ids) - 1) // BLOCK * BLOCK], self._often)]
 
     def clear(self) -> None:
-        """Lets go of everything, as the weights have changed."""
+        """Drops all blocks, because the weights have changed."""
         self._blocks.clear()
         self._seen.clear()
         self.bytes = 0
@@ -69,7 +70,8 @@ class Prefixes:
         return self.room > 0 and self._seen[key] >= OFTEN
 
     def _walk(self, ids: Sequence[int], wanted: Callable[[Key], bool]) -> list[Block]:
-        """The blocks of `ids` from the first on; one that is not there is read where it is wanted, else they end."""
+        """The blocks of `ids` from the first on. A missing block is computed if it is wanted; otherwise the list
+        ends."""
         found: dict[Key, Block] = {}
         number = 0
         for start in range(0, len(ids), BLOCK):
@@ -89,14 +91,15 @@ class Prefixes:
         return block
 
     def _used(self, path: Sequence[Key]) -> None:
-        """A block counts as used later than those after it: without it they could not be found, so they go first."""
+        """Marks blocks as used, earlier blocks last: later ones cannot be found without them, so they are evicted
+        first."""
         for key in reversed(path):
             self._blocks.move_to_end(key)
         while self.bytes > self.room:
             self.bytes -= size(self._blocks.popitem(last=False)[1].stash)
 
     def _read(self, before: Sequence[Stash], ids: Sequence[int]) -> tuple[Tensor, Stash]:
-        """(logits [1, V] after `ids`, their keys and values), where `before` are the blocks before them."""
+        """(logits [1, V] after `ids`, their keys and values); `before` holds the blocks before them."""
         cache = DynamicCache()
         for layer in range(len(before[0]) // 2 if before else 0):
             keys, values = (torch.cat([each[2 * layer + i] for each in before], dim=1)[None] for i in (0, 1))

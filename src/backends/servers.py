@@ -1,9 +1,9 @@
-"""vLLM's own servers as one backend: engines elsewhere, each of which has the base and takes adapters while it serves.
+"""vLLM's own servers as one backend. Each server has the base and loads adapters at run time.
 
-Views are rendered here and token ids go both ways, so a reply is what an engine in this process would have given. A
-stream stays with one server, which has its prefix in the cache; when that server is lost its streams move to others,
-and the prompts that were open are asked again. An adapter is loaded into every server under its version before anything
-is asked of it, and an answer under any other name is none.
+Views are rendered here and token ids are sent both ways, so a reply equals that of an engine in this process. A stream
+stays with one server, which has its prefix in the cache. If that server is lost, its streams move to others, and open
+prompts are sent again. Every server loads an adapter under its version before the first request; an answer with another
+name is discarded.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False)
 class Place:
-    """One server. `names` has the name under which it serves each version; `streams` counts those that live there."""
+    """One server. `names`: version -> its name on the server; `streams` is the number of streams assigned to it."""
 
     server: Server
     client: AsyncOpenAI
     slots: asyncio.Semaphore
     names: dict[str, str] = field(default_factory=dict)
     streams: int = 0
-    losses: int = 0  # in a row
+    losses: int = 0  # consecutive
     rests_until: float = 0.0  # monotonic
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
@@ -49,8 +49,8 @@ class Place:
         return time.monotonic() >= self.rests_until
 
     def lost(self, backoff_s: float) -> None:
-        """It is asked nothing for a while, and told everything again afterwards: it may have been started anew.
-        Requests that were open together fail together, and count as one loss."""
+        """Pauses the server for a while, and forgets what it has loaded, because it may have been restarted. Requests
+        that were open at the same time count as one loss."""
         self.names.clear()
         if self.up:
             self.losses += 1
@@ -63,7 +63,7 @@ class Policy:
 
     snapshot: Snapshot
     renderer: Renderer
-    bias: dict[str, int]  # of ids that are never sampled
+    bias: dict[str, int]  # for ids that are never sampled
 
     @property
     def base(self) -> str:
@@ -71,19 +71,19 @@ class Policy:
 
 
 class VLLMServers(Remote):
-    """Answers prompts with `token_ids` on servers that were started with `vllm serve BASE --enable-lora` and with
-    VLLM_ALLOW_RUNTIME_LORA_UPDATING=1. They see the same paths as this process.
+    """Answers prompts with `token_ids` on servers started with `vllm serve BASE --enable-lora` and with
+    VLLM_ALLOW_RUNTIME_LORA_UPDATING=1. They must see the same paths as this process.
 
-    urls         addresses that end in /v1. `http://gpu[03-05,9]:8000/v1` is four of them, as SLURM lists hosts; a
-                 string that is no address is a file with one a line
-    key_env      the environment variable with the servers' key, where they want one
-    concurrency  requests that one server has open at a time
-    timeout_s    of one attempt
-    retries      further attempts for a prompt, on whichever servers are there; the wait for a lost server doubles from
-                 `backoff_s` on
+    urls         addresses that end in /v1. `http://gpu[03-05,9]:8000/v1` stands for four, in SLURM's notation of hosts;
+                 a string that is not an address is a file with one address per line
+    key_env      environment variable with the servers' key; null: no key
+    concurrency  most open requests per server
+    timeout_s    seconds of one attempt
+    retries      further attempts for a prompt, on any server; the pause of a lost server doubles from `backoff_s`
+                 seconds on
 
-    `prompt_tokens` and `cached_tokens` count what the servers said of their prefix caches, `moved` streams that left a
-    lost server.
+    `prompt_tokens` and `cached_tokens` sum the servers' reports on their prefix caches; `moved` counts streams moved
+    from lost servers.
     """
 
     adapters_only = True
@@ -103,13 +103,13 @@ class VLLMServers(Remote):
         self.places = [Place(each, each.async_client(timeout_s), asyncio.Semaphore(concurrency)) for each in servers]
         self._homes: dict[str, Place] = {}
         self._policies: dict[str, Policy] = {}
-        self._jitter = Random()  # of waits alone: no figure depends on it
+        self._jitter = Random()  # only for waits; no result depends on it
         super().__init__()
 
-    # --- the shape of a backend; all of it runs in the caller's thread ---
+    # --- the Backend interface; runs in the caller's thread ---
 
     def load(self, snapshot: Snapshot) -> None:
-        """Has every server that answers load the snapshot. InputError where none does, or one serves another base."""
+        """Loads the snapshot into every server that answers. InputError if none answers, or one has another base."""
         if snapshot.version not in self._policies:
             base = snapshot.base or snapshot.path
             policy = Policy(snapshot, Renderer.load(base), {str(each): -100 for each in never_sampled(base)})
@@ -117,11 +117,11 @@ class VLLMServers(Remote):
             self._policies[snapshot.version] = policy
 
     def update(self, old: str, new: str, weights: Any) -> None:
-        """InputError: adapters reach a server as files, which a round inside an iteration does not write."""
+        """InputError: servers load adapters from files, and a round inside an iteration writes none."""
         raise InputError(f"{old} is played by servers, which take adapters as files: say rounds=1, or play it here")
 
     def forget(self, streams: Sequence[str]) -> None:
-        """The matches of these streams are over: their places are free for others."""
+        """Releases these streams' servers; their matches are over."""
         self._loop.call_soon_threadsafe(self._leave, streams)
 
     def _check(self, prompt: Prompt) -> None:
@@ -132,10 +132,10 @@ class VLLMServers(Remote):
                 f"prompt {prompt.id} asks policy {prompt.policy!r}, loaded are {', '.join(self._policies) or 'none'}"
             )
 
-    # --- one prompt; all of it runs in the thread of the loop ---
+    # --- one prompt; runs in the event loop's thread ---
 
     async def _answer(self, prompt: Prompt) -> Completion:
-        """The prompt's completion, from whichever server gives it; finish "error" when the attempts are used up."""
+        """The prompt's completion, from any server; finish "error" after the last attempt."""
         from openai import APIConnectionError, APIStatusError
 
         policy = self._policies[prompt.policy]
@@ -153,7 +153,7 @@ class VLLMServers(Remote):
             except APIStatusError as error:
                 why = error
                 if error.status_code == 404:
-                    place.names.pop(prompt.policy, None)  # it has forgotten the adapter: it is told again
+                    place.names.pop(prompt.policy, None)  # the server has lost the adapter: load it again
                 elif _final(error):
                     break
                 else:
@@ -165,7 +165,7 @@ class VLLMServers(Remote):
         return Completion(prompt.id, told, "error", policy=prompt.policy)
 
     async def _place(self, stream: str) -> Place:
-        """Where the stream lives; where that server is lost, its new place. Waits while all are lost."""
+        """The stream's server, or a new one if that is lost. Waits while all are lost."""
         home = self._homes.get(stream)
         if home is not None and home.up:
             return home
@@ -185,7 +185,7 @@ class VLLMServers(Remote):
                 home.streams -= 1
 
     async def _sample(self, place: Place, prompt: Prompt, policy: Policy) -> tuple[tuple[int, ...], Any]:
-        """(ids, log-probs). Unreadable for an answer of another version, or to other ids."""
+        """(ids, log-probs). Unreadable for an answer by another version, or to other prompt ids."""
         await self._introduce(place, policy)
         name, sampling, options = place.names[prompt.policy], prompt.sampling, prompt.options
         extra: dict[str, Any] = {
@@ -208,10 +208,10 @@ class VLLMServers(Remote):
             self.prompt_tokens, self.cached_tokens = self.prompt_tokens + counts[0], self.cached_tokens + counts[2]
         return found, logprobs if options.schema is None else None
 
-    # --- what the servers have ---
+    # --- loading ---
 
     async def _introduced(self, policy: Policy) -> None:
-        """Every server that answers has the policy; InputError where none does."""
+        """Loads the policy into every server that answers; InputError if none answers."""
         found = await asyncio.gather(*(self._tried(place, policy) for place in self.places))
         if wrong := [each for each in found if isinstance(each, InputError)]:
             raise wrong[0]
@@ -220,7 +220,7 @@ class VLLMServers(Remote):
             raise InputError(f"no server answers ({told}): start them with vllm serve {policy.base}, then resume")
 
     async def _tried(self, place: Place, policy: Policy) -> str | InputError | None:
-        """None where the server has the policy now; else why not."""
+        """Tries to load the policy into a server; returns None on success, else the reason."""
         from openai import OpenAIError
 
         try:
@@ -234,7 +234,7 @@ class VLLMServers(Remote):
         return None
 
     async def _introduce(self, place: Place, policy: Policy) -> None:
-        """Has the server load the policy, unless it has; InputError where it serves another base or refuses."""
+        """Loads the policy into a server unless it is loaded; InputError if the server has another base or refuses."""
         version = policy.snapshot.version
         async with place.lock:
             if version not in place.names:
@@ -264,12 +264,12 @@ class VLLMServers(Remote):
 
 
 def _final(error: APIStatusError) -> bool:
-    """Whether no server would answer: the request itself, or the key, is at fault."""
+    """Whether the request itself or the key is at fault, so that no server would answer."""
     return 400 <= error.status_code < 500 and error.status_code not in (408, 409, 429)
 
 
 def _base_among(served: Mapping[str, str], server: Server, policy: Policy) -> str:
-    """The name, of those `served` (name -> folder), of the policy's base; InputError where it is not among them."""
+    """The name of the policy's base among `served` (name -> folder); InputError if it is not there."""
     for name, root in served.items():
         if _same(root, policy.base):
             return name
@@ -295,7 +295,7 @@ LIST = re.compile(r"\[([\d,\-]+)\]")
 
 
 def addresses(urls: Sequence[str] | str) -> list[str]:
-    """The addresses that `urls` says. InputError where there are none, one is none, or a file cannot be read."""
+    """The addresses in `urls`. InputError if there are none, one is invalid, or a file cannot be read."""
     if isinstance(urls, str) and "://" not in urls:
         try:
             urls = [line.strip() for line in Path(urls).expanduser().read_text().splitlines() if line.strip()]

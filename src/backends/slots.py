@@ -1,7 +1,7 @@
 """Keys and values of many streams, one row each, that start at column 0 and grow at their own pace.
 
-Because a row's column is its position, rows of any length share a forward pass without padding in front, rows are moved
-by copying them, and a stream that was set aside goes on where it stopped.
+Because a token's column is its position, rows of any length share a forward pass without left padding, rows are moved
+by copying, and a stashed stream continues where it stopped.
 
 Legend: n rows of a call, q tokens of each, T columns, H heads, D size of a head.
 """
@@ -18,7 +18,7 @@ from torch.nn import functional
 from transformers import PretrainedConfig
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-STEP = 64  # columns are added in steps of this many
+STEP = 64  # columns added at a time
 
 Stash: TypeAlias = tuple[Tensor, ...]
 """A stream's keys and values [H, n, D], layer by layer."""
@@ -38,7 +38,7 @@ class SlotLayer(CacheLayerMixin):
         shape = (self.slots.rows, key_states.shape[1], self.slots.columns)
         self.live = [
             states.new_zeros(*shape, states.shape[3]) for states in (key_states, value_states)
-        ]  # what a mask hides must be finite
+        ]  # masked values must be finite
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
@@ -69,7 +69,8 @@ def _grown(buffer: Tensor, rows: int, columns: int) -> Tensor:
 
 
 def _copy(buffer: Tensor, rows: Sequence[int], to: Sequence[int], lengths: Sequence[int]) -> None:
-    """Row by row on a CPU, where bytes cost; all at once, as wide as the longest, on a GPU, where calls cost."""
+    """Copies rows: one by one on a CPU, where bytes cost; all at once, as wide as the longest, on a GPU, where calls
+    cost."""
     if buffer.device.type == "cpu":
         for i, j, n in zip(rows, to, lengths, strict=True):
             buffer[j, :, :n] = buffer[i, :, :n]
@@ -92,10 +93,10 @@ class _Place:
 
 
 class Slots(Cache):
-    """The cache that a model's `forward` is given.
+    """The cache for a model's `forward`.
 
-    A call takes rows start..end (neighbours, so that attention reads a view). `aim` tells where its tokens go, and
-    returns the positions and the mask for it. Rows and columns are added when they are needed.
+    A call uses adjacent rows start..end, so that attention reads a view. `aim` sets where its tokens go, and returns
+    positions and mask. Rows and columns are added when needed.
     """
 
     place: _Place
@@ -109,7 +110,7 @@ class Slots(Cache):
         self._kinds = _kinds(config)
 
     def reserve(self, rows: int, columns: int) -> None:
-        """Makes room for at least this many rows and columns; what is stored stays."""
+        """Makes room for at least this many rows and columns, keeping the stored ones."""
         if rows > self.rows or columns > self.columns:
             self.rows = self.rows if rows <= self.rows else max(rows, 2 * self.rows)
             if columns > self.columns:
@@ -118,8 +119,8 @@ class Slots(Cache):
                 layer.resize()
 
     def free(self) -> None:
-        """Lets go of all keys and values. (Layers and slots know each other: without this they would wait for the
-        garbage collector, gigabytes in hand.)"""
+        """Frees all keys and values. (Layers and slots refer to each other, so otherwise gigabytes would wait for the
+        garbage collector.)"""
         for layer in self.own:
             layer.live = []
 
@@ -130,14 +131,14 @@ class Slots(Cache):
                 _copy(buffer, rows, to, lengths)
 
     def stash(self, row: int, length: int) -> Stash:
-        """A copy of a row, as long as it is: rows that wait take no more room than they need."""
+        """Copies the first `length` tokens of a row, so that a waiting stream takes no more memory than it needs."""
         return tuple(buffer[row, :, :length].clone() for layer in self.own for buffer in layer.live)
 
     def fetch(self, stash: Stash, row: int, length: int, at: int = 0) -> None:
-        """Copies the first `length` tokens of what was stashed to a row, from the column `at` on."""
+        """Copies the first `length` tokens of a stash to a row, from column `at` on."""
         pairs = zip(stash[::2], stash[1::2], strict=True)
-        for layer, pair in zip(self.own, pairs, strict=False):  # the last layers may share others' and hold none
-            if not layer.is_initialized:  # no forward has been made yet
+        for layer, pair in zip(self.own, pairs, strict=False):  # the last layers may share others' keys and values
+            if not layer.is_initialized:  # before the first forward
                 layer.lazy_initialization(pair[0][None], pair[1][None])
             for buffer, states in zip(layer.live, pair, strict=True):
                 buffer[row, :, at : at + length] = states[:, :length]
@@ -145,11 +146,11 @@ class Slots(Cache):
     def aim(
         self, start: int, length_n: Tensor, q: int, fresh_n: Tensor | None, width: int, dtype: torch.dtype
     ) -> tuple[Tensor, Any]:
-        """Points the next forward at rows start..start+n, each of which holds `length_n` tokens already.
+        """Prepares the next forward for rows start..start+n, which already hold `length_n` tokens each.
 
-        Row i brings its last `fresh_n[i]` of q tokens (None: all rows bring q = 1). `width` is the longest row
-        afterwards. Returns position_ids [n, q] and the mask [n, 1, q, T] (a dict of them for models that mix kinds of
-        layers).
+        Of its q tokens row i adds the last `fresh_n[i]` (None: q is 1 for all rows). `width` is the longest row
+        afterwards. Returns position_ids [n, q] and the mask [n, 1, q, T] (a dict of masks for models with several kinds
+        of layers).
         """
         n, device = length_n.shape[0], length_n.device
         rows_n = torch.arange(start, start + n, device=device)
@@ -177,7 +178,7 @@ class Slots(Cache):
 
 
 def _kinds(config: PretrainedConfig) -> tuple[str, ...]:
-    """The kinds of attention layers that a model has; ValueError for one that a row of keys and values cannot serve."""
+    """The kinds of attention layers of a model; ValueError for a kind without plain keys and values."""
     from transformers import AutoModelForCausalLM
 
     window = getattr(config, "sliding_window", None)
@@ -195,10 +196,10 @@ def _kinds(config: PretrainedConfig) -> tuple[str, ...]:
 
 
 def size(stash: Stash) -> int:
-    """In bytes."""
+    """The bytes of a stash."""
     return sum(each.nbytes for each in stash)
 
 
 def check_decodable(config: PretrainedConfig) -> None:
-    """ValueError for a model whose config says that the decode loop cannot play it."""
+    """ValueError if the config shows that the decode loop cannot play the model."""
     _kinds(config.get_text_config(decoder=True))

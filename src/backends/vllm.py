@@ -1,13 +1,13 @@
 """The vLLM backend: continuous batching in this process, prefix caching between turns, many adapters at once.
 
-A policy is told apart by its version everywhere: it salts the prefix cache, so that no keys and values outlive the
-weights that made them, and it names the adapter that a request samples with. All adapters of one base, and the base
-itself, share one engine. Two full models that play each other get an engine each, because changing the weights of one
-would mean to empty it, read a model and throw the cache away at every turn.
+A policy is identified by its version: it salts the prefix cache, so that no keys and values outlive their weights, and
+it names the adapter of a request. All adapters of one base, and the base itself, share one engine. Two full models that
+play each other have one engine each, because swapping weights would drain the engine, load a model and drop the cache
+at every turn.
 
-Engines outlive the backend that made them. Building one takes from seconds to minutes, so the next backend of this
-process takes over an engine of the same shape and loads its own weights into it. In between it gives its memory back:
-on a GPU it sleeps (one engine of a process can; others are shut down), on a CPU there is nothing to give.
+Engines outlive their backend. Building one takes seconds to minutes, so the next backend of this process reuses an
+engine of the same shape and loads its own weights into it. In between an engine frees its memory: on a GPU it sleeps
+(only one engine of a process can; others are shut down), on a CPU there is nothing to free.
 """
 
 from __future__ import annotations
@@ -48,8 +48,7 @@ VOLATILE = (
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """A loaded snapshot: the weights that it needs in an engine, and the engine's rank that its adapter needs (0:
-    none)."""
+    """A loaded snapshot: the weights that its engine must hold, and the engine rank for its adapter (0: none)."""
 
     snapshot: Snapshot
     renderer: Renderer
@@ -64,11 +63,11 @@ class Policy:
 class VLLMBackend:
     """Answers prompts with `token_ids` from any number of loaded snapshots.
 
-    A reply under a schema has no log-probs: vLLM gives those of the constrained choice, which are not the model's. It
-    is not trained on.
+    A reply under a schema has no log-probs, because vLLM reports those of the constrained choice, not the model's own.
+    It is not trained on.
 
     max_batch     sequences that decode together in one engine
-    kv_gib        memory of one engine for keys and values; a model of 7 billion weights needs 0.5 GiB for 1,000 tokens
+    kv_gib        GiB of one engine for keys and values; a model of 7 billion weights needs 0.5 GiB for 1,000 tokens
     max_adapters  different adapters that can be in one batch
     tensor_parallel  ranks that share an engine, each with a part of every weight; they play the same matches
     eager         runs the model without compiling it or recording CUDA graphs; null: on a CPU only
@@ -115,8 +114,7 @@ class VLLMBackend:
         return bool(self._lost) or any(engine.busy for engine in self._engines)
 
     def load(self, snapshot: Snapshot) -> None:
-        """Makes a snapshot known; its weights are read when it is first asked. InputError for one that vLLM cannot
-        play."""
+        """Registers a snapshot; its weights are loaded at its first prompt. InputError if vLLM cannot play it."""
         if snapshot.version in self._policies:
             return
         base = snapshot.base or snapshot.path
@@ -124,7 +122,7 @@ class VLLMBackend:
         self._policies[snapshot.version] = Policy(snapshot, Renderer.load(base), snapshots.digest(base), rank)
 
     def unload(self, version: str) -> None:
-        """Forgets a snapshot and what it was asked. An engine that no other needs is free for other weights."""
+        """Removes a snapshot and its open prompts. An engine that no other snapshot needs becomes free."""
         if (policy := self._policies.pop(version, None)) is None:
             return
         self.cancel([name for name, (_, asked, _) in self._open.items() if asked is policy])
@@ -135,11 +133,11 @@ class VLLMBackend:
                 IDLE.append(engine)
 
     def update(self, old: str, new: str, weights: Weights) -> None:
-        """Takes a learner's weights into the engine: what was loaded as `old` answers as `new` from now on.
+        """Loads a learner's weights into the engine and renames the version `old` to `new`.
 
-        A policy that shares its engine with others (adapters on it, the same weights under another version) gets one
-        of its own. ValueError while prompts of `old` are open, for a version that is not loaded or is taken, and for
-        weights of another model.
+        A policy that shares its engine with others (adapters on it, the same weights under another version) gets its
+        own. ValueError while prompts of `old` are open, if `old` is not loaded or `new` is taken, or for weights of
+        another model.
         """
         check_update(
             self._policies, old, new, any(policy.snapshot.version == old for _, policy, _ in self._open.values())
@@ -151,7 +149,7 @@ class VLLMBackend:
             self._rewrite(policy, new, weights)
 
     def _reload(self, policy: Policy, version: str, weights: Weights) -> None:
-        """The engine that has the policy's weights takes others; the next backend does not take it for theirs."""
+        """Loads new weights into the policy's engine, and marks it so that the next backend does not mistake them."""
         shared = any(each.weights == policy.weights for each in self._policies.values())
         engine = next((engine for engine in self._engines if engine.holds == policy.weights), None)
         snapshot = replace(policy.snapshot, version=version)
@@ -161,7 +159,7 @@ class VLLMBackend:
         engine.take(given(weights, policy.base), policy.weights)
 
     def _rewrite(self, policy: Policy, version: str, weights: Weights) -> None:
-        """An adapter's weights go to the engine by a folder, which is there until the policy is unloaded."""
+        """Writes an adapter's weights to a folder for the engine; it exists until the policy is unloaded."""
         folder = self._folders[version] = TemporaryDirectory(prefix="parley-adapter-")
         write_adapter(weights, policy.snapshot.path, folder.name)
         self._policies[version] = replace(policy, snapshot=replace(policy.snapshot, version=version, path=folder.name))
@@ -175,7 +173,7 @@ class VLLMBackend:
             folder.cleanup()
 
     def submit(self, prompts: Sequence[Prompt]) -> None:
-        """ValueError for a prompt that is not rendered, or names a policy that is not loaded."""
+        """Queues prompts. ValueError for a prompt that is not rendered, or names a policy that is not loaded."""
         for prompt in prompts:
             if not prompt.token_ids:
                 raise ValueError(f"prompt {prompt.id} has no token_ids: a language-model player must render it first")
@@ -205,7 +203,7 @@ class VLLMBackend:
             self._open.pop(name)[2].abort([name])
 
     def close(self) -> None:
-        """Forgets every snapshot; the engines give their memory back and wait for the next backend."""
+        """Removes every snapshot; the engines free their memory and wait for the next backend."""
         for version in list(self._policies):
             self.unload(version)
         for engine in [engine for engine in IDLE if not engine.rest()]:
@@ -221,7 +219,7 @@ class VLLMBackend:
         return self._policies[version]
 
     def _engine(self, policy: Policy) -> Engine:
-        """The engine that holds the policy's weights, or one that does from now on."""
+        """The engine that holds the policy's weights; loads them into one if none does."""
         for engine in self._engines:
             if engine.holds == policy.weights and engine.shape.rank >= policy.rank:
                 return engine
@@ -240,7 +238,7 @@ class VLLMBackend:
         return engine
 
     def _reply(self, sampled: Sampled) -> Completion | None:
-        """The completion of what is done, or has come to a stop string."""
+        """The completion if the reply is finished or contains a stop string, else None."""
         prompt, policy, engine = self._open[sampled.id]
         if not sampled.done:
             if not stopped(prompt, policy.renderer, sampled.token_ids):
@@ -252,7 +250,7 @@ class VLLMBackend:
         return completed(prompt, policy.renderer, sampled.token_ids, logprobs, policy.snapshot.version)
 
 
-UPDATES = count(1)  # of weights: no two are taken for the same
+UPDATES = count(1)  # numbers weight updates, so that no two are confused
 IDLE: list[Engine] = []  # engines of this process that no backend uses now
 
 
@@ -267,7 +265,7 @@ def _ask(prompt: Prompt, policy: Policy) -> Ask:
 
 
 def _adapter_rank(folder: str) -> int:
-    """The engine's rank for the adapter in `folder`. InputError for one that vLLM cannot play as it was trained."""
+    """The engine rank for the adapter in `folder`. InputError if vLLM cannot play it as it was trained."""
     if FourBit.read(folder) is not None:
         raise InputError(
             f"{folder} is an adapter on a 4-bit base, which backend=vllm would play on the base in full: use backend=hf"
@@ -281,14 +279,14 @@ def _adapter_rank(folder: str) -> int:
 
 @lru_cache(maxsize=64)
 def never_sampled(folder: str) -> tuple[int, ...]:
-    """Ids that are never sampled, as the model's generation config says."""
+    """Ids that are never sampled, by the model's generation config."""
     path = Path(folder) / "generation_config.json"
     return tuple(sorted(json.loads(path.read_text()).get("suppress_tokens") or ())) if path.is_file() else ()
 
 
 @lru_cache(maxsize=64)
 def _model(folder: str, never: tuple[int, ...]) -> str:
-    """A digest of all but the weights: engines of equal ones can take each other's weights."""
+    """A digest of everything but the weights; models with equal digests can share an engine by swapping weights."""
     config: dict[str, Any] = architecture(folder).to_dict()
     kept = {key: value for key, value in config.items() if key not in VOLATILE}
     vocabulary = digest(load_tokenizer(folder).get_vocab())

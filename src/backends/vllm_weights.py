@@ -1,4 +1,4 @@
-"""Weights on their way into a vLLM engine: from a folder, or from a learner at work."""
+"""Prepares weights for a vLLM engine: from a folder, or from a learner during training."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 def stored(folder: str) -> Iterator[tuple[str, Tensor]]:
-    """The weights of a Hugging Face folder by name, tied ones under each of their names.
+    """The weights of a Hugging Face folder by name; tied weights appear under each of their names.
 
-    A file has a tied matrix once. An engine that keeps a copy of its own for the head (vLLM's CPU build does) would go
-    on with the old one.
+    Files store a tied matrix once. An engine with its own copy for the head (vLLM's CPU build) would otherwise keep the
+    old one.
     """
     from safetensors import safe_open
 
@@ -36,9 +36,9 @@ def stored(folder: str) -> Iterator[tuple[str, Tensor]]:
 
 
 def given(weights: Weights, folder: str) -> Iterator[tuple[str, Tensor]]:
-    """A learner's weights of the model in `folder`, tied ones under each of their names.
+    """A learner's weights of the model in `folder`; tied weights appear under each of their names.
 
-    ValueError, at the end, where one is missing that the folder's files hold.
+    ValueError, at the end, if a weight in the folder's files is missing.
     """
     ties, seen = _ties(folder), set()
     tied = {name for names in ties.values() for name in names}
@@ -51,8 +51,8 @@ def given(weights: Weights, folder: str) -> Iterator[tuple[str, Tensor]]:
 
 
 def write_adapter(weights: Weights, old: str, folder: str) -> None:
-    """Writes an adapter with a learner's weights, and the config of the one in `old`, into `folder`; vLLM reads
-    adapters from files alone. ValueError where a weight of `old` is missing."""
+    """Writes an adapter with a learner's weights and the config of `old` into `folder`, because vLLM reads adapters
+    only from files. ValueError if a weight of `old` is missing."""
     from safetensors.torch import save_file
 
     names = _names(Path(old) / ADAPTER)

@@ -59,7 +59,11 @@ def base(words: Sequence[str], alone: Callable[[], DictConfig | None]) -> Base:
         return Base()
     if not resumed and str(composed.task._target_).startswith(LOOKING):
         return Base()
-    groups = [*PLAYED, *OTHERS, *(("hardware",) if resumed or own(run) else ()), *(RESUMED if resumed else ())]
+    groups = [*PLAYED, *OTHERS]
+    if resumed or own(run):
+        groups.append("hardware")
+    if resumed:
+        groups.extend(RESUMED)
     kept_out = ("resume",) if resumed else (*COMMANDS, "resume")
     whole = cast("dict[str, Any]", OmegaConf.to_container(saved(run)))
     root = {key: value for key, value in whole.items() if key in composed and key not in (*groups, *kept_out)}

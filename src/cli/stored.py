@@ -38,7 +38,7 @@ CONTRACTS = {  # node -> (allowed packages of its class, required methods)
     "logger": (("report.trackers",), ("open",)),
     "task": (("cli.tasks.training",), ()),
 }
-PRIVATE = ("url", "key_env")
+PRIVATE = ("url", "urls", "key_env")
 """Arguments that decide where prompts and keys are sent. Only the command may set them, never a stored config."""
 CHECKOUT = "parley.games.clembench."
 """Games whose `path` is a folder of code. It, too, is the command's to say."""
@@ -100,8 +100,7 @@ def _raise(run: Path, faults: list[str]) -> None:
 def _unfit(raw: Any, name: str, config: DictConfig) -> list[str]:
     """What in a stored value could run code, read the environment or send a key."""
     mine = OmegaConf.to_container(config[name]) if OmegaConf.is_config(config.get(name)) else {}
-    private = _private(raw, mine, name) if isinstance(raw, Mapping) else ()
-    return [*_strange(raw, name, _targets(mine) | _own_targets()), *private]
+    return [*_strange(raw, name, _targets(mine) | _own_targets()), *_private(raw, mine, name)]
 
 
 def _own_targets() -> set[str]:
@@ -157,12 +156,18 @@ def _targets(value: Any) -> set[str]:
     return own.union(*map(_targets, parts))
 
 
-def _private(raw: Mapping[str, Any], mine: Any, key: str) -> Iterator[str]:
-    for name, value in raw.items():
+def _private(raw: Any, mine: Any, key: str) -> Iterator[str]:
+    """Parts of a stored node, at any depth, that send something or run a folder's code, unless `mine` has them, too."""
+    if isinstance(raw, list):
+        others = mine if isinstance(mine, list) and len(mine) == len(raw) else [None] * len(raw)
+        for number, pair in enumerate(zip(raw, others, strict=True)):
+            yield from _private(*pair, f"{key}.{number}")
+    for name, value in raw.items() if isinstance(raw, Mapping) else ():
         own = mine.get(name) if isinstance(mine, Mapping) else None
-        sends = (name in PRIVATE and value is not None) or (key == "logger" and (name, value) == ("mode", "online"))
+        online = key.split(".")[0] == "logger" and name == "mode" and value not in ("offline", "disabled")
+        sends = (name in PRIVATE and value is not None) or online
         runs = name == "path" and str(raw.get("_target_")).startswith(CHECKOUT)
         if (sends or runs) and value != own:
             yield f"{key}.{name} is {value!r}: say {key}.{name}=… on the command line if it is to be used"
-        elif isinstance(value, Mapping):
+        else:
             yield from _private(value, own, f"{key}.{name}")

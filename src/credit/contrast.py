@@ -86,10 +86,13 @@ def _after(log: Log, cuts: Mapping[str, int] | None, replies: Sequence[str]) -> 
 
 def _extremes(found: Iterable[tuple[Group | None, Log]]) -> dict[Group, tuple[str, str]]:
     """The match ids of the best and the worst log of each group; the same id twice if all payoffs are equal."""
-    scores: dict[Group, list[tuple[float, str]]] = {}
+    best: dict[Group, tuple[float, str]] = {}
+    worst: dict[Group, tuple[float, str]] = {}
     for group, log in found:
         if group is not None:
-            name, score = log.episode.id, log.score
-            best, worst = scores.setdefault(group, [(score, name), (score, name)])
-            scores[group] = [(score, name) if score > best[0] else best, (score, name) if score < worst[0] else worst]
-    return {group: (best[1], worst[1]) for group, (best, worst) in scores.items()}
+            own = log.score, log.episode.id
+            if own[0] > best.setdefault(group, own)[0]:
+                best[group] = own
+            if own[0] < worst.setdefault(group, own)[0]:
+                worst[group] = own
+    return {group: (best[group][1], worst[group][1]) for group in best}

@@ -34,7 +34,7 @@ def top(ranked: Sequence[Ranked], share: float) -> list[Ranked]:
 
 
 def balanced(ranked: Sequence[Ranked]) -> list[Ranked]:
-    """The best logs of each seat, as many as the seat with the fewest has."""
+    """The best logs of each seat, equally many: the number of the seat with the fewest."""
     least = min(Counter(each.seat for each in ranked).values(), default=0)
     taken: Counter[str] = Counter()
     found = []

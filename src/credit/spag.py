@@ -148,8 +148,11 @@ class SpagCredit:
         for (ending, seat, _), count in trained.items():
             of_ending[self._balanced(ending)] += count
             of_role[self._balanced(ending), seat] += count
-        roles = {(ending, seat) for ending, seat, _ in trained}
-        return {role: of_ending[of := self._balanced(role[0])] / (len(seats) * of_role[of, role[1]]) for role in roles}
+        weights = {}
+        for ending, seat, _ in trained:
+            among = self._balanced(ending)
+            weights[ending, seat] = of_ending[among] / (len(seats) * of_role[among, seat])
+        return weights
 
     def _balanced(self, ending: str) -> str:
         """The logs among which roles are balanced: those of one ending, or all with a baseline."""

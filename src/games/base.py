@@ -220,14 +220,14 @@ def services(game: Game) -> Mapping[str, Script | Tool]:
 
 @runtime_checkable
 class Payoffs(Protocol):
-    """A game that can be played for one of several payoffs, which then stands in the scenario."""
+    """A game that can be played for one of several payoffs, named in the scenario."""
 
     def under(self, scenario: Scenario, payoff: str) -> Scenario:
-        """`scenario` played for the payoff of this name, which its data then hold as "payoff": an id of its own, the
-        same cluster. ValueError for a name that there is not."""
+        """The variant of `scenario` for the payoff of this name, which its data hold as "payoff"; it has a new id and
+        the same cluster. ValueError for an unknown name."""
 
     def aim(self, scenario: Scenario) -> str:
-        """What a seat is after in a match on this scenario, in a sentence that everybody at the table may read."""
+        """A seat's aim in a match on this scenario, as a sentence that all seats may read."""
 
 
 class Guide(Protocol):

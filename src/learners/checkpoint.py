@@ -29,7 +29,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 
 from ..system import preempt, ranks
-from ..system.files import InputError, sync_folder, write_json
+from ..system.files import InputError, read_json, sync_folder, write_json
 
 STATE, SHARDED = "state.json", "sharded"
 RANDOM, COLUMN = "random", "column/"
@@ -133,10 +133,11 @@ class Saving:
 
 def newest(folder: Path, inputs: str) -> tuple[Path, dict[str, Any]] | None:
     """The last complete checkpoint in `folder` and its state. InputError if it belongs to a call with other inputs."""
-    whole = sorted(folder.glob(f"*/{STATE}"), key=lambda path: int(path.parent.name))
+    whole = [path for path in folder.glob(f"*/{STATE}") if path.parent.name.isdecimal()]
     if not whole:
         return None
-    state = json.loads(whole[-1].read_text())
+    whole.sort(key=lambda path: int(path.parent.name))
+    state = _state(whole[-1], inputs=str, world=int, policies=Mapping)
     if state["inputs"] != inputs:
         raise InputError(
             f"{whole[-1].parent} is a checkpoint of other inputs (samples, snapshot, seed or learner): "
@@ -157,7 +158,15 @@ def carried(folder: Path) -> Part | None:
     """The state that `carry` saved there, if it finished."""
     if not (folder / STATE).exists():
         return None
-    return Part(folder, json.loads((folder / STATE).read_text())["world"], {})
+    return Part(folder, _state(folder / STATE, world=int)["world"], {})
+
+
+def _state(path: Path, **kinds: type) -> dict[str, Any]:
+    """The stored state, with values of these types. InputError for anything else."""
+    state = read_json(path)
+    if not isinstance(state, dict) or not all(isinstance(state.get(name), kind) for name, kind in kinds.items()):
+        raise InputError(f"{path} is no state of a checkpoint: remove {path.parent}, and training goes on without it")
+    return state
 
 
 def write(folder: Path, module: nn.Module, optimizers: Sequence[Optimizer], columns: Mapping[str, Tensor]) -> None:

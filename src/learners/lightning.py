@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from ..models.snapshot import Snapshot
 from ..objectives.base import Objective
 from ..system import preempt, ranks
 from ..system.bounds import Amount, Count, PartShare, Share
-from ..system.files import InputError, digest
+from ..system.files import InputError, digest, read_json
 from .base import Report
 from .checkpoint import Saving
 from .device import Hardware
@@ -152,9 +151,9 @@ class LightningLearner:
 
 def _finished(inputs: str, folder: Path, name: str, base: str | None) -> tuple[Snapshot, dict[str, Any]]:
     record = folder / RECORD
-    stored: dict[str, Any] = json.loads(record.read_text()) if record.exists() else {"inputs": None}
-    if stored["inputs"] != inputs:
-        raise ValueError(
+    stored = read_json(record) if record.exists() else None
+    if not isinstance(stored, dict) or stored.get("inputs") != inputs or not isinstance(stored.get("metrics"), dict):
+        raise InputError(
             f"{folder / MADE} was trained from other inputs: give an empty folder, or remove it to train again"
         )
     return snapshots.of(folder / MADE, name, base), stored["metrics"]

@@ -90,11 +90,14 @@ class Demonstrated:
             prompt, upto = self._shape(roles[:at], True), self._shape(roles[: at + 1], False)
             if full is None or prompt is None or upto is None:
                 return False
-            alike = prompt.parts[:-1] == full.parts[:at] and full.parts[at].startswith(prompt.parts[-1])
-            ends = [self.renderer.closed.match(each.parts[at + 1]) for each in (upto, full)]
-            ended = ends[0] is None or (ends[1] is not None and ends[0][0].strip() == ends[1][0].strip())
-            if not (alike and ended and upto.parts[:-1] == full.parts[: at + 1]):
+            # parts are the texts of the template around the messages: part i comes before message i
+            if prompt.parts[:-1] != full.parts[:at] or not full.parts[at].startswith(prompt.parts[-1]):
                 return False
+            if upto.parts[:-1] != full.parts[: at + 1]:
+                return False
+            last, same = (self.renderer.closed.match(each.parts[at + 1]) for each in (upto, full))
+            if last is not None and (same is None or last[0].strip() != same[0].strip()):
+                return False  # in the middle of the chat the reply ends with another terminator, or none
             if prompt.trims != full.trims[:at] or upto.trims != full.trims[: at + 1]:
                 return False
         return True

@@ -172,8 +172,8 @@ class Sitting:
             each.close()
 
     def _play(self, seatings: Seatings, count: int, store: EpisodeStore, watch: Watch) -> Report:
-        """Plays the share of this rank, or of its group, of the `count` seatings, dealt in turn, and meets the others;
-        gives back what all of them played."""
+        """Plays this rank's (or its group's) share of the `count` seatings, dealt in turn, and waits for the other
+        ranks; returns the report of all."""
         group, place = divmod(ranks.rank(), self.seats.together)
         groups = ranks.world() // self.seats.together
         mine, played = Seatings(lambda: islice(seatings, group, None, groups)), Played(None if place else store)

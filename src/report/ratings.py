@@ -208,8 +208,11 @@ def _matrix(found: Sequence[Meeting], members: Sequence[str], n_R: Array, s_R: A
     for each, n, s in zip(found, n_R, s_R, strict=True):
         if n > 0:
             i, j = members.index(each.one), members.index(each.other)
-            for a, b, won in ((i, j, s / n), (j, i, 1 - s / n)):
-                sums[a, b], seatings[a, b], n_MM[a, b] = sums[a, b] + won, seatings[a, b] + 1, n_MM[a, b] + n
+            sums[i, j] += s / n
+            sums[j, i] += 1 - s / n
+            for pair in ((i, j), (j, i)):
+                seatings[pair] += 1
+                n_MM[pair] += n
     return np.where(seatings > 0, sums / np.maximum(seatings, 1), 0.5), n_MM
 
 

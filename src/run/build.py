@@ -201,8 +201,8 @@ def _misplaced(parts: Parts) -> Iterator[str]:
 
 
 def _unshared(parts: Parts) -> Iterator[str]:
-    """What ranks that share an engine cannot have: they play the same matches, so whoever is not in the run would be
-    asked by each of them; and each holds an equal part of every weight."""
+    """Faults of ranks that share an engine. They play the same matches, so each of them would ask an external player or
+    service; and each holds an equal part of every weight, so these must divide evenly."""
     config = parts.config
     if (together := int(config.backend.get("tensor_parallel", 1))) == 1:
         return

@@ -25,7 +25,7 @@ class Cast:
     players: Mapping[str, str]
     policies: tuple[str, ...]
     start: str  # name of the start
-    league: bool = False  # every policy plays all roles, and the league decides whom it meets
+    league: bool = False  # every policy plays all roles, and the league chooses its opponents
 
     @property
     def table(self) -> dict[str, str]:

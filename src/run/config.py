@@ -32,7 +32,7 @@ class Sampling:
 
 @dataclass
 class Play:
-    scenarios: Count  # drawn anew for each iteration
+    scenarios: Count  # redrawn for each iteration
     group: Count  # matches of one scenario
     branches: Whole  # branches of each match from one of its turns
     in_flight: Count  # open matches at a time, also in evaluation

@@ -177,8 +177,10 @@ def stored(snapshot: Snapshot, run: Path) -> dict[str, Any]:
 def restored(data: Mapping[str, Any], run: Path) -> Snapshot:
     """Restores the result of `stored`. InputError for invalid data, or if the snapshot's files have changed."""
     try:
-        path, base = (str(run / data[each]) if data[each] else data[each] for each in ("path", "base"))
-        snapshot = Snapshot(data["version"], path, base, data.get("served"))
+        path, base = data["path"], data["base"]  # relative to the run, absolute, or none
+        snapshot = Snapshot(
+            data["version"], str(run / path) if path else path, str(run / base) if base else base, data.get("served")
+        )
     except REFUSED as error:
         raise InputError(f"{run}: a stage's outputs hold no snapshot ({reason(error)})") from None
     return snapshots.verify(snapshot)

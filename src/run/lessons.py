@@ -73,7 +73,7 @@ class Crediting:
         return Given(lessons, kept, given.state)
 
     def mixed(self, each: Round, credit: Credit) -> list[Demonstration]:
-        """The demonstrations to mix into a round, drawn anew for each."""
+        """The demonstrations to mix into a round, redrawn for each."""
         if (wanted := credit.mix) == 0:
             return []
         begins = self.run.config.imitate.mixed

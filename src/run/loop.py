@@ -246,8 +246,8 @@ class Loop:
         return at_own(game, pairs, self.seed, each.stage, group)
 
     def _branches(self, each: Round, matches: Matches) -> Seatings:
-        """Branches of the round's matches, each from a random turn of a policy: that reply and everything after it is
-        sampled anew."""
+        """Branches of the round's matches, each from a random turn of a policy: that reply and everything after it are
+        resampled."""
 
         def make() -> Iterator[Seating]:
             for episode in (episode for episode in matches if episode.parent is None):

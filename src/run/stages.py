@@ -129,7 +129,8 @@ class _Meter:
         """The counted (wall, CPU) seconds."""
         if not self._running:
             return self._spent
-        return self._spent[0] + _now()[0] - self._since[0], self._spent[1] + _now()[1] - self._since[1]
+        wall, cpu = _now()
+        return self._spent[0] + wall - self._since[0], self._spent[1] + cpu - self._since[1]
 
     def run(self, on: bool) -> None:
         """Resumes or pauses."""

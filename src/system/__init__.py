@@ -1,1 +1,1 @@
-"""What everything stands on: files, seeds, ranks, signals, names. It imports nothing of parley."""
+"""The lowest room: files, seeds, ranks, signals, names. Imports nothing else of parley."""

@@ -1,5 +1,5 @@
-"""Bounds of numbers and words, as annotations: `lr: Positive`. The config's schema and the signatures of targets carry
-them, and a composed config is held against them before anything is built."""
+"""Bounds of numbers and words as annotations, such as `lr: Positive`, in the config's schema and in the signatures of
+targets. A composed config is checked against them before anything is built."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ Amount = Annotated[float, Least(0)]
 Positive = Annotated[float, Above(0)]
 Share = Annotated[float, Least(0), Most(1)]
 PartShare = Annotated[float, Least(0), Below(1)]
-"""A share that is never the whole: dropout, the decay of an average."""
+"""A share below 1, such as dropout or the decay of an average."""
 
 
 def finite(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Keys from a file `.env` in the working directory, so that none is typed on a command line."""
+"""Reads keys from a file `.env` in the working directory, so that none is typed on a command line."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _LINE = re.compile(r"\s*(?:export\s+)?([A-Za-z_]\w*)\s*=\s*(.*?)\s*")
 
 
 def load(path: Path, wanted: Callable[[str], bool]) -> list[str]:
-    """Puts the `NAME=VALUE` lines of `path` whose names are `wanted` into the environment, where it lacks them; returns
-    the names that were put. Blank lines and those that begin with # are passed over; quotes around a value are taken
-    off; nothing is expanded.
+    """Adds the `NAME=VALUE` lines of `path` with `wanted` names to the environment, unless they are set already.
+    Returns the added names. Blank lines and lines that begin with # are skipped, quotes around a value are removed, and
+    nothing is expanded.
 
-    InputError names a line that is none. Without a file nothing happens.
+    InputError names an invalid line. Does nothing if the file is missing.
     """
     if not path.is_file():
         return []
@@ -26,7 +26,7 @@ def load(path: Path, wanted: Callable[[str], bool]) -> list[str]:
         if not line.strip() or line.lstrip().startswith("#"):
             continue
         if (match := _LINE.fullmatch(line)) is None:
-            raise InputError(f"{path}, line {number}: expected NAME=VALUE")  # the line may hold a key: it is not told
+            raise InputError(f"{path}, line {number}: expected NAME=VALUE")  # the line itself may hold a key
         name, value = match[1], match[2]
         if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
             value = value[1:-1]

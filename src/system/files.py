@@ -1,4 +1,4 @@
-"""Files that survive a crash: written whole or not at all, appended line by line, digested, locked."""
+"""Crash-safe files: written whole or not at all, appended line by line, digested, locked."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ T = TypeVar("T")
 
 
 class InputError(ValueError):
-    """A file or folder that a user gave (or that a run left) is not what it should be; the text says what to do."""
+    """Invalid input: a file, folder or value from a user or a stored run. The text says what to do."""
 
 
 class Locked(RuntimeError):
-    """Another process works in this folder."""
+    """Another process uses this folder."""
 
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[IO[str]]:
-    """A text file that takes the place of `path` when the block ends well; otherwise `path` stays as it was."""
+    """Opens a text file that replaces `path` when the block ends without an error; otherwise `path` is unchanged."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(
@@ -66,7 +66,7 @@ def write_json(path: str | Path, data: Any) -> None:
 
 
 def append_lines(path: str | Path, lines: Iterable[str]) -> None:
-    """Appends lines (without their newlines) to `path` and makes them durable. Without lines nothing is touched."""
+    """Appends lines (given without newlines) to `path` and makes them durable. Does nothing without lines."""
     if not (text := "".join(f"{line}\n" for line in lines)):
         return
     Path(path).parent.mkdir(parents=True, exist_ok=True)
@@ -77,8 +77,8 @@ def append_lines(path: str | Path, lines: Iterable[str]) -> None:
 
 
 def read_text(path: str | Path) -> str:
-    """The text of a regular file in UTF-8, without a byte-order mark. InputError says why it is none,
-    FileNotFoundError that it is not there."""
+    """The text of a regular file in UTF-8, without a byte-order mark. InputError if it is not such a file,
+    FileNotFoundError if it is missing."""
     return _text(_regular(path).read_bytes(), str(path), first=True)
 
 
@@ -110,7 +110,7 @@ def read_jsonl(path: str | Path, read: Callable[[Any], Any] = lambda data: data)
 
 
 def parse_line(line: str | bytes, path: str | Path, number: int, read: Callable[[Any], T]) -> T:
-    """The value in one line of JSON. InputError names file and line when it is no JSON, or `read` refuses it."""
+    """The value in one line of JSON. InputError names file and line if it is not JSON, or `read` refuses it."""
     try:
         data = json.loads(line) if isinstance(line, bytes) else _sound(json.loads(line), line)
         return read(data)
@@ -119,13 +119,13 @@ def parse_line(line: str | bytes, path: str | Path, number: int, read: Callable[
 
 
 REFUSED = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
-"""What reading a foreign value may raise."""
+"""Errors that reading an untrusted value may raise."""
 
-LONGEST = 400  # characters of a reason
+LONGEST = 400  # most characters of a reason
 
 
 def reason(error: Exception) -> str:
-    """Why a value was refused, in words, of which a long value in it is cut; `error` is one of REFUSED."""
+    """Why a value was refused, as text, with long values cut; `error` is one of REFUSED."""
     if isinstance(error, RecursionError):
         return "nested too deeply"
     text = f"lacks the key {error}" if isinstance(error, KeyError) else str(error)
@@ -133,7 +133,7 @@ def reason(error: Exception) -> str:
 
 
 def _regular(path: str | Path) -> Path:
-    """`path`, where it is a regular file: a device or a pipe could be read without end."""
+    """Returns `path` if it is a regular file (a device or a pipe might never end). InputError otherwise."""
     path = Path(path)
     try:
         if stat.S_ISREG(path.stat().st_mode):
@@ -158,7 +158,7 @@ def _text(data: bytes, where: str, first: bool) -> str:
 
 
 def _sound(value: T, text: str) -> T:
-    """`value`, unless half of a surrogate pair was written into it: no tokenizer takes one."""
+    """Returns `value` unless it contains half a surrogate pair, which no tokenizer accepts."""
     if "\\ud" in text.lower():
         try:
             json.dumps(value, ensure_ascii=False).encode()
@@ -168,8 +168,8 @@ def _sound(value: T, text: str) -> T:
 
 
 def digest(source: Any) -> str:
-    """32 hex digits that stand for a value (as JSON, whatever its keys' order), a file's bytes, or a folder's files (a
-    `Path`)."""
+    """A digest of 32 hex digits of a value (as JSON, independent of the order of keys), or of the bytes of a file or
+    the files of a folder (given as a `Path`)."""
     hashed = hashlib.blake2b(digest_size=16)
     if not isinstance(source, Path):
         hashed.update(json.dumps(source, sort_keys=True, separators=(",", ":"), allow_nan=False).encode())
@@ -200,7 +200,7 @@ def held(folder: str | Path) -> bool:
 
 @contextmanager
 def lock(folder: str | Path) -> Iterator[None]:
-    """Holds `folder` for this process. `Locked` names the process that has it; a killed process holds nothing."""
+    """Locks `folder` for this process. `Locked` names the process that holds it; a killed process holds no lock."""
     path = Path(folder) / ".lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -215,4 +215,4 @@ def lock(folder: str | Path) -> Iterator[None]:
         yield
         os.ftruncate(handle, 0)
     finally:
-        os.close(handle)  # which also gives the lock back
+        os.close(handle)  # also releases the lock

@@ -1,4 +1,4 @@
-"""Objects by their dotted names, and the nearest right name for a wrong one."""
+"""Finds objects by dotted names, and suggests the nearest name for a wrong one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 
 def locate(path: Any) -> Any:
-    """The object with the dotted name `path`. LookupError says which part does not exist, and the nearest that does."""
+    """The object with the dotted name `path`. LookupError names the part that does not exist, and the nearest name."""
     if not isinstance(path, str) or not all(part.isidentifier() for part in path.split(".")):
         raise LookupError(f"must be a dotted name such as parley.games.deal.Deal, got {path!r}")
     parts = path.split(".")
@@ -34,7 +34,7 @@ def _meant(name: str) -> str:
 
 
 def _module(name: str) -> ModuleType | None:
-    """The module `name`; None where there is none. LookupError when it is there and cannot be imported."""
+    """The module `name`; None if there is none. LookupError if it exists but cannot be imported."""
     try:
         return import_module(name)
     except ModuleNotFoundError as error:
@@ -56,7 +56,7 @@ def _attribute(found: Any, done: Sequence[str], rest: Sequence[str]) -> Any:
 
 
 def nearest(name: Any, names: Iterable[str]) -> str:
-    """ "; did you mean …?", or the whole list where that is short, or nothing."""
+    """ "; did you mean …?", or the whole list if that is short, or nothing."""
     names = sorted(set(names))
     close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.6)
     if close:

@@ -1,8 +1,8 @@
-"""Being asked to stop, as schedulers do before they take a machine away: SIGTERM or SIGUSR1.
+"""Preemption: schedulers send SIGTERM or SIGUSR1 before they take a machine away.
 
-A process that listens ends with exit code 75 (EX_TEMPFAIL of sysexits.h: try again later), on which schedulers queue
-the job again. It ends at once, since what a run has finished is on disk; while it holds what would be lost, it notes
-the signal and saves first.
+A listening process exits with code 75 (EX_TEMPFAIL of sysexits.h: try again later), on which schedulers requeue the
+job. It exits at once, since finished work is on disk; while it holds unsaved work, it only notes the signal, and saves
+first.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 
 
 class Stop:
-    """What is done with the signals: the process ends, or while `holding` it is only noted that one was `asked`."""
+    """Handles the signals: the process exits, or while `holding`, only `asked` is set."""
 
     def __init__(self) -> None:
         self.asked = self.holding = False
 
     def listen(self) -> None:
-        """Takes over the signals' handlers, whosever they were. Outside the main thread nothing can be heard."""
+        """Replaces the signals' handlers. Does nothing outside the main thread, where signals cannot be handled."""
         if threading.current_thread() is threading.main_thread():
             for each in SIGNALS:
                 signal.signal(each, self._heard)
@@ -37,7 +37,7 @@ class Stop:
 
 @contextmanager
 def listening() -> Iterator[Stop]:
-    """Listens while the block runs; the handlers of before come back after it."""
+    """Listens during the block; then restores the earlier handlers."""
     stop = Stop()
     before = {each: signal.getsignal(each) for each in SIGNALS}
     stop.listen()

@@ -1,6 +1,6 @@
-"""The processes of one run, as torchrun counts them: which one this is, and how they meet.
+"""The processes of one run (ranks, numbered as by torchrun) and their collectives.
 
-A run of one process never imports torch for it. The processes are started or adopted by `parley.cli.launch`.
+With one process this never imports torch. `parley.cli.launch` starts or adopts the processes.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Task = TypeVar("Task", bound=Callable[..., Any])
-PATIENCE = timedelta(days=30)  # one rank may play for hours while the others wait; who notices the dead is the launcher
-COLLECTIVE = timedelta(hours=1)  # one collective of a training step
+PATIENCE = timedelta(days=30)  # one rank may play for hours while the others wait; the launcher detects dead ranks
+COLLECTIVE = timedelta(hours=1)  # time limit of one collective in a training step
 
 
 def rank() -> int:
@@ -27,28 +27,28 @@ def rank() -> int:
 
 
 def local_rank() -> int:
-    """The number of this process on its machine, which is that of its device."""
+    """The number of this process on its machine, and so of its device."""
     return int(os.environ.get("LOCAL_RANK", 0))
 
 
 def world() -> int:
-    """How many processes there are."""
+    """The number of processes."""
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
 def barrier() -> None:
-    """Waits until every rank is here."""
+    """Waits until every rank has called it."""
     gathered(None)
 
 
 class Elsewhere(RuntimeError):
-    """Another rank has failed, or is gone. It says itself why."""
+    """Another rank has failed or died. That rank reports the reason."""
 
 
 def gathered(value: T) -> list[T]:
-    """What every rank gave, by rank, on all ranks. Values travel pickled, between the processes of one run only.
+    """All-gather: the values of all ranks, by rank. They are pickled, between the processes of one run only.
 
-    Elsewhere when another rank is gone.
+    Elsewhere if another rank is gone.
     """
     if world() == 1:
         return [value]
@@ -61,8 +61,8 @@ def gathered(value: T) -> list[T]:
 
 
 def shared(make: Callable[[], T]) -> T:
-    """What rank 0 makes, on all ranks, pickled on its way; `make` meets nobody. Where it fails, it fails as it does on
-    rank 0, and with Elsewhere on the others."""
+    """Calls `make` on rank 0 and broadcasts the result, pickled. `make` must not use collectives. If it raises, rank 0
+    gets its error, and the other ranks Elsewhere."""
     if world() == 1:
         return make()
     from torch import distributed
@@ -72,7 +72,7 @@ def shared(make: Callable[[], T]) -> T:
     if rank() == 0:
         try:
             told[0] = make()
-        except Exception as caught:  # told to the others first, so that they do not wait for ever
+        except Exception as caught:  # broadcast first, so that the others do not wait for ever
             error, told[1] = caught, f"{type(caught).__name__}: {caught}"
     with others():
         distributed.broadcast_object_list(told, src=0, group=_group())
@@ -85,8 +85,8 @@ def shared(make: Callable[[], T]) -> T:
 
 
 def summed(value: Tensor) -> Tensor:
-    """The sum over ranks of tensors of one shape on the CPU, the same bits on all ranks. Elsewhere when another rank is
-    gone."""
+    """All-reduce: the sum over ranks of CPU tensors of equal shape, bit-identical on all ranks. Elsewhere if another
+    rank is gone."""
     if world() == 1:
         return value
     from torch import distributed
@@ -98,19 +98,19 @@ def summed(value: Tensor) -> Tensor:
 
 
 def collective(task: Task) -> Task:
-    """Marks a task in which every rank takes part. Any other runs in one process, whatever the hardware profile."""
+    """Marks a task in which every rank takes part. Other tasks run in one process, whatever the hardware profile."""
     task.collective = True  # type: ignore[attr-defined]
     return task
 
 
-# --- the groups in which they meet -----------------------------------------------------------------------------------
+# --- process groups --------------------------------------------------------------------------------------------------
 
 _meeting: list[Any] = []
 
 
 def join(accelerator: str, store: Any, offload: bool = False) -> None:
-    """Makes the default process group of this run, over `store`: gloo for `cpu`, nccl for `gpu`, whose device is set
-    here. With `offload` a GPU's ranks pass tensors in host memory by gloo, too."""
+    """Makes the run's default process group over `store`: gloo for `cpu`, nccl for `gpu` (and sets the device). With
+    `offload` the ranks of GPUs also have gloo, for tensors in host memory."""
     import torch
     from torch import distributed
 
@@ -124,18 +124,18 @@ def join(accelerator: str, store: Any, offload: bool = False) -> None:
 
 
 def leave() -> None:
-    """The end of the groups, once everybody has come to it."""
+    """Destroys the groups once every rank has called it."""
     from torch import distributed
 
     barrier()
-    gc.collect()  # what still holds on to a group would keep its threads beyond the interpreter's end
+    gc.collect()  # a remaining reference to a group would keep its threads alive beyond the interpreter's end
     distributed.destroy_process_group()
     _meeting.clear()
 
 
 @contextmanager
 def others() -> Iterator[None]:
-    """A meeting that breaks down does so because somebody is gone."""
+    """Turns errors of a collective into Elsewhere: they mean that a rank is gone."""
     try:
         yield
     except RuntimeError as error:
@@ -144,8 +144,7 @@ def others() -> Iterator[None]:
 
 @contextmanager
 def work() -> Iterator[None]:
-    """Around a task that meets the others in ways of its own (the collectives of a training step): Elsewhere where one
-    broke down."""
+    """The same around work with its own collectives, such as a training step: Elsewhere if one failed."""
     try:
         yield
     except RuntimeError as error:
@@ -157,7 +156,7 @@ def work() -> Iterator[None]:
 
 
 def _group() -> Any:
-    """A gloo group of all ranks without a time limit worth the name, whatever the training's own group is."""
+    """A gloo group of all ranks with practically no time limit, beside the group used for training."""
     if not _meeting:
         from torch import distributed
 

@@ -1,5 +1,4 @@
-"""Seeds by name. Every match, reply and batch order derives its own from the root seed; global randomness is never
-used."""
+"""Seeds by name: every match, reply and batch order derives its own from the root seed. No global generator is used."""
 
 from __future__ import annotations
 
@@ -8,7 +7,8 @@ import random
 
 
 def derive(seed: int, *names: str | int) -> int:
-    """The 63-bit seed that `names` stand for under `seed`: the same on every machine, in every process and order."""
+    """A 63-bit seed derived from `seed` and `names`: the same on every machine, in every process, in any order of
+    calls."""
     text = "\x1f".join([str(seed), *(str(name) for name in names)])
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 

@@ -1,5 +1,5 @@
-"""What requests to a paid server cost, booked before they are sent, so that a ceiling holds whatever happens to a
-run."""
+"""Costs of requests to paid servers. They are booked before a request is sent, so that ceilings hold even if a run is
+killed."""
 
 from __future__ import annotations
 
@@ -18,40 +18,40 @@ from .files import InputError, parse_line
 
 
 class SpendingLimit(InputError):
-    """The ceiling on requests or on cost is reached: nothing more is sent."""
+    """The ceiling on requests or on cost is reached; nothing more is sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Prices:
-    """Of a million tokens, in any one currency; `cached` is for prompt tokens that the server had in its cache (None:
-    as others)."""
+    """Prices per million tokens, in any one currency; `cached` is for prompt tokens from the server's cache (None: as
+    for others)."""
 
     prompt: float = 0.0
     completion: float = 0.0
     cached: float | None = None
 
     def of(self, prompt: int, completion: int, cached: int = 0) -> float:
-        """The cost of so many tokens, `cached` of the prompt's among them."""
+        """The cost of these numbers of tokens; `cached` is the part of `prompt` from the server's cache."""
         known = self.prompt if self.cached is None else self.cached
         return ((prompt - cached) * self.prompt + cached * known + completion * self.completion) / 1e6
 
 
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """One booked request and the most that it can cost."""
+    """One booked request, and its largest possible cost."""
 
     id: str
     most: float
 
 
 class Ledger:
-    """Every request of one backend in one run, in a file of JSON lines that all processes of the run share.
+    """Every request of one backend in one run, in a JSON Lines file shared by all processes of the run.
 
-    A request is booked at the most it can cost before it is sent, and settled at what it did cost. What was booked and
+    A request is booked at its largest possible cost before it is sent, and settled at its real cost. A booking that was
     never settled (the process was killed) counts in full, since the server may have done the work. Each line is written
-    at once; a crash of the machine itself may lose the last ones. What a request was answered stands in the line that
-    settles it, so that a run that is killed before it records the answer need not ask again. Without `path` everything
-    is kept in memory alone, and no answers.
+    at once; a crash of the machine itself may lose the last ones. The line that settles a request contains the answer,
+    so a run killed before recording it need not ask again. Without `path` everything is kept in memory only, without
+    answers.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Ledger:
     ) -> None:
         self.path, self.max_requests, self.max_cost = path, max_requests, max_cost
         self.requests, self.spent = 0, 0.0
-        self._held: dict[str, tuple[str, float]] = {}  # ticket -> (request, the most it can cost), until it is settled
+        self._held: dict[str, tuple[str, float]] = {}  # ticket -> (request, largest possible cost), until it is settled
         self._answers: dict[str, int] = {}  # request -> where the line with its answer begins
         self._mine: set[str] = set()
         self._name, self._read, self._lines = token_hex(4), 0, 0
@@ -68,14 +68,14 @@ class Ledger:
 
     @property
     def held(self) -> float:
-        """What booked requests may still cost."""
+        """The largest possible cost of open bookings."""
         return sum(most for _, most in self._held.values())
 
     def book(self, what: str, most: float) -> Ticket | None:
-        """A ticket to send the request `what`; None while it does not fit, but may once this process has settled
-        others.
+        """Books the request `what` and returns its ticket; None if it does not fit now, but may after this process has
+        settled others.
 
-        SpendingLimit when it does not fit and nothing of this process is open.
+        SpendingLimit if it does not fit and this process has no open booking.
         """
         with self._locked() as handle:
             if reason := self._over(most):
@@ -90,15 +90,15 @@ class Ledger:
         return ticket
 
     def settle(self, ticket: Ticket, cost: float, facts: Mapping[str, Any] | None = None, answer: Any = None) -> None:
-        """Says what a booked request did cost, what else is known of it (tokens, the model that answered), and keeps
-        its answer (plain JSON, None for none)."""
+        """Settles a booked request: its cost, further facts (tokens, the model that answered) and its answer (plain
+        JSON; None for none)."""
         kept = {} if answer is None else {"answer": answer}
         with self._locked() as handle:
             self._mine.discard(ticket.id)
             self._write(handle, {"settle": ticket.id, "cost": cost, **(facts or {}), **kept})
 
     def answer(self, what: str) -> Any:
-        """The newest answer that was kept of the request `what`; None where there is none."""
+        """The newest stored answer to the request `what`, or None."""
         if self.path is None or what not in self._answers:
             return None
         with open(self.path, "rb") as file:
@@ -106,7 +106,7 @@ class Ledger:
             return json.loads(file.readline())["answer"]
 
     def _over(self, most: float) -> str:
-        """Why a request of at most that cost does not fit; empty where it does."""
+        """Why a request of at most this cost does not fit; "" if it does."""
         if self.max_requests is not None and self.requests >= self.max_requests:
             return f"the ceiling of {self.max_requests} requests is reached"
         if self.max_cost is not None and self.spent + self.held + most > self.max_cost:
@@ -118,8 +118,7 @@ class Ledger:
         return ""
 
     def _take(self, line: Mapping[str, Any]) -> None:
-        """Counts the line that begins where the file was read up to. ValueError for what no ledger holds, as a cost
-        that is not finite."""
+        """Counts the next line of the file. ValueError for an invalid one, such as a cost that is not finite."""
         ticket, amount = (line["book"], line["most"]) if "book" in line else (line["settle"], line["cost"])
         if not isinstance(ticket, str) or type(amount) not in (int, float) or not 0 <= amount < inf:
             raise ValueError(f"the request {ticket!r} costs {amount!r}, expected a number from 0 on")
@@ -133,7 +132,7 @@ class Ledger:
             self._answers[what] = self._read
 
     def _write(self, handle: int | None, line: Mapping[str, Any]) -> None:
-        """Appends a line, whole or not at all, and counts it. InputError where the disk takes none."""
+        """Appends a line, whole or not at all, and counts it. InputError if the disk refuses it."""
         text = json.dumps(line).encode() + b"\n"
         if handle is not None:
             try:
@@ -141,7 +140,7 @@ class Ledger:
                 while written < len(text):
                     written += os.write(handle, text[written:])
             except OSError as error:
-                with suppress(OSError):  # whoever opens the ledger next cuts a torn line off
+                with suppress(OSError):  # the next process that opens the ledger removes an incomplete line
                     os.ftruncate(handle, self._read)
                 raise InputError(
                     f"{self.path}: a request cannot be booked ({error.strerror}): make room, then resume"
@@ -153,7 +152,7 @@ class Ledger:
 
     @contextmanager
     def _locked(self) -> Iterator[int | None]:
-        """The file, locked, with everything read that other processes wrote; a torn last line is cut off."""
+        """Locks the file and reads the lines of other processes; removes an incomplete last line."""
         if self.path is None:
             yield None
             return

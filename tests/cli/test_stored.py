@@ -85,3 +85,39 @@ def test_A1_prompts_and_keys_go_only_where_the_command_says(run):
         stored(run(opponents={"judge": {"backend": node}}), config(), "opponents")
     words = ("backend=openai", "backend.url=http://elsewhere/v1", "backend.key_env=MY_KEY")
     assert stored(run(backend=node), config(*words), "backend")["backend"] == node
+
+
+SENT = {
+    "servers of a backend": (
+        "backend", {"_target_": "parley.backends.servers.VLLMServers", "urls": ["http://elsewhere/v1"]}, "backend.urls",
+    ),
+    "W&B among several trackers": (
+        "logger",
+        {"_target_": "parley.report.trackers.Several",
+         "trackers": {"w": {"_target_": "parley.report.trackers.Wandb", "mode": "online", "entity": "somebody"}}},
+        "logger.trackers.w.mode",
+    ),
+    "W&B by another key": (
+        "logger", {"_target_": "parley.report.trackers.Wandb", "mode": "${name}"}, "logger.mode",
+    ),
+    "a search engine in a list of games": (
+        "game", {"_target_": "parley.games.suite.Suite", "games": [{**GAME, "url": "http://elsewhere"}]},
+        "game.games.0.url",
+    ),
+    "a folder of code in a list": (
+        "game", {**GAME, "contexts": [[{"_target_": "parley.games.clembench.Clembench", "path": "evil"}]]},
+        "game.contexts.0.0.path",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "node", "key"), SENT.values(), ids=SENT)
+def test_A1_nothing_is_sent_and_no_folder_run_from_any_depth_of_a_stored_node(run, name, node, key):
+    with pytest.raises(ConfigError) as told:
+        stored(run(**{name: node}), config(), name)
+    assert f"{key} is " in str(told.value) and f"say {key}=…" in str(told.value)
+    mine = OmegaConf.create({name: node})
+    try:
+        stored(run(**{name: node}), mine, name)
+    except ConfigError as error:
+        assert f"say {key}" not in str(error)  # the command says it, too

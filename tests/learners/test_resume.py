@@ -106,6 +106,19 @@ def test_a_checkpoint_of_other_inputs_is_refused(tmp_path):
     train(replace(made, checkpoint_s=50.0), first, tmp_path / "cut")  # how often it saves is no input
 
 
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"inputs": 3}', '{"inputs": "x", "world": "2", "policies": {}}'])
+def test_B05_a_state_of_a_checkpoint_that_cannot_be_read_is_named(tmp_path, text):
+    for name in ("7", "notes"):  # a folder that is none of ours counts for nothing
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "state.json").write_text(text)
+    with pytest.raises(InputError, match=r"7.state\.json") as told:
+        checkpoint.newest(tmp_path, "x")
+    assert "\n" not in str(told.value)
+    if text != '{"inputs": 3}':
+        with pytest.raises(InputError, match=r"7.state\.json"):
+            checkpoint.carried(tmp_path / "7")
+
+
 def test_a_signal_after_the_last_step_loses_nothing(tmp_path):
     first, made = start(tmp_path), learner()
     whole, metrics = train(made, first, tmp_path / "whole")

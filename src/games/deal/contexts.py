@@ -166,7 +166,12 @@ def oracle(context: Context) -> Oracle:
     counts, (first, second) = context.counts, context.values
     outcomes = tuple((points(first, share), points(second, rest(counts, share))) for share in allocations(counts))
     distinct = set(outcomes)
-    frontier = frozenset(p for p in distinct if not any(q != p and q[0] >= p[0] and q[1] >= p[1] for q in distinct))
+
+    def beaten(p: tuple[int, int]) -> bool:
+        """Whether another outcome is as good for both players and better for one."""
+        return any(q != p and q[0] >= p[0] and q[1] >= p[1] for q in distinct)
+
+    frontier = frozenset(p for p in distinct if not beaten(p))
     product_max = max(a * b for a, b in distinct)
     nash = [p for p in frontier if p[0] * p[1] == product_max]
     mean = (sum(p[0] for p in nash) / len(nash), sum(p[1] for p in nash) / len(nash))

@@ -71,8 +71,11 @@ def parse(text: str, counts: Triple, *, opened: bool, must_propose: bool) -> Act
 
 
 def _proposal(body: str, counts: Triple) -> Action:
+    """Parses "hats 1 books 2 balls 0" or "1 hat 2 books 0 balls"."""
     words = [word for word in _WORD.findall(body.lower()) if word not in _FILLER]
-    names, numbers = (words[::2], words[1::2]) if words and words[0] in _ITEM else (words[1::2], words[::2])
+    numbers, names = words[::2], words[1::2]
+    if words and words[0] in _ITEM:
+        names, numbers = numbers, names
     share = [-1, -1, -1]
     if len(words) != 6 or {_ITEM.get(name) for name in names} != {0, 1, 2}:
         return Fault("items")

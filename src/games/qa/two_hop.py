@@ -1,4 +1,4 @@
-"""Two-hop questions over documents that each scenario brings along: small enough for a model that is made on the spot.
+"""Two-hop questions over documents that come with each scenario: small enough for a tiny model trained from scratch.
 
 "where does what ann likes come from ?" is answered by two of the scenario's documents, "ann likes tea ." and "tea comes
 from india .". Who likes what, and where it comes from, is drawn anew for each scenario: nothing can be known by heart,

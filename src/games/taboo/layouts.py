@@ -97,7 +97,7 @@ def instruction(brief: Brief) -> str:
 
 
 class Page:
-    """A view that is one text, written anew for each turn by `write`."""
+    """A view of a single text, which `write` rewrites for each turn."""
 
     def __init__(self, brief: Brief, write: Callable[[History], str]) -> None:
         self.seat, self.write = brief.seat, write
@@ -136,7 +136,7 @@ def drawn_once(brief: Brief, chance: Random) -> Page:
 
 
 def drawn_each_turn(brief: Brief, chance: Random) -> Page:
-    """A training layout, drawn anew for every utterance, as published."""
+    """A training layout, redrawn for every utterance, as published."""
     return Page(brief, lambda history: training_text(Draw.of(chance), brief, history))
 
 
