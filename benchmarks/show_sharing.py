@@ -39,13 +39,15 @@ def parley(place: Path, *words: str) -> str:
     """What a command says, on both streams. It runs in this process, which imports once for all of them."""
     from parley.cli.main import main
 
-    sys.argv, said = ["parley", *words], io.StringIO()
+    mine, sys.argv, said = sys.argv, ["parley", *words], io.StringIO()
     try:
         with chdir(place), redirect_stdout(said), redirect_stderr(said):
             main()
     except SystemExit as end:
         if end.code:
             raise SystemExit(f"parley {shlex.join(words)} failed:\n{said.getvalue()[-3000:]}") from end
+    finally:
+        sys.argv = mine
     return said.getvalue()
 
 

@@ -2,8 +2,8 @@
 
     python benchmarks/show_smollm_speed.py FOLDER VLLM      # after show_smollm.py FOLDER; VLLM: .venv-vllm/bin/python
 
-The imitated snapshot of FOLDER plays itself with full prompts. Each backend plays 8 and 40 scenarios, two matches each,
-32 in flight: what the 64 matches more cost is the play itself, without loading and compiling. Three interleaved
+The imitated snapshot of FOLDER plays itself with full prompts. Each backend plays 8 and 24 scenarios, two matches each,
+16 in flight: what the 32 matches more cost is the play itself, without loading and compiling. Three interleaved
 repetitions. Writes docs/results/smollm_speed.json: sampled tokens a CPU-second, minimum, median, maximum.
 """
 
@@ -20,10 +20,10 @@ from parley.models.snapshot import Snapshot
 from parley.run.directory import all_snapshots
 from results import record
 
-REPEATS, SIZES = 3, (8, 40)
+REPEATS, SIZES = 3, (8, 24)
 WORDS = [
     "task=play", "experiment=deal_llm", "game=deal_short", "game.prompt=full", "game.retries=2", "hardware=cpu",
-    "adapter=none", "model=hf", "play.group=2", "play.in_flight=32", "play.sampling.max_tokens=40", "seed=1",
+    "adapter=none", "model=hf", "play.group=2", "play.in_flight=16", "play.sampling.max_tokens=40", "seed=1",
 ]  # fmt: skip
 
 

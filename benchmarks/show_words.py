@@ -12,7 +12,8 @@ A docstring is complete if it says, where there is cause:
     that
              spell out their unit (seconds, tokens, bytes) say it themselves
     errors   the body raises an exception: its name (of an __init__: in the docstring of the class)
-Comments at a field's line count as part of its class's docstring. Writes docs/results/words.json.
+Comments at a field's line count as part of its class's docstring. Writes docs/results/words.json; exits with 1 if a
+public name lacks something now.
 """
 
 from __future__ import annotations
@@ -211,6 +212,7 @@ def main() -> None:
     for name in found["after"]:
         print(f"{name:18} {found['before'][name]!s:>70} {found['after'][name]!s}"[:400])
     record("words", found)
+    sys.exit(bool(found["after"]["lacking"]))
 
 
 def _git(*words: str) -> str:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 from random import Random
@@ -20,6 +18,8 @@ from parley.games import Scenario, conformance
 from parley.models.tiny import Tiny
 from parley.objectives import conformance as losses
 from parley.run.match import play_match
+
+from commands import output
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
@@ -160,8 +160,6 @@ def test_credit_objective_and_scorer_train_together(tmp_path):
         shutil.copy(EXAMPLES / f"{file}.py", tmp_path)
     shutil.copytree(EXAMPLES / "conf", tmp_path / "conf")
     words = "--config-dir conf experiment=safecracker debug=fast objective=grouped scorer=brevity hydra.run.dir=run"
-    command = [sys.executable, "-m", "parley", *words.split()]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=os.environ)
-    assert done.returncode == 0, done.stderr[-2000:]
+    output(*words.split(), folder=tmp_path)
     row = json.loads((tmp_path / "run" / "summary.json").read_text())["iterations"][1]["policies"]["learner"]
     assert 0 <= row["scores"]["brief"]["mean"] <= 1 and row["play"]["kept"] > 0 and "kl" in row["learn"]

@@ -18,6 +18,8 @@ from parley.games import conformance
 from parley.games.base import Reply
 from parley.run.config import ConfigError
 
+from commands import output
+
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
 PAGE = (ROOT / "docs" / "add_a_game.md").read_text()
@@ -104,18 +106,8 @@ def test_its_matches_replay_and_its_report_defines_its_metrics(run):
         .split('"id":"')[1]
         .split('"')[0]
     )
-    command = [
-        sys.executable,
-        "-m",
-        "parley",
-        "hydra.searchpath=[file://conf]",
-        "experiment=safecracker",
-        "task=replay",
-        f"run={run}",
-        f"match={match}",
-    ]
-    done = subprocess.run(command, cwd=run.parent, capture_output=True, text=True, env=os.environ)
-    assert done.returncode == 0 and "same" in done.stdout, done.stdout + done.stderr
+    words = ["hydra.searchpath=[file://conf]", "experiment=safecracker", "task=replay", f"run={run}", f"match={match}"]
+    assert "same" in output(*words, folder=run.parent)
     assert "1 if every digit was right" in (run / "report" / "index.html").read_text()
 
 

@@ -1,11 +1,8 @@
 """The command line: every config composes, and whatever is wrong is said at once, before anything is built."""
 
-import os
 import re
 import shlex
 import shutil
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,6 +17,8 @@ from parley.cli.validation import fits
 from parley.run.config import ConfigError, imitation_learner, overlaid
 from parley.run.directory import changed_keys, in_words, run_directory, sweep_directory
 from parley.system.naming import locate
+
+from commands import fresh, parley
 
 CONF = Path(__file__).parents[2] / "conf"
 PARTS = ("hydra", "rubric", "study", "__pycache__")  # rubrics and studies are parts of other nodes
@@ -294,7 +293,7 @@ def test_imitation_lays_its_learner_over_the_learner():
 
 
 def test_annotations_decide_what_fits():
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
     from typing import Literal
 
@@ -360,33 +359,23 @@ def test_a_fault_in_code_of_ones_own_is_told_with_its_line(tmp_path, monkeypatch
 # --- as a person meets it --------------------------------------------------------------------------------------------
 
 
-def parley(*arguments: str, cwd: Path, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "parley", *arguments],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        env={**os.environ, **(env or {})},
-    )
-
-
 def test_faults_exit_with_2_and_without_a_traceback(tmp_path):
-    done = parley("--cfg", "job", "sed=1", "task=shwo", cwd=tmp_path)
+    done = parley("--cfg", "job", "sed=1", "task=shwo", folder=tmp_path)
     assert done.returncode == 2 and done.stdout == "" and "Traceback" not in done.stderr
     assert done.stderr.startswith("parley: 2 faults, nothing was run") and list(tmp_path.iterdir()) == []
 
 
 def test_cfg_shows_the_composed_config_from_any_directory(tmp_path):
-    done = parley("--cfg", "job", "experiment=deal_tiny_self", "seed=7", cwd=tmp_path)
+    done = parley("--cfg", "job", "experiment=deal_tiny_self", "seed=7", folder=tmp_path)
     assert done.returncode == 0 and OmegaConf.create(done.stdout) == config("experiment=deal_tiny_self", "seed=7")
 
 
 def test_the_version_is_that_of_parley(tmp_path):
-    assert parley("--version", cwd=tmp_path).stdout == f"parley {__version__}\n"
+    assert fresh("--version", folder=tmp_path).stdout == f"parley {__version__}\n"
 
 
 def test_help_lists_groups_options_and_examples_that_work(tmp_path):
-    done = parley("--help", cwd=tmp_path)
+    done = parley("--help", folder=tmp_path)
     assert done.returncode == 0 and done.stderr == ""
     for group in GROUPS:
         assert re.search(
@@ -456,7 +445,7 @@ def test_what_ranks_cannot_share_is_refused(words, said):
 
 @pytest.mark.parametrize("word", ["experiment", "task=show match=x run"])
 def test_B14_secrets_of_the_environment_are_in_no_message(word, tmp_path):
-    done = parley(*f"{word}=${{oc.env:MY_KEY}}".split(), cwd=tmp_path, env={"MY_KEY": "hush-hush/123"})
+    done = parley(*f"{word}=${{oc.env:MY_KEY}}".split(), folder=tmp_path, MY_KEY="hush-hush/123")
     assert done.returncode == 2 and "hush-hush" not in done.stderr + done.stdout
     assert "Traceback" not in done.stderr and word.split()[-1] in done.stderr
 

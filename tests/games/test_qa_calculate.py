@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,8 @@ from parley.games.base import Message, Reply, Request, Tool
 from parley.games.qa import QA, TwoHop
 from parley.run.build import build
 from parley.run.config import ConfigError
+
+from commands import output
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 NONE = "not a sum of numbers"
@@ -96,7 +96,4 @@ def test_a_run_with_it_plays(tmp_path: Path) -> None:
         f"hydra.run.dir={tmp_path}/run",
         f"hydra.searchpath=[file://{EXAMPLES}/conf]",
     ]
-    command = [sys.executable, "-m", "parley", *words]
-    done = subprocess.run(command, cwd=EXAMPLES, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "searches" in done.stdout and not list(EXAMPLES.glob("outputs"))
+    assert "searches" in output(*words, folder=EXAMPLES) and not list(EXAMPLES.glob("outputs"))

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -28,6 +26,8 @@ from peft import AutoPeftModelForCausalLM
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+from commands import output
 
 pytestmark = pytest.mark.slow
 CHATML = (
@@ -91,22 +91,14 @@ def model_folder(folder: Path) -> Path:
     return folder
 
 
-def parley(place: Path, *words: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "parley", *words], cwd=place, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The experiment on a model that has imitated scripts a little, so that its replies are legal."""
     place = tmp_path_factory.mktemp("llm")
     model_folder(place / "untrained")
-    parley(place, *SMALL, *WARM, "model.path=untrained", "hydra.run.dir=warm")
+    output(*SMALL, *WARM, "model.path=untrained", "hydra.run.dir=warm", folder=place)
     (place / "warm/iter_000/start/snapshot").rename(place / "my-instruct-model")
-    parley(place, *SMALL, *SHORT, "model.path=my-instruct-model", "hydra.run.dir=run")
+    output(*SMALL, *SHORT, "model.path=my-instruct-model", "hydra.run.dir=run", folder=place)
     return place / "run"
 
 
@@ -169,7 +161,7 @@ def test_the_merged_model_is_the_adapter_on_its_base(run: Path) -> None:
 
 def test_the_hours_of_the_run_are_planned(run: Path) -> None:
     words = ["task=plan", "iterations=4", "objective.credit.keep=all", f"run={run}", "task.probe=true"]
-    said = " ".join(parley(run.parent, *words).split())
+    said = " ".join(output(*words, folder=run.parent).split())
     assert "Tokens of play, an iteration" in said and "written" in said and "measured here" in said
     assert re.search(r"all 4 iterations [\d.]+ (h|min) on 1 device, which are", said)
 

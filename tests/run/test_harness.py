@@ -4,8 +4,6 @@ hold figures."""
 import json
 import math
 import random
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -29,6 +27,8 @@ from parley.run.directory import measured
 from parley.run.harness import Benchmark
 from parley.system.files import InputError
 from safetensors.torch import load_file, save_file
+
+from commands import parley
 
 WORDS = ["red", "green", "blue", "grey", "sky", "sea", "leaf", "stone", "has", "what", "colour", "?", "Answer:"]
 COMMON = (
@@ -215,9 +215,7 @@ def test_two_processes_share_the_requests(small, tmp_path):
     alone = run(Benchmark(ALL, include=include), small, tmp_path)
     words = ["task=benchmark", "benchmark=tasks", f"benchmark.tasks=[{','.join(ALL)}]", f"benchmark.include={include}"]
     words += ["model=hf", f"model.path={small.path}", "hardware=cpu_x2", "hydra.run.dir=out"]
-    done = subprocess.run(
-        [sys.executable, "-m", "parley", *words], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    done = parley(*words, folder=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads((tmp_path / "out/benchmark.json").read_text())["figures"]["model"]
     assert found["colours"] == alone["colours"] and found["says"] == alone["says"]

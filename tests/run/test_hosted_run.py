@@ -4,10 +4,7 @@ tuned."""
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ import pytest
 from parley.data.store import EpisodeStore
 from parley.system.files import read_jsonl
 
+from commands import parley
 from openai_server import KEY, Server, completion
 
 pytest.importorskip("openai")
@@ -50,10 +48,7 @@ def test_the_loop_learns_by_fine_tuning_elsewhere(tmp_path: Path) -> None:
         *SMALL,
         "hydra.run.dir=run",
     ]
-    command = [sys.executable, "-m", "parley", *words]
-    done = subprocess.run(
-        command, cwd=tmp_path, env=os.environ | {"SERVER_KEY": KEY}, capture_output=True, text=True, check=False
-    )
+    done = parley(*words, folder=tmp_path, SERVER_KEY=KEY)
     server.close()
     assert done.returncode == 0, done.stdout + done.stderr
     run, tuned = tmp_path / "run", [job["fine_tuned_model"] for job in server.jobs.values()]
@@ -81,15 +76,8 @@ def test_a_served_model_is_evaluated_without_a_learner_of_its_kind(tmp_path: Pat
     server = Server(talk)
     sizes = ["eval.scenarios=2", "eval.greedy=1", "eval.validation=2", "eval.opponents=[fair]"]
     words = ["model=served", "model.id=iter_003", "backend=openai", f"backend.url={server.url}", "imitate.matches=0"]
-    command = [sys.executable, "-m", "parley", "game.prompt=full", *words, *sizes]
     done, refused = (
-        subprocess.run(
-            [*command, f"iterations={count}", f"hydra.run.dir=run_{count}"],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        parley("game.prompt=full", *words, *sizes, f"iterations={count}", f"hydra.run.dir=run_{count}", folder=tmp_path)
         for count in (0, 1)
     )
     server.close()

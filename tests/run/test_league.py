@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +16,8 @@ from parley.games.prompts import Tales
 from parley.play.matching import Nash, Pfsp, Uniform
 from parley.run.cast import Cast
 from parley.run.matchmaking import League, Plan
+
+from commands import begin, fresh, output, parley
 
 POLICIES = ["main", "exploiter"]
 
@@ -106,20 +103,6 @@ WORDS = [
 ]  # fmt: skip
 
 
-def begin(run: Path, *words: str) -> subprocess.Popen[str]:
-    place = f"resume={run}" if run.exists() else f"hydra.run.dir={run}"
-    command = [sys.executable, "-m", "parley", *WORDS, place, *words]
-    return subprocess.Popen(
-        command, cwd=run.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
-
-
-def finish(run: Path) -> None:
-    process = begin(run)
-    told = process.communicate()[0]
-    assert process.returncode == 0, told
-
-
 def outputs(run: Path) -> dict[str, Any]:
     return {
         path.parent.relative_to(run).as_posix(): json.loads(path.read_text())["outputs"]
@@ -130,15 +113,11 @@ def outputs(run: Path) -> dict[str, Any]:
 @pytest.mark.slow
 def test_a_league_run_killed_and_resumed_is_the_run_left_alone(tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    finish(whole)
-    process = begin(cut)
-    while not (cut / "league/start~main@1/stage.json").exists():
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.01)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+    alone = fresh(*WORDS, f"hydra.run.dir={whole}", folder=tmp_path)
+    assert alone.returncode == 0, alone.stderr
+    begin(*WORDS, f"hydra.run.dir={cut}", folder=tmp_path).kill_when((cut / "league/start~main@1/stage.json").exists)
     assert not (cut / "summary.json").exists()
-    finish(cut)
+    output(*WORDS, f"resume={cut}", folder=tmp_path)
     found = outputs(whole)
     assert found == outputs(cut) and set(found) == {f"iter_{number:03d}/league" for number in range(3)}
     last = found["iter_002/league"]
@@ -166,9 +145,9 @@ def test_a_league_run_killed_and_resumed_is_the_run_left_alone(tmp_path: Path) -
 
 
 def test_a_league_without_its_players_is_refused_before_anything_is_played(tmp_path: Path) -> None:
-    process = begin(tmp_path / "run", "league.anchors=[nosh]", "players.first=main")
-    told = process.communicate()[0]
-    assert process.returncode == 2 and "Traceback" not in told
+    refused = parley(*WORDS, "league.anchors=[nosh]", "players.first=main", folder=tmp_path)
+    told = refused.stdout + refused.stderr
+    assert refused.returncode == 2 and "Traceback" not in told
     assert "league.anchors: there is no player nosh" in told and "players: the league decides who meets" in told
 
 

@@ -4,49 +4,28 @@ alone."""
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from commands import begin, fresh, output, parley
+
 SMALL = [
-    "iterations=1", "play.scenarios=8", "play.group=2", "eval.scenarios=6", "eval.greedy=6", "eval.validation=6",
-    "eval.opponents=[fair]",
-    "imitate.matches=400", "imitate.validation=10", "objective.credit.keep=all", "eval.transcripts=2", "seed=3",
+    "iterations=1", "play.scenarios=8", "play.group=2", "eval.scenarios=4", "eval.greedy=4", "eval.validation=4",
+    "eval.opponents=[fair]", "eval.transcripts=2", "imitate.matches=400", "imitate.validation=4",
+    "objective.credit.keep=all", "seed=3", "model.width=64", "model.heads=2", "model.layers=2", "model.mlp=64",
+    "game.max_actions=8", "play.sampling.max_tokens=12", "eval.sampling.max_tokens=12",
 ]  # fmt: skip
 TIMES = {"seconds", "cpu_seconds", "tokens_per_second", "reference_seconds"}
 
 
-def begin(run: Path, *words: str) -> subprocess.Popen[str]:
-    place = f"resume={run}" if run.exists() else f"hydra.run.dir={run}"
-    command = [sys.executable, "-m", "parley", *SMALL, place, *words]
-    return subprocess.Popen(
-        command, cwd=run.parent, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
-    )
-
-
-def finish(run: Path, *words: str) -> str:
-    process = begin(run, *words)
-    told = process.communicate()[0]
-    assert process.returncode == 0, told
-    return told
-
-
-def killed(run: Path, moment: Callable[[], bool]) -> None:
-    process = begin(run)
-    while not moment():
-        assert process.poll() is None, process.communicate()[0]
-        time.sleep(0.002)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
+def resumed(run: Path, *words: str) -> str:
+    """What the run says when it goes on to its end."""
+    return output(*SMALL, f"resume={run}", *words, folder=run.parent)
 
 
 def figures(value: Any) -> Any:
@@ -58,22 +37,16 @@ def figures(value: Any) -> Any:
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("runs") / "whole"
-    finish(run)
+    ended = fresh(*SMALL, f"hydra.run.dir={run}", folder=run.parent)  # its hash seed is not that of the resumed ones
+    assert ended.returncode == 0, ended.stderr
     return run
 
 
 def test_a_plan_of_a_run_counts_what_the_run_did_and_changes_nothing(whole: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in whole.rglob("*")}
-    done = subprocess.run(
-        [sys.executable, "-m", "parley", "task=plan", f"run={whole}", *SMALL],
-        cwd=whole.parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    planned = output("task=plan", f"run={whole}", *SMALL, folder=whole.parent)
     told, learned = (
-        " ".join(done.stdout.split()),
+        " ".join(planned.split()),
         json.loads((whole / "summary.json").read_text())["iterations"][1]["policies"]["learner"]["learn"],
     )
     assert f"{learned['samples']:,} samples with {learned['utterances']:,} utterances (round 1 of" in told
@@ -116,13 +89,14 @@ def test_killed_at_three_moments_and_resumed_it_ends_the_same(whole: Path) -> No
     def some(folder: str) -> Callable[[], bool]:
         return lambda: any(path.stat().st_size > 1000 for path in (run / folder).glob("*.jsonl"))
 
-    killed(run, some("iter_000/demonstrations/train"))
-    killed(run, lambda: (run / "iter_000/start").is_dir() and not (run / "iter_000/start/stage.json").exists())
-    killed(run, some("iter_001/play"))
+    begin(*SMALL, f"hydra.run.dir={run}", folder=run.parent).kill_when(some("iter_000/demonstrations/train"))
+    for moment in (lambda: (run / "iter_000/start").is_dir(), some("iter_001/play")):
+        begin(*SMALL, f"resume={run}", folder=run.parent).kill_when(moment)
     shard = run / "iter_001/play/0.jsonl"
     torn = shard.read_bytes()[:-100]  # as a kill inside a write leaves it
     shard.write_bytes(torn)
-    finish(run)
+    (run / "iter_001/play/stage.json").unlink(missing_ok=True)  # where the stage had just ended
+    resumed(run)
     assert shard.read_bytes().startswith(torn[: torn.rfind(b"\n") + 1])
     assert figures(json.loads((run / "summary.json").read_text())) == figures(
         json.loads((whole / "summary.json").read_text())
@@ -137,12 +111,12 @@ def test_A5_a_changed_match_is_not_trained_on_and_its_round_is_played_again(whol
         re.sub(r'"text":"(\w)', lambda word: '"text":"' + chr(ord(word[1]) ^ 1), shard.read_text(), count=1)
     )
     (run / "iter_001/learn/stage.json").unlink()
-    process = begin(run)
-    told = process.communicate()[0]
-    assert process.returncode == 2 and f"{shard} was changed since" in told and "Traceback" not in told
+    refused = parley(*SMALL, f"resume={run}", folder=tmp_path)
+    assert refused.returncode == 2 and f"{shard} was changed since" in refused.stderr
+    assert "Traceback" not in refused.stderr
     for name in ("play", "learn"):  # as the message says
         shutil.rmtree(run / "iter_001" / name)
-    finish(run)
+    resumed(run)
     assert shard.read_bytes() == (whole / "iter_001/play/0.jsonl").read_bytes()
     assert figures(json.loads((run / "summary.json").read_text())) == figures(
         json.loads((whole / "summary.json").read_text())
@@ -150,25 +124,25 @@ def test_A5_a_changed_match_is_not_trained_on_and_its_round_is_played_again(whol
 
 
 def test_a_run_directory_is_not_written_over(whole: Path) -> None:
-    process = parley(whole, *SMALL, f"hydra.run.dir={whole}")
+    process = parley(*SMALL, f"hydra.run.dir={whole}", folder=whole.parent)
     assert process.returncode == 2 and "already holds a run" in process.stderr and "Traceback" not in process.stderr
 
 
 def test_a_resumed_run_with_another_config_names_the_keys(whole: Path) -> None:
-    process = parley(whole, *SMALL, "play.group=4", f"resume={whole}")
+    process = parley(*SMALL, "play.group=4", f"resume={whole}", folder=whole.parent)
     assert process.returncode == 2 and "play.group" in process.stderr and "Traceback" not in process.stderr
 
 
 def test_a_finished_run_that_goes_on_equals_a_longer_one(whole: Path, tmp_path: Path) -> None:
     longer, other = (shutil.copytree(whole, tmp_path / name) for name in ("longer", "other"))
-    told = finish(longer, "iterations=2")
-    assert "goes on to 2 iterations; 1 iteration is learned" in " ".join(told.split())
+    told = parley(*SMALL, f"resume={longer}", "iterations=2", folder=tmp_path)
+    assert told.returncode == 0 and "goes on to 2 iterations; 1 iteration is learned" in " ".join(told.stderr.split())
     for made in (other / "iter_001", other / "report"):
         shutil.rmtree(made)
     (other / "summary.json").unlink()
     saved = (other / "config.yaml").read_text()
     (other / "config.yaml").write_text(saved.replace("\niterations: 1\n", "\niterations: 2\n"))
-    finish(other, "iterations=2")
+    resumed(other, "iterations=2")
     one, two = (figures(json.loads((run / "summary.json").read_text())) for run in (longer, other))
     assert one == two and len(one["iterations"]) == 3
 
@@ -180,21 +154,13 @@ def test_the_other_tasks_look_at_the_run(whole: Path) -> None:
     assert "the same result" in look(whole, "task=replay", f"match={match}")
     assert match in look(whole, "task=show", f"match={match}").replace("\n", "")
     assert "messages.jsonl" in look(whole, "task=export").replace("\n", "")
-    assert "learner@1" in look(whole, "task=tournament", "eval.scenarios=4", "eval.opponents=[]")
+    assert "learner@1" in look(whole, "task=tournament", "eval.scenarios=2", "eval.opponents=[]")
     assert "snapshot" in look(whole, "task=learn", "objective.credit.keep=all")
-    assert "self-play" in look(whole, "task=play", "play.scenarios=2", "play.group=1")
-
-
-def parley(run: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "parley", *words], cwd=run.parent, capture_output=True, text=True, check=False
-    )
+    assert "self-play" in look(whole, "task=play", "play.scenarios=1", "play.group=1")
 
 
 def look(run: Path, *words: str) -> str:
-    process = parley(run, *words, f"run={run}")
-    assert process.returncode == 0, process.stderr
-    return process.stdout
+    return output(*words, f"run={run}", folder=run.parent)
 
 
 def test_pruning_leaves_the_start_and_what_shall_stay(whole: Path, tmp_path: Path) -> None:
@@ -208,7 +174,7 @@ def test_pruning_leaves_the_start_and_what_shall_stay(whole: Path, tmp_path: Pat
     assert list(all_snapshots(run)) == [0, 1]
     prune(run, {0}, {("other", 1), ("learner", 2)})
     assert list(all_snapshots(run)) == [0]
-    finish(run, "keep=1")  # a finished run goes on without the snapshots that are gone
+    resumed(run, "keep=1")  # a finished run goes on without the snapshots that are gone
     assert figures(json.loads((run / "summary.json").read_text())) == figures(
         json.loads((whole / "summary.json").read_text())
     )

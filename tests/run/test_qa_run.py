@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from parley.data.formats import trajectories
 from parley.data.store import Matches
+
+from commands import output
 
 SMALL = [
     "experiment=qa_tiny", "game.questions.validation=0.3", "game.questions.test=0.5", "model.width=64", "model.heads=2",
@@ -18,16 +18,10 @@ SMALL = [
 ]  # fmt: skip
 
 
-def parley(*words: str) -> str:
-    done = subprocess.run([sys.executable, "-m", "parley", *words], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
 @pytest.mark.slow
 def test_spin_on_rollouts_trains_shows_and_exports(tmp_path: Path) -> None:
     run, out = tmp_path / "run", tmp_path / "out"
-    told = parley(*SMALL, "objective=spin_tiny", "data.script=expert", f"hydra.run.dir={run}")
+    told = output(*SMALL, "objective=spin_tiny", "data.script=expert", f"hydra.run.dir={run}", folder=tmp_path)
     assert "em" in told
     outputs = json.loads((run / "iter_001/learn/stage.json").read_text())["outputs"]["learner"]
     kept, learn = outputs["credit"]["kept"], outputs["learn"]
@@ -36,9 +30,11 @@ def test_spin_on_rollouts_trains_shows_and_exports(tmp_path: Path) -> None:
     assert learn["utterances"] > kept and {each.players["search"] for each in played} == {"search"}
     page = (run / "report/index.html").read_text()
     assert '<span class="step action">' in page and '<span class="step observation">' in page
-    shown = parley("task=show", f"run={run}", f"match={played[0].id}", f"hydra.run.dir={tmp_path}/show")
+    shown = output(
+        "task=show", f"run={run}", f"match={played[0].id}", f"hydra.run.dir={tmp_path}/show", folder=tmp_path
+    )
     assert "Action:" in shown
-    exported = parley("task=export", f"run={run}", "task.keep=all", f"hydra.run.dir={out}")
+    exported = output("task=export", f"run={run}", "task.keep=all", f"hydra.run.dir={out}", folder=tmp_path)
     finished = {each.scenario.id for each in played if each.result.metrics["finished_rate"]}
     if finished:
         assert "as FireAct's code reads it" in exported

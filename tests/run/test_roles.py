@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +23,7 @@ from parley.run.demonstrations import demonstrate
 from parley.run.directory import all_snapshots
 from parley.system.files import read_jsonl
 
+from commands import output
 from parlour import Auction, Debate, Library
 
 TESTS = Path(__file__).parents[1]
@@ -62,11 +60,7 @@ imitate: {{matches: 40, validation: 4, players: [player]}}
 
 
 def parley(folder: Path, *words: str) -> str:
-    command = [sys.executable, "-m", "parley", *words, "hydra.searchpath=[file://conf]"]
-    env = os.environ | {"PYTHONPATH": str(TESTS)}
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return output(*words, "hydra.searchpath=[file://conf]", folder=folder, PYTHONPATH=str(TESTS))
 
 
 @pytest.fixture(scope="module")

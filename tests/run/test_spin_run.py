@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,8 @@ from parley.data.formats import spin_rows
 from parley.data.store import EpisodeStore
 from parley.games.prompts import Prompts, Tales
 
+from commands import output, parley
+
 SMALL = [
     "iterations=2", "model.width=32", "model.layers=1", "model.mlp=64", "imitate.learner.epochs=1", "play.scenarios=24",
     "eval.scenarios=12", "eval.greedy=12", "eval.validation=16", "eval.transcripts=1", "learner.epochs=1",
@@ -22,20 +22,12 @@ SMALL = [
 ]  # fmt: skip
 
 
-def parley(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "parley", *words], cwd=folder, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done
-
-
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A run of spin_tiny whose learning rate is 0 from the second iteration on, and what it said at its end."""
     run = tmp_path_factory.mktemp("runs") / "tiny"
     words = ["experiment=spin_tiny", *SMALL, "schedule.iter_002.learner.optimizer.lr=0.0", f"hydra.run.dir={run}"]
-    return run, parley(run.parent, *words).stdout
+    return run, output(*words, folder=run.parent)
 
 
 def stage(run: Path, name: str) -> Any:
@@ -79,7 +71,7 @@ def test_the_distance_to_the_source_is_measured_on_held_out_prompts(tiny: tuple[
 def test_every_pair_can_be_exported_and_read_again_as_prompts(tiny: tuple[Path, str], tmp_path: Path) -> None:
     run, _ = tiny
     out = tmp_path / "export"
-    assert "48 rows in" in parley(tmp_path, "task=export", f"run={run}", f"hydra.run.dir={out}").stdout
+    assert "48 rows in" in output("task=export", f"run={run}", f"hydra.run.dir={out}", folder=tmp_path)
     rows = list(spin_rows.read(out / "spin.jsonl"))
     said = [
         episode.turns[0].text
@@ -115,12 +107,10 @@ def test_a_row_that_the_template_refuses_is_told_before_the_first_request(
         "experiment=spin_tiny", *(word for word in SMALL if not word.startswith("model.")), "game=prompts",
         "game.train=chats.jsonl", "metric=sampled.score", "model=hf", "model.path=model", "hydra.run.dir=run",
     ]  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "-m", "parley", *words], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert "chats.jsonl, line 17: the model's chat template refuses this conversation (user, user)" in done.stderr
-    assert "(1 more chats are refused)" in done.stderr
+    refused = parley(*words, folder=tmp_path)
+    assert refused.returncode == 2 and "Traceback" not in refused.stderr
+    assert "chats.jsonl, line 17: the model's chat template refuses this conversation (user, user)" in refused.stderr
+    assert "(1 more chats are refused)" in refused.stderr
     assert not (tmp_path / "run/iter_001").exists() and not (tmp_path / "run/iter_000/eval").exists()
 
 
@@ -137,7 +127,7 @@ def test_plain_chats_and_the_control_run_too(tmp_path: Path) -> None:
         "metric=sampled.score",
         "iterations=1",
     ]
-    parley(tmp_path, *words, "objective=sft", "hydra.run.dir=run")
+    output(*words, "objective=sft", "hydra.run.dir=run", folder=tmp_path)
     learned = stage(tmp_path / "run", "iter_001/learn")["learner"]
     assert learned["learn"]["utterances"] == learned["credit"]["kept"] == 24
     first = json.loads((tmp_path / "run/summary.json").read_text())["iterations"][0]["policies"]["learner"]
