@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from markupsafe import Markup
@@ -187,7 +188,7 @@ def started() -> list[str]:
     """The first words of a further command: how this process was started, with the user's own folders of modules and
     YAML, without which a game of one's own is not found again."""
     words = ["python", "-m", "parley"] if Path(sys.argv[0]).name == "__main__.py" else ["parley"]
-    for word, value in zip(sys.argv[1:], [*sys.argv[2:], ""], strict=True):
+    for word, value in pairwise([*sys.argv[1:], ""]):
         if word in OWN:
             words += [word, value]
         elif word.startswith(("--config-dir=", "hydra.searchpath=")):

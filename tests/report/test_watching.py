@@ -133,6 +133,8 @@ def test_what_can_be_done_next_with_a_game_of_ones_own_begins_as_the_run_did(tmp
     for step in ("the worst match", "play against it"):
         words = shlex.split(steps[step])
         assert words[:7] == begin and words[7].startswith("task=") and words[8] == f"run={tmp_path}"
+    monkeypatch.setattr("sys.argv", ["/bin/parley"])  # the default run
+    assert shlex.split(dict(next_steps(tmp_path, "m", []))["the worst match"])[:2] == ["parley", "task=show"]
 
 
 def test_the_worst_match_is_one_that_the_report_shows(make_run):
