@@ -65,7 +65,7 @@ def main() -> None:
         "mass": {at: each["mass"] for at, each in found.items()},
         "score_against_start": [each["versus"]["start"]["score"] for each in learner if each["versus"]],
         "invalid_rate": [each["sampled"]["invalid_rate"] for each in learner],
-        "alarms": [row["alarms"] for row in ended["iterations"]],
+        "alarms": [row.get("alarms", []) for row in ended["iterations"]],
         "rounds": rounds(run), "seconds": spent, "shares": shares, "play": speed(run, ended["iterations"]),
         "hand-over at most": MOST,
     }  # fmt: skip

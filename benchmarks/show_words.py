@@ -8,9 +8,8 @@ methods of these classes. At BEFORE, where there was no `__all__`, the same name
 A docstring is complete if it says, where there is cause:
     shapes   a parameter, field or return value is annotated as a tensor or an array: a shape such as [B, T], the word
              shape, or a name with a shape suffix (x_BT) whose letters the module's docstring explains
-    units    a number's name ends in _s, _ms, _mib or _gib: the unit's word (seconds, milliseconds, MiB, GiB). Names
-    that
-             spell out their unit (seconds, tokens, bytes) say it themselves
+    units    a number's name ends in _s, _ms, _mib or _gib: the unit's word (seconds, milliseconds, MiB, GiB).
+             Names that spell out their unit (seconds, tokens, bytes) say it themselves
     errors   the body raises an exception: its name (of an __init__: in the docstring of the class)
 Comments at a field's line count as part of its class's docstring. Writes docs/results/words.json; exits with 1 if a
 public name lacks something now.
