@@ -229,9 +229,8 @@ def offered(made: Wandb, iterations: range) -> None:
 
 
 CUT_OFF = """
-import os, sys, time
+import os, psutil, sys, time
 from pathlib import Path
-from parley.report.offline import history
 from parley.report.trackers import Wandb
 from test_trackers import offered
 made, run = Wandb("parley-test", "offline"), Path(sys.argv[1])
@@ -239,6 +238,8 @@ made.open(run)
 offered(made, range(2))
 while not any(path.stat().st_size > 30000 for path in run.glob("wandb/offline-run-*/run-*.wandb")):
     time.sleep(0.02)  # until the first block is written; wandb holds the second one back in memory
+for child in psutil.Process().children(recursive=True):
+    child.kill()  # wandb's own process would write the rest
 os.kill(os.getpid(), 9)
 """
 
