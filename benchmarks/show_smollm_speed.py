@@ -4,7 +4,7 @@
 
 The imitated snapshot of FOLDER plays itself with full prompts. Each backend plays 8 and 24 scenarios, two matches each,
 16 in flight: what the 32 matches more cost is the play itself, without loading and compiling. Three interleaved
-repetitions. Writes docs/results/smollm_speed.json: sampled tokens a CPU-second, minimum, median, maximum.
+repetitions. Writes docs/results/smollm_speed.json after each: sampled tokens a CPU-second, minimum, median, maximum.
 """
 
 from __future__ import annotations
@@ -53,7 +53,16 @@ def rate(python: str, backend: str, model: str, out: Path) -> float:
     return (many - few) / (end - start)
 
 
+def spread(rates: list[float]) -> dict[str, float]:
+    found = sorted(rates)
+    return {
+        "minimum": round(found[0], 1), "median": round(found[len(found) // 2], 1), "maximum": round(found[-1], 1),
+        "repetitions": len(found),
+    }  # fmt: skip
+
+
 def main(folder: Path, vllm: str) -> None:
+    del sys.argv[1:]  # results name no folder of this machine
     snapshot: Snapshot = next(iter(all_snapshots(folder / "trained")[0].values()))
     found: dict[str, list[float]] = {"hf": [], "vllm": []}
     for repeat in range(REPEATS):
@@ -62,14 +71,7 @@ def main(folder: Path, vllm: str) -> None:
             print(
                 f"repetition {repeat + 1}, {backend}: {found[backend][-1]:.1f} sampled tokens a CPU-second", flush=True
             )
-    del sys.argv[1:]
-    spread = {
-        name: dict(
-            zip(("minimum", "median", "maximum"), (round(each[at], 1) for at in (0, REPEATS // 2, -1)), strict=True)
-        )
-        for name, each in ((name, sorted(each)) for name, each in found.items())
-    }
-    record("smollm_speed", {"sampled_tokens_a_cpu_second": spread})
+        record("smollm_speed", {"sampled_tokens_a_cpu_second": {name: spread(each) for name, each in found.items()}})
 
 
 if __name__ == "__main__":
