@@ -1,6 +1,6 @@
 """Online learning on Deal: against filtered cloning at equal matches, and a format that collapses with guards off.
 
-    python benchmarks/show_online.py FOLDER [part …]    # runs lie in FOLDER, and go on from there; parts as below
+    python benchmarks/show_online.py FOLDER [part …] [seeds=0,1,…]   # runs lie in FOLDER, and go on from there
 
     coop, self   online (40 rounds of 128 matches, one step each) and filtered cloning (5 rounds of 1,024) from one
                  imitated start a seed, the last snapshots paired by scenario on the test split
@@ -133,12 +133,13 @@ def curve(ended: dict[str, Any], metric: str) -> list[list[float]]:
 
 def main() -> None:
     folder = Path(sys.argv[1]).resolve()
-    parts = sys.argv[2:] or list(SEEDS)
+    chosen = [word for word in sys.argv[2:] if word.startswith("seeds=")]
+    parts = [word for word in sys.argv[2:] if word in SEEDS] or list(SEEDS)
     del sys.argv[1:]  # results name no folder of this machine
     before = json.loads(STORED.read_text()) if STORED.exists() else {}
     found: dict[str, list[Any]] = {part: each for part, each in before.items() if part in SEEDS and part not in parts}
     for part in parts:
-        for seed in SEEDS[part]:
+        for seed in map(int, chosen[0][6:].split(",")) if chosen else SEEDS[part]:
             mine = folder / f"seed{seed}"
             (mine / part).mkdir(parents=True, exist_ok=True)
             found.setdefault(part, []).append(
