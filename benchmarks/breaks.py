@@ -183,7 +183,7 @@ FAULTS: dict[str, Break] = {
         ("models/test_real_templates.py::test_A9_a_template_that_loses_messages_is_refused",),
     ),
     "A9 a prompt may lack a message": (
-        "models/renderer.py", "enumerate(folded if prompt else (), 1)", "enumerate((), 1)",
+        "models/renderer.py", "if prompt and (lost := self._lost(folded, text)) is not None:", "if False:",
         ("models/test_real_templates.py::test_A9_a_prompt_that_lacks_a_message_is_refused",),
     ),
     "A10 special tokens make a fork": (

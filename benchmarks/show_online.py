@@ -134,7 +134,9 @@ def curve(ended: dict[str, Any], metric: str) -> list[list[float]]:
 def main() -> None:
     folder = Path(sys.argv[1]).resolve()
     chosen = [word for word in sys.argv[2:] if word.startswith("seeds=")]
-    parts = [word for word in sys.argv[2:] if word in SEEDS] or list(SEEDS)
+    parts = [word for word in sys.argv[2:] if word not in chosen] or list(SEEDS)
+    if unknown := set(parts) - SEEDS.keys():
+        sys.exit(f"no such part: {', '.join(unknown)}; there are {', '.join(SEEDS)}")
     del sys.argv[1:]  # results name no folder of this machine
     before = json.loads(STORED.read_text()) if STORED.exists() else {}
     found: dict[str, list[Any]] = {part: each for part, each in before.items() if part in SEEDS and part not in parts}

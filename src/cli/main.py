@@ -178,7 +178,7 @@ def _job_faults(name: str, overrides: list[str], number: int | None, compose_onl
 
 
 def _emptied(overrides: Sequence[str], config: DictConfig) -> Iterator[str]:
-    """Faults of overrides that shall empty a mapping: Hydra merges mappings, and would change nothing."""
+    """Faults of overrides `key={}` of a mapping with entries: Hydra merges mappings, so they change nothing."""
     for text in overrides:
         key, _, value = text.partition("=")
         held = OmegaConf.select(config, key) if value == "{}" and key[:1] not in "+~" else None

@@ -40,6 +40,8 @@ CONTRACTS = {  # node -> (allowed packages of its class, required methods)
 }
 PRIVATE = ("url", "urls", "key_env")
 """Arguments that decide where prompts and keys are sent. Only the command may set them, never a stored config."""
+IN_LIST = re.compile(r"\.\d+(\..*)?$")
+"""The end of a key inside a list. An override can only replace the whole list."""
 CHECKOUT = "parley.games.clembench."
 """Games whose `path` is a folder of code. It, too, is the command's to say."""
 
@@ -168,6 +170,7 @@ def _private(raw: Any, mine: Any, key: str) -> Iterator[str]:
         sends = (name in PRIVATE and value is not None) or online
         runs = name == "path" and str(raw.get("_target_")).startswith(CHECKOUT)
         if (sends or runs) and value != own:
-            yield f"{key}.{name} is {value!r}: say {key}.{name}=… on the command line if it is to be used"
+            place = f"{key}.{name}"
+            yield f"{place} is {value!r}: say {IN_LIST.sub('', place)}=… on the command line if it is to be used"
         else:
             yield from _private(value, own, f"{key}.{name}")

@@ -216,20 +216,34 @@ class Renderer:
 
         InputError if the template refuses it, or a prompt lacks what the system or a user says.
         """
-        text = self._rendered(messages, prompt, thoughts or {})
         folded = self.fold(messages)[0]
-        for number, message in enumerate(folded if prompt else (), 1):  # some print the system's with the last user's
-            if message.role != "assistant" and not _within(self.plain(message.content), text):
-                raise InputError(
-                    f"the model's chat template loses or changes message {number} of {len(folded)} ({message.role}): "
-                    "many print the first system message alone, or the last messages of a long chat; put another "
-                    "template beside the tokenizer as chat_template.jinja"
-                )
+        text = self._rendered(folded, prompt, thoughts or {})
+        if prompt and (lost := self._lost(folded, text)) is not None:
+            place = f"message {lost + 1} of {len(folded)} ({folded[lost].role})"
+            raise InputError(
+                f"the model's chat template loses or changes {place}: "
+                "many print the first system message alone, or the last messages of a long chat; put another "
+                "template beside the tokenizer as chat_template.jinja"
+            )
         return text
 
+    def _lost(self, messages: Sequence[Message], text: str) -> int | None:
+        """The index of the first message that the rendered text lacks. Replies are not looked for: templates may cut
+        their thoughts."""
+        at = 0
+        for number, message in enumerate(messages):
+            if message.role == "assistant":
+                continue
+            content = self.plain(message.content).strip()
+            if (found := text.find(content, at)) >= 0:
+                at = found + len(content)
+            elif not _within(content, text):  # some templates print the system's message with the last user's
+                return number
+        return None
+
     def _rendered(self, messages: Sequence[Message], prompt: bool, thoughts: Mapping[str, str] | None = None) -> str:
-        """`render` of a chat of which the template may lose something."""
-        chat = [self._entry(message, thoughts or {}) for message in self.fold(messages)[0]]
+        """The text of a folded chat, of which the template may have lost something."""
+        chat = [self._entry(message, thoughts or {}) for message in messages]
         try:
             if not chat:
                 raise ValueError("it is empty")
@@ -433,8 +447,8 @@ def context_length(folder: str | Path) -> int | None:
 
 
 def _within(content: str, text: str) -> bool:
-    """Whether a message stands in the rendered text; white space may be another."""
-    return content.strip() in text or " ".join(content.split()) in " ".join(text.split())
+    """Whether the text contains the message, up to differences in white space."""
+    return content in text or " ".join(content.split()) in " ".join(text.split())
 
 
 def eos_ids(folder: str | Path) -> frozenset[int]:

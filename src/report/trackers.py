@@ -146,11 +146,11 @@ class Wandb:
         self.group, self.task, self.notes, self.artifacts = group, task, notes, tuple(artifacts)
         self._run: Any = None
         self._folder = Path()
-        self._place = self._stand = 0  # rows of history that were offered, and that earlier processes wrote
+        self._offered = self._stored = 0  # history rows offered so far, and rows written by earlier processes
 
     def open(self, run: Path, iteration: int = 0) -> None:
         """Starts the wandb run; every metric has `iteration` as its x axis. A resumed run offers all of its rows again:
-        those that stand already are left out, and each has the history step that it has in a run that nobody kills."""
+        stored ones are skipped, and each row keeps the history step of an uninterrupted run."""
         try:
             import wandb
         except ModuleNotFoundError as error:
@@ -174,15 +174,15 @@ class Wandb:
         self._run.define_metric("*", step_metric="iteration")
         self._run.define_metric("step")
         self._run.define_metric("steps/*", step_metric="step")
-        self._folder, self._place = run, 0
-        self._stand = max(int(self._run.step), self._written())
+        self._folder, self._offered = run, 0
+        self._stored = max(int(self._run.step), self._written())
 
     def config(self, values: Mapping[str, Any]) -> None:
         """Logs the config without values that look like a key, a token or a password."""
         self._live().config.update(redact.public(values), allow_val_change=True)
 
     def log(self, row: Mapping[str, Any], iteration: int) -> None:
-        """Logs one row, unless it stands already."""
+        """Logs one row, unless it is stored already."""
         if self._due():
             self._add({**sections(row), "iteration": iteration})
 
@@ -220,16 +220,17 @@ class Wandb:
             self._written()
 
     def _due(self) -> bool:
-        """Whether the next row of the history is not there yet."""
+        """Counts the next row of the history; returns whether it has to be logged."""
         self._live()
-        self._place += 1
-        return self._place > self._stand
+        self._offered += 1
+        return self._offered > self._stored
 
     def _add(self, row: Mapping[str, Any]) -> None:
-        self._live().log(dict(row), step=self._place - 1, commit=True)
+        self._live().log(dict(row), step=self._offered - 1, commit=True)
 
     def _written(self) -> int:
-        """The rows that stand in the run's offline files, or stood there before somebody sent and removed them."""
+        """Returns, and notes, how many rows the run's offline files hold, or held before somebody sent and removed
+        them."""
         marked = self._folder / "wandb_logged"
         text = read_text(marked).strip() if marked.exists() else ""
         files = self._folder.glob("wandb/offline-run-*/run-*.wandb")

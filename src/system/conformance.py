@@ -1,4 +1,4 @@
-"""What the kits that check games and objectives raise."""
+"""The error of the conformance kits for games and objectives."""
 
 from __future__ import annotations
 
