@@ -295,11 +295,11 @@ FAULTS: dict[str, Break] = {
         ("run/test_openings.py::test_B02_every_template_is_tried_on_the_prompts_of_a_file",),
     ),
     "B03 NaN passes": (
-        "cli/validation.py", "if not finite(value):", "if False:",
+        "cli/nodes.py", "if not finite(value):", "if False:",
         ("cli/test_config.py::test_B03_B04_B14_strange_words_are_told_in_one_message",),
     ),
     "B03 bounds are not checked": (
-        "cli/validation.py", "(Fault(key, text) for bound in bounds if (text := bound.fault(value)))", "()",
+        "cli/nodes.py", "(Fault(key, text) for bound in bounds if (text := bound.fault(value)))", "()",
         ("cli/test_config.py::test_B03_B04_B14_strange_words_are_told_in_one_message",),
     ),
     "B04 a group takes anything": (

@@ -48,6 +48,7 @@ LIGHT = (
     "play/",
     "report/",
     "cli/main",
+    "cli/nodes",
     "cli/validation",
     "run/config",
     "run/contents",

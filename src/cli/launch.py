@@ -44,7 +44,7 @@ from ..run.directory import LAUNCH, LAUNCHED
 from ..run.errors import TOLD, in_words
 from ..system import ranks
 from ..system.files import write_text
-from .validation import RESERVED
+from .nodes import RESERVED
 
 JOB, FIGURE, ERROR = "job.json", "figure.json", "{}.error"  # files of a launch
 GONE = 76  # exit code of a rank that stops because another one failed
