@@ -400,7 +400,7 @@ FAULTS: dict[str, Break] = {
         ("models/test_load.py::test_B08_model_folders_that_are_damaged_are_named_with_the_reason",),
     ),
     "B08 token ids may lie above the embedding": (
-        "backends/hf.py", "if max(prompt.token_ids) >= len(self._stop_V):", "if False:",
+        "backends/pool.py", "if max(prompt.token_ids) >= len(self._stop_V):", "if False:",
         ("models/test_load.py::test_B08_token_ids_above_the_embedding_are_refused",),
     ),
     "B08 layers that cannot be decoded are found in play": (
