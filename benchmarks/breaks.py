@@ -294,6 +294,10 @@ FAULTS: dict[str, Break] = {
         "run/start.py", 'openings.check(self.run.game, each.snapshot, f"opponents.{name}: ")', "pass",
         ("run/test_openings.py::test_B02_every_template_is_tried_on_the_prompts_of_a_file",),
     ),
+    "B03 a missing table of opponents is read": (
+        "cli/validation.py", "nodes.items() if isinstance(nodes, Mapping) else ()", "(nodes or {}).items()",
+        ("cli/test_config.py::test_B03_a_missing_value_is_told_once",),
+    ),
     "B03 NaN passes": (
         "cli/nodes.py", "if not finite(value):", "if False:",
         ("cli/test_config.py::test_B03_B04_B14_strange_words_are_told_in_one_message",),

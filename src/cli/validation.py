@@ -163,6 +163,8 @@ def _schedule(plain: Mapping[str, Any], known: Sequence[Fault]) -> Iterator[Faul
         key = f"schedule.{name}"
         if not re.fullmatch(r"iter_\d{3}", str(name)) or name == "iter_000":
             yield Fault(key, "is no iteration: say iter_001, iter_002, …")
+        elif over is UNKNOWN:
+            continue
         elif not isinstance(over, Mapping) or not over.keys() <= set(SCHEDULED):
             yield Fault(key, f"changes {_keys(over)}, expected {' or '.join(SCHEDULED)}")
         else:
@@ -178,6 +180,8 @@ def _policies(plain: Mapping[str, Any], known: Sequence[Fault]) -> Iterator[Faul
         key = f"policies.{name}"
         if not re.fullmatch(r"\w[\w-]*", str(name)):
             yield Fault(key, "is the name of folders and figures: letters, digits, _ and - only")
+        elif own is UNKNOWN:
+            continue
         elif own is not None and (not isinstance(own, Mapping) or not own.keys() <= set(OWN)):
             yield Fault(key, f"has {_keys(own)}, expected some of {', '.join(OWN)}")
         else:
@@ -238,7 +242,9 @@ def _processes(plain: Mapping[str, Any], choices: Mapping[str, str]) -> Iterator
 
 def _opponents(nodes: Any) -> Iterator[Fault]:
     """Opponents with neither or both of path and model."""
-    for name, node in (nodes or {}).items():
+    for name, node in nodes.items() if isinstance(nodes, Mapping) else ():
+        if node is UNKNOWN:
+            continue
         if not isinstance(node, Mapping):
             yield Fault(
                 f"opponents.{name}", f"must be a mapping, as {{path: …}} or {{model: …, backend: …}}, got {node!r}"
