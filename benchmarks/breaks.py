@@ -307,11 +307,11 @@ FAULTS: dict[str, Break] = {
         ("cli/test_config.py::test_B03_B04_B14_strange_words_are_told_in_one_message",),
     ),
     "B04 a group takes anything": (
-        "cli/main.py", "if key in groups and not re.fullmatch(", "if False and not re.fullmatch(",
+        "cli/composing.py", "if key in groups and not re.fullmatch(", "if False and not re.fullmatch(",
         ("cli/test_config.py::test_B03_B04_B14_strange_words_are_told_in_one_message",),
     ),
     "B04 Hydra's own stumbling is a traceback": (
-        "cli/main.py",
+        "cli/composing.py",
         "except (ValueError, TypeError, LookupError, OSError, ArithmeticError, RecursionError) as error:",
         "except ZeroDivisionError as error:",
         ("cli/test_config.py::test_B03_B04_B14_strange_words_are_told_in_one_message",),

@@ -47,6 +47,7 @@ LIGHT = (
     "system/",
     "play/",
     "report/",
+    "cli/composing",
     "cli/main",
     "cli/nodes",
     "cli/validation",
