@@ -25,6 +25,7 @@ from ..run.errors import TOLD, in_words
 from ..system import dotenv, ranks
 from . import launch, of_run
 from .composing import CONF, NAME, WRONG, composed, composer, jobs, refuse
+from .job import GONE
 from .validation import OF_RUN, validate
 
 
@@ -58,7 +59,7 @@ def main() -> None:
             _start(check(sys.argv[1:]))
     except ranks.Elsewhere as gone:  # the failed rank reports the reason
         _say(gone)
-        sys.exit(launch.GONE)
+        sys.exit(GONE)
     except TOLD as error:
         sys.exit(_say(error))
     except KeyboardInterrupt:
