@@ -5,11 +5,11 @@
 A mutant is one small change in one file of src. Those of `breaks.py` have names: NAMED once went unnoticed, FAULTS take
 out what mends a known fault; each is tried on its own tests. The others are drawn by the seed, a file as often as it
 has places to break: a comparison flipped, a constant changed, a statement dropped, two arguments swapped. They are
-tried on the tests that import the file and on those of its room, until one fails. All of it happens in a copy of the repository, below
-build/mutants/; a run that hangs counts as noticed. Verdicts stand in build/mutants/verdicts.jsonl, and a second call
-goes on where the first one stopped; `--seconds` ends a call in between. Survivors are printed at the end, and all
-verdicts of the chosen kinds go to docs/results/mutants.json, beside those of the other kinds. Exits with 1 if one with
-a name survives.
+tried on the tests that import the file and on those of its room, until one fails. All of it happens in a copy of the
+repository, below build/mutants/; a run that hangs counts as noticed. Verdicts stand in build/mutants/verdicts.jsonl,
+and a second call goes on where the first one stopped; `--seconds` ends a call in between. Survivors are printed at the
+end, and all verdicts of the chosen kinds go to docs/results/mutants.json, beside those of the other kinds. Exits with 1
+if one with a name survives.
 """
 
 from __future__ import annotations
