@@ -24,8 +24,8 @@ NORMAL = 1.96  # standard errors from a mean to the end of its 95 % interval
 class Guards:
     """Thresholds (null turns one off), and the action after an iteration that exceeds one.
 
-    action    warn: only report. stop: end the run. rollback: start the next iteration from the best snapshot so far,
-              with a new optimiser at half the learning rate
+    action    warn: only report. stop: end the run. rollback: start the next iteration from the best snapshot so far
+              that raised none, with a new optimiser at half the learning rate
     anchor    the score against the start is so many standard errors below its best, `readings` iterations in a row
     seats     in a zero-sum game the first seat's mean payoff differs by so many standard errors from the first
               iteration
@@ -50,7 +50,7 @@ class Guards:
 
     def alarms(self, iterations: Sequence[Rounds], scores: Sequence[Figure | None], zero_sum: bool) -> list[str]:
         """Alarms after the last of `iterations`, as texts; [] if there are none. `scores` are those against the start,
-        beginning with the start's own."""
+        of the iterations that led to the last one, beginning with the start's own."""
         found: list[str] = list(self._anchored(scores))
         if iterations and iterations[-1]:
             first, now = iterations[0], iterations[-1]

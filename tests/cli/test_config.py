@@ -430,6 +430,14 @@ def test_B03_B04_B14_strange_words_are_told_in_one_message(word):
 
 
 @pytest.mark.parametrize(
+    "word", ["opponents=???", "+opponents.old=???", "+policies={one: ???}", "+schedule.iter_001=???"]
+)
+def test_B03_a_missing_value_is_told_once(word):  # found by the fuzzer
+    (said,) = faults(shlex.quote(word))
+    assert "needs a value" in said
+
+
+@pytest.mark.parametrize(
     ("words", "said"),
     [
         ("backend.tensor_parallel=2", "2 ranks of one machine share an engine, and this profile has 1 devices"),
