@@ -125,9 +125,13 @@ def _gained(run: Run, evaluation: Evaluation, best: int) -> dict[str, Any]:
 
 
 def _best(run: Run, rows: Sequence[Row], among: Iterable[int]) -> int:
-    """The iteration with the highest metric on the validation split; of equals the first."""
-    policy, metric = judge(run.config)[0], metric_name(run.config)
-    return max(among, key=lambda at: float(rows[at].policies[policy].validation[metric]["mean"]))
+    """The best iteration among some; of equals the first."""
+    return max(among, key=lambda at: _judged(run, rows[at]))
+
+
+def _judged(run: Run, row: Row) -> float:
+    """The criterion for the best iteration: the metric on the validation split."""
+    return float(row.policies[judge(run.config)[0]].validation[metric_name(run.config)]["mean"])
 
 
 class Loop:

@@ -47,7 +47,7 @@ def test_alpha_rank_of_one_and_of_a_dominant_member():
 
 
 def test_alpha_rank_ranks_members_under_any_selection():
-    """Under strong selection the weaker member's chance to take over is too small for a float, and still the smaller."""
+    """Under strong selection a weaker member's chance to take over is too small for a float, but still smaller."""
     line = [[(i - j) / 2 for j in range(3)] for i in range(3)]  # 2 beats 1 beats 0
     for alpha in (10, 30, 100, 1e4):
         for order in permutations(range(3)):

@@ -135,7 +135,7 @@ def config(*words: str) -> Any:
 
 @pytest.mark.slow
 def test_a_forced_alarm_rolls_back_at_half_the_rate_in_a_league_too(tmp_path: Path) -> None:
-    """The first iteration is the best by its metric, the share of illegal replies, which a rate of 0.1 raises. It raises
+    """The first iteration is the best by its metric, the share of illegal replies, which a rate of 0.1 raises. It has
     an alarm, so that the second begins at the start, with a new running mean. Its copy stays what it was."""
     run = tmp_path / "run"
     training.selfplay(config(*LEAGUE), run)
