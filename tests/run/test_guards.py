@@ -82,6 +82,17 @@ def test_a_seat_that_wins_everything() -> None:
     assert said(fair, zero_sum=True, first=fair) == [] == said(tilted, first=fair)
 
 
+def test_fair_seats_rarely_raise_an_alarm_however_few_the_rounds() -> None:
+    """An alarm of 3 standard errors: by luck in at most 4 % of the iterations, with two rounds as with many."""
+    draw = Random(5)
+
+    def fair(count: int) -> list[dict[str, Any]]:
+        return [{"returns": {"a": (luck := draw.gauss(0, 1)), "b": -luck}} for _ in range(count)]
+
+    for count in (2, 3, 10):
+        assert sum(bool(said(fair(count), zero_sum=True, first=fair(count))) for _ in range(1000)) < 40
+
+
 # --- where iterations begin ---
 
 
