@@ -144,7 +144,7 @@ FAULTS: dict[str, Break] = {
         ("models/test_load.py::test_A4_a_changed_snapshot_is_not_restored",),
     ),
     "A4 a run's snapshot is used unseen": (
-        "run/directory.py", "return snapshots.verify(snapshot)", "return snapshot",
+        "run/contents.py", "return snapshots.verify(snapshot)", "return snapshot",
         ("run/test_stored_runs.py::test_A4_a_changed_snapshot_of_a_run_is_not_used",),
     ),
     "A5 records are not held against their seal": (
@@ -292,12 +292,12 @@ FAULTS: dict[str, Break] = {
          "test_A6_A18_lines_at_the_start_say_what_the_template_does_and_what_the_adapter_changes",),
     ),
     "A19 an ambiguous id takes one of the matches": (
-        "run/directory.py", "if len(found) > 1:", "if False:",
+        "run/contents.py", "if len(found) > 1:", "if False:",
         ("run/test_stored_runs.py::"
          "test_A19_ids_as_shown_are_ids_that_work_and_ambiguous_ones_are_refused_with_the_list",),
     ),
     "A19 an id with its iteration does not work": (
-        "run/directory.py", "if match in (episode.id, whole):", "if match == episode.id:",
+        "run/contents.py", "if match in (episode.id, whole):", "if match == episode.id:",
         ("run/test_stored_runs.py::"
          "test_A19_ids_as_shown_are_ids_that_work_and_ambiguous_ones_are_refused_with_the_list",),
     ),
@@ -376,7 +376,7 @@ FAULTS: dict[str, Break] = {
         ("run/test_stored_runs.py::test_B05_the_other_files_of_a_run_are_named_or_written_anew",),
     ),
     "B05 a config that cannot be read is a traceback": (
-        "run/directory.py", "except (YAMLError, OmegaConfBaseException, AssertionError, *REFUSED):",
+        "run/contents.py", "except (YAMLError, OmegaConfBaseException, AssertionError, *REFUSED):",
         "except ZeroDivisionError:",
         ("run/test_stored_runs.py::test_B05_a_config_that_cannot_be_read_is_named",),
     ),
@@ -385,7 +385,7 @@ FAULTS: dict[str, Break] = {
         ("run/test_stored_runs.py::test_B05_B13_a_kill_between_the_first_two_files_leaves_a_directory_that_starts",),
     ),
     "B05 a replay that differs is a traceback": (
-        "run/directory.py", "    ReplayError,\n", "",
+        "run/errors.py", ", ReplayError)", ")",
         ("run/test_stored_runs.py::test_B05_a_replay_that_differs_is_one_line_in_show_and_export",),
     ),
     "B05 any amount stands in a ledger": (
@@ -397,7 +397,7 @@ FAULTS: dict[str, Break] = {
         ("run/test_stored_runs.py::test_B06_markup_in_names_and_paths_is_shown_as_it_is",),
     ),
     "B07 a full disk is a traceback": (
-        "run/directory.py", "if not _full(error):", "if True:",
+        "run/directory.py", "if not disk_full(error):", "if True:",
         ("run/test_stored_runs.py::test_B07_a_full_disk_is_one_line_whoever_says_so",),
     ),
     "B07 a short write forgets a request": (

@@ -17,7 +17,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
 from ..run.config import ConfigError, use_threads
-from ..run.directory import SAVED, own, saved
+from ..run.contents import SAVED, saved
+from ..run.directory import own
 from .stored import sound, stored
 from .validation import OF_RUN
 

@@ -21,7 +21,8 @@ from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseExce
 
 from ..report.redact import hidden, login, secret
 from ..run.config import OWN, SCHEDULED, Config, ConfigError, Opponent, leaves, overlaid
-from ..run.directory import ALIKE, FOLDER_NAME, SAVED, changed_keys, grown, longer, saved
+from ..run.contents import SAVED, saved
+from ..run.directory import ALIKE, FOLDER_NAME, changed_keys, grown, longer
 from ..system.bounds import Bound, finite
 from ..system.naming import locate, nearest
 

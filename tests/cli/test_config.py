@@ -15,7 +15,8 @@ from parley import __version__
 from parley.cli.main import check
 from parley.cli.validation import fits
 from parley.run.config import ConfigError, imitation_learner, overlaid
-from parley.run.directory import changed_keys, in_words, run_directory, sweep_directory
+from parley.run.directory import changed_keys, run_directory, sweep_directory
+from parley.run.errors import in_words
 from parley.system.naming import locate
 
 from commands import fresh, parley
