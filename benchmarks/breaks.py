@@ -323,19 +323,19 @@ FAULTS: dict[str, Break] = {
         ("cli/test_config.py::test_B03_a_missing_value_is_told_once",),
     ),
     "B03 NaN passes": (
-        "cli/validation.py", "if not finite(value):", "if False:",
+        "cli/nodes.py", "if not finite(value):", "if False:",
         ("cli/test_config.py::test_B03_B04_B14_strange_words_are_told_in_one_message",),
     ),
     "B03 bounds are not checked": (
-        "cli/validation.py", "(Fault(key, text) for bound in bounds if (text := bound.fault(value)))", "()",
+        "cli/nodes.py", "(Fault(key, text) for bound in bounds if (text := bound.fault(value)))", "()",
         ("cli/test_config.py::test_B03_B04_B14_strange_words_are_told_in_one_message",),
     ),
     "B04 a group takes anything": (
-        "cli/main.py", "if key in groups and not re.fullmatch(", "if False and not re.fullmatch(",
+        "cli/composing.py", "if key in groups and not re.fullmatch(", "if False and not re.fullmatch(",
         ("cli/test_config.py::test_B03_B04_B14_strange_words_are_told_in_one_message",),
     ),
     "B04 Hydra's own stumbling is a traceback": (
-        "cli/main.py",
+        "cli/composing.py",
         "except (ValueError, TypeError, LookupError, OSError, ArithmeticError, RecursionError) as error:",
         "except ZeroDivisionError as error:",
         ("cli/test_config.py::test_B03_B04_B14_strange_words_are_told_in_one_message",),
@@ -428,7 +428,7 @@ FAULTS: dict[str, Break] = {
         ("models/test_load.py::test_B08_model_folders_that_are_damaged_are_named_with_the_reason",),
     ),
     "B08 token ids may lie above the embedding": (
-        "backends/hf.py", "if max(prompt.token_ids) >= len(self._stop_V):", "if False:",
+        "backends/pool.py", "if max(prompt.token_ids) >= len(self._stop_V):", "if False:",
         ("models/test_load.py::test_B08_token_ids_above_the_embedding_are_refused",),
     ),
     "B08 layers that cannot be decoded are found in play": (

@@ -200,6 +200,29 @@ def size(stash: Stash) -> int:
     return sum(each.nbytes for each in stash)
 
 
+class Kept:
+    """Streams between two turns: the keys and values of the newest ones, up to `room` bytes, with their ids."""
+
+    def __init__(self, room: int) -> None:
+        self.room, self.bytes = room, 0
+        self.streams: dict[str, tuple[Stash, tuple[int, ...]]] = {}  # oldest first
+
+    def keep(self, stream: str, stash: Stash, ids: tuple[int, ...]) -> None:
+        """Keeps a stream; drops the oldest ones if there is no room."""
+        self.take(stream)
+        self.streams[stream] = stash, ids
+        self.bytes += size(stash)
+        while self.bytes > self.room:
+            self.take(next(iter(self.streams)))
+
+    def take(self, stream: str) -> tuple[Stash, tuple[int, ...]] | None:
+        """Removes and returns a stream; None if it is not kept."""
+        kept = self.streams.pop(stream, None)
+        if kept is not None:
+            self.bytes -= size(kept[0])
+        return kept
+
+
 def check_decodable(config: PretrainedConfig) -> None:
     """ValueError if the config shows that the decode loop cannot play the model."""
     _kinds(config.get_text_config(decoder=True))
