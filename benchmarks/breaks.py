@@ -55,6 +55,30 @@ NAMED: dict[str, Break] = {
         "report/trackers.py", "max(int(self._run.step), self._written())", "10**9 if self._written() else 0",
         ("report/test_trackers.py::test_wandb_goes_on_after_a_kill_and_says_everything_once",),
     ),
+    "a rollback to a snapshot with an alarm": (
+        "run/loop.py", "if not row.alarms])", "])",
+        ("run/test_guards.py::test_a_forced_alarm_rolls_back_at_half_the_rate_in_a_league_too",),
+    ),
+    "a running mean outlives its policy's rollback": (
+        "run/learning.py", "_state(run, policy, parents[policy])", "_state(run, policy, number - 1)",
+        ("run/test_guards.py::test_a_forced_alarm_rolls_back_at_half_the_rate_in_a_league_too",),
+    ),
+    "a magnet that was rolled away": (
+        "run/lineage.py", "return max(at for at in self.ancestors(policy, number) if at <= last)", "return last",
+        ("run/test_guards.py::test_a_magnet_is_never_a_snapshot_that_was_rolled_away",),
+    ),
+    "alpha-rank's loser under strong selection": (
+        "games/mixtures.py", "return -_log_sum(logs)", "return math.exp(-_log_sum(logs))",
+        ("games/test_mixtures.py::test_alpha_rank_ranks_members_under_any_selection",),
+    ),
+    "an interval from one scenario": (
+        "report/ratings.py", "if len(clusters) > 1:", "if clusters:",
+        ("report/test_ratings.py::test_without_resamples_or_with_one_scenario_there_are_no_intervals",),
+    ),
+    "luck of a few rounds as a seat's gain": (
+        "run/guards.py", "error *= t_quantile(len(before) + len(after) - 2) / NORMAL", "error *= 1.0",
+        ("run/test_guards.py::test_fair_seats_rarely_raise_an_alarm_however_few_the_rounds",),
+    ),
 }  # fmt: skip
 
 FAULTS: dict[str, Break] = {
