@@ -134,7 +134,7 @@ class Slots(Cache):
         """Copies the first `length` tokens of a row, so that a waiting stream takes no more memory than it needs."""
         return tuple(buffer[row, :, :length].clone() for layer in self.own for buffer in layer.live)
 
-    def fetch(self, stash: Stash, row: int, length: int, at: int = 0) -> None:
+    def fetch(self, stash: Stash, row: int, length: int, at: int) -> None:
         """Copies the first `length` tokens of a stash to a row, from column `at` on."""
         pairs = zip(stash[::2], stash[1::2], strict=True)
         for layer, pair in zip(self.own, pairs, strict=False):  # the last layers may share others' keys and values
