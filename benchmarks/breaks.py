@@ -68,15 +68,31 @@ FAULTS: dict[str, Break] = {
         ("cli/test_stored.py::test_A1_a_node_that_is_no_game_is_refused_and_nothing_runs",),
     ),
     "A1 a stored config reads the environment": (
-        "cli/stored.py", r're.search(r"\$\{[^}]*:", value)', "False",
+        "cli/stored.py", "COMPUTED.search(value)", "False",
         ("cli/test_stored.py::test_A1_a_node_that_is_no_game_is_refused_and_nothing_runs",),
     ),
     "A1 a stored config says where prompts go": (
         "cli/stored.py", "(sends or runs) and value != own", "False",
         ("cli/test_stored.py::test_A1_prompts_and_keys_go_only_where_the_command_says",),
     ),
+    "A1 a resolver by another key's name is computed": (
+        "cli/stored.py", r'r"\$\{.*:", re.DOTALL', r'r"\$\{[^}]*:"',
+        ("cli/test_stored.py::test_A1_no_resolver_runs_whose_name_another_key_holds",),
+    ),
+    "A1 a stored node composes options": (
+        "cli/stored.py", '"defaults" in value and', "False and",
+        ("cli/test_stored.py::test_A1_a_stored_node_names_no_options_for_hydra_to_compose",),
+    ),
+    "A1 a value that the command gives is refused as the run's": (
+        "cli/of_run.py", "    _say(said, composed, old)\n", "",
+        ("cli/test_stored.py::test_A1_a_value_that_the_command_gives_takes_the_place_of_the_runs",),
+    ),
+    "A1 a stored config asks a hub": (
+        "cli/stored.py", '"key_env", "download")', '"key_env")',
+        ("cli/test_stored.py::test_A1_nothing_is_sent_and_no_folder_run_from_any_depth_of_a_stored_node",),
+    ),
     "A1 a stored list of servers is believed": (
-        "cli/stored.py", '("url", "urls", "key_env")', '("url", "key_env")',
+        "cli/stored.py", '("url", "urls", "key_env", "download")', '("url", "key_env", "download")',
         ("cli/test_stored.py::test_A1_nothing_is_sent_and_no_folder_run_from_any_depth_of_a_stored_node",),
     ),
     "A1 lists of a stored node are not looked into": (
