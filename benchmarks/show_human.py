@@ -38,7 +38,7 @@ from parley.models.renderer import Renderer
 from parley.models.snapshot import Snapshot
 from parley.play.player import Prompt, Sampling
 from parley.report.estimates import summarise
-from parley.run.directory import all_snapshots, saved
+from parley.run.contents import all_snapshots, saved
 from results import record, summary_of
 
 METRICS = (

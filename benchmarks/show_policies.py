@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from parley.run.directory import all_snapshots
+from parley.run.contents import all_snapshots
 from results import record
 from show_kill import figures, finish, kill, learning, playing, start
 

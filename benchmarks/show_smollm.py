@@ -26,7 +26,7 @@ from parley.models.adapter import merge
 from parley.models.snapshot import Snapshot
 from parley.report.estimates import estimate, paired, summarise
 from parley.report.run import summary
-from parley.run.directory import all_snapshots
+from parley.run.contents import all_snapshots
 from results import record
 
 PLAYED = [

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from parley.data.store import EpisodeStore
 from parley.models.snapshot import Snapshot
-from parley.run.directory import all_snapshots
+from parley.run.contents import all_snapshots
 from results import record
 
 REPEATS, SIZES = 3, (8, 24)

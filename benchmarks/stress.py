@@ -5,7 +5,8 @@
 Each part is a test of the suite, run with another seed and many tries; the short form of the same test is in `make
 test`. A call does one part after the other until its time is over, and the next call goes on with the following part:
 build/stress/done.jsonl has what was done. A part that fails is kept, with its seed, in build/stress/failures.jsonl, and
-is run first by every later call until it passes. Exits with 1 while there is one.
+is run first by every later call until it passes. Exits with 1 while there is one. A round that is whole is written to
+docs/results/stress.json: each part with its tries, seed and revision, and whether it passed.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ import secrets
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+from results import ROOT, record, revision
+
 PLACE = ROOT / "build" / "stress"
 PARTS: dict[str, tuple[str, int, int]] = {  # name -> test, tries of one part, parts in all
     "command lines": ("tests/cli/test_fuzz_commands.py", 100, 10),
@@ -83,7 +84,8 @@ def main() -> int:
     while time.monotonic() < until and (left := [part for part in parts() if part not in _done()]):
         seed, began = secrets.randbelow(10**9) if asked.seed is None else asked.seed, time.monotonic()
         passed = does(left[0], seed)
-        row = {"part": left[0], "seed": seed, "passed": passed, "seconds": round(time.monotonic() - began, 1)}
+        took, tries = round(time.monotonic() - began, 1), PARTS.get(left[0].rpartition(" ")[0], ("", None))[1]
+        row = {"part": left[0], "tries": tries, "seed": seed, "passed": passed, "seconds": took, "revision": revision()}
         for name in ["done.jsonl", *([] if passed else ["failures.jsonl"])]:
             with open(PLACE / name, "a") as file:
                 file.write(json.dumps(row) + "\n")
@@ -99,6 +101,7 @@ def _told() -> int:
     found, failing = _done(), rows("failures.jsonl")
     print(f"{len(found)} of {len(parts())} parts done, {len(failing)} seeds fail (their output is in {PLACE})")
     if len(found) == len(parts()):
+        record("stress", {"parts": rows("done.jsonl"), "failing": failing})
         (PLACE / "done.jsonl").unlink()  # the next call begins anew, with other seeds
     return int(bool(failing))
 

@@ -43,7 +43,7 @@ _HOMES = {  # public name -> module of the package that defines it
     "derive": "system.seeds",
     "fixed": "play.pairing",
     "load_policy": "models.load",
-    "load_snapshot": "run.directory",
+    "load_snapshot": "run.contents",
     "load_tokenizer": "models.load",
     "logs": "credit.base",
     "play_match": "run.match",
@@ -76,7 +76,7 @@ if TYPE_CHECKING:
     from .play.pairing import Seating, both_seatings, fixed, self_play
     from .play.player import Backend, Player, Sampling
     from .play.players import LanguagePlayer, ScriptedPlayer
-    from .run.directory import load_snapshot
+    from .run.contents import load_snapshot
     from .run.match import play_match, transcript
     from .system.files import InputError
     from .system.seeds import derive, rng

@@ -50,7 +50,9 @@ LIGHT = (
     "cli/main",
     "cli/validation",
     "run/config",
+    "run/contents",
     "run/directory",
+    "run/errors",
     "run/stages",
 )
 

@@ -20,9 +20,10 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from ..data.sample import common
 from ..models.bases import Bases, Weights
 from ..models.folders import architecture, reading
-from ..models.renderer import Renderer, common
+from ..models.renderer import Renderer
 from ..models.snapshot import Snapshot
 from ..play.player import Completion, Prompt, Sampling
 from ..system.bounds import Count

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..data.sample import Sample, Utterance
+from ..data.sample import Sample, Utterance, common
 
 Tokens = tuple[int, ...]
 Streams = Mapping[int, Tokens]  # the tokens to compute for each sample, by its number
@@ -251,14 +251,6 @@ def _most_shared(streams: list[Tokens]) -> dict[Tokens, int]:
     for at, stream in enumerate(ordered):
         most[stream] = max(shared[at], shared[at + 1], most.get(stream, 0))
     return most
-
-
-def common(one: Tokens, other: Tokens) -> int:
-    """Length of the longest common prefix."""
-    shorter = min(len(one), len(other))
-    if one[:shorter] == other[:shorter]:
-        return shorter
-    return next(at for at in range(shorter) if one[at] != other[at])
 
 
 def supervised(samples: Sequence[Sample]) -> list[int]:

@@ -40,7 +40,8 @@ from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 
 from ..run.config import ConfigError, use_threads
-from ..run.directory import LAUNCH, LAUNCHED, TOLD, in_words
+from ..run.directory import LAUNCH, LAUNCHED
+from ..run.errors import TOLD, in_words
 from ..system import ranks
 from ..system.files import write_text
 from .validation import RESERVED

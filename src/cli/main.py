@@ -34,7 +34,7 @@ from ..report.differences import differences
 from ..report.progress import terminal
 from ..report.redact import from_file, hidden, public
 from ..run.config import ConfigError, leaves, use_threads
-from ..run.directory import TOLD, in_words
+from ..run.errors import TOLD, in_words
 from ..system import dotenv, ranks
 from ..system.naming import nearest
 from . import launch, of_run

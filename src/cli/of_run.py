@@ -19,7 +19,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ..run.config import ConfigError, use_threads
-from ..run.directory import SAVED, own, saved
+from ..run.contents import SAVED, saved
+from ..run.directory import own
 from .stored import sound, stored
 from .validation import OF_RUN
 
@@ -95,7 +96,7 @@ def _said(word: str) -> tuple[str, Any] | None:
 def _say(said: Mapping[str, Any], composed: DictConfig, old: DictConfig) -> None:
     """Puts the keys that the command sets into both configs, so that the run's own values of them are not judged."""
     for key, value in said.items():
-        if "." in key and value is not None:
+        if "." in key and not key.startswith("hydra.") and value is not None:
             with suppress(OmegaConfBaseException):  # Hydra says what is wrong with the override
                 OmegaConf.update(composed, key, value, force_add=True)
                 OmegaConf.update(composed, key, now := OmegaConf.select(composed, key))  # as `now`, without ${…}

@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError, safe_load
 
 from ..run.config import ConfigError
-from ..run.directory import saved
+from ..run.contents import saved
 from ..system.files import REFUSED, read_text
 from ..system.naming import locate
 from .validation import node_faults

@@ -21,7 +21,8 @@ from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseExce
 
 from ..report.redact import hidden, login, secret
 from ..run.config import OWN, SCHEDULED, Config, ConfigError, Opponent, leaves, overlaid
-from ..run.directory import ALIKE, FOLDER_NAME, SAVED, changed_keys, grown, longer, saved
+from ..run.contents import SAVED, saved
+from ..run.directory import ALIKE, FOLDER_NAME, changed_keys, grown, longer
 from ..system.bounds import Bound, finite
 from ..system.naming import locate, nearest
 
@@ -211,6 +212,8 @@ def _schedule(plain: Mapping[str, Any], known: Sequence[Fault]) -> Iterator[Faul
         key = f"schedule.{name}"
         if not re.fullmatch(r"iter_\d{3}", str(name)) or name == "iter_000":
             yield Fault(key, "is no iteration: say iter_001, iter_002, …")
+        elif over is UNKNOWN:
+            continue
         elif not isinstance(over, Mapping) or not over.keys() <= set(SCHEDULED):
             given = ", ".join(map(str, over)) if isinstance(over, Mapping) else _shown(over)
             yield Fault(key, f"changes {given}, expected {' or '.join(SCHEDULED)}")
@@ -227,6 +230,8 @@ def _policies(plain: Mapping[str, Any], known: Sequence[Fault]) -> Iterator[Faul
         key = f"policies.{name}"
         if not re.fullmatch(r"\w[\w-]*", str(name)):
             yield Fault(key, "is the name of folders and figures: letters, digits, _ and - only")
+        elif own is UNKNOWN:
+            continue
         elif own is not None and (not isinstance(own, Mapping) or not own.keys() <= set(OWN)):
             given = ", ".join(map(str, own)) if isinstance(own, Mapping) else _shown(own)
             yield Fault(key, f"has {given}, expected some of {', '.join(OWN)}")
@@ -289,7 +294,9 @@ def _processes(plain: Mapping[str, Any], choices: Mapping[str, str]) -> Iterator
 
 def _opponents(nodes: Any) -> Iterator[Fault]:
     """Opponents with neither or both of path and model."""
-    for name, node in (nodes or {}).items():
+    for name, node in nodes.items() if isinstance(nodes, Mapping) else ():
+        if node is UNKNOWN:
+            continue
         if not isinstance(node, Mapping):
             yield Fault(
                 f"opponents.{name}", f"must be a mapping, as {{path: …}} or {{model: …, backend: …}}, got {node!r}"

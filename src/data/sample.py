@@ -87,3 +87,11 @@ def paired(name: str, real: Sequence[Sample], generated: Sequence[Sample]) -> li
         )
         for sample, side in sides
     ]
+
+
+def common(one: Sequence[object], other: Sequence[object]) -> int:
+    """Length of the longest common prefix, as of two streams."""
+    shorter = min(len(one), len(other))
+    if one[:shorter] == other[:shorter]:
+        return shorter
+    return next(at for at in range(shorter) if one[at] != other[at])

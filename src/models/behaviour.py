@@ -41,8 +41,8 @@ class Behaviour:
 
 def _folds(renderer: Renderer) -> str:
     system, user = Message("system", "\x02"), Message("user", "\x03")
-    alone = renderer.fold([system], [])[0][0].role == "user"
-    both = len(renderer.fold([system, user], [])[0]) == 1
+    alone = renderer.template.fold([system])[0].role == "user"
+    both = len(renderer.template.fold([system, user])) == 1
     return "all" if both else "lone" if alone else ""
 
 
@@ -70,7 +70,7 @@ def _fork(renderer: Renderer, reply: str) -> str | None:
 def _ends(renderer: Renderer) -> str:
     """The token with which the template ends a reply, or else the model's own."""
     try:
-        text = renderer.render([Message("user", "\x02"), Message("assistant", "\x03")], False)
+        text = renderer.template.render([Message("user", "\x02"), Message("assistant", "\x03")], False)
     except InputError:
         text = ""
     closed = renderer.closed.match(text.rpartition("\x03")[2])

@@ -69,13 +69,15 @@ class Demonstrated:
 
     def _whole(self, demo: Demonstration) -> Sample | None:
         """The demonstration as one stream; None if the template rewrites history."""
-        folded, weights = self.renderer.fold(demo.messages, demo.weights)
+        template = self.renderer.template
+        folded = template.fold(demo.messages)
+        weights = demo.weights[len(demo.messages) - len(folded) :]
         roles = tuple(message.role for message in folded)
-        text = self.renderer.render(folded, False)
+        text = template.render(folded, False)
         shape = self._shape(roles, False)
         if shape is None or not self._grows(roles):
             return None
-        joined, spans = shape.join([self.renderer.plain(message.content) for message in folded])
+        joined, spans = shape.join([template.plain(message.content) for message in folded])
         if joined != text:
             return None
         spans = [self._supervised(roles, shape, text, at, span) for at, span in enumerate(spans)]
@@ -176,10 +178,10 @@ class Demonstrated:
     def _reply(self, part: Extension, before: Sequence[Message], demo: Demonstration, at: int) -> list[int]:
         """The ids to sample for message `at` after the prompt `part`."""
         renderer, message = self.renderer, replace(demo.messages[at], request=None)
-        whole = renderer.render([*before, message], False, part.thoughts)
-        roles = tuple(each.role for each in renderer.fold([*before, message])[0])
+        whole = renderer.template.render([*before, message], False, part.thoughts)
+        roles = tuple(each.role for each in renderer.template.fold([*before, message]))
         shape = self._shape(roles, False, len(roles) - 1)
-        said = renderer.plain(self._heard(message, at).content).strip()
+        said = renderer.template.plain(self._heard(message, at).content).strip()
         tail = shape.parts[-1] if shape else ""
         if shape is None or not whole.removesuffix(tail).rstrip().endswith(said):
             raise ValueError(f"demonstration {demo.id}: the chat template rewrites the reply that is to be imitated")
@@ -194,12 +196,12 @@ class Demonstrated:
     def _kept(self, message: Message, rendered: str) -> bool:
         """Whether a message's thought is in its rendering."""
         parts = self.renderer.marks.parts(message.content) if self.renderer.marks else None
-        return parts is None or self.renderer.plain(parts[0]) in rendered
+        return parts is None or self.renderer.template.plain(parts[0]) in rendered
 
     def _sampled(self, content: str, opened: bool) -> str:
         """A reply as the model would write it, if the template does not show it: after an `opened` thought, which is
         closed at once if the reply has none."""
-        marks, text = self.renderer.marks, self.renderer.plain_but_marks(content)
+        marks, text = self.renderer.marks, self.renderer.template.plain_but_marks(content)
         if marks is None or not opened:
             return text
         return text.replace(marks.open, "", 1).lstrip() if marks.close in text else f"{marks.close}\n\n{text}"
@@ -208,12 +210,12 @@ class Demonstrated:
         self, part: Extension, before: Sequence[Message], weights: Sequence[float], last: int
     ) -> Iterator[Utterance]:
         """The messages of others since message `last`, as far as this prompt encodes them anew."""
-        folded, weights = self.renderer.fold(before, weights)
-        first = max(last + 1 - len(before) + len(folded), 0)
+        template = self.renderer.template
+        folded = template.fold(before)
+        gone = len(before) - len(folded)
+        first = max(last + 1 - gone, 0)
         shape = self._shape(tuple(message.role for message in folded), True, first)
-        ending, spans = (
-            shape.join([self.renderer.plain(each.content) for each in folded[first:]]) if shape else ("", [])
-        )
+        ending, spans = shape.join([template.plain(each.content) for each in folded[first:]]) if shape else ("", [])
         if not part.text.endswith(ending):
             return
         char, token = part.cuts[-2] if len(part.cuts) > 1 else (0, 0)
@@ -226,7 +228,7 @@ class Demonstrated:
             for (start, end), close in zip(spans, closed, strict=True)
         ]
         roles = [message.role for message in folded[first:]]
-        for each in _utterances(offsets, places, weights[first:], roles):
+        for each in _utterances(offsets, places, weights[gone + first :], roles):
             yield replace(each, start=each.start + token, end=each.end + token)
 
     # --- shapes ---
@@ -235,9 +237,8 @@ class Demonstrated:
         """Finds the shape of these roles with marks as contents (or of the text from message `first` on); None if the
         rendering depends on the contents."""
         marks = [f"\x02{i}\x03" for i in range(len(roles))]
-        text = self.renderer.render(
-            [Message(role, f"\t{mark}\t") for role, mark in zip(roles, marks, strict=True)], prompt
-        )
+        chat = [Message(role, f"\t{mark}\t") for role, mark in zip(roles, marks, strict=True)]
+        text = self.renderer.template.render(chat, prompt)
         if first:
             marks = marks[first:]
             before, mark, after = text.partition(marks[0])

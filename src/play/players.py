@@ -10,6 +10,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from ..data.episode import Call, Turn
+from ..data.sample import common
 from ..games.base import Request, Script
 from ..system.seeds import derive
 from .player import Completion, Player, Prompt, Remembers, Sampling
@@ -252,8 +253,6 @@ class ServedPlayer(_Modelled):
             self._streams[prompt.stream] = parent, before
         if done.token_ids is None or done.logprobs is None or done.prompt_ids is None:
             return done
-        from ..models.renderer import common
-
         shared = common(before, done.prompt_ids)
         fork = "history rewritten by the server" if shared < len(before) else None
         self.forks.update([fork] if fork else [])

@@ -27,7 +27,8 @@ from ..report.trackers import Jsonl, Tracker
 from ..system import ranks
 from ..system.naming import locate, nearest
 from .config import SCHEDULED, ConfigError, imitation_learner, judge, metric_name, overlaid, policies, scheduled
-from .directory import SPENDING, begun, load_snapshot
+from .contents import load_snapshot
+from .directory import SPENDING, begun
 from .parts import PREVIOUS, Parts, Policy, Recipe, plain
 from .run import Run, cast_of
 

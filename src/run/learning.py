@@ -23,7 +23,7 @@ from ..models.snapshot import Snapshot
 from ..system import preempt, ranks
 from ..system.files import digest
 from ..system.seeds import derive
-from .directory import stored
+from .contents import stored
 from .lessons import Given
 from .parts import Recipe
 from .run import Run

@@ -40,7 +40,7 @@ from ..system.seeds import rng
 from . import rounds
 from .cast import History, Snapshots, names
 from .config import judge, metric_name
-from .directory import prune, restored
+from .contents import prune, restored
 from .evaluation import Evaluation
 from .league import Standings
 from .learning import Learning, remove_checkpoints

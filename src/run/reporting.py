@@ -16,7 +16,7 @@ from ..report.redact import masked
 from ..report.rows import Summary
 from ..report.transcript import Views
 from ..system import ranks
-from .directory import in_words
+from .errors import in_words
 from .run import Run
 
 

@@ -10,7 +10,8 @@ from ..report.cards import CARD, Made, model_card
 from ..report.rows import Measured
 from ..report.run import summary
 from ..system.files import write_text
-from .directory import SUMMARY, all_snapshots, stage_outputs
+from .contents import SUMMARY, all_snapshots
+from .stages import finished
 
 
 def write_cards(run: Path, number: int, snapshots: Mapping[str, Snapshot], measured: Mapping[str, Measured]) -> None:
@@ -40,7 +41,7 @@ def _made(run: Path, number: int, policy: str, snapshot: Snapshot, measured: Mea
 
 def _begun(run: Path) -> str | None:
     """The folder of the model that a run began with."""
-    outputs = stage_outputs(run, "iter_000/base")
+    outputs = done.outputs if (done := finished(run / "iter_000/base")) is not None else None
     path = outputs.get("base") or outputs.get("path") if isinstance(outputs, dict) else None
     return str(run / path) if isinstance(path, str) and path else None
 

@@ -21,8 +21,8 @@ from ..models.snapshot import Snapshot
 from ..system.seeds import derive
 from . import openings
 from .cast import History
+from .contents import restored, stored
 from .demonstrations import Demonstrations, rendered
-from .directory import restored, stored
 from .lessons import imported
 from .parts import plain
 from .run import Run

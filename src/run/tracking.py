@@ -15,7 +15,7 @@ from ..report.trackers import Dashboard, Jsonl, Tracker
 from ..report.transcript import Views
 from ..system.files import REFUSED, read_json
 from .config import metric_name
-from .directory import all_snapshots
+from .contents import all_snapshots
 from .run import Run
 
 STEP = ("loss", "lr", "grad_norm", "tokens_per_second")  # first columns of an optimiser step

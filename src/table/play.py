@@ -30,7 +30,7 @@ from ..play.pairing import Seating
 from ..play.player import Player, Sampling
 from ..play.seats import Sitting
 from ..run.config import ConfigError
-from ..run.directory import all_snapshots, kept
+from ..run.contents import all_snapshots, kept
 from ..run.parts import plain
 from ..system.bounds import Amount, Count, Positive
 from ..system.files import append_lines

@@ -18,7 +18,7 @@ from ..data.judge import RubricJudge
 from ..games.base import Json
 from ..report.agreement import read, rows
 from ..run.config import ConfigError
-from ..run.directory import rounds_of
+from ..run.contents import rounds_of
 from ..system.bounds import Count, Positive
 from ..system.files import InputError
 from .desks import VOTES, Held, Pair, Reference, held, mirrored, pairs, pick, scores, shown

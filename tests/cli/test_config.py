@@ -15,7 +15,8 @@ from parley import __version__
 from parley.cli.main import check
 from parley.cli.validation import fits
 from parley.run.config import ConfigError, imitation_learner, overlaid
-from parley.run.directory import changed_keys, in_words, run_directory, sweep_directory
+from parley.run.directory import changed_keys, run_directory, sweep_directory
+from parley.run.errors import in_words
 from parley.system.naming import locate
 
 from commands import fresh, parley
@@ -427,6 +428,14 @@ STRANGE = {  # words of a command line -> a part of what is said of them
 def test_B03_B04_B14_strange_words_are_told_in_one_message(word):
     with pytest.raises(ConfigError, match=f"(?s)nothing was run.*{STRANGE[word]}"):
         check([word])
+
+
+@pytest.mark.parametrize(
+    "word", ["opponents=???", "+opponents.old=???", "+policies={one: ???}", "+schedule.iter_001=???"]
+)
+def test_B03_a_missing_value_is_told_once(word):  # found by the fuzzer
+    (said,) = faults(shlex.quote(word))
+    assert "needs a value" in said
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from parley.report.differences import between, differences
 from parley.report.listing import runs
 from parley.report.redact import from_file
 from parley.run.config import ConfigError, register
-from parley.run.directory import _lengthened, changed_keys, longer, run_directory, saved
+from parley.run.contents import saved
+from parley.run.directory import _lengthened, changed_keys, longer, run_directory
 from parley.system import dotenv
 from parley.system.files import InputError
 from rich.console import Console

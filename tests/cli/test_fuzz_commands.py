@@ -13,6 +13,9 @@ import yaml
 from parley.cli.main import check
 from parley.run.config import ConfigError
 
+from commands import parley
+from costs import Costs
+
 CONF = Path(__file__).parents[2] / "conf"
 TRIES = int(os.environ.get("PARLEY_STRESS", 8))
 SEED = int(os.environ.get("PARLEY_SEED", 0))
@@ -91,11 +94,12 @@ def words(draw: random.Random) -> tuple[list[str], bool]:
 
 def test_a_command_line_is_accepted_or_told_in_one_message(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
-    draw, told = random.Random(f"{SEED} commands"), 0
+    draw, told, costs = random.Random(f"{SEED} commands"), 0, Costs(lambda: check([]))
     for number in range(TRIES):
         line, wrong = words(draw)
         try:
-            check(line)
+            with costs.bounded(line):
+                check(line)
         except ConfigError as error:
             text = str(error)
             assert "nothing was run" in text and "Traceback" not in text and len(text) < 20_000, (number, line, text)
@@ -106,4 +110,25 @@ def test_a_command_line_is_accepted_or_told_in_one_message(tmp_path: Path, monke
         else:
             assert not wrong, (number, line)
     assert told > TRIES / 3
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_command_says_as_much_in_a_process_of_its_own(tmp_path: Path) -> None:
+    """One line in twenty: refused with one message and exit code 2, or composed and printed; nothing is written."""
+    draw = random.Random(f"{SEED} processes")
+    for number in range(-(-TRIES // 20)):
+        line, _ = words(draw)
+        try:
+            check(line)
+        except ConfigError as error:
+            ended = parley(*line, folder=tmp_path)
+            assert (ended.returncode, ended.stderr.strip()) == (2, f"parley: {error}".strip()), (
+                number,
+                line,
+                ended.stderr,
+            )
+        else:
+            ended = parley(*line, "--cfg", "job", folder=tmp_path)
+            assert ended.returncode == 0 and "seed:" in ended.stdout, (number, line, ended.stderr)
+        assert "Traceback" not in ended.stderr, (number, line)
     assert not list(tmp_path.iterdir())

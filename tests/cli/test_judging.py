@@ -19,7 +19,8 @@ from parley.data.store import Matches
 from parley.report.agreement import read
 from parley.run.build import build
 from parley.run.config import ConfigError
-from parley.run.directory import changed_keys, saved
+from parley.run.contents import saved
+from parley.run.directory import changed_keys
 
 from openai_server import Server, completion
 from social_records import write

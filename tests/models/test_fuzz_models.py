@@ -20,6 +20,8 @@ from parley.models.trial import TURNS, fault
 from parley.system.files import InputError
 from safetensors.torch import load_file, save_file
 
+from costs import Costs
+
 TRIES = int(os.environ.get("PARLEY_STRESS", 12))
 SEED = int(os.environ.get("PARLEY_SEED", 0))
 JUNK = (None, 0, -1, 1, 2**31, 2**63, 1e308, True, "", "x", "llama", [], {}, [1], {"a": 1}, "\ud800", "../x", 0.5)
@@ -99,14 +101,15 @@ def used(folder: Path) -> None:
 
 
 def test_a_damaged_model_folder_works_or_is_named(sound: Path, tmp_path: Path) -> None:
-    used(sound)
+    costs = Costs(lambda: used(sound))
     draw, named = random.Random(f"{SEED} folders"), 0
     for number in range(TRIES):
         folder = tmp_path / str(number)
         shutil.copytree(sound, folder)
         done = damaged(folder, draw)
         try:
-            used(folder)
+            with costs.bounded((number, done)):
+                used(folder)
         except InputError as error:
             assert str(folder) in str(error) and len(str(error)) < 1500, (number, done, error)
             named += 1

@@ -349,7 +349,7 @@ def test_A6_how_a_template_is_used_is_part_of_the_snapshot_and_of_what_is_traine
     trained = snapshots.save(load_model(used.path), load_tokenizer(used.path), tmp_path / "next", "next")
     for snapshot in (used, trained):
         found = Renderer.load(snapshot.path)
-        assert found.marks == Marks("<a>", "</a>") and found.conduct == Conduct(**conduct)
+        assert found.marks == Marks("<a>", "</a>") and found.template.conduct == Conduct(**conduct)
     assert Pretrained(made.path, **conduct).create(tmp_path / "used", [], 0) == used  # made again where it was cut off
 
 

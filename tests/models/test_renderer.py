@@ -207,7 +207,7 @@ def test_the_text_is_that_of_transformers(family):
             true = tok.apply_chat_template(
                 view, tokenize=False, add_generation_prompt=prompt, strftime_now=lambda form: "26 Jul 2024"
             )
-            assert r.render([Message(**each) for each in view], prompt) == true
+            assert r.template.render([Message(**each) for each in view], prompt) == true
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -261,7 +261,7 @@ def test_demonstrations(family):
         messages = chat(random.Random(seed))
         weights = (0.0, *(0.5 if m.role == "user" else 1.0 for m in messages[1:]))
         sample = Demonstrated(r).sample(Demonstration("d", messages, weights))
-        text = r.render(messages, False)
+        text = r.template.render(messages, False)
         assert list(sample.token_ids) == tok(text, add_special_tokens=False)["input_ids"]
         assert [u.kind for u in sample.utterances] == ["partner", "act"] * 3 and [
             u.weight for u in sample.utterances

@@ -12,6 +12,7 @@ import torch
 from hydra import compose, initialize_config_module
 from hydra.utils import instantiate
 from parley.cli.tasks import measuring, training
+from parley.cli.tasks.measuring import _measured
 from parley.data.sample import Sample, Utterance
 from parley.games.base import Message
 from parley.learners.likelihood import logprobs
@@ -23,7 +24,6 @@ from parley.models.tiny import Tiny
 from parley.report.estimates import estimate
 from parley.run import harness as benchmark
 from parley.run.config import ConfigError
-from parley.run.directory import measured
 from parley.run.harness import Benchmark
 from parley.system.files import InputError
 from safetensors.torch import load_file, save_file
@@ -407,7 +407,7 @@ def test_a_task_without_benchmark_or_model_says_what_to_give(tmp_path):
 def test_the_model_of_a_package_can_be_asked():
     words = ["task=benchmark", "model=smollm2", "model.package=no_such_package"]
     with pytest.raises(InputError, match=r"no_such_package is not installed: make smollm"):
-        measured(config(*words), None, None, "kept")
+        _measured(config(*words), None, None, "kept")
 
 
 def test_figures_of_groups_stand_for_their_tasks():

@@ -164,7 +164,7 @@ def look(run: Path, *words: str) -> str:
 
 
 def test_pruning_leaves_the_start_and_what_shall_stay(whole: Path, tmp_path: Path) -> None:
-    from parley.run.directory import all_snapshots, kept, prune
+    from parley.run.contents import all_snapshots, kept, prune
 
     run = tmp_path / "run"
     shutil.copytree(whole, run)

@@ -19,8 +19,8 @@ from parley.games.suite import Suite
 from parley.learners.likelihood import logprobs
 from parley.run.build import build
 from parley.run.config import ConfigError
+from parley.run.contents import all_snapshots
 from parley.run.demonstrations import demonstrate
-from parley.run.directory import all_snapshots
 from parley.system.files import read_jsonl
 
 from commands import output

@@ -21,7 +21,7 @@ from parley.data.sample import Sample
 from parley.data.store import Matches
 from parley.run.build import build
 from parley.run.config import ConfigError
-from parley.run.directory import all_snapshots, rounds_of
+from parley.run.contents import all_snapshots, rounds_of
 from parley.run.run import Run
 
 SMALL = [

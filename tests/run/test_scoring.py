@@ -22,7 +22,7 @@ from parley.play.pairing import fixed
 from parley.play.seats import Opponent
 from parley.report.progress import Progress
 from parley.run.config import ConfigError
-from parley.run.directory import find_match
+from parley.run.contents import find_match
 from parley.run.evaluation import Evaluation
 from parley.run.parts import Parts
 from parley.run.run import Run, figures

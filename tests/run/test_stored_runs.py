@@ -24,7 +24,9 @@ from parley.report.progress import terminal
 from parley.report.trackers import Jsonl, tracking
 from parley.run.build import build
 from parley.run.config import ConfigError
-from parley.run.directory import LAUNCH, TOLD, all_snapshots, begun, find_match, restored, stored
+from parley.run.contents import all_snapshots, find_match, restored, stored
+from parley.run.directory import LAUNCH, begun
+from parley.run.errors import TOLD
 from parley.run.stages import finished, stage
 from parley.system.files import InputError
 from rich.table import Table

@@ -17,7 +17,7 @@ from ...data.store import Matches
 from ...report import cards
 from ...report.progress import terminal
 from ...run.config import ConfigError, overlaid, policies, scheduled
-from ...run.directory import rounds_of, saved
+from ...run.contents import rounds_of, saved
 from ...system.files import write_text
 from ..stored import stored
 

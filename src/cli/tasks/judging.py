@@ -14,7 +14,7 @@ from ...report.progress import terminal
 from ...report.table import figures_table
 from ...run.build import running
 from ...run.config import ConfigError
-from ...run.directory import rounds_of, saved
+from ...run.contents import rounds_of, saved
 from ...run.run import Run
 from ...run.scoring import Scoring
 from ...system import ranks

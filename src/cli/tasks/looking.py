@@ -19,7 +19,7 @@ from ...report import html, listing, transcript
 from ...report.dimensions import rated, table
 from ...report.progress import terminal
 from ...run.config import ConfigError
-from ...run.directory import evaluations, find_match, kept_of, saved
+from ...run.contents import evaluations, find_match, kept_of, saved
 from ...run.sharing import write_merged_card
 from ..stored import stored
 

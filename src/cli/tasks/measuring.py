@@ -8,6 +8,7 @@ from typing import Literal
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from ...models.snapshot import Snapshot
 from ...report import compare as comparison
 from ...report import overview
 from ...report.differences import between
@@ -18,7 +19,8 @@ from ...report.table import benchmark_table
 from ...report.trackers import tracking
 from ...run.build import trackers
 from ...run.config import ConfigError
-from ...run.directory import SAVED, begun, measured, saved
+from ...run.contents import SAVED, all_snapshots, kept, load_snapshot, named, saved
+from ...run.directory import begun
 from ...run.harness import measure
 from ...run.tracking import flattened
 from ...system import ranks
@@ -38,7 +40,7 @@ def benchmark(
         )
     with begun(config, out) as progress, tracking(trackers(config), out) as logs:
         bench = instantiate(config.benchmark, _convert_="all")
-        snapshots = ranks.shared(lambda: measured(config, run, base, which))
+        snapshots = ranks.shared(lambda: _measured(config, run, base, which))
         ranks.shared(bench.check)
         rows = {}
         for name, snapshot in snapshots.items():
@@ -50,6 +52,27 @@ def benchmark(
         ranks.shared(lambda: write_json(out / "benchmark.json", {"snapshots": versions, "figures": rows}))
     terminal().print(benchmark_table("benchmark", rows))
     return None
+
+
+def _measured(config: DictConfig, run: str | None, base: str | None, which: str) -> dict[str, Snapshot]:
+    """The snapshots to look at, by name: those that `run` kept (or all that it has), or the model in `model.path` or in
+    a package."""
+    if run is not None:
+        every, chosen = all_snapshots(Path(run)), kept(Path(run))
+        shown = {number: each for number, each in every.items() if which == "all" or each == chosen}
+        several = max(len(each) for each in shown.values()) > 1
+        return {
+            named(number) + (f"/{policy}" if several else ""): snapshot
+            for number, each in shown.items()
+            for policy, snapshot in each.items()
+        }
+    if "package" in config.model:
+        return {"model": instantiate(config.model).create(Path(), (), 0)}
+    if "path" not in config.model or OmegaConf.is_missing(config.model, "path"):
+        raise ConfigError(
+            "which model? Name a run (run=outputs/…) or a folder (model=hf model.path=…): a server scores no text"
+        )
+    return {"model": load_snapshot(config.model.path, base or config.model.get("base"))}
 
 
 def compare(config: DictConfig, out: Path, runs: list[str]) -> float | None:

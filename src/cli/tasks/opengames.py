@@ -31,7 +31,7 @@ from ...report.progress import terminal
 from ...run.build import running
 from ...run.cast import names
 from ...run.config import ConfigError
-from ...run.directory import kept
+from ...run.contents import kept
 from ...run.loop import Loop
 from ...run.parts import plain
 from ...run.run import figures

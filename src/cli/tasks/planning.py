@@ -19,7 +19,8 @@ from ...report.forks import Forks
 from ...report.progress import Progress, terminal
 from ...run.build import build
 from ...run.config import ConfigError
-from ...run.directory import EXPECTED, played_by, rounds_of
+from ...run.contents import played_by, rounds_of
+from ...run.errors import EXPECTED
 from ...run.forecast import Data, Forecast, architecture, forecast, real, refusal, stated, trained, words
 from ...run.forecast import table as memory_table
 from ...run.hours import Speed, Tokens, engine, matches, of_match, streams

@@ -15,7 +15,7 @@ from ...report.ratings import rate
 from ...report.table import tournament_table
 from ...run.build import running
 from ...run.config import ConfigError, metric_name
-from ...run.directory import all_snapshots, kept
+from ...run.contents import all_snapshots, kept
 from ...run.evaluation import Evaluation
 from ...system import ranks
 from ...system.bounds import Positive, Whole

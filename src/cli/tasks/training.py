@@ -17,12 +17,7 @@ from ...report.trackers import Tracker, tracking
 from ...report.verdict import verdicts
 from ...run.build import running, trackers
 from ...run.config import ConfigError, judge, metric_name
-from ...run.directory import (
-    SUMMARY,
-    history,
-    kept,
-    played_by,
-)
+from ...run.contents import SUMMARY, history, kept, played_by
 from ...run.loop import Loop, iterations
 from ...run.reporting import Reporting, reporting
 from ...run.run import Run
