@@ -4,9 +4,11 @@
 
     coop, self   online (40 rounds of 128 matches, one step each) and filtered cloning (5 rounds of 1,024) from one
                  imitated start a seed, the last snapshots paired by scenario on the test split
+    steps        coop with about four optimiser steps a round
+    bare         self without the penalty that holds the policy to its start
     collapse     illegal replies left out at a rate that breaks the format, with guards off and on
 
-Of coop and self nothing is claimed: differences are stored with their intervals, and CPU-seconds beside them. Of the
+Of the first four nothing is claimed: differences are stored with their intervals, and CPU-seconds beside them. Of the
 collapse it is claimed that without guards the score ends under its start, and that with them at least half of the best
 gain is there at the end, while steps are still taken. Parts that were run before keep their figures.
 """
@@ -27,8 +29,15 @@ from results import ROOT, record
 from show_policies import ran
 
 EVAL = ["eval.scenarios=192", "eval.greedy=1", "eval.validation=64", "eval.opponents=[]", "learner.checkpoint_s=20"]
-SEEDS = {"coop": range(5), "self": range(3), "collapse": range(3)}
-GAMES = {"coop": ("deal_online", "deal_tiny", "joint_score"), "self": ("deal_online_self", "deal_tiny_self", "score")}
+SEEDS = {"coop": range(5), "steps": range(3), "self": range(3), "bare": range(3), "collapse": range(3)}
+STEPS = ["learner.batch_utterances=175"]
+BARE = ["objective.loss.kl_coef=0", "objective.credit.zeros=false"]
+GAMES = {  # part -> (words of the online run, part that has the cloning run beside it, its experiment, metric)
+    "coop": (["experiment=deal_online"], "coop", "deal_tiny", "joint_score"),
+    "steps": (["experiment=deal_online", *STEPS], "coop", "deal_tiny", "joint_score"),
+    "self": (["experiment=deal_online_self"], "self", "deal_tiny_self", "score"),
+    "bare": (["experiment=deal_online_self", *BARE], "self", "deal_tiny_self", "score"),
+}
 BREAKING = [
     "play.scenarios=8", "iterations=8", "rounds=5", "learner.optimizer.lr=1e-3", "objective.credit.illegal=null",
 ]  # fmt: skip
@@ -51,13 +60,15 @@ def imitated(folder: Path, seed: int) -> list[str]:
 
 def against_cloning(folder: Path, part: str, seed: int) -> dict[str, Any]:
     """The figures of both at one seed, and the paired difference of their last snapshots."""
-    online, cloning, metric = GAMES[part]
+    online, beside, cloning, metric = GAMES[part]
     begin = [*imitated(folder, seed), f"seed={seed}", *EVAL]
+    places = {"online": folder / part / "online", "cloning": folder / beside / "cloning"}
+    places["cloning"].parent.mkdir(exist_ok=True)
     runs = {
-        "online": ran(folder / part / "online", [f"experiment={online}", *begin, "iterations=2"]),
-        "cloning": ran(folder / part / "cloning", [f"experiment={cloning}", *begin]),
+        "online": ran(places["online"], [*online, *begin, "iterations=2"]),
+        "cloning": ran(places["cloning"], [f"experiment={cloning}", *begin]),
     }
-    ends = [f"{folder / part / name}@{len(each['iterations']) - 1}" for name, each in runs.items()]
+    ends = [f"{places[name]}@{len(each['iterations']) - 1}" for name, each in runs.items()]
     [difference] = [each for each in compare(ends, [metric], "scenario") if each.mode == "sampled"]
     return {
         "seed": seed,
@@ -147,7 +158,7 @@ def main() -> None:
             found.setdefault(part, []).append(
                 collapse(mine, seed) if part == "collapse" else against_cloning(mine, part, seed)
             )
-            record("online", {"settings": {"eval": EVAL, "collapse": BREAKING}, **found})
+            record("online", {"settings": {"eval": EVAL, "steps": STEPS, "bare": BARE, "collapse": BREAKING}, **found})
 
 
 if __name__ == "__main__":

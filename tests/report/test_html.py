@@ -220,6 +220,13 @@ def test_the_chosen_matches_make_a_table_for_trackers(make_run):
     )
 
 
+@pytest.mark.parametrize(
+    ("iterations", "told"), [(1, "0 iterations after"), (2, "1 iteration after"), (3, "2 iterations a")]
+)
+def test_a_page_says_how_many_iterations_there_were(make_run, iterations, told):
+    assert told in html.write(make_run(iterations=iterations)).read_text()
+
+
 def test_a_run_without_matches_or_demonstrators_still_has_its_page(make_run):
     run = make_run(demonstrators=False)
     for folder in run.glob("iter_*"):
