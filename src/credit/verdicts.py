@@ -65,8 +65,8 @@ class Verdicts(Sequence[Verdict]):
             return [self[each] for each in range(*at.indices(len(self)))]
         self._file.seek(self._starts[at])
         row = json.loads(self._file.readline())
-        *fields, replies, recorded, worse = row
-        return Verdict(*fields, tuple(replies), recorded, tuple(worse))
+        row[-3], row[-1] = tuple(row[-3]), tuple(row[-1])  # replies and worse
+        return Verdict(*row)
 
     def __eq__(self, other: object) -> bool:
         return (
