@@ -134,7 +134,7 @@ class Slots(Cache):
         """Copies the first `length` tokens of a row, so that a waiting stream takes no more memory than it needs."""
         return tuple(buffer[row, :, :length].clone() for layer in self.own for buffer in layer.live)
 
-    def fetch(self, stash: Stash, row: int, length: int, at: int = 0) -> None:
+    def fetch(self, stash: Stash, row: int, length: int, at: int) -> None:
         """Copies the first `length` tokens of a stash to a row, from column `at` on."""
         pairs = zip(stash[::2], stash[1::2], strict=True)
         for layer, pair in zip(self.own, pairs, strict=False):  # the last layers may share others' keys and values
@@ -198,6 +198,29 @@ def _kinds(config: PretrainedConfig) -> tuple[str, ...]:
 def size(stash: Stash) -> int:
     """The bytes of a stash."""
     return sum(each.nbytes for each in stash)
+
+
+class Kept:
+    """Streams between two turns: the keys and values of the newest ones, up to `room` bytes, with their ids."""
+
+    def __init__(self, room: int) -> None:
+        self.room, self.bytes = room, 0
+        self.streams: dict[str, tuple[Stash, tuple[int, ...]]] = {}  # oldest first
+
+    def keep(self, stream: str, stash: Stash, ids: tuple[int, ...]) -> None:
+        """Keeps a stream; drops the oldest ones if there is no room."""
+        self.take(stream)
+        self.streams[stream] = stash, ids
+        self.bytes += size(stash)
+        while self.bytes > self.room:
+            self.take(next(iter(self.streams)))
+
+    def take(self, stream: str) -> tuple[Stash, tuple[int, ...]] | None:
+        """Removes and returns a stream; None if it is not kept."""
+        kept = self.streams.pop(stream, None)
+        if kept is not None:
+            self.bytes -= size(kept[0])
+        return kept
 
 
 def check_decodable(config: PretrainedConfig) -> None:

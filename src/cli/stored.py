@@ -17,7 +17,7 @@ from ..run.config import ConfigError
 from ..run.contents import saved
 from ..system.files import REFUSED, read_text
 from ..system.naming import locate
-from .validation import node_faults
+from .nodes import node_faults
 
 CONTRACTS = {  # node -> (allowed packages of its class, required methods)
     "game": (("games",), ("scenarios", "match", "scripts")),

@@ -1,20 +1,15 @@
 """Finds all faults of a composed config before anything is built.
 
-Checks the root and the hardware against their dataclasses, and nodes with a `_target_` against the target's signature
-and annotations.
+Checks the root and the hardware against their dataclasses, nodes against the signature of their `_target_`, and keys
+against each other.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import inspect
 import re
-import typing
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Literal, Union
+from typing import Any, cast
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
@@ -22,27 +17,10 @@ from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseExce
 from ..report.redact import hidden, login, secret
 from ..run.config import OWN, SCHEDULED, Config, ConfigError, Opponent, leaves, overlaid
 from ..run.contents import SAVED, saved
-from ..run.directory import ALIKE, FOLDER_NAME, changed_keys, grown, longer
-from ..system.bounds import Bound, finite
-from ..system.naming import locate, nearest
+from ..run.directory import ALIKE, FOLDER_NAME, changed_keys, grown
+from ..system.naming import nearest
+from .nodes import UNKNOWN, Fault, fits, shape, shown, targets
 
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """One fault: the dotted key, and the reason."""
-
-    key: str
-    text: str
-
-
-class _Unknown:
-    """Marks a missing or uncomputable value that has been reported already."""
-
-    def __repr__(self) -> str:
-        return "?"
-
-
-UNKNOWN = _Unknown()
 OF_RUN = "of_run"  # the option of each group that is what a run was begun with
 SECRET = "looks like a key, and keys come from the environment only: name the variable that holds it (key_env)"
 LOGIN = "holds a login, which the run's files would show: take the address from the environment, ${oc.env:NAME}"
@@ -66,9 +44,9 @@ def validate(config: DictConfig, choices: Mapping[str, str], out: Path | None = 
         for fault in faults
         if fault.key.split(".")[0] not in UNBUILT.get(OmegaConf.select(config, "task._target_"), ())
     ]
-    faults += _shape(plain, Config, "")
+    faults += shape(plain, Config, "")
     for key, value in plain.items():
-        faults += _targets(value, key)
+        faults += targets(value, key)
     faults += _unchosen(plain)
     faults += _places(plain, out)
     faults += _imitation(plain, faults)
@@ -116,7 +94,7 @@ def _above(key: str, config: DictConfig) -> tuple[DictConfig | None, str]:
 
 
 def _raw(node: DictConfig) -> dict[str, Any]:
-    return typing.cast("dict[str, Any]", OmegaConf.to_container(node))
+    return cast("dict[str, Any]", OmegaConf.to_container(node))
 
 
 def _plain(node: DictConfig | ListConfig, key: str, faults: list[Fault]) -> Any:
@@ -138,38 +116,6 @@ def _value(node: Any, item: Any, key: str, faults: list[Fault]) -> Any:
         faults.append(Fault(key, str(error).splitlines()[0]))
         return UNKNOWN
     return _plain(value, key, faults) if OmegaConf.is_config(value) else value
-
-
-def _shape(values: Mapping[str, Any], schema: Any, key: str) -> Iterator[Fault]:
-    """Faults against a dataclass: keys added by +key=… or removed by ~key, values out of range."""
-    fields, hints = (
-        {part.name: part for part in dataclasses.fields(schema)},
-        typing.get_type_hints(schema, include_extras=True),
-    )
-    prefix = f"{key}." if key else ""
-    for name in sorted(values.keys() - fields.keys()):
-        yield Fault(f"{prefix}{name}", f"there is no such key{nearest(name, fields)}")
-    for name, part in fields.items():
-        value, hint = values.get(name), hints[name]
-        if value is None:
-            free = part.default is None or part.default_factory is not dataclasses.MISSING
-            if not free and (name not in values or not fits(None, hint) or hint is Any):
-                yield Fault(f"{prefix}{name}", "is required, and was taken away")
-        elif isinstance(value, Mapping) and dataclasses.is_dataclass(hint):
-            yield from _shape(value, hint, f"{prefix}{name}")
-        elif value is not UNKNOWN:
-            yield from _range(value, hint, f"{prefix}{name}")
-
-
-def _range(value: Any, hint: Any, key: str) -> Iterator[Fault]:
-    """Faults of a value against the bounds in its annotation; for a union those of every member type that it fits."""
-    members = typing.get_args(hint) if typing.get_origin(hint) in (Union, UnionType) else (hint,)
-    own = [member for member in members if fits(value, member)]  # a name is not held to the bounds of a share
-    bounds = [bound for member in own for bound in getattr(member, "__metadata__", ()) if isinstance(bound, Bound)]
-    if not finite(value):
-        yield Fault(key, f"must be a finite number, got {value}")
-    elif isinstance(value, (int, float, str)):
-        yield from (Fault(key, text) for bound in bounds if (text := bound.fault(value)))
 
 
 CHOSEN = ("task", "game", "model", "backend", "learner")
@@ -196,36 +142,40 @@ def _imitation(plain: Mapping[str, Any], known: Sequence[Fault]) -> Iterator[Fau
     """Faults of the learner with its overrides for imitation."""
     over = plain.get("imitate", {}).get("learner") if isinstance(plain.get("imitate"), Mapping) else None
     if over and isinstance(plain.get("learner"), Mapping):
-        texts = {fault.text for fault in known}
-        yield from (
-            fault for fault in _targets(overlaid(plain["learner"], over), "imitate.learner") if fault.text not in texts
-        )
+        yield from _further(known, overlaid(plain["learner"], over), "imitate.learner")
+
+
+def _further(known: Sequence[Fault], node: Any, key: str) -> Iterator[Fault]:
+    """The faults of a node with overrides, except those that the node has without them."""
+    texts = {fault.text for fault in known}
+    return (fault for fault in targets(node, key) if fault.text not in texts)
+
+
+def _keys(value: Any) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, Mapping) else shown(value)
 
 
 def _schedule(plain: Mapping[str, Any], known: Sequence[Fault]) -> Iterator[Fault]:
     """Invalid entries of the schedule, and faults of the nodes with the schedule's overrides."""
-    schedule, texts = plain.get("schedule"), {fault.text for fault in known}
-    held = {node: plain.get(node) for node in SCHEDULED}
-    for name, over in (
-        sorted(schedule.items(), key=lambda entry: str(entry[0])) if isinstance(schedule, Mapping) else ()
-    ):
+    schedule, held = plain.get("schedule"), {node: plain.get(node) for node in SCHEDULED}
+    entries = schedule.items() if isinstance(schedule, Mapping) else ()
+    for name, over in sorted(entries, key=lambda entry: str(entry[0])):
         key = f"schedule.{name}"
         if not re.fullmatch(r"iter_\d{3}", str(name)) or name == "iter_000":
             yield Fault(key, "is no iteration: say iter_001, iter_002, …")
         elif over is UNKNOWN:
             continue
         elif not isinstance(over, Mapping) or not over.keys() <= set(SCHEDULED):
-            given = ", ".join(map(str, over)) if isinstance(over, Mapping) else _shown(over)
-            yield Fault(key, f"changes {given}, expected {' or '.join(SCHEDULED)}")
+            yield Fault(key, f"changes {_keys(over)}, expected {' or '.join(SCHEDULED)}")
         else:
             held = overlaid(held, over)
             for node in over:
-                yield from (fault for fault in _targets(held[node], f"{key}.{node}") if fault.text not in texts)
+                yield from _further(known, held[node], f"{key}.{node}")
 
 
 def _policies(plain: Mapping[str, Any], known: Sequence[Fault]) -> Iterator[Fault]:
     """Invalid policy names and keys, and faults of the nodes with a policy's overrides."""
-    named, texts = plain.get("policies"), {fault.text for fault in known}
+    named = plain.get("policies")
     for name, own in named.items() if isinstance(named, Mapping) else ():
         key = f"policies.{name}"
         if not re.fullmatch(r"\w[\w-]*", str(name)):
@@ -233,12 +183,10 @@ def _policies(plain: Mapping[str, Any], known: Sequence[Fault]) -> Iterator[Faul
         elif own is UNKNOWN:
             continue
         elif own is not None and (not isinstance(own, Mapping) or not own.keys() <= set(OWN)):
-            given = ", ".join(map(str, own)) if isinstance(own, Mapping) else _shown(own)
-            yield Fault(key, f"has {given}, expected some of {', '.join(OWN)}")
+            yield Fault(key, f"has {_keys(own)}, expected some of {', '.join(OWN)}")
         else:
             for node, over in (own or {}).items():
-                laid = overlaid(plain.get(node), over)
-                yield from (fault for fault in _targets(laid, f"{key}.{node}") if fault.text not in texts)
+                yield from _further(known, overlaid(plain.get(node), over), f"{key}.{node}")
 
 
 FIXED = ("start", "base", "previous")  # keywords for a fixed reference
@@ -302,9 +250,9 @@ def _opponents(nodes: Any) -> Iterator[Fault]:
                 f"opponents.{name}", f"must be a mapping, as {{path: …}} or {{model: …, backend: …}}, got {node!r}"
             )
             continue
-        yield from _shape(node, Opponent, f"opponents.{name}")
+        yield from shape(node, Opponent, f"opponents.{name}")
         for key in ("path", "base", "model"):
-            if not isinstance(node.get(key), (str, type(None), _Unknown)):
+            if not fits(node.get(key), str | None):
                 yield Fault(f"opponents.{name}.{key}", f"must be text, got {node[key]!r}")
         found = [key for key in ("path", "model") if node.get(key) is not None]
         if len(found) != 1:
@@ -316,6 +264,7 @@ def _opponents(nodes: Any) -> Iterator[Fault]:
 
 
 def _resumes(config: DictConfig, out: Path | None) -> Iterator[str]:
+    """Why this config cannot continue the run in `out`."""
     if out is None or config.resume == "none":
         return
     if not config.resume:
@@ -327,9 +276,8 @@ def _resumes(config: DictConfig, out: Path | None) -> Iterator[str]:
         except ConfigError as error:
             yield f"resume: {error}"
             return
-        allowed = {"iterations"} if grown(old, config) else set()
-        for key in [] if longer(old, config) else changed_keys(old, config):
-            if key in allowed:
+        for key in changed_keys(old, config):
+            if key == "iterations" and grown(old, config):
                 continue
             before, after = (OmegaConf.select(side, key, default="absent") for side in (old, config))
             yield (
@@ -338,138 +286,3 @@ def _resumes(config: DictConfig, out: Path | None) -> Iterator[str]:
             )
     elif config.resume != "auto" and not Path(config.resume).is_dir():
         yield f"resume: there is no directory {config.resume}; say none, auto, or the directory of a run"
-
-
-# --- nodes with a _target_ -------------------------------------------------------------------------------------------
-
-RESERVED = ("_target_", "_partial_", "_recursive_", "_convert_")
-GIVEN = {  # arguments that targets get from the run
-    "task": ("config", "out"),
-    "learner": ("loss", "hardware", "old", "ledger"),
-    "backend": ("device", "dtype", "ledger"),
-}
-
-
-def node_faults(node: Any, key: str) -> list[str]:
-    """The faults of a plain node, one line each: checks every `_target_` in it against its signature."""
-    return [f"{fault.key}: {fault.text}" for fault in _targets(node, key)]
-
-
-def _targets(value: Any, key: str) -> Iterator[Fault]:
-    """Faults of all nodes with a `_target_` in `value`, at any depth."""
-    if isinstance(value, Mapping):
-        if "_target_" in value and value["_target_"] is not UNKNOWN:
-            yield from _target(value, key)
-        if key == "schedule":  # its entries are checked together with the overridden nodes
-            return
-        for name, part in value.items():
-            if (key, name) != ("imitate", "learner"):  # which is checked together with the learner
-                yield from _targets(part, f"{key}.{name}")
-    elif isinstance(value, list):
-        for number, part in enumerate(value):
-            yield from _targets(part, f"{key}.{number}")
-
-
-def _target(node: Mapping[str, Any], key: str) -> Iterator[Fault]:
-    path = node["_target_"]
-    try:
-        target = locate(path)
-    except LookupError as error:
-        yield Fault(f"{key}._target_", str(error.args[0]))
-        return
-    if not callable(target):
-        yield Fault(f"{key}._target_", f"{path} is no class or function")
-        return
-    name = path.rpartition(".")[2]
-    parameters, hints = dict(inspect.signature(target).parameters), _hints(target)
-    given = GIVEN.get(
-        key.rpartition(".")[2] if key.startswith(("imitate.", "schedule.", "policies.", "opponents.")) else key, ()
-    )
-    free = any(part.kind is part.VAR_KEYWORD for part in parameters.values())
-    named = {
-        item: part for item, part in parameters.items() if part.kind in (part.POSITIONAL_OR_KEYWORD, part.KEYWORD_ONLY)
-    }
-    arguments = {str(item): value for item, value in node.items() if item not in RESERVED}
-    for item, value in arguments.items():
-        if item in given or (item not in named and not free):
-            yield Fault(f"{key}.{item}", f"{name} takes no such argument{nearest(item, named.keys() - set(given))}")
-        elif value is not UNKNOWN and not fits(value, hints.get(item, Any)):
-            yield Fault(f"{key}.{item}", f"must be {told(hints[item])}, got {_shown(value)}")
-        else:
-            yield from _range(value, hints.get(item), f"{key}.{item}")
-    for item, part in named.items():
-        if part.default is part.empty and item not in arguments and item not in given and not node.get("_partial_"):
-            yield Fault(f"{key}.{item}", f"{name} needs this argument")
-
-
-def _shown(value: Any) -> str:
-    return "nothing (null)" if value is None else repr(value)
-
-
-def _hints(target: Any) -> dict[str, Any]:
-    function = target.__init__ if inspect.isclass(target) else target
-    try:
-        return typing.get_type_hints(function, include_extras=True)
-    except (NameError, TypeError):  # names imported for type checkers only, or a callable without annotations
-        return {}
-
-
-def fits(value: Any, wanted: Any) -> bool:
-    """Whether a plain value fits the annotation `wanted`; anything fits annotations that cannot be checked."""
-    origin, parts = typing.get_origin(wanted), typing.get_args(wanted)
-    if isinstance(value, _Unknown) or wanted is Any:
-        return True
-    if origin is Annotated:
-        return fits(value, parts[0])
-    if origin in (Union, UnionType):
-        return any(fits(value, part) for part in parts)
-    if origin is Literal:
-        return any(value == part and type(value) is type(part) for part in parts)
-    if wanted in (bool, int, float, str, type(None), None):
-        return _is_plain(value, wanted)
-    if wanted is Path:
-        return isinstance(value, str)
-    kind = origin or wanted
-    if inspect.isclass(kind) and issubclass(kind, Mapping):
-        return isinstance(value, Mapping) and (len(parts) != 2 or all(fits(part, parts[1]) for part in value.values()))
-    if (
-        inspect.isclass(kind)
-        and issubclass(kind, (Collection, Iterable))
-        and kind.__module__ in ("builtins", "collections.abc")
-    ):
-        return isinstance(value, list) and all(fits(part, parts[0]) for part in value if parts)
-    return isinstance(value, Mapping) or not inspect.isclass(kind)  # objects are separate nodes
-
-
-def _is_plain(value: Any, wanted: Any) -> bool:
-    if wanted is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    return type(value) is (type(None) if wanted is None else wanted)
-
-
-WORDS = {
-    bool: "true or false",
-    int: "a whole number",
-    float: "a number",
-    str: "text",
-    type(None): "null",
-    Path: "a path",
-    Any: "anything",
-}
-
-
-def told(wanted: Any) -> str:
-    """An annotation as text."""
-    origin, parts = typing.get_origin(wanted), typing.get_args(wanted)
-    if origin is Annotated:
-        return told(parts[0])
-    if origin is Literal:
-        return "one of " + ", ".join(map(str, parts)) if len(parts) > 1 else str(parts[0])
-    if origin in (Union, UnionType):
-        return " or ".join(told(part) for part in parts)
-    if parts and inspect.isclass(origin) and issubclass(origin, Collection):
-        return (
-            f"a {'mapping' if issubclass(origin, Mapping) else 'list'} of "
-            f"{told(parts[-1] if issubclass(origin, Mapping) else parts[0])}"
-        )
-    return WORDS.get(wanted) or f"a {getattr(wanted, '__name__', wanted)}"

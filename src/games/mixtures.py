@@ -59,17 +59,12 @@ def alpha_rank(payoffs: Payoffs, alpha: float, population: int = 50) -> list[flo
     2019, arXiv:1903.01373: one population, selection intensity `alpha`, fixation probabilities of the whole population
     as in OpenSpiel's `compute(use_local_selection_model=False)`)."""
     members = range(len(payoffs))
-    if len(payoffs) == 1:
-        return [1.0]
-    moves = [
-        [0.0 if i == j else _fixation(payoffs, i, j, alpha, population) / (len(payoffs) - 1) for j in members]
-        for i in members
-    ]
+    moves = [[-math.inf if i == j else _fixation(payoffs, i, j, alpha, population) for j in members] for i in members]
     return _stationary(moves)
 
 
 def _fixation(payoffs: Payoffs, old: int, new: int, alpha: float, population: int) -> float:
-    """Probability that one mutant `new` takes over a population of `old`."""
+    """Log of the probability that one mutant `new` takes over a population of `old`."""
     total, logs = 0.0, [0.0]
     for mutants in range(1, population):
         others = population - mutants
@@ -77,22 +72,28 @@ def _fixation(payoffs: Payoffs, old: int, new: int, alpha: float, population: in
         fit_old = (mutants * payoffs[old][new] + (others - 1) * payoffs[old][old]) / (population - 1)
         total -= alpha * (fit_new - fit_old)
         logs.append(total)
-    top = max(logs)
-    return math.exp(-top) / sum(math.exp(each - top) for each in logs)
+    return -_log_sum(logs)
 
 
 def _stationary(moves: Sequence[Sequence[float]]) -> list[float]:
-    """The stationary distribution of a Markov chain with these transition probabilities, computed without subtractions
-    (Grassmann, Taksar and Heyman 1985)."""
+    """The stationary distribution of a Markov chain with these transition rates, as logs: under strong selection the
+    rates themselves are too small for a float. Computed without subtractions (Grassmann, Taksar and Heyman 1985)."""
     size, chain = len(moves), [list(row) for row in moves]
     for last in range(size - 1, 0, -1):
-        leaving = sum(chain[last][:last])
+        leaving = _log_sum(chain[last][:last])
         for i in range(last):
-            chain[i][last] = chain[i][last] / leaving if leaving else 0.0
+            chain[i][last] -= leaving
             for j in range(last):
                 if i != j:
-                    chain[i][j] += chain[i][last] * chain[last][j]
-    found = [1.0]
+                    chain[i][j] = _log_sum([chain[i][j], chain[i][last] + chain[last][j]])
+    found = [0.0]
     for last in range(1, size):
-        found.append(sum(found[i] * chain[i][last] for i in range(last)))
-    return _shares(found)
+        found.append(_log_sum([found[i] + chain[i][last] for i in range(last)]))
+    top = max(found)
+    return _shares([math.exp(each - top) for each in found])
+
+
+def _log_sum(logs: Sequence[float]) -> float:
+    """The log of the sum of exponentials."""
+    top = max(logs)
+    return top + math.log(sum(math.exp(each - top) for each in logs))

@@ -14,10 +14,7 @@ Legend: B rows, T tokens of a row, V vocabulary.
 
 from __future__ import annotations
 
-import weakref
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -25,7 +22,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
@@ -34,16 +30,13 @@ from ..models.adapter import LoRA
 from ..models.dropout import Dropout, blocks
 from ..models.policy import Policy
 from .device import Hardware, budget
+from .ledger import REHEARSED, Ledger, stored_bytes
 from .optim import OptimizerConfig
 
 GIB = 2**30
-REHEARSED = ("weights", "gradients", "optimizer", "activations", "logits")
 PARTS = (*REHEARSED, "exchange", "beside")
 MOVED = ("weights", "gradients", "optimizer")  # what fsdp_offload keeps in host memory
-CONTEXT_GIB, SLACK = (
-    1.0,
-    1.05,
-)  # of a GPU: memory of the driver and libraries, and fragmentation of the allocator
+CONTEXT_GIB, SLACK = 1.0, 1.05  # of a GPU: memory of the driver and libraries, and fragmentation of the allocator
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +112,9 @@ class Model:
 
     def stored(self, hardware: Hardware) -> float:
         """Bytes of its weights that a rank of the profile holds on its device."""
-        world = hardware.devices * hardware.nodes
         if hardware.strategy == "fsdp_offload":
             return 0.0
-        return _share(self, hardware, world) * sum(map(stored_bytes, self.policy(hardware).parameters()))
+        return _share(self, hardware) * sum(map(stored_bytes, self.policy(hardware).parameters()))
 
     def _model(self, dtype: torch.dtype) -> Any:
         with torch.device("meta"):
@@ -149,18 +141,17 @@ def predict(
     `dropout` and `average` are the learner's.
     """
     world = hardware.devices * hardware.nodes
-    share = _share(model, hardware, world)
+    share = _share(model, hardware)
     policy = model.policy(hardware)
     with FakeTensorMode(allow_non_fake_inputs=True):
         _with_memory(policy)
         if dropout:
             Dropout(policy.causal_lm, dropout)
         if hardware.accelerator == "gpu" and policy.causal_lm._supports_flex_attn:
-            policy.causal_lm.set_attn_implementation(
-                "sdpa"
-            )  # the fused kernel keeps the same tensors for its backward as flex attention
+            # the fused kernel keeps the same tensors for its backward as flex attention
+            policy.causal_lm.set_attn_implementation("sdpa")
             batches = [replace(batch, causal=True) for batch in batches]
-        with _Ledger(policy.causal_lm.config.get_text_config(), share) as ledger:
+        with Ledger(policy.causal_lm.config.get_text_config(), share) as ledger:
             ledger.weights(policy)
             trained = [each for each in policy.parameters() if each.requires_grad]
             step = _step(policy, trained, optimizer, hardware, ledger, averaged=average > 0)
@@ -179,12 +170,13 @@ def predict(
     return max(moments, key=lambda memory: memory.total)
 
 
-def _share(model: Model, hardware: Hardware, world: int) -> float:
+def _share(model: Model, hardware: Hardware) -> float:
     """The share of weights, gradients and optimiser states on one rank. With sharding in mixed precision they are
     stored in float32 and gathered in bfloat16; the rehearsal runs in bfloat16."""
     if not hardware.strategy.startswith("fsdp"):
         return 1.0
-    return (2.0 if hardware.precision == "bf16-mixed" and model.adapter is None else 1.0) / world
+    stored = 2.0 if hardware.precision == "bf16-mixed" and model.adapter is None else 1.0
+    return stored / (hardware.devices * hardware.nodes)
 
 
 def _with_memory(policy: Policy) -> None:
@@ -207,7 +199,7 @@ def _step(
     trained: list[nn.Parameter],
     optimizer: OptimizerConfig,
     hardware: Hardware,
-    ledger: _Ledger,
+    ledger: Ledger,
     averaged: bool,
 ) -> dict[str, float]:
     """The parts at the peak of an optimiser step. Its states, the averages and the gradients stay alive afterwards."""
@@ -234,7 +226,7 @@ def _step(
 
 
 def _backward(
-    policy: Policy, trained: list[nn.Parameter], batches: Sequence[Batch], hardware: Hardware, ledger: _Ledger
+    policy: Policy, trained: list[nn.Parameter], batches: Sequence[Batch], hardware: Hardware, ledger: Ledger
 ) -> dict[str, float]:
     """The parts at the peak of the forward and backward passes of a step."""
 
@@ -273,8 +265,7 @@ def _exchange(policy: Policy, trained: Iterable[nn.Parameter], hardware: Hardwar
     return {"backward": outside + 2 * block + gradients, "step": 0.0}
 
 
-# --- weights in four bits
-# ------------------------------------------------------------------------------------------------
+# --- weights in four bits -------------------------------------------------------------------------------------------
 
 
 def four_bit_bytes(weights: int, double: bool) -> float:
@@ -287,11 +278,6 @@ def four_bit_bytes(weights: int, double: bool) -> float:
     blocks = -(-weights // 64)
     scales = blocks + 4 * -(-blocks // 256) + 4 * 256 + 4 if double else 4 * blocks
     return weights / 2 + scales + 4 * 16
-
-
-def stored_bytes(parameter: Tensor) -> float:
-    """Bytes of a parameter as it is stored."""
-    return getattr(parameter, "stored_bytes", None) or float(parameter.numel() * parameter.element_size())
 
 
 class _Unpacked(torch.autograd.Function):
@@ -320,82 +306,3 @@ def _in_four_bits(model: Any, double: bool) -> None:
 def _linear(module: nn.Linear, x: Tensor) -> Tensor:
     y: Tensor = _Unpacked.apply(x.to(module.weight.dtype), module.weight)  # type: ignore[no-untyped-call]
     return y if module.bias is None else y + module.bias
-
-
-# --- the ledger
-# --------------------------------------------------------------------------------------------------------
-
-
-class _Ledger(TorchDispatchMode):
-    """Tracks the storage of every tensor created while it is active: live bytes by part, and their peak.
-
-    `share` is the fraction of weights, gradients and optimiser states on one rank.
-    """
-
-    def __init__(self, config: Any, share: float) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.vocabulary, self.width, self.share = config.vocab_size, config.hidden_size, share
-        self.seen: dict[int, tuple[weakref.ref[Any], str, float]] = {}
-        self.live: Counter[str] = Counter()
-        self.peak: dict[str, float] = {}
-        self.most: Counter[str] = Counter()  # peak of each part
-        self.default = 1.0  # fraction for storage without a part yet
-        self.keep: Any = None
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Mapping[str, Any] | None = None) -> Any:
-        made = func(*args, **(kwargs or {}))
-        copied = func is torch.ops.aten._to_copy.default and self._part(args[0]) == "weights"
-        for tensor in tree_leaves(made):
-            if isinstance(tensor, Tensor) and tensor.untyped_storage()._cdata not in self.seen:
-                self.mark(tensor, "weights" if copied else self._kind(tensor), self.default)
-        return made
-
-    def weights(self, policy: Policy) -> None:
-        """Counts parameters and buffers, which existed before."""
-        for each in [*policy.parameters(), *policy.buffers()]:
-            self.mark(each, "weights", self.share, stored_bytes(each))
-
-    def mark(self, tensor: Any, part: str, share: float | None = None, size: float | None = None) -> Any:
-        """Counts the tensor's storage in `part` from now on; returns the tensor."""
-        storage = tensor.untyped_storage()
-        key = storage._cdata
-        self._forget(key)
-        size = storage.nbytes() if size is None else size
-        size *= (self.share if part in ("gradients", "optimizer") else 1.0) if share is None else share
-        self.seen[key] = (weakref.ref(storage, self._dropped(key)), part, size)
-        self.live[part] += size  # type: ignore[assignment]
-        self.most[part] = max(self.most[part], self.live[part])
-        if sum(self.live.values()) > sum(self.peak.values()):
-            self.peak = dict(self.live)
-        return tensor
-
-    def peak_since(self) -> dict[str, float]:
-        """The parts at the peak since the last call."""
-        peak, self.peak = self.peak, dict(self.live)
-        return {part: float(peak.get(part, 0.0)) for part in REHEARSED}
-
-    @contextmanager
-    def sharing(self) -> Iterator[None]:
-        """Counts everything created inside as sharded over the ranks."""
-        self.default = self.share
-        yield
-        self.default = 1.0
-
-    def _kind(self, tensor: Tensor) -> str:
-        shape = tensor.shape
-        return (
-            "logits"
-            if len(shape) and shape[-1] == self.vocabulary and tuple(shape) != (self.width, self.vocabulary)
-            else "activations"
-        )
-
-    def _part(self, tensor: Any) -> str:
-        return self.seen.get(tensor.untyped_storage()._cdata, (None, "", 0.0))[1]
-
-    def _dropped(self, key: int) -> Callable[[Any], None]:
-        return lambda _: self._forget(key)
-
-    def _forget(self, key: int) -> None:
-        if key in self.seen:
-            _, part, size = self.seen.pop(key)
-            self.live[part] -= size  # type: ignore[assignment]

@@ -2,14 +2,14 @@
 Nash mixture and alpha-rank.
 
 A draw counts as half a win. Intervals come from a bootstrap over scenario clusters; all pairs share them, so
-differences of ratings are paired. Axes: M members, R meetings (pair and seating), K clusters, B resamples, P
-parameters."""
+differences of ratings are paired. Bounds are NaN without resamples, or with fewer than two clusters. Axes: M members, R
+meetings (pair and seating), K clusters, B resamples, P parameters."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import log
+from math import isnan, log
 from typing import TYPE_CHECKING, Any
 
 from ..data.episode import Episode
@@ -84,11 +84,12 @@ class Ratings:
         return self.cyclic is not None and self.cyclic > CYCLIC
 
     def to_json(self) -> dict[str, Any]:
-        """All fields as JSON, by member name instead of index."""
-        spans = {name: dict(zip(("elo", "low", "high"), span, strict=True)) for name, span in self.elo.items()}
-        seat = self.seat and dict(zip(("elo", "low", "high"), self.seat, strict=True))
+        """All fields as JSON, by member name instead of index; an unknown bound becomes null."""
+        spans = {name: _named(span) for name, span in self.elo.items()}
+        seat = self.seat and _named(self.seat)
         rows = {
-            name: dict(zip(self.members, row, strict=True)) for name, row in zip(self.members, self.matrix, strict=True)
+            name: {other: span and _known(span) for other, span in zip(self.members, row, strict=True)}
+            for name, row in zip(self.members, self.matrix, strict=True)
         }
         return {
             "ratings": spans, "seat": {self.first_role: seat} if seat else None, "deviance": self.deviance,
@@ -100,15 +101,17 @@ class Ratings:
 def rate(
     found: Sequence[Meeting], anchor: str, roles: Sequence[str], seed: int, resamples: int, alpha: float = 10.0
 ) -> Ratings:
-    """Rates all members in `found`. `roles` are the game's; with two roles a seat effect is fitted."""
+    """Rates all members in `found`, and the anchor. `roles` are the game's; with two roles a seat effect is fitted."""
     import numpy as np
 
-    members = tuple(dict.fromkeys(name for each in found for name in (each.one, each.other)))
+    members = tuple(dict.fromkeys([*(name for each in found for name in (each.one, each.other)), anchor]))
     clusters = sorted({cluster for each in found for cluster in each.clusters})
     n_RK, s_RK = (_table(found, clusters, at) for at in (0, 1))
     design_RP = _design(found, members, roles)
     rng = np.random.default_rng(derive(seed, "bootstrap"))
-    weight_BK = rng.multinomial(len(clusters), [1 / len(clusters)] * len(clusters), size=resamples).astype(float)
+    weight_BK = np.zeros((0, len(clusters)))
+    if len(clusters) > 1:
+        weight_BK = rng.multinomial(len(clusters), [1 / len(clusters)] * len(clusters), size=resamples).astype(float)
     theta_P = fitted(design_RP, n_RK.sum(1)[None], s_RK.sum(1)[None])[0]
     theta_BP = fitted(design_RP, weight_BK @ n_RK.T, weight_BK @ s_RK.T)
     at, many = members.index(anchor), len(members)
@@ -133,7 +136,7 @@ def rate(
 def _cells(points_MM: Array, n_MM: Array, drawn: Sequence[Array]) -> list[list[tuple[float, float, float] | None]]:
     import numpy as np
 
-    low_MM, high_MM = np.percentile(drawn, [2.5, 97.5], axis=0) if drawn else (points_MM, points_MM)
+    low_MM, high_MM = np.percentile(drawn, [2.5, 97.5], axis=0) if drawn else np.full((2, *points_MM.shape), np.nan)
     members = range(len(points_MM))
     return [
         [(float(points_MM[i, j]), float(low_MM[i, j]), float(high_MM[i, j])) if n_MM[i, j] else None for j in members]
@@ -182,7 +185,8 @@ def cyclic(points_MM: Array, drawn: Sequence[Array]) -> float:
 def _table(found: Sequence[Meeting], clusters: Sequence[str], at: int) -> Array:
     import numpy as np
 
-    return np.array([[each.clusters.get(cluster, (0, 0.0))[at] for cluster in clusters] for each in found], dtype=float)
+    rows = [[each.clusters.get(cluster, (0, 0.0))[at] for cluster in clusters] for each in found]
+    return np.array(rows, dtype=float).reshape(len(found), len(clusters))
 
 
 def _design(found: Sequence[Meeting], members: Sequence[str], roles: Sequence[str]) -> Array:
@@ -233,8 +237,16 @@ def _sigmoid(x: Array) -> Array:
 
 
 def _span(value: float, drawn_B: Array, anchor: float) -> tuple[float, float, float]:
-    """(rating, low, high) in Elo; low and high bound the middle 95 % of its resamples."""
+    """(rating, low, high) in Elo; low and high bound the middle 95 % of its resamples, NaN without any."""
     import numpy as np
 
     low, high = np.percentile(drawn_B, [2.5, 97.5]) if len(drawn_B) else (np.nan, np.nan)
     return float(value * ELO + anchor), float(low * ELO + anchor), float(high * ELO + anchor)
+
+
+def _named(span: tuple[float, float, float]) -> dict[str, float | None]:
+    return dict(zip(("elo", "low", "high"), _known(span), strict=True))
+
+
+def _known(span: tuple[float, float, float]) -> list[float | None]:
+    return [None if isnan(each) else each for each in span]

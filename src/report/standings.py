@@ -6,6 +6,7 @@ import csv
 import io
 from collections.abc import Sequence
 from html import escape
+from math import isnan
 from pathlib import Path
 
 from rich.table import Table
@@ -23,6 +24,9 @@ td.name { text-align: left; }
 td.none { background: #f5f5f5; }
 .note { background: #fff4d6; border-left: 4px solid #d9a300; padding: .5rem 1rem; }
 """
+
+
+MISLEADING = "one number per member is misleading"
 
 
 def write(folder: Path, rated: Ratings) -> None:
@@ -43,17 +47,22 @@ def remarks(rated: Ratings) -> list[str]:
     found = []
     if rated.seat:
         elo, low, high = rated.seat
-        found.append(f"The seat {rated.first_role} is worth {elo:.0f} points [{low:.0f}, {high:.0f}].")
+        found.append(f"The seat {rated.first_role} is worth {elo:.0f} points{_interval(low, high, 0)}.")
     fit = f"Deviance of the ratings from the table: {rated.deviance:.1f} on {rated.freedom} degrees of freedom"
     if rated.cyclic is None:
         return [*found, f"{fit}. Some pairs never met, so the share of cycles is unknown."]
     found.append(f"{fit}; cyclic share {rated.cyclic:.2f}.")
     if rated.misleading:
         found.append(
-            f"The cyclic share is above {CYCLIC} (A beats B, B beats C, C beats A), so one number per member is "
-            "misleading: use the Nash mixture and alpha-rank."
+            f"The cyclic share is above {CYCLIC} (A beats B, B beats C, C beats A), so {MISLEADING}: use the Nash "
+            "mixture and alpha-rank."
         )
     return found
+
+
+def _interval(low: float, high: float, digits: int) -> str:
+    """The interval as text, with a space before it; "" if it is unknown."""
+    return "" if isnan(low) else f" [{low:.{digits}f}, {high:.{digits}f}]"
 
 
 def _rows(rated: Ratings) -> list[list[str]]:
@@ -62,7 +71,7 @@ def _rows(rated: Ratings) -> list[list[str]]:
     for name in ordered(rated):
         elo, low, high = rated.elo[name]
         shares = [f"{each[name]:.3f}" if each else "" for each in (rated.nash, rated.alpha_rank)]
-        rows.append([name, f"{elo:.0f}", f"{low:.0f}", f"{high:.0f}", *shares])
+        rows.append([name, f"{elo:.0f}", *("" if isnan(each) else f"{each:.0f}" for each in (low, high)), *shares])
     return rows
 
 
@@ -96,13 +105,13 @@ def as_latex(rated: Ratings) -> str:
     """The ratings as a tabular (booktabs)."""
     lines = [r"\begin{tabular}{lrrrr}", r"\toprule", r"member & Elo & 95\,\% & Nash & $\alpha$-rank \\", r"\midrule"]
     for name, elo, low, high, *shares in _rows(rated):
-        lines.append(" & ".join([latex(name), elo, f"[{low}, {high}]", *shares]) + r" \\")
+        lines.append(" & ".join([latex(name), elo, f"[{low}, {high}]" if low else "", *shares]) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 
 
 def page(rated: Ratings) -> str:
     """One HTML page: caveats, ratings, and a heat map of mean points, best rated first."""
-    notes = "".join(f'<p class="{"note" if "misleads" in each else ""}">{escape(each)}</p>' for each in remarks(rated))
+    notes = "".join(f'<p class="{"note" if MISLEADING in each else ""}">{escape(each)}</p>' for each in remarks(rated))
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Tournament</title><style>{STYLE}</style>'
         f"<h1>Tournament</h1>{notes}<h2>Ratings</h2>{_html(HEADERS, _rows(rated))}"
@@ -143,7 +152,7 @@ def _warm(rated: Ratings, one: str, other: str) -> str:
     share, low, high = span
     hue, strength = (145, share - 0.5) if share >= 0.5 else (215, 0.5 - share)
     shown = f"{escape(one)} against {escape(other)}: {rated.matches[i][j]} matches"
-    text = f"{share:.2f}<small> [{low:.2f}, {high:.2f}]</small>"
+    text = f"{share:.2f}<small>{_interval(low, high, 2)}</small>"
     return f'<td title="{shown}" style="background: hsl({hue} 60% {97 - 60 * strength:.0f}%)">{text}</td>'
 
 

@@ -12,6 +12,7 @@ from math import sqrt
 from statistics import mean, variance
 from typing import Any, Literal, TypeAlias
 
+from ..report.estimates import t_quantile
 from ..system.bounds import Amount, Count, Share
 
 Rounds: TypeAlias = Sequence[Mapping[str, Any]]  # the rows of one iteration's rounds (see `parley.run.rounds`)
@@ -24,13 +25,13 @@ NORMAL = 1.96  # standard errors from a mean to the end of its 95 % interval
 class Guards:
     """Thresholds (null turns one off), and the action after an iteration that exceeds one.
 
-    action    warn: only report. stop: end the run. rollback: start the next iteration from the best snapshot so far,
-              with a new optimiser at half the learning rate
+    action    warn: only report. stop: end the run. rollback: start the next iteration from the best snapshot so far
+              that raised none, with a new optimiser at half the learning rate
     anchor    the score against the start is so many standard errors below its best, `readings` iterations in a row
     seats     in a zero-sum game the first seat's mean payoff differs by so many standard errors from the first
-              iteration
-    entropy   nats per token of play, with bounds relative to the first iteration
-    length    tokens per reply, by at most this factor more or fewer than in the first iteration
+              iteration, more by Student's t if there are few rounds; each iteration needs two rounds or more
+    entropy   nats per token of play, with bounds relative to the first iteration's first round
+    length    tokens per reply, by at most this factor more or fewer than in that round
     cut       share of replies cut off at max_tokens
     illegal   share of illegal replies, above that of the first iteration's first round
     mismatch  (l - b)^2 / 2 between trainer and sampler
@@ -50,7 +51,7 @@ class Guards:
 
     def alarms(self, iterations: Sequence[Rounds], scores: Sequence[Figure | None], zero_sum: bool) -> list[str]:
         """Alarms after the last of `iterations`, as texts; [] if there are none. `scores` are those against the start,
-        beginning with the start's own."""
+        of the iterations that led to the last one, beginning with the start's own."""
         found: list[str] = list(self._anchored(scores))
         if iterations and iterations[-1]:
             first, now = iterations[0], iterations[-1]
@@ -77,11 +78,12 @@ class Guards:
         if min(len(before), len(after)) < 2:
             return
         error = sqrt(variance(before) / len(before) + variance(after) / len(after))
+        error *= t_quantile(len(before) + len(after) - 2) / NORMAL  # two rounds alone say little of the spread
         if abs(mean(after) - mean(before)) > self.seats * error:
             yield f"the first seat earns {mean(after):.4g}, and earned {mean(before):.4g}"
 
     def _changed(self, first: Rounds, now: Rounds) -> Iterator[str]:
-        """Comparisons with the first iteration."""
+        """Comparisons with the first round."""
         pairs: list[tuple[str, str, Callable[[float], tuple[float, float]] | None]] = [
             ("entropy", "nats a token", _times(self.entropy)),
             ("reply_tokens", "tokens a reply", _times((1 / self.length, self.length) if self.length else None)),

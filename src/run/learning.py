@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -46,7 +46,8 @@ class Learned:
 
 
 class Learning:
-    """The learning of all policies in iteration `number`, from the snapshots `begins`; a context manager."""
+    """The learning of all policies in iteration `number`, from the snapshots `begins`, which the iterations `parents`
+    made; a context manager."""
 
     def __init__(
         self,
@@ -55,20 +56,15 @@ class Learning:
         begins: Mapping[str, Snapshot],
         recipes: Mapping[str, Recipe],
         references: Mapping[str, Snapshot | None],
-        fresh: Collection[str] = (),
+        parents: Mapping[str, int],
     ) -> None:
         self.references = references
         self.run, self.begins, self.recipes, self.rounds = run, begins, recipes, int(run.config.rounds)
         self.version = f"iter_{number:03d}"
         self.name = f"{self.version}/learn"
         self.folder, self.seed = run.out / self.name, derive(run.seed, "learn", self.name)
-        before = run.recall(f"iter_{number - 1:03d}/learn") or {}
-        self.learned = {policy: Learned(state=before.get(policy, {}).get("state")) for policy in begins}
-        self.number, self.fresh, self.done = (
-            number,
-            fresh,
-            0,
-        )  # fresh: policies with a new optimiser; done: rounds so far
+        self.learned = {policy: Learned(state=_state(run, policy, parents[policy])) for policy in begins}
+        self.number, self.parents, self.done = number, parents, 0  # parents: where each began; done: rounds so far
         self.lasting = self.rounds > 1 or any(_carries(each) for each in recipes.values())  # in sessions
         self.sessions: dict[str, Session] = {}
         self._open = ExitStack()
@@ -168,9 +164,10 @@ class Learning:
 
         if not _carries(recipe):
             return None
-        before = self.run.out / f"iter_{self.number - 1:03d}/learn" / policy / CARRIED
-        iterations = int(self.run.config.iterations)
-        return Span((self.number - 1) * self.rounds, iterations * self.rounds, None if policy in self.fresh else before)
+        parent, iterations = self.parents[policy], int(self.run.config.iterations)
+        before = self.run.out / f"iter_{parent:03d}/learn" / policy / CARRIED
+        goes_on = 0 < parent == self.number - 1  # from an earlier snapshot it has a new optimiser
+        return Span((self.number - 1) * self.rounds, iterations * self.rounds, before if goes_on else None)
 
     def _note(self) -> None:
         """Sets the position of later checkpoints to the state at the start of the current round."""
@@ -209,6 +206,12 @@ def _by_round(learned: Learned) -> list[dict[str, float]]:
     """Credit's counts of each round, with the learner's figures of rounds with training."""
     learns = iter(learned.learn)
     return [{**credit, **({} if credit["dead_rounds"] else next(learns))} for credit in learned.credit]
+
+
+def _state(run: Run, policy: str, number: int) -> Any:
+    """Credit's state at the end of iteration `number`; None after the start."""
+    learned = run.recall(f"iter_{number:03d}/learn") or {}
+    return learned.get(policy, {}).get("state")
 
 
 def _carries(recipe: Recipe) -> bool:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from array import array
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, replace
 from functools import partial
@@ -45,13 +45,14 @@ from .evaluation import Evaluation
 from .league import Standings
 from .learning import Learning, remove_checkpoints
 from .lessons import Crediting, Given, Round
+from .lineage import Lineage
 from .matchmaking import Plan
 from .parts import Recipe, plain
 from .reporting import Reporting
 from .run import Run
 from .sharing import write_cards
 from .stages import part
-from .start import Start, magnet
+from .start import Start
 from .tracking import track
 
 
@@ -75,18 +76,20 @@ def iterations(run: Run, logs: Sequence[Tracker], report: Reporting | None = Non
         if loop.standings is not None:
             loop.standings.measure(number, history)
             stay |= loop.standings.frozen(number)
-        best = max(range(len(rows)), key=lambda at: _judged(run, rows[at]))
+        best = _best(run, rows, range(len(rows)))
         rows[-1] = replace(rows[-1], alarms=loop.alarms(rows))
+        sound = _best(run, rows, [at for at, row in enumerate(rows) if not row.alarms])
         ranks.shared(partial(write_cards, run.out, number, history[-1], rows[-1].policies))
         steps = ranks.shared(partial(track, logs, run, rows[-1], steps))
         run.progress.note(line(rows, config.iterations, *judge(config), metric_name(config)))
         if report is not None:
             report.iteration(_summary(run, rows, best), partial(_gained, run, evaluation, best))
+        goes_on = not rows[-1].alarms or number == config.iterations or loop.acted(number, sound)
         if config.keep is not None:
             ahead = range(len(rows), config.iterations + 1)  # a resumed run has finished some of them
-            kept = {best, magnet(len(rows), config.magnet), *range(len(rows))[-config.keep :], *ahead}
+            kept = {best, sound, *loop.magnets(len(rows)), *range(len(rows))[-config.keep :], *ahead}
             ranks.shared(partial(prune, run.out, kept, stay))
-        if rows[-1].alarms and number < config.iterations and not loop.acted(number, history, best):
+        if not goes_on:
             break
     if best:
         measured = evaluation.against_scripts(best, history[: best + 1], rows[best].policies)
@@ -121,8 +124,13 @@ def _gained(run: Run, evaluation: Evaluation, best: int) -> dict[str, Any]:
     }
 
 
+def _best(run: Run, rows: Sequence[Row], among: Iterable[int]) -> int:
+    """The best iteration among some; of equals the first."""
+    return max(among, key=lambda at: _judged(run, rows[at]))
+
+
 def _judged(run: Run, row: Row) -> float:
-    """The criterion for the kept iteration: the metric on the validation split."""
+    """The criterion for the best iteration: the metric on the validation split."""
     return float(row.policies[judge(run.config)[0]].validation[metric_name(run.config)]["mean"])
 
 
@@ -135,13 +143,13 @@ class Loop:
         self.crediting = Crediting(run, self.start.demonstrations)
         self.scoring, self.rounds = self.crediting.scoring, int(run.config.rounds)
         self.standings = Standings(run, self.parts.league) if self.parts.league is not None else None
-        self.rolled: list[int] = []  # iterations rolled back to an earlier snapshot, each halving the learning rate
+        self.lineage = Lineage()
 
     def iteration(self, number: int, history: History, source: Run | None = None) -> dict[str, Snapshot]:
         """The snapshots after iteration `number`, with rounds played here, or in the run `source`."""
-        slower = 0.5 ** sum(each <= number for each in self.rolled)
+        slower = 0.5 ** sum(each <= number for each in self.lineage.rolled)
         recipes = {name: each.recipe(number).slowed(slower) for name, each in self.parts.policies.items()}
-        history = self._anew(number, history)
+        history = self._begun(number, history)
         inputs = {
             "players": self.run.versions(self._names(number), self._who(number, history)),
             **self._league(number),
@@ -151,8 +159,10 @@ class Loop:
             **{name: self.config[name] for name in ("start", "replay", "rounds")},
             "scorer": plain(self.config.scorer),
         }
+        magnet = int(self.config.magnet)
         references = {
-            name: self.start.reference(name, recipe.learner, number, history) for name, recipe in recipes.items()
+            name: self.start.reference(name, recipe.learner, self.lineage.magnet(name, number, magnet), history)
+            for name, recipe in recipes.items()
         }
         others = {"old": foreign(self.config.old), **{f"reference/{name}": each for name, each in references.items()}}
         inputs |= {name: each.version for name, each in others.items() if each is not None}
@@ -173,8 +183,9 @@ class Loop:
         if any(each.credit.mix != 0 for each in recipes.values()):
             self.start.demonstrations.play("train")
         begins = self._begins(number, history)
+        parents = {name: self.lineage.parent(name, number) for name in recipes}
         with (
-            Learning(self.run, number, begins, recipes, references, self._fresh(number)) as learning,
+            Learning(self.run, number, begins, recipes, references, parents) as learning,
             ExitStack() as seated,
         ):
             sitting = seated.enter_context(self.seated(history, number))
@@ -184,9 +195,9 @@ class Loop:
                         self.self_play(each, history, sitting, learning)
                 if learning.last:
                     seated.close()  # with one round the backend is freed before any learner loads
-                for earlier in (window := self.window(number, each)):
-                    self.scoring.score(earlier.stage, source)
                 for name, recipe in recipes.items():
+                    for earlier in (window := self.window(name, number, each)):
+                        self.scoring.score(earlier.stage, source)
                     state = learning.learned[name].state
                     credit = partial(self.crediting, window, name, recipe, history[-1][name], source, state)
                     with part("credit"):
@@ -276,16 +287,17 @@ class Loop:
         """The plan as a stage input."""
         return {} if (plan := self._plan(number)) is None else {"league": asdict(plan)}
 
-    def _anew(self, number: int, history: History) -> History:
-        """The history, plus an entry if exploiters restart in iteration `number`."""
-        if (plan := self._plan(number)) is None or not plan.anew:
-            return history
-        return [*history, {**history[-1], **{name: history[0][name] for name in plan.anew}}]
+    def _begun(self, number: int, history: History) -> History:
+        """The history, and the snapshots at which the policies begin iteration `number`, exploiters perhaps anew."""
+        for name in plan.anew if (plan := self._plan(number)) else ():
+            self.lineage.begin(name, number, 0)
+        last = len(history) - 1  # `history` may hold a single snapshot of a later iteration
+        begins = {name: history[min(self.lineage.parent(name, number), last)][name] for name in history[-1]}
+        return [*history, begins]
 
-    def _fresh(self, number: int) -> set[str]:
-        """The policies that do not continue from the previous iteration's end in iteration `number`."""
-        plan = self._plan(number)
-        return set(self.parts.policies if number == 1 or number in self.rolled else plan.anew if plan else ())
+    def magnets(self, number: int) -> set[int]:
+        """The iterations whose snapshots `reference=previous` means in iteration `number`."""
+        return {self.lineage.magnet(name, number, int(self.config.magnet)) for name in self.parts.policies}
 
     def _names(self, number: int) -> list[str]:
         """All players of iteration `number`."""
@@ -306,10 +318,11 @@ class Loop:
             return self.start()
         return {name: self.start.adapted(name, each, number) for name, each in history[-1].items()}
 
-    def window(self, number: int, each: Round | None = None) -> list[Round]:
-        """The training rounds of a learner at the round `each` of iteration `number` (None: the last one): that round,
-        and with `replay` those of earlier iterations."""
-        earlier = range(max(1, number - self.config.replay), number)
+    def window(self, policy: str, number: int, each: Round | None = None) -> list[Round]:
+        """The training rounds of a policy at the round `each` of iteration `number` (None: the last one): that round,
+        and with `replay` those of the iterations that led to this one."""
+        replay = int(self.config.replay)
+        earlier = self.lineage.ancestors(policy, number)[1:-1][-replay:] if replay else []
         return [*(before for at in earlier for before in self.of(at)), each or self.of(number)[-1]]
 
     # --- the row -----------------------------------------------------------------------------------------------------
@@ -335,21 +348,22 @@ class Loop:
         zero_sum, metric, start = self.run.game.facts.zero_sum, metric_name(self.config), self.config.eval.start_name
         found = []
         for name, each in known.items():
-            scores = [row.policies[name].versus.get(start, {}).get(metric) for row in rows]
+            line = self.lineage.ancestors(name, len(rows) - 1)
+            scores = [rows[at].policies[name].versus.get(start, {}).get(metric) for at in line]
             found += [f"{name}: {text}" for text in guards.alarms(each, scores, zero_sum)]
         for text in found:
             self.run.progress.note(f"guard ({guards.action}), iteration {len(rows) - 1}: {text}")
         return tuple(found)
 
-    def acted(self, number: int, history: list[dict[str, Snapshot]], best: int) -> bool:
-        """Applies the guards' action after alarms in iteration `number`; returns whether the run continues."""
+    def acted(self, number: int, sound: int) -> bool:
+        """Applies the guards' action after alarms in iteration `number`; returns whether the run continues. `sound` is
+        the best iteration without an alarm."""
         action = self.parts.guards.action if self.parts.guards else "warn"
         if action == "rollback":
-            history[number] = history[best]
-            self.rolled.append(number + 1)
-            self.run.progress.note(
-                f"iteration {number + 1} begins at that of iteration {best}, at half the learning rate"
-            )
+            self.lineage.rolled.append(number + 1)
+            for name in self.parts.policies:
+                self.lineage.begin(name, number + 1, sound)
+            self.run.progress.note(f"iteration {number + 1} begins where {sound} ended, at half the learning rate")
         return action != "stop"
 
     def _training(self, number: int, policy: str) -> dict[str, Any]:

@@ -63,6 +63,8 @@ class League:
                     yield f"league.exploiters.{name}{key}: there is no policy {policy}, only {', '.join(policies)}"
         if len(game.roles) < 2:
             yield f"league: nobody meets anybody in {game.name}, a game for one"
+        if game.facts.min_return == game.facts.max_return:
+            yield f"league: {game.name} pays every seat the same, so no member is better than another; say league=none"
         if getattr(self.matching, "zero_sum", False) and not game.facts.zero_sum:
             yield f"league.matching: it is for zero-sum games, and {game.name} is none here; say league=pfsp"
 

@@ -56,9 +56,9 @@ class Start:
 
         return restored(self.run.stage(name, inputs, alone=made), self.run.out)
 
-    def reference(self, policy: str, learner: Learner, number: int, history: History) -> Snapshot | None:
-        """The fixed model that the loss of `policy` compares with in iteration `number`, after `history`; None if it
-        needs none."""
+    def reference(self, policy: str, learner: Learner, magnet: int, history: History) -> Snapshot | None:
+        """The fixed model that the loss of `policy` compares with after `history`; None if it needs none. `magnet` is
+        the iteration whose snapshot reference=previous means."""
         previous = history[-1][policy]
         if {"reference", "kl"}.isdisjoint(learner.loss.columns):
             return None
@@ -68,7 +68,7 @@ class Start:
             case "base":
                 return snapshots.of(previous.base) if previous.base else self._base()
             case "previous":
-                return history[min(magnet(number, self.config.magnet), len(history) - 1)][policy]
+                return history[min(magnet, len(history) - 1)][policy]
         return opened(self.config.reference)
 
     def offline(self) -> dict[str, Snapshot]:
@@ -145,12 +145,6 @@ class Start:
     ) -> dict[str, Any]:
         made, metrics = taught(self.run, learner, samples, begin, folder, name, version)
         return {"snapshot": stored(made, self.run.out), "learn": metrics}
-
-
-def magnet(iteration: int, every: int) -> int:
-    """The iteration whose snapshot `reference=previous` means in `iteration`; it changes only every `every`
-    iterations."""
-    return (iteration - 1) // every * every
 
 
 def taught(

@@ -190,17 +190,17 @@ def test_streams_between_turns_stay_within_their_memory_and_go_when_they_are_for
     backend.load(made)
     (pool,) = backend._pools.values()
     conversation(backend, 6, 2)
-    held = {stream: sum(each.nbytes for each in stash) for stream, (stash, _) in pool.kept.items()}
-    assert len(held) == 6 and pool.kept_bytes == sum(held.values()) > 0
+    held = {stream: sum(each.nbytes for each in stash) for stream, (stash, _) in pool.kept.streams.items()}
+    assert len(held) == 6 and pool.kept.bytes == sum(held.values()) > 0
     first, *rest = held
     backend.forget([first, "another match/seat"])
-    assert list(pool.kept) == rest and pool.kept_bytes == sum(held[stream] for stream in rest)
+    assert list(pool.kept.streams) == rest and pool.kept.bytes == sum(held[stream] for stream in rest)
 
     small = HFBackend(max_batch=8, keep_gib=2.5 * max(held.values()) / 2**30)
     small.load(made)
     (pool,) = small._pools.values()
     conversation(small, 6, 2)
-    assert 0 < pool.kept_bytes <= small.keep_bytes and len(pool.kept) < 6
+    assert 0 < pool.kept.bytes <= small.keep_bytes and len(pool.kept.streams) < 6
     assert small.read > backend.read
 
 

@@ -123,9 +123,9 @@ def test_keys_and_values_of_old_weights_are_given_back(policy):
     backend.load(start)
     ask(backend, prompts(8), start.version)
     (pool,) = backend._pools.values()
-    assert pool.kept and pool.kept_bytes
+    assert pool.kept.streams and pool.kept.bytes
     backend.update(start.version, "new", weights(model).items())
-    assert not pool.kept and not pool.kept_bytes and not any(layer.live for layer in pool.slots.own)
+    assert not pool.kept.streams and not pool.kept.bytes and not any(layer.live for layer in pool.slots.own)
 
 
 def test_an_update_that_does_not_fit_is_refused(policy, folder):  # noqa: F811

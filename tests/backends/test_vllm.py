@@ -33,7 +33,7 @@ from parley.play.pairing import both_seatings, self_play
 from parley.play.player import Prompt, Sampling
 from parley.play.players import LanguagePlayer, Switchboard
 from parley.run.config import Hardware
-from parley.run.evaluation import everything_said
+from parley.run.texts import everything_said
 from parley.system.files import InputError
 
 try:

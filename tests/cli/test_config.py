@@ -13,7 +13,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from parley import __version__
 from parley.cli.main import check
-from parley.cli.validation import fits
+from parley.cli.nodes import fits
 from parley.run.config import ConfigError, imitation_learner, overlaid
 from parley.run.directory import changed_keys, run_directory, sweep_directory
 from parley.run.errors import in_words

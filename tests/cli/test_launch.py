@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf
-from parley.cli import launch
+from parley.cli import launch, processes
+from parley.cli.job import GONE
 from parley.data.store import EpisodeStore
 from parley.run.config import ConfigError
 
@@ -106,12 +107,12 @@ def test_one_that_fails_says_why_and_stops_the_others(folder: Path, capfd: pytes
 def test_one_that_dies_within_a_collective_is_the_only_one_that_is_told_of(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    watched = launch._watched
+    watched = processes._watched
     codes: list[tuple[int, int]] = []
-    monkeypatch.setattr(launch, "_watched", lambda processes: codes.extend(watched(processes)) or codes)
+    monkeypatch.setattr(processes, "_watched", lambda each: codes.extend(watched(each)) or codes)
     with pytest.raises(SystemExit) as stopped:
         launch.run(config("step"), folder / "run")
-    assert stopped.value.code == 128 + signal.SIGKILL and dict(codes) == {0: launch.GONE, 1: -signal.SIGKILL}
+    assert stopped.value.code == 128 + signal.SIGKILL and dict(codes) == {0: GONE, 1: -signal.SIGKILL}
     assert capfd.readouterr().err == "parley: rank 1: killed by SIGKILL\n"
 
 

@@ -1,6 +1,7 @@
 """Nash mixtures and alpha-rank against games with known answers and OpenSpiel's numbers."""
 
 import json
+from itertools import permutations
 from pathlib import Path
 from random import Random
 
@@ -43,3 +44,14 @@ def test_alpha_rank_is_that_of_openspiel(case):
 def test_alpha_rank_of_one_and_of_a_dominant_member():
     assert alpha_rank([[0.0]], 10) == [1.0]
     assert alpha_rank([[0, -1, -1], [1, 0, -1], [1, 1, 0]], 10) == pytest.approx([0, 0, 1], abs=1e-6)
+
+
+def test_alpha_rank_ranks_members_under_any_selection():
+    """Under strong selection a weaker member's chance to take over is too small for a float, but still smaller."""
+    line = [[(i - j) / 2 for j in range(3)] for i in range(3)]  # 2 beats 1 beats 0
+    for alpha in (10, 30, 100, 1e4):
+        for order in permutations(range(3)):
+            shares = alpha_rank([[line[i][j] for j in order] for i in order], alpha)
+            assert [shares[order.index(each)] for each in range(3)] == pytest.approx([0, 0, 1], abs=1e-6)
+    cycle = [[0, -1, 1], [1, 0, -1], [-1, 1, 0]]
+    assert alpha_rank(cycle, 1e4) == pytest.approx([1 / 3] * 3) == alpha_rank([[0.0] * 3] * 3, 1e4)

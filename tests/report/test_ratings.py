@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from itertools import combinations
 from math import exp, log
+from pathlib import Path
 from random import Random
 
 import numpy as np
@@ -14,7 +16,7 @@ import torch
 from parley.data.episode import Episode
 from parley.games.base import Result, Scenario
 from parley.report.ratings import ELO, Meeting, cyclic, fitted, meetings, points, rate
-from parley.report.standings import as_csv, as_latex, as_table, page, remarks
+from parley.report.standings import as_csv, as_latex, as_table, page, remarks, write
 from rich.console import Console
 
 ROLES = ("first", "second")
@@ -122,7 +124,7 @@ def cycle(strength: float, clusters: int = 200) -> list[Meeting]:
 def test_a_circle_is_told_and_equals_are_not_taken_for_one() -> None:
     rated = rate(cycle(0.3), "rock", ROLES, 0, 200)
     assert rated.cyclic is not None and rated.cyclic > 0.9 and rated.misleading
-    assert any("misleading" in each for each in remarks(rated))
+    assert any("misleading" in each for each in remarks(rated)) and '<p class="note">The cyclic share' in page(rated)
     assert rated.nash == pytest.approx(dict.fromkeys(rated.members, 1 / 3), abs=0.1)
     alike = [rate(cycle(0.0, clusters=100 + seed), "rock", ROLES, seed, 200).cyclic for seed in range(5)]
     line = rate(played(TRUE, 0, 400, 2), "start", ROLES, 0, 200)
@@ -180,3 +182,20 @@ def test_what_is_written_is_escaped_and_whole() -> None:
 
 def test_the_scale_is_elos() -> None:
     assert ELO * log(10) == pytest.approx(400)
+
+
+def test_without_resamples_or_with_one_scenario_there_are_no_intervals(tmp_path: Path) -> None:
+    """Resamples of one scenario are all alike, so their spread says nothing."""
+    for found, resamples in ((played(TRUE, 0, 20, 1), 0), (played(TRUE, 0, 1, 1), 50)):
+        rated = rate(found, "start", ROLES, 0, resamples)
+        write(tmp_path, rated)
+        told = json.loads((tmp_path / "ratings.json").read_text())
+        assert all(each["elo"] and each["low"] is each["high"] is None for each in told["ratings"].values())
+        assert told["seat"]["first"]["low"] is None and told["points"]["start"]["one"][1:] == [None, None]
+        assert "nan" not in "".join(path.read_text() for path in tmp_path.iterdir()) and rated.cyclic is not None
+
+
+def test_a_member_that_has_met_nobody_yet_has_the_anchors_rating() -> None:
+    rated = rate([], "main@0", ROLES, 0, 50)
+    assert rated.members == ("main@0",) and rated.elo["main@0"][0] == 1000 and rated.nash == {"main@0": 1.0}
+    assert rated.seat is None and page(rated) and as_csv(rated)

@@ -88,6 +88,9 @@ def test_what_does_not_go_together_is_told() -> None:
     assert "it is for zero-sum games, and deal is none here" in told
     assert "a game for one" in " ".join(league(exploiters={}).faults(POLICIES, ["start"], Tales()))
     assert list(league().faults(POLICIES, ["start"], Kuhn())) == []
+    free = Kuhn()
+    free.facts = replace(free.facts, min_return=0, max_return=0)
+    assert "pays every seat the same" in " ".join(league().faults(POLICIES, ["start"], free))
     with pytest.raises(ValueError, match="more than 1 together"):
         league(mirror=0.95)
 

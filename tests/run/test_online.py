@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
 from parley.batches.packing import Budget, pack
 from parley.credit import Advantage
 from parley.data.store import Matches
@@ -32,6 +33,33 @@ def test_every_form_is_built(name: str, tmp_path: Path) -> None:
     recipe = build(config(f"objective={name}", ON_POLICY), tmp_path).policies["learner"].recipe(1)
     assert isinstance(recipe.credit, Advantage) and isinstance(recipe.learner.loss, PolicyGradient)
     assert recipe.credit.zeros or not recipe.learner.loss.penalised
+
+
+WORDS = {
+    "mean of the others": ("baseline", "leave_one_out"), "running mean by seat, decay 0.95": ("baseline", "ema"),
+    "`of: reply`": ("of", "reply"), "`scale: group`": ("scale", "group"), "`scale: tokens`": ("scale", "tokens"),
+    "cispo": ("kind", "cispo"), "no clip": ("kind", "importance"), "mask of probabilities": ("kind", "mask"),
+    "mean log-ratio": ("ratio", "utterance"), "dual clip 1.4": ("dual", 1.4), "clip 0.2 and 0.28": ("high", 0.28),
+    "clip 3e-4 and 4e-4": ("high", 4e-4), "no lower bound, at most 5": ("high", 4.0), "KL k1": ("kl", "k1"),
+    "KL k3": ("kl", "k3"), "k3 0.04": ("kl_coef", 0.04), "k3 0.2": ("kl_coef", 0.2), "k1 0.05": ("kl_coef", 0.05),
+    "k1 0.01": ("kl_coef", 0.01), "squared log-ratio to the sampler 1e-3": ("kl_coef", 2e-3),
+    "in the reward": ("kl_in", "reward"), "per utterance": ("per", "utterance"), "sums over replies": ("length", 1),
+    "sums divided by `play.sampling.max_tokens`": ("length", "${play.sampling.max_tokens}"),
+}  # fmt: skip
+
+
+def test_the_page_says_of_each_form_what_its_file_sets() -> None:
+    """A phrase stands in a form's row of docs/online.md if and only if its file has the setting."""
+    root = Path(__file__).parents[2]
+    cells = [line.split("|") for line in (root / "docs/online.md").read_text().splitlines() if line.startswith("| `")]
+    told = {each[1].strip(" `"): f"{each[2]} {each[3]}" for each in cells if len(each) == 6}
+    assert [name for name in told if name in FORMS] == FORMS
+    for name in FORMS[1:]:
+        file = OmegaConf.to_container(OmegaConf.load(root / f"conf/objective/{name}.yaml"))
+        assert isinstance(file, dict)
+        own = {**file.get("credit", {}), **file.get("loss", {})}
+        for words, (key, value) in WORDS.items():
+            assert (words in told[name]) == (own.get(key) == value), f"{name}: {words}"
 
 
 def test_sampling_that_gives_no_ratio_is_refused(tmp_path: Path) -> None:

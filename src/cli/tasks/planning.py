@@ -124,7 +124,7 @@ def _newest(config: DictConfig, run: Path) -> tuple[Snapshot, Any, Data]:
     loop = Loop(Run(build(config, run), run, Progress(terminal(quiet=True))))
     policy, recipe = next((name, each.recipe(number)) for name, each in loop.parts.policies.items())
     snapshot = played_by(run, number)[policy]
-    window = [*loop.window(number)[:-1], Round(len(stages), stages[-1])]
+    window = [*loop.window(policy, number)[:-1], Round(len(stages), stages[-1])]
     samples: Any = loop.crediting(window, policy, recipe, snapshot, loop.run).lessons
     forks = Forks([policy])
     for episode in loop.run.episodes(stages[-1]):

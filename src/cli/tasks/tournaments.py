@@ -17,9 +17,11 @@ from ...run.build import running
 from ...run.config import ConfigError, metric_name
 from ...run.contents import all_snapshots, kept
 from ...run.evaluation import Evaluation
+from ...run.parts import PREVIOUS
 from ...system import ranks
 from ...system.bounds import Positive, Whole
 from ...system.files import write_json
+from ...system.naming import nearest
 from ..stored import same_game, stored
 
 
@@ -42,16 +44,17 @@ def tournament(
     """
     sources = _sources(run, runs)
     _seat(config, sources)
+    members = _members(sources, which)
+    names = [*members, *(name for name in config.eval.opponents if name != PREVIOUS)]
+    if anchor is not None and anchor not in names:
+        raise ConfigError(f"task.anchor: {anchor} does not play here, only {', '.join(names)}{nearest(anchor, names)}")
     with running(config, out) as at_work:
-        table, found = Evaluation(at_work).tournament(_members(sources, which))
+        table, found = Evaluation(at_work).tournament(members)
         ranks.shared(lambda: write_json(out / "tournament.json", table))
         terminal().print(tournament_table(table, metric_name(config)))
         if not found:
             return None
-        names = [name for each in found for name in (each.one, each.other)]
-        if anchor is not None and anchor not in names:
-            raise ConfigError(f"task.anchor: {anchor} does not play here, only {', '.join(dict.fromkeys(names))}")
-        rated = rate(found, anchor or names[0], at_work.game.roles, at_work.seed, resamples, alpha)
+        rated = rate(found, anchor or found[0].one, at_work.game.roles, at_work.seed, resamples, alpha)
         ranks.shared(lambda: standings.write(out, rated))
     terminal().print(standings.as_table(rated))
     terminal().print(f"page: {out / 'tournament.html'}", soft_wrap=True)
