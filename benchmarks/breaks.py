@@ -483,6 +483,10 @@ FAULTS: dict[str, Break] = {
         ("models/test_load.py::"
          "test_B08_a_config_that_describes_far_more_than_the_files_hold_is_told_before_it_is_built",),
     ),
+    "B08 a negative end of sequence is a token": (
+        "models/renderer.py", "if not all(type(each) is int and 0 <= each < 2**31 for each in ids):", "if False:",
+        ("models/test_load.py::test_B08_an_end_that_is_no_token_is_refused",),
+    ),
     "B08 words may lie above the embedding": (
         "models/load.py", "check_words(path, tokenizer)", "pass",
         ("models/test_load.py::test_B08_model_folders_that_are_damaged_are_named_with_the_reason",),

@@ -251,7 +251,9 @@ def context_length(folder: str | Path) -> int | None:
     config = config.get("text_config", config)
     for key in ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len"):
         if isinstance(config.get(key), int):
-            return int(config[key])
+            if (length := int(config[key])) < 1:
+                raise ValueError(f"config.json has {key} {length}, expected at least 1 token")
+            return length
     return None
 
 
@@ -260,7 +262,10 @@ def eos_ids(folder: str | Path) -> frozenset[int]:
     found: set[int] = set()
     for name in ("generation_config.json", "config.json"):
         value = _json(Path(folder) / name).get("eos_token_id")
-        found |= set() if value is None else {value} if isinstance(value, int) else set(value)
+        ids = [] if value is None else value if isinstance(value, list) else [value]
+        if not all(type(each) is int and 0 <= each < 2**31 for each in ids):
+            raise ValueError(f"{name} has eos_token_id {str(value)[:80]}, expected ids of tokens")
+        found.update(ids)
     return frozenset(found)
 
 

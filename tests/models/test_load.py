@@ -14,6 +14,7 @@ from parley.models.bases import Bases
 from parley.models.folders import INDEX
 from parley.models.hub import Pretrained
 from parley.models.load import load_model, load_policy, load_tokenizer
+from parley.models.renderer import Renderer
 from parley.models.tiny import Tiny
 from parley.play.player import Prompt
 from parley.system.files import InputError
@@ -258,6 +259,22 @@ def test_B08_layers_that_cannot_be_decoded_are_told_from_the_config_alone(copy):
         (copy / "config.json").write_text(json.dumps(stored))
         with pytest.raises(InputError, match=r"cannot decode: use backend=vllm"):
             HFBackend.check(copy)
+
+
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json"])
+@pytest.mark.parametrize("value", [-1, True, "2", [2, -1], {"id": 2}, 2**40, 2.0])
+def test_B08_an_end_that_is_no_token_is_refused(copy, name, value):  # -1 was the last token of the vocabulary
+    path = copy / name
+    path.write_text(json.dumps((json.loads(path.read_text()) if path.exists() else {}) | {"eos_token_id": value}))
+    with pytest.raises(InputError, match="eos_token_id"):
+        Renderer.load(copy)
+
+
+def test_B08_a_context_of_no_tokens_is_refused(copy):
+    path = copy / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"max_position_embeddings": -64}))
+    with pytest.raises(InputError, match="max_position_embeddings -64, expected at least 1 token"):
+        Renderer.load(copy)
 
 
 def test_B08_token_ids_above_the_embedding_are_refused(made):
