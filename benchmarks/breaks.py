@@ -92,15 +92,31 @@ FAULTS: dict[str, Break] = {
         ("cli/test_stored.py::test_A1_a_node_that_is_no_game_is_refused_and_nothing_runs",),
     ),
     "A1 a stored config reads the environment": (
-        "cli/stored.py", r're.search(r"\$\{[^}]*:", value)', "False",
+        "cli/stored.py", "COMPUTED.search(value)", "False",
         ("cli/test_stored.py::test_A1_a_node_that_is_no_game_is_refused_and_nothing_runs",),
     ),
     "A1 a stored config says where prompts go": (
         "cli/stored.py", "(sends or runs) and value != own", "False",
         ("cli/test_stored.py::test_A1_prompts_and_keys_go_only_where_the_command_says",),
     ),
+    "A1 a resolver by another key's name is computed": (
+        "cli/stored.py", r'r"\$\{.*:", re.DOTALL', r'r"\$\{[^}]*:"',
+        ("cli/test_stored.py::test_A1_no_resolver_runs_whose_name_another_key_holds",),
+    ),
+    "A1 a stored node composes options": (
+        "cli/stored.py", '"defaults" in value and', "False and",
+        ("cli/test_stored.py::test_A1_a_stored_node_names_no_options_for_hydra_to_compose",),
+    ),
+    "A1 a value that the command gives is refused as the run's": (
+        "cli/of_run.py", "    _say(said, composed, old)\n", "",
+        ("cli/test_stored.py::test_A1_a_value_that_the_command_gives_takes_the_place_of_the_runs",),
+    ),
+    "A1 a stored config asks a hub": (
+        "cli/stored.py", '"key_env", "download")', '"key_env")',
+        ("cli/test_stored.py::test_A1_nothing_is_sent_and_no_folder_run_from_any_depth_of_a_stored_node",),
+    ),
     "A1 a stored list of servers is believed": (
-        "cli/stored.py", '("url", "urls", "key_env")', '("url", "key_env")',
+        "cli/stored.py", '("url", "urls", "key_env", "download")', '("url", "key_env", "download")',
         ("cli/test_stored.py::test_A1_nothing_is_sent_and_no_folder_run_from_any_depth_of_a_stored_node",),
     ),
     "A1 lists of a stored node are not looked into": (
@@ -256,6 +272,26 @@ FAULTS: dict[str, Break] = {
         "data/formats/spag.py", "            if target:", "            if True:",
         ("data/test_conversations.py::test_A13_empty_utterances_of_episodes_are_not_trained_on",),
     ),
+    "A13 files of one name are one": (
+        "data/formats/conversations.py", " if stems[file.stem] == 1 else file.name", "",
+        ("data/test_conversations.py::test_A13_rows_of_two_files_stay_apart",),
+    ),
+    "A13 matches of two files are joined": (
+        "data/sources/conversations.py", 'name.rpartition("/")[0], log', '"", log',
+        ("data/test_conversations.py::test_A13_rows_of_two_files_stay_apart",),
+    ),
+    "A13 the sides of a pair are merged apart": (
+        "data/sources/conversations.py", "generated=_joined(log.generated)", "generated=log.generated",
+        ("data/test_conversations.py::test_A13_both_sides_of_a_pair_have_the_rows_whole_prompt",),
+    ),
+    "A13 a pair's instruction is lost": (
+        "data/formats/conversations.py", "return alpaca.asked(row)", "return ()",
+        ("data/test_conversations.py::test_A13_both_sides_of_a_pair_have_the_rows_whole_prompt",),
+    ),
+    "A13 empty replies of stored matches are imitated": (
+        "data/sample.py", "each.request in replies and bool(each.content.strip())", "each.request in replies",
+        ("run/test_from_matches.py::test_A13_empty_replies_of_stored_matches_are_not_imitated",),
+    ),
     "A14 a plural is made of capitals": (
         "games/taboo/inflection.py", "_first(word.lower())", "_first(word)",
         ("games/test_taboo_judges.py::test_A14_the_legacy_judge_lower_cases_the_word_before_it_makes_the_plural",),
@@ -268,6 +304,30 @@ FAULTS: dict[str, Break] = {
         "cli/tasks/exporting.py", '_credited(mine, rounds, policy) if keep == "credit" else _every',
         "_every",
         ("run/test_conversation_runs.py::test_A16_export_writes_what_credit_keeps_and_a_hosted_learner_sends",),
+    ),
+    "A16 replies of a prompt are imitated": (
+        "data/formats/conversations.py", 'meta_of(row, "prompt", "completion"), _replies(prompt)',
+        'meta_of(row, "prompt", "completion")',
+        ("data/test_conversations.py::test_A16_replies_of_a_prompt_are_context",),
+    ),
+    "A16 replies of weight 0 in ShareGPT's rows are imitated": (
+        "data/formats/conversations.py", ", tuple(weightless(said))", "",
+        ("data/test_conversations.py::test_A16_replies_of_a_prompt_are_context",),
+    ),
+    "A16 an export is read several times over": (
+        "data/formats/conversations.py", "len(exported) > 1", "False",
+        ("data/test_conversations.py::test_A16_an_exports_folder_is_not_read_several_times_over",),
+    ),
+    "A16 replies that credit punishes are exported": (
+        "credit/verdicts.py", "if request not in self.worse", "",
+        (
+            "credit/test_advantage.py::test_A16_replies_without_a_positive_reward_are_not_worth_imitating",
+            "run/test_from_matches.py::test_A16_an_export_leaves_out_what_credit_trains_away_from",
+        ),
+    ),
+    "A16 bad replies of foreign logs are imitated": (
+        "run/build.py", "or (isinstance(parts.data, Imported)", "or (False",
+        ("run/test_conversation_runs.py::test_A16_a_credit_that_keeps_bad_replies_is_refused_for_foreign_logs",),
     ),
     "A16 logs of opponents are exported": (
         "cli/tasks/exporting.py", "if player == policy and seat in", "if seat in",

@@ -7,6 +7,7 @@ The settings of the run need not be repeated; overrides of the command change th
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +16,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from ..run.config import ConfigError, use_threads
 from ..run.contents import SAVED, saved
@@ -66,12 +68,15 @@ def base(words: Sequence[str], alone: Callable[[], DictConfig | None]) -> Base:
     if resumed:
         groups.extend(RESUMED)
     kept_out = ("resume",) if resumed else (*COMMANDS, "resume")
-    whole = cast("dict[str, Any]", OmegaConf.to_container(saved(run)))
+    old = saved(run)
+    _say(said, composed, old)
+    whole = cast("dict[str, Any]", OmegaConf.to_container(old))
     root = {key: value for key, value in whole.items() if key in composed and key not in (*groups, *kept_out)}
     use_threads(composed)  # before a target is looked up
     sound(run, composed, root)
-    nodes = stored(run, composed, *PLAYED)
-    nodes |= stored(run, composed, *(each for each in groups if each not in PLAYED and each not in said), partly=True)
+    nodes = stored(run, composed, *PLAYED, old=old)
+    others = (each for each in groups if each not in PLAYED and each not in said)
+    nodes |= stored(run, composed, *others, old=old, partly=True)
     chosen = {group: OF_RUN for group in groups if group in nodes and group not in said}
     empty = {group: "none" for group in EMPTY if group in groups and not whole.get(group) and group not in said}
     options = {**chosen, **empty, "experiment": OF_RUN}
@@ -86,6 +91,16 @@ def _said(word: str) -> tuple[str, Any] | None:
     except (HydraException, ValueError, TypeError, LookupError, ArithmeticError, RecursionError):  # Hydra stumbles
         return None
     return parsed.get_key_element().lstrip("+~"), None if parsed.is_sweep_override() else parsed.value()
+
+
+def _say(said: Mapping[str, Any], composed: DictConfig, old: DictConfig) -> None:
+    """Puts the keys that the command sets into both configs, so that the run's own values of them are not judged."""
+    for key, value in said.items():
+        if "." in key and not key.startswith("hydra.") and value is not None:
+            with suppress(OmegaConfBaseException):  # Hydra says what is wrong with the override
+                OmegaConf.update(composed, key, value, force_add=True)
+                OmegaConf.update(composed, key, now := OmegaConf.select(composed, key))  # as `now`, without ${…}
+                OmegaConf.update(old, key, now, force_add=True)
 
 
 def _run(said: Mapping[str, Any]) -> tuple[Path | None, bool]:

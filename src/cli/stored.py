@@ -38,23 +38,29 @@ CONTRACTS = {  # node -> (allowed packages of its class, required methods)
     "logger": (("report.trackers",), ("open",)),
     "task": (("cli.tasks.training",), ()),
 }
-PRIVATE = ("url", "urls", "key_env")
-"""Arguments that decide where prompts and keys are sent. Only the command may set them, never a stored config."""
+PRIVATE = ("url", "urls", "key_env", "download")
+"""Arguments that decide where prompts and keys are sent, and whether a hub is asked for a model. Only the command may
+set them, never a stored config."""
+COMPUTED = re.compile(r"\$\{.*:", re.DOTALL)
+"""A `${resolver:…}`, whose name may itself hold a `${key}`."""
 IN_LIST = re.compile(r"\.\d+(\..*)?$")
 """The end of a key inside a list. An override can only replace the whole list."""
 CHECKOUT = "parley.games.clembench."
 """Games whose `path` is a folder of code. It, too, is the command's to say."""
 
 
-def stored(run: Path, config: DictConfig, *names: str, partly: bool = False) -> dict[str, DictConfig]:
-    """The nodes `names` of the stored config of `run`, checked; null ones are left out.
+def stored(
+    run: Path, config: DictConfig, *names: str, old: DictConfig | None = None, partly: bool = False
+) -> dict[str, DictConfig]:
+    """The nodes `names` of the stored config of `run`, checked; null ones are left out. `old` is that config if some
+    of its values are already the command's.
 
     ConfigError lists what is wrong: a `_target_` at any depth that is neither a class of parley of the node's kind nor
     a target of the same node in `config`, which the command itself composes, nor one that its own config folders
-    name; a `${resolver:…}`; a server's address or a folder of code that the command does not name; and whatever a
-    composed node may not hold. (`partly`: a node whose only fault is the last one is left out.)
+    name; a `${resolver:…}`; a server's address, a download or a folder of code that the command does not name; and
+    whatever a composed node may not hold. (`partly`: a node whose only fault is the last one is left out.)
     """
-    old, nodes, faults = saved(run), {}, []
+    old, nodes, faults = saved(run) if old is None else old, {}, []
     written = cast("dict[str, Any]", OmegaConf.to_container(old))
     for name in names:
         if (raw := written.get(name)) is None:
@@ -129,12 +135,14 @@ def _strange(value: Any, key: str, mine: set[str]) -> Iterator[str]:
                 f"{key}._target_: {target!r} is no {kind} of parley, and the command does not name it; if it is yours, "
                 f"say python -m parley --config-dir FOLDER, where a YAML of FOLDER names it"
             )
+        if "defaults" in value and "." not in key:  # Hydra would compose it
+            yield f"{key}.defaults: a stored node names no further options"
         for name, part in value.items():
             yield from _strange(part, f"{key}.{name}", mine)
     elif isinstance(value, list):
         for number, part in enumerate(value):
             yield from _strange(part, f"{key}.{number}", mine)
-    elif isinstance(value, str) and re.search(r"\$\{[^}]*:", value):
+    elif isinstance(value, str) and COMPUTED.search(value):
         yield f"{key}: {value!r} would be computed; give the value on the command line"
 
 
@@ -159,7 +167,7 @@ def _targets(value: Any) -> set[str]:
 
 
 def _private(raw: Any, mine: Any, key: str) -> Iterator[str]:
-    """Parts of a stored node, at any depth, that send something or run a folder's code, unless `mine` has them, too."""
+    """Parts of a stored node, at any depth, that ask another machine or run a folder's code, unless `mine` has them."""
     if isinstance(raw, list):
         others = mine if isinstance(mine, list) and len(mine) == len(raw) else [None] * len(raw)
         for number, pair in enumerate(zip(raw, others, strict=True)):
@@ -167,7 +175,7 @@ def _private(raw: Any, mine: Any, key: str) -> Iterator[str]:
     for name, value in raw.items() if isinstance(raw, Mapping) else ():
         own = mine.get(name) if isinstance(mine, Mapping) else None
         online = key.split(".")[0] == "logger" and name == "mode" and value not in ("offline", "disabled")
-        sends = (name in PRIVATE and value is not None) or online
+        sends = (name in PRIVATE and value not in (None, False)) or online
         runs = name == "path" and str(raw.get("_target_")).startswith(CHECKOUT)
         if (sends or runs) and value != own:
             place = f"{key}.{name}"

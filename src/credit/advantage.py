@@ -114,7 +114,8 @@ class Advantage:
             numbers = dict(self._numbers(each, values))
             samples += log.samples(numbers)
             why = _why([advantage for advantage, _ in numbers.values()])
-            table.append(log.verdict(why, bool(numbers), each.values[0], replies=numbers))
+            worse = [request for request, (advantage, _) in numbers.items() if advantage <= 0]
+            table.append(log.verdict(why, bool(numbers), each.values[0], replies=numbers, worse=worse))
         result = credited(samples, table, demonstrations)
         return Credited(result.samples, result.table, running if self.baseline == "ema" else None)
 

@@ -141,7 +141,7 @@ class Log:
 
     def _sampled(self, turn: Turn) -> bool:
         if not self.recorded:
-            return turn.text != "" and turn.finish != "context"
+            return turn.text.strip() != "" and turn.finish != "context"
         return turn.call is not None and turn.call.policy == self.version and len(turn.call.sampled_ids) > 0
 
     def samples(self, numbers: Numbers) -> list[Sample]:
@@ -164,15 +164,16 @@ class Log:
         score: float | None = None,
         bar: float | None = None,
         replies: Iterable[str] = (),
+        worse: Iterable[str] = (),
     ) -> Verdict:
         """The verdict on this log for the table: reason, whether it was kept, score and the bar it had to reach, and
-        the ids of the replies that are trained on. `score` None is the log's own."""
+        the ids of the replies that are trained on, `worse` those without a positive reward. `score` None is the
+        log's own."""
         score = self.score if score is None else score
         if kept and not self.recorded:
             why = f"{why}, without token ids (not trainable on-policy)"
-        return Verdict(
-            self.episode.id, self.episode.scenario.id, self.seat, score, bar, kept, why, tuple(replies), self.recorded
-        )
+        scenario, chosen = self.episode.scenario.id, tuple(replies)
+        return Verdict(self.episode.id, scenario, self.seat, score, bar, kept, why, chosen, self.recorded, tuple(worse))
 
 
 def _recorded(stream: Stream, spans: Mapping[str, tuple[int, int]]) -> tuple[float, ...] | None:

@@ -59,7 +59,8 @@ class Contrast:
                 continue
             better = log.episode.id == best
             replies = _after(log, cuts, log.replies(refused=not better))
-            table.append(log.verdict("chosen" if better else "rejected", bool(replies)))
+            worse = () if better else replies
+            table.append(log.verdict("chosen" if better else "rejected", bool(replies), replies=replies, worse=worse))
             sides.setdefault(group, {})[better] = log.samples({request: (log.score, 1.0) for request in replies})
             if len(sides[group]) == 2:
                 pair = sides.pop(group)

@@ -93,14 +93,11 @@ class SpagCredit:
         for log in found:
             kind = ending, seat, _ = _kind(log)
             own = log.replies(breach=True) if rewards[kind] else []
-            samples += log.samples(
-                {request: (reward, weights[ending, seat]) for request, reward in zip(own, rewards[kind], strict=True)}
-            )
-            table.append(
-                log.verdict(
-                    ending if own else f"{ending}, left out", bool(own), totals[ending, seat] or 0.0, replies=own
-                )
-            )
+            earned = dict(zip(own, rewards[kind], strict=True))
+            samples += log.samples({request: (reward, weights[ending, seat]) for request, reward in earned.items()})
+            why = ending if own else f"{ending}, left out"
+            worse = [request for request, reward in earned.items() if reward <= 0]
+            table.append(log.verdict(why, bool(own), totals[ending, seat] or 0.0, replies=own, worse=worse))
         return credited(samples, table, demonstrations)
 
     def _totals(self, played: Mapping[Kind, int]) -> dict[Role, float | None]:

@@ -18,7 +18,8 @@ class Verdict:
     """Credit's decision about one log: its score (None if missing), the bar that it had to pass (None if the rule has
     none), and the reason.
 
-    `replies` are the request ids of the chosen replies, `recorded` tells whether their token ids are known.
+    `replies` are the request ids of the chosen replies, and `worse` those among them without a positive reward, which
+    nobody should imitate. `recorded` tells whether their token ids are known.
     """
 
     match: str
@@ -30,6 +31,12 @@ class Verdict:
     why: str
     replies: tuple[str, ...] = ()
     recorded: bool = True
+    worse: tuple[str, ...] = ()
+
+    @property
+    def good(self) -> tuple[str, ...]:
+        """The chosen replies that are worth imitating, for a learner or a file that has no place for rewards."""
+        return tuple(request for request in self.replies if request not in self.worse)
 
 
 class Verdicts(Sequence[Verdict]):
@@ -58,7 +65,7 @@ class Verdicts(Sequence[Verdict]):
             return [self[each] for each in range(*at.indices(len(self)))]
         self._file.seek(self._starts[at])
         row = json.loads(self._file.readline())
-        row[-2] = tuple(row[-2])
+        row[-3], row[-1] = tuple(row[-3]), tuple(row[-1])  # replies and worse
         return Verdict(*row)
 
     def __eq__(self, other: object) -> bool:

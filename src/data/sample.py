@@ -61,8 +61,10 @@ class Demonstration:
 
 
 def chosen(name: str, view: Sequence[Message], replies: Container[str | None], cluster: str = "") -> Demonstration:
-    """A seat's whole view as a chat with weight 1 on the replies to the requests `replies`, and 0 on the rest."""
-    return Demonstration(name, tuple(view), tuple(float(each.request in replies) for each in view), cluster=cluster)
+    """A seat's whole view as a chat with weight 1 on the replies to the requests `replies` that say something, and 0 on
+    the rest."""
+    weights = (float(each.request in replies and bool(each.content.strip())) for each in view)
+    return Demonstration(name, tuple(view), tuple(weights), cluster=cluster)
 
 
 def decayed(replies: int, gamma: float) -> list[float]:

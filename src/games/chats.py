@@ -26,6 +26,10 @@ def write_messages(messages: tuple[Message, ...] | list[Message]) -> list[Json]:
 def _message(index: int, data: Json) -> Message:
     if not isinstance(data, dict):
         raise ValueError(f"message {index} is {type(data).__name__}, expected an object with role and content")
+    if data.get("tool_calls") or data.get("function_call"):
+        raise ValueError(
+            f"message {index} calls a tool apart from its text, which cannot be read: write the call as text"
+        )
     role, content = data.get("role"), _content(data.get("content"))
     if role not in SPEAKERS:
         raise ValueError(f"message {index} has the role {role!r}, expected one of {', '.join(SPEAKERS)}")

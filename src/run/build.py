@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from ..backends.openai import served
 from ..data.consent import HUMAN
 from ..data.scorer import Judge
-from ..data.sources.base import Recorded
+from ..data.sources.base import Imported, Recorded
 from ..games.base import Game, services
 from ..games.suite import UNSEEN
 from ..models.folders import architecture, unequal
@@ -275,12 +275,14 @@ def _unbranched(parts: Parts) -> Iterator[str]:
 
 
 def _unchosen(parts: Parts) -> Iterator[str]:
-    """A credit that is unfit for stored matches, whose replies are not the policy's own."""
-    credits = [each.recipe(0).credit for each in parts.policies.values()]
-    if _from_data(parts.config) and isinstance(parts.data, Recorded) and not getattr(credits[0], "imitates", False):
+    """A credit that is unfit for stored matches and foreign logs, whose replies are not the policy's own."""
+    credit = next(each.recipe(0).credit for each in parts.policies.values())
+    logs = isinstance(parts.data, Recorded) or (isinstance(parts.data, Imported) and credit.mix is not None)
+    if _from_data(parts.config) and logs and not getattr(credit, "imitates", False):
         yield (
-            "objective.credit: replies of stored matches are imitated where they were good, for they are not this "
-            "policy's own, and this credit keeps the bad ones too; say objective=filtered_bc"
+            "objective.credit: replies of stored matches and logs are imitated where they were good, for they are not "
+            "this policy's own, and this credit keeps the bad ones too; say objective=filtered_bc, or for pairs "
+            "objective=spin"
         )
 
 

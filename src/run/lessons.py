@@ -64,7 +64,7 @@ class Crediting:
         if recipe.learner.reads == "chats":
             given = recipe.credit(matches, policy, state=state)
             lessons = [*chats(self.run.game, matches, given.table), *mixed]
-            replies = sum(len(verdict.replies) for verdict in given.table)
+            replies = sum(len(verdict.good) for verdict in given.table)
         else:
             given = recipe.credit(matches, policy, rendered(mixed, snapshot), state)
             lessons = given.on_policy()
@@ -86,13 +86,13 @@ class Crediting:
 
 
 def chats(game: Game, matches: Matches, table: Iterable[Verdict]) -> list[Demonstration]:
-    """The logs that credit kept, as whole chats with weight 1 on the chosen replies and 0 on the rest."""
-    kept = (verdict for verdict in table if verdict.replies)
+    """The logs that credit kept, as whole chats with weight 1 on the replies worth imitating and 0 on the rest."""
+    kept = (verdict for verdict in table if verdict.good)
     return [_chosen(each, replay(game, matches[each.match]).views[each.seat]) for each in kept]
 
 
 def _chosen(verdict: Verdict, view: Sequence[Message]) -> Demonstration:
-    return chosen(f"{verdict.match}/{verdict.seat}", view, set(verdict.replies))
+    return chosen(f"{verdict.match}/{verdict.seat}", view, set(verdict.good))
 
 
 def imported(game: Game, source: Any, policy: str, recipe: Recipe, begin: Snapshot) -> tuple[Lessons, dict[str, int]]:
@@ -121,5 +121,5 @@ def _elsewhere(
         found = list(source.matches(policy))
         views = {(episode.id, seat): view for episode, each in found for seat, view in each.items()}
         table = credit([episode for episode, _ in found], policy).table
-        demos = [_chosen(each, views[each.match, each.seat]) for each in table if each.replies]
+        demos = [_chosen(each, views[each.match, each.seat]) for each in table if each.good]
     return demos, {"logs": len(table), "kept": sum(each.kept for each in table)}

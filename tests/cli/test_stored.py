@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
-from parley.cli.stored import stored
+from parley.cli.of_run import base
+from parley.cli.stored import sound, stored
 from parley.run.config import ConfigError
 
 GAME = {"_target_": "parley.games.deal.Deal", "max_actions": 8}
@@ -61,6 +62,19 @@ def test_A1_a_node_that_is_no_game_is_refused_and_nothing_runs(node, run, tmp_pa
     assert not (tmp_path / "ran").exists() and "evil" not in sys.modules
 
 
+@pytest.mark.parametrize("text", ["${oc.${name}:HOME}", "${${name}.env:HOME}", "a ${oc.\n${name}:HOME}"])
+def test_A1_no_resolver_runs_whose_name_another_key_holds(run, text):
+    for key, node in (("game", {**GAME, "contexts": text}), ("data", [text])):
+        with pytest.raises(ConfigError, match=rf"{key}\.\w+: .* would be computed"):
+            sound(run(name="env"), config(), {key: node})
+
+
+def test_A1_a_stored_node_names_no_options_for_hydra_to_compose(run):
+    node = {"credit": {"_target_": "parley.credit.FilteredBC"}, "defaults": [{"/logger@_global_.logger": "wandb"}]}
+    with pytest.raises(ConfigError, match=r"objective\.defaults: a stored node names no further options"):
+        stored(run(objective=node), config(), "objective")
+
+
 def test_A1_a_strangers_game_is_built_where_the_command_names_it_too(run):
     node = {"_target_": "strange.Game"}
     mine = OmegaConf.create({"game": {"_target_": "strange.Game"}})
@@ -87,7 +101,39 @@ def test_A1_prompts_and_keys_go_only_where_the_command_says(run):
     assert stored(run(backend=node), config(*words), "backend")["backend"] == node
 
 
+@pytest.mark.parametrize(
+    ("node", "words", "url"),
+    [
+        ("backend", ["backend.url=http://mine/v1"], "http://mine/v1"),
+        ("backend", ["backend.url=${oc.env:MY_SERVER}"], "http://of-the-environment/v1"),
+        ("model", ["model.download=false"], False),
+        ("model", ["model.download=true"], True),
+    ],
+)
+def test_A1_a_value_that_the_command_gives_takes_the_place_of_the_runs(run, monkeypatch, node, words, url):
+    """The default backend has no url and the default model no download, so that the command alone cannot set them."""
+    monkeypatch.setenv("MY_SERVER", "http://of-the-environment/v1")
+    kept = {each: None for each in ("game", "model", "backend", "players") if each != node}
+    nodes = {
+        "backend": {
+            "_target_": "parley.backends.openai.OpenAIBackend",
+            "_partial_": True,
+            "url": "http://elsewhere/v1",
+        },
+        "model": {"_target_": "parley.models.hub.Pretrained", "path": "org/name", "download": True},
+    }
+    folder = run(**kept, **{node: nodes[node]})
+    words = [f"run={folder}", *words]
+    key = words[-1].partition("=")[0]
+    with pytest.raises(ConfigError, match=rf"{key} is .*: say {key}=… on the command line"):
+        base(words[:1], config)
+    assert OmegaConf.select(OmegaConf.create(dict(base(words, config).nodes)), key) == url
+
+
 SENT = {
+    "a download from a hub": (
+        "model", {"_target_": "parley.models.hub.Pretrained", "path": "org/name", "download": True}, "model.download",
+    ),
     "servers of a backend": (
         "backend", {"_target_": "parley.backends.servers.VLLMServers", "urls": ["http://elsewhere/v1"]}, "backend.urls",
     ),

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from parley.credit import Advantage, NothingKept
+from parley.credit import Advantage, Contrast, NothingKept, SpagCredit
 from parley.data.episode import Call, Episode, Turn
 from parley.games.base import Result, Scenario
 from parley.system.files import InputError
@@ -58,6 +58,33 @@ def random_round(seed: int) -> list[Episode]:
             players = {"a": ME, "b": draw.choice([ME, OTHER, "fair"])}
             matches.append(match(f"m{scenario}{number}", returns, lengths, f"s{scenario}", players, marks=marks))
     return matches
+
+
+@pytest.mark.parametrize("credit", [Advantage(), Advantage(of="reply", baseline="ema", by=("seat",), zeros=True),
+                                    SpagCredit(), SpagCredit(form="faithful"), Contrast()])  # fmt: skip
+def test_A16_replies_without_a_positive_reward_are_not_worth_imitating(credit):
+    for seed in range(20):
+        words = {"a": "win", "b": "loss"} if seed % 2 else {"a": "loss", "b": "tie"}
+        matches = [
+            replace(each, result=replace(each.result, outcome_by_seat=words, blame=("a",) if at % 3 == 2 else ()))
+            for at, each in enumerate(random_round(seed))
+        ]
+        try:
+            given = credit(matches, ME)
+        except NothingKept:
+            continue
+        trained = {(id.rsplit("/", 2)[0], id.rsplit("/", 2)[1]): list(spans) for id, spans in (
+            (sample.id, sample.utterances) for sample in given.samples
+        )}  # fmt: skip
+        for verdict in given.table:
+            spans = trained.pop((verdict.match, verdict.seat), [])
+            if spans:  # those of a pair are missing if its other side has no reply
+                good = [
+                    request for request, each in zip(verdict.replies, spans, strict=True)
+                    if (each.side == 1 if each.side else each.reward > 0)
+                ]  # fmt: skip
+                assert list(verdict.good) == good
+        assert not trained
 
 
 # --- the slow reference: one reply at a time, straight from the definitions ---

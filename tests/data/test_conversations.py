@@ -57,6 +57,15 @@ LAYOUTS = [
     ({"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}], "system": "s"},
      (SYSTEM, Q, A), ()),
     ({"real": told(Q, A), "generated": told(Q, B)}, (Q, A), (Q, B)),
+    ({"messages": told(Q, A), "prompt": "q", "chosen": told(Q, A), "rejected": told(Q, B)}, (Q, A), (Q, B)),
+    ({"messages": told(Q), "chosen": "a", "rejected": "b"}, (Q, A), (Q, B)),
+    ({"instruction": "q", "input": "", "chosen": "a", "rejected": "b", "system": "s"}, (SYSTEM, Q, A), (SYSTEM, Q, B)),
+    ({"prompt": "q", "chosen": "a", "rejected": "b", "system": "s"}, (SYSTEM, Q, A), (SYSTEM, Q, B)),
+    ({"conversations": [{"from": "human", "value": "q"}], "chosen": {"from": "gpt", "value": "a"},
+      "rejected": {"from": "gpt", "value": "b"}}, (Q, A), (Q, B)),
+    ({"instruction": "q", "input": "", "output": "a", "system": "s", "history": [["q", "b"]]},
+     (SYSTEM, Q, B, Q, A), ()),
+    ({"messages": None, "conversations": None, "prompt": "q", "completion": "a", "chosen": None}, (Q, A), ()),
 ]  # fmt: skip
 
 
@@ -79,6 +88,44 @@ def test_replies_of_weight_0_and_rejected_ones_are_not_imitated(path):
     ]
     for demo in Conversations(str(written(path, *rows))).demonstrations(GAME, "train"):
         assert demo.weights == (0, 0, 0, 1)
+
+
+@pytest.mark.parametrize(
+    ("row", "weights"),
+    [
+        ({"prompt": told(Q, B, Q), "completion": told(A)}, (0, 0, 0, 1)),
+        ({"prompt": told(Q, B, Q), "completion": told(A, Q, A)}, (0, 0, 0, 1, 0, 1)),
+        ({"prompt": told(Q, B, Q), "chosen": told(A), "rejected": told(B)}, (0, 0, 0, 1)),
+        ({"chosen": told(Q, B, Q, A), "rejected": told(Q, B, Q, B)}, (0, 0, 0, 1)),
+        ({"real": told(Q, B, Q, A), "generated": told(Q, B, Q, B)}, (0, 0, 0, 1)),
+        ({"conversations": [
+            {"from": "human", "value": "q"}, {"from": "gpt", "value": "b", "weight": 0},
+            {"from": "human", "value": "q"}, {"from": "gpt", "value": "a", "weight": 1},
+        ]}, (0, 0, 0, 1)),
+        ({"messages": told(Q, A), "meta": {"rejected": None}}, (0, 1)),
+    ],
+)  # fmt: skip
+def test_A16_replies_of_a_prompt_are_context(path, row, weights):
+    (demo,) = Conversations(str(written(path, row))).demonstrations(GAME, "train")
+    assert demo.weights == weights
+
+
+def test_A13_rows_of_two_files_stay_apart(tmp_path):
+    """Two files may have one name but for the ending, and runs have the same match ids."""
+    for file, said in (("a.json", "x"), ("a.jsonl", "y"), ("b.jsonl", "z")):
+        row = {"messages": told(Q, Message("assistant", said)), "meta": {"match": "m", "role": "seat", "payoff": 1}}
+        written(tmp_path / file, row)
+    assert [name for name, _ in read(tmp_path)] == ["a.json/000001", "a.jsonl/000001", "b/000001"]
+    matches = list(Conversations(str(tmp_path)).matches("learner"))
+    assert [[turn.text for turn in each.turns] for each, _ in matches] == [["x"], ["y"], ["z"]]
+    assert len({each.id for each, _ in matches}) == 3 and all(list(views) == ["seat"] for _, views in matches)
+
+
+def test_A16_an_exports_folder_is_not_read_several_times_over(tmp_path):
+    written(tmp_path / "messages.jsonl", {"messages": told(Q, A)})
+    written(tmp_path / "completions.jsonl", {"prompt": told(Q), "completion": told(A)})
+    with pytest.raises(InputError, match=r"several layouts: name one of completions\.jsonl, messages\.jsonl"):
+        list(read(tmp_path))
 
 
 def test_a_list_and_a_folder_are_read_by_name(tmp_path):
@@ -119,6 +166,8 @@ def test_where_speaker_partner_weight_and_merge(path):
     (user, *_), weights = demos(speaker="user"), (0, 1, 1, 0)
     assert user.weights == weights and [message.role for message in user.messages][1:] == ["assistant"] * 2 + ["user"]
     assert demos(where={"outcome": "success"})[1].meta == {"outcome": "success", "game": "b"}
+    with pytest.raises(InputError, match=r"none of 5 rows is as data\.where says: \{'outcom': 'success'\}"):
+        demos(where={"outcom": "success"})
 
 
 def test_what_is_held_out_is_whole_scenarios(path):
@@ -153,6 +202,18 @@ def test_pairs_become_two_samples_each_and_empty_or_equal_ones_are_counted(path)
     assert numbers[0] == numbers[1] != numbers[2] == numbers[3]
     with pytest.raises(InputError, match="row rows/000001 is no pair"):
         Conversations(str(written(path, {"messages": told(Q, A)}))).samples(tokens)
+
+
+@pytest.mark.parametrize("row", [
+    {"instruction": "q", "input": "q", "chosen": "a", "rejected": "b"},  # as task=export writes right_wrong.json
+    {"prompt": told(Q, Q), "chosen": told(A), "rejected": told(B)},
+])  # fmt: skip
+def test_A13_both_sides_of_a_pair_have_the_rows_whole_prompt(path, row):
+    one, other = Conversations(str(written(path, row)), merge=True).samples(tokens)
+    asked = ("q\n\nq" if "prompt" in row else "q\nq") + "\0"
+    assert one.token_ids == (*map(ord, asked + "a"), 0) and other.token_ids == (*map(ord, asked + "b"), 0)
+    with pytest.raises(InputError, match=r"data\.speaker=user: pairs"):
+        Conversations(str(path), speaker="user").samples(tokens)
 
 
 def test_credit_keeps_imported_logs_by_payoff_or_by_any_number_in_meta(path):
@@ -241,6 +302,20 @@ GOOD = json.dumps({"messages": told(Q, A)}).encode()
         (b"{}", "line 2: unknown layout: none of the keys messages, conversations"),
         (b'{"messages": [{"role": "user", "content": "\\ud800"}]}', "line 2: holds half of a surrogate pair"),
         (b'{"chosen": "a"}', "line 2: lacks the key 'rejected'"),
+        (
+            b'{"question": "q", "chosen": "a", "rejected": "b"}',
+            "line 2: chosen and rejected are texts, and the row has no",
+        ),
+        (b'{"completion": "a"}', "line 2: lacks the key 'prompt'"),
+        (b'{"instruction": "q", "output": "a", "history": [["q"]]}', "line 2: history must be a list of pairs"),
+        (
+            b'{"messages": [{"role": "assistant", "content": "a", "weight": 0.5}]}',
+            "line 2: message 0 has the weight 0.5",
+        ),
+        (
+            b'{"messages": [{"role": "assistant", "content": "a", "tool_calls": [{}]}]}',
+            "line 2: message 0 calls a tool",
+        ),
         (b'{"conversations": [3]}', 'line 2: "conversations" must be a list'),
         (b'{"conversations": [{"from": "tool", "value": "x"}]}', "line 2: message 0 has the role 'tool'"),
         (b'{"real": [{"role": "user", "content": "q"}], "generated": 3}', 'line 2: "messages" must be a list'),

@@ -165,6 +165,13 @@ def test_A16_export_writes_what_credit_keeps_and_a_hosted_learner_sends(played, 
     assert again == [demo.weights for demo in chats(parts.game, matches, table)]
 
 
+@pytest.mark.parametrize("objective", ["grpo", "dpo", "spag"])
+def test_A16_a_credit_that_keeps_bad_replies_is_refused_for_foreign_logs(objective, tmp_path):
+    words = ["task=offline", "data=conversations", f"data.path={lm_selfplay(tmp_path / 'logs', PAYOFFS)}"]
+    with pytest.raises(ConfigError, match="say objective=filtered_bc"):
+        build(config(*words, f"objective={objective}"), tmp_path)
+
+
 def test_A16_all_logs_are_those_of_the_learner_never_of_an_opponent(played, tmp_path):
     run, made = played
     exporting.export(made, tmp_path, str(run), "all", None)

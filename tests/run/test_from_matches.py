@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,8 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_module
 from hydra.utils import instantiate
-from parley.cli.tasks import training
+from omegaconf import OmegaConf
+from parley.cli.tasks import exporting, training
 from parley.credit import FilteredBC
 from parley.data.episode import Episode
 from parley.data.replay import ReplayError, replay
@@ -266,3 +268,47 @@ def test_imitation_takes_every_legal_reply(tmp_path: Path, deals: Path) -> None:
 def test_a_credit_that_keeps_bad_replies_is_refused(tmp_path: Path, deals: Path, objective: str) -> None:
     with pytest.raises(ConfigError, match="say objective=filtered_bc"):
         build(config("task=offline", "data=matches", f"data.runs=[{deals}]", f"objective={objective}"), tmp_path)
+
+
+@pytest.mark.parametrize("objective", ["grpo", "dpo"])
+@pytest.mark.parametrize("keep", ["credit", "all"])
+def test_A16_an_export_leaves_out_what_credit_trains_away_from(
+    tmp_path: Path, deals: Path, objective: str, keep: Any
+) -> None:
+    """By hand: of two matches of a scenario the legal replies of the better log of each seat."""
+    found = list(Matches(deals / PLAY))
+    groups = defaultdict(list)
+    for each in found:
+        for seat, payoff in each.result.returns.items():
+            groups[each.scenario.id, seat].append((payoff, each, seat))
+    logs = [
+        log for group in groups.values() for log in group
+        if keep == "all" or log[0] > min(payoff for payoff, _, _ in group)
+    ]  # fmt: skip
+    texts = [
+        turn.text for _, each, seat in logs for turn in each.turns
+        if turn.seat == seat and turn.text.strip() and turn.request not in each.refused(seat)
+    ]  # fmt: skip
+    run = stored(tmp_path / "run", found)
+    made = config(f"objective={objective}")
+    (run / "config.yaml").write_text(OmegaConf.to_yaml(made))
+    exporting.export(made, tmp_path / "out", str(run), keep, ["completions"])
+    lines = [json.loads(line) for line in (tmp_path / "out/completions.jsonl").read_text().splitlines()]
+    assert sorted(line["completion"][0]["content"] for line in lines) == sorted(texts) and len(texts) > 10
+
+
+def test_A13_empty_replies_of_stored_matches_are_not_imitated(tmp_path: Path) -> None:
+    (first,) = debates(count=1)
+    for text in (" ", ""):
+        turns = (replace(first.turns[0], text=text), *first.turns[1:])
+        run = stored(tmp_path / f"run{len(text)}", [replace(first, turns=turns)])
+        source = StoredMatches([str(run)])
+        imitated = [
+            message.content for demo in source.demonstrations(GAME, "train")
+            for message, weight in zip(demo.messages, demo.weights, strict=True) if weight
+        ]  # fmt: skip
+        chosen = FilteredBC("all")(source.recorded(GAME, "learner"), "learner").table
+        own = [turn for turn in turns if turn.seat in GAME.roles and turn.kind != "probe"]
+        said = sorted(turn.text for turn in own if turn.text.strip())
+        assert len(own) > len(said) == 3 and sorted(imitated) == said
+        assert sum(len(each.good) for each in chosen) == len(said)

@@ -32,9 +32,9 @@ def export(
     """Writes the self-play of each policy of `run` in `formats` (None: all with rows for this game), and a dataset
     card, `README.md`, from which `datasets` loads the folder. Nothing is uploaded.
 
-    credit: the logs and replies that credit chose (as a hosted learner uploads them); all: every log, without illegal
-    replies. Logs of other players, and matches of people who did not agree to training, are never written. preferences,
-    spin, spag and trajectories use all remaining matches.
+    credit: the logs that credit kept, with the replies that it gave a positive reward (as a hosted learner uploads
+    them); all: every log, without illegal and empty replies. Logs of other players, and matches of people who did not
+    agree to training, are never written. preferences, spin, spag and trajectories use all remaining matches.
     """
     folder = Path(run)
     credit = ("objective", "schedule", "policies") if keep == "credit" else ()  # elsewhere in a run of 0.1.0
@@ -70,19 +70,21 @@ def _round(config: DictConfig, run: Path, stage: str) -> Matches:
 
 
 def _credited(config: DictConfig, rounds: Mapping[str, Matches], policy: str) -> Iterator[Chosen]:
-    """A policy's kept logs of each round, with the chosen replies."""
-    recipes, own = scheduled(config), policies(config)[policy]
+    """A policy's kept logs of each round, with the replies worth imitating. Credit goes on from one round's state to
+    the next, as in the run."""
+    recipes, own, state = scheduled(config), policies(config)[policy], None
     for stage, matches in rounds.items():
         iteration = int(stage.partition("/")[0].removeprefix("iter_"))
         nodes = recipes[max(number for number in recipes if number <= iteration)]["objective"]
         credit = instantiate(overlaid(nodes, own.get("objective", {}))["credit"], _convert_="all")
         try:
-            table = credit(matches, policy).table
+            given = credit(matches, policy, state=state)
         except NothingKept:  # pairs without demonstrations, or a round without kept logs
             continue
-        for verdict in table:
-            if verdict.replies and trainable(matches[verdict.match]):
-                yield Chosen(matches[verdict.match], verdict.seat, frozenset(verdict.replies))
+        state = given.state
+        for verdict in given.table:
+            if verdict.good and trainable(matches[verdict.match]):
+                yield Chosen(matches[verdict.match], verdict.seat, frozenset(verdict.good))
 
 
 def _every(rounds: Iterable[Matches], policy: str) -> Iterator[Chosen]:
@@ -91,6 +93,6 @@ def _every(rounds: Iterable[Matches], policy: str) -> Iterator[Chosen]:
         for episode in filter(trainable, matches):
             for seat, player in sorted(episode.players.items()):
                 if player == policy and seat in episode.result.returns:
-                    own = frozenset(turn.request for turn in episode.turns if turn.seat == seat)
+                    own = frozenset(turn.request for turn in episode.own if turn.seat == seat)
                     if own:  # a match may end before a seat's first request
                         yield Chosen(episode, seat, own - episode.refused(seat))

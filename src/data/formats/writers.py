@@ -74,10 +74,12 @@ Writer: TypeAlias = Callable[[Path, Source], Iterator[Written]]
 
 
 def log(game: Game, each: Chosen) -> Log:
-    """The chat of a seat, with all replies rejected that are not chosen."""
+    """The chat of a seat, with all replies rejected that are not chosen, or say nothing."""
     view = replayed(game, each.episode).views[each.seat]
     rejected = tuple(
-        at for at, said in enumerate(view) if said.role == "assistant" and said.request not in each.replies
+        at
+        for at, said in enumerate(view)
+        if said.role == "assistant" and (said.request not in each.replies or not said.content.strip())
     )
     made = chats.log(each.episode, each.seat, view)
     return Log(made.messages, made.meta, rejected)

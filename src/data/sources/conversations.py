@@ -36,7 +36,8 @@ class Conversations:
     validation      share of held-out rows, split by the meta key scenario, else match, else by row
 
     Empty and rejected replies are not imitated; chats without other replies are left out, and a warning counts them.
-    InputError names the file and the invalid row, FileNotFoundError a missing path.
+    InputError names the file and the invalid row, or says that no row is as `where` says; FileNotFoundError a missing
+    path.
     """
 
     path: str
@@ -74,6 +75,8 @@ class Conversations:
     def samples(self, render: Callable[[Demonstration], Sample]) -> list[Sample]:
         """The pairs as samples: side +1 the better one, side -1 the other. Pairs with an empty side or equal sides are
         left out, and a warning counts them. InputError for rows that are no pairs."""
+        if self.speaker == "user":
+            raise InputError("data.speaker=user: pairs compare replies of the assistant; leave it out")
         found: list[Sample] = []
         rows = left_out = 0
         for name, log in self._logs("train"):
@@ -93,16 +96,23 @@ class Conversations:
         return found
 
     def matches(self, player: str) -> Iterator[tuple[Episode, Mapping[str, Sequence[Message]]]]:
-        """The logs as matches of `player`, and the view of each seat; consecutive logs of one match are joined."""
-        for _, group in groupby(self._logs("train"), key=lambda row: row[1].meta.get("match") or row[0]):
+        """The logs as matches of `player`, and the view of each seat; consecutive logs of one file and match are
+        joined."""
+        for _, group in groupby(self._logs("train"), key=_match):
             yield episode(list(group), player)
 
     def _logs(self, split: str) -> Iterator[tuple[str, Log]]:
         """The rows of a split that pass `where`, after `speaker` and `merge`."""
+        rows = wanted = 0
         for name, log in read(self.path, self.format):
             cluster = str(log.meta.get("scenario") or log.meta.get("match") or name)
-            if self._wanted(log) and belongs(fine(0, cluster), self.validation, 0.0) == split:
-                yield name, self._turned(log)
+            rows += 1
+            if self._wanted(log):
+                wanted += 1
+                if belongs(fine(0, cluster), self.validation, 0.0) == split:
+                    yield name, self._turned(log)
+        if rows and not wanted:
+            raise InputError(f"{self.path}: none of {rows} rows is as data.where says: {dict(self.where or {})}")
 
     def _wanted(self, log: Log) -> bool:
         return all(
@@ -124,13 +134,22 @@ class Conversations:
 
 
 def merged(log: Log) -> Log:
-    """The chat with consecutive messages of one role joined; a joined reply is rejected if one of its parts is."""
+    """The chat, or both sides of a pair, with consecutive messages of one role joined; a joined reply is rejected if
+    one of its parts is."""
     groups = [list(group) for _, group in groupby(enumerate(log.messages), key=lambda each: each[1].role)]
     rejected = tuple(at for at, group in enumerate(groups) if {place for place, _ in group} & {*log.rejected})
-    messages = tuple(
-        Message(group[0][1].role, "\n\n".join(message.content for _, message in group)) for group in groups
-    )
-    return replace(log, messages=messages, rejected=rejected)
+    return replace(log, messages=_joined(log.messages), rejected=rejected, generated=_joined(log.generated))
+
+
+def _joined(messages: Sequence[Message]) -> tuple[Message, ...]:
+    groups = groupby(messages, key=lambda message: message.role)
+    return tuple(Message(role, "\n\n".join(message.content for message in group)) for role, group in groups)
+
+
+def _match(row: tuple[str, Log]) -> tuple[str, Json]:
+    """The file and the match of a row; a row without a match is one of its own."""
+    name, log = row
+    return name.rpartition("/")[0], log.meta.get("match") or name
 
 
 def _swapped(messages: Sequence[Message]) -> tuple[Message, ...]:

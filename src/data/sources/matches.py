@@ -77,12 +77,15 @@ class StoredMatches:
         return dict(zip(paths, paths, strict=True))
 
     def demonstrations(self, game: Game, split: str) -> Iterator[Demonstration]:
-        """For the split train: the whole view of every player to learn from, with the legal replies to imitate."""
+        """For the split train: the whole view of every player to learn from, with its legal replies to imitate; empty
+        ones are not."""
         for episode in self.recorded(game, "learner") if split == "train" else ():
             views = replay(game, episode).views
             for seat in (seat for seat in views if episode.policies[seat]):
                 legal = {turn.request for turn in episode.own if turn.seat == seat} - episode.refused(seat)
-                yield chosen(f"{episode.id}/{seat}", views[seat], legal, episode.scenario.cluster)
+                demo = chosen(f"{episode.id}/{seat}", views[seat], legal, episode.scenario.cluster)
+                if any(demo.weights):
+                    yield demo
 
     def recorded(self, game: Game, player: str) -> Matches:
         """The matches with their scores, sorted by id, with `player` in every seat to learn from.
