@@ -231,6 +231,10 @@ def utterances(done: Done) -> int:
     return sum(map(len, done.histories))
 
 
+def words_said(done: Done) -> int:
+    return sum(len(text.split()) for history in done.histories for text in history)
+
+
 def play(kept: Kept, spag: str, model: str, words: Sequence[str], repeats: int, turns: int = TURNS) -> dict[str, Any]:
     """Utterances a CPU-second of sampled play, all games of a batch at once; and greedy texts, which must be equal."""
     n = len(words)
@@ -245,7 +249,10 @@ def play(kept: Kept, spag: str, model: str, words: Sequence[str], repeats: int, 
         "parley, its own layout, no top-k": partial(parley_play, model, words, turns, n, False, "own", 0),
     }
     theirs = {"spag": partial(peers.spag_play, spag, model, words, turns, n, TOKENS, False)}
-    found = compared(kept, f"play, {n} games of {turns} turns", ours, theirs, utterances, repeats)
+    name = f"play, {n} games of {turns} turns"
+    found = compared(kept, name, ours, theirs, utterances, repeats)
+    by_word = compared(kept, name, ours, theirs, words_said, repeats)  # replies differ in length with the layout
+    found["words_per_cpu_second"], found["ratio_by_word"] = by_word["per_cpu_second"], by_word["ratio"]
     return {"games": n, "turns": turns, "equal_greedy_games": f"{equal} of {len(greedy[0])}", **found}
 
 
