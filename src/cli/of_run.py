@@ -96,7 +96,8 @@ def _said(word: str) -> tuple[str, Any] | None:
 def _say(said: Mapping[str, Any], composed: DictConfig, old: DictConfig) -> None:
     """Puts the keys that the command sets into both configs, so that the run's own values of them are not judged."""
     for key, value in said.items():
-        if "." in key and not key.startswith("hydra.") and value is not None:
+        node, dot, _ = key.partition(".")  # not a choice of an option, as in backend@opponents.critic.backend=openai
+        if dot and node != "hydra" and node in composed and value is not None:
             with suppress(OmegaConfBaseException):  # Hydra says what is wrong with the override
                 OmegaConf.update(composed, key, value, force_add=True)
                 OmegaConf.update(composed, key, now := OmegaConf.select(composed, key))  # as `now`, without ${…}

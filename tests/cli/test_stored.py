@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
-from parley.cli.of_run import base
+from parley.cli.of_run import _say, base
 from parley.cli.stored import sound, stored
 from parley.run.config import ConfigError
 
@@ -99,6 +99,13 @@ def test_A1_prompts_and_keys_go_only_where_the_command_says(run):
         stored(run(opponents={"judge": {"backend": node}}), config(), "opponents")
     words = ("backend=openai", "backend.url=http://elsewhere/v1", "backend.key_env=MY_KEY")
     assert stored(run(backend=node), config(*words), "backend")["backend"] == node
+
+
+@pytest.mark.parametrize("key", ["plya.scenarios", "backend@opponents.critic.backend"])
+def test_a_word_that_names_no_key_of_the_config_changes_neither_side(key):
+    mine, theirs = config(), OmegaConf.create({"game": GAME})
+    _say({key: "openai"}, mine, theirs)
+    assert mine == config() and theirs == {"game": GAME}
 
 
 @pytest.mark.parametrize(
