@@ -378,6 +378,10 @@ FAULTS: dict[str, Break] = {
         "run/start.py", 'openings.check(self.run.game, each.snapshot, f"opponents.{name}: ")', "pass",
         ("run/test_openings.py::test_B02_every_template_is_tried_on_the_prompts_of_a_file",),
     ),
+    "B03 an assertion of OmegaConf is no fault": (
+        "cli/composing.py", "OmegaConfBaseException, YAMLError, AssertionError)", "OmegaConfBaseException, YAMLError)",
+        ("cli/test_config.py::test_B03_a_key_below_a_single_value_is_told",),
+    ),
     "B03 a missing table of opponents is read": (
         "cli/validation.py", "nodes.items() if isinstance(nodes, Mapping) else ()", "(nodes or {}).items()",
         ("cli/test_config.py::test_B03_a_missing_value_is_told_once",),

@@ -30,7 +30,7 @@ from .validation import OF_RUN
 
 CONF, NAME = "parley.conf", "config"
 SYNTAX = frozenset(",=:{}[]()'\"\\$")
-WRONG = (HydraException, OmegaConfBaseException, YAMLError)
+WRONG = (HydraException, OmegaConfBaseException, YAMLError, AssertionError)  # OmegaConf asserts
 GLOBAL = ("experiment", "debug", "local")  # groups whose files set keys of the root
 
 
@@ -113,6 +113,8 @@ def _explain(override: str, error: Exception, base: DictConfig, groups: set[str]
         return f"{asks}: the group {group} has no such option{_options(option, error)}"
     if isinstance(cause, (ConfigAttributeError, ConfigKeyError)):
         return f"{override}: there is no key {key}{_nearest_key(key, base, groups)}"
+    if isinstance(error, AssertionError):  # below a node that ${…} replaces
+        return f"{_short(override)}: {key.rpartition('.')[0]} is set to a single value, and holds no keys"
     return f"{override}: {_told(error)}"
 
 

@@ -430,6 +430,11 @@ def test_B03_B04_B14_strange_words_are_told_in_one_message(word):
         check([word])
 
 
+def test_B03_a_key_below_a_single_value_is_told():  # found by the fuzzer
+    said = faults(shlex.join(["imitate=${seed}", "imitate.matches=[1]"]))
+    assert said == ["imitate.matches=[1]: imitate is set to a single value, and holds no keys"]
+
+
 @pytest.mark.parametrize(
     "word", ["opponents=???", "+opponents.old=???", "+policies={one: ???}", "+schedule.iter_001=???"]
 )
