@@ -5,7 +5,7 @@
 A mutant is one small change in one file of src. Those of `breaks.py` have names: NAMED once went unnoticed, FAULTS take
 out what mends a known fault; each is tried on its own tests. The others are drawn by the seed, a file as often as it
 has places to break: a comparison flipped, a constant changed, a statement dropped, two arguments swapped. They are
-tried on the tests that import the file, until one fails. All of it happens in a copy of the repository, below
+tried on the tests that import the file and on those of its room, until one fails. All of it happens in a copy of the repository, below
 build/mutants/; a run that hangs counts as noticed. Verdicts stand in build/mutants/verdicts.jsonl, and a second call
 goes on where the first one stopped; `--seconds` ends a call in between. Survivors are printed at the end, and all
 verdicts of the chosen kinds go to docs/results/mutants.json, beside those of the other kinds. Exits with 1 if one with
@@ -37,7 +37,6 @@ PLACE = ROOT / "build" / "mutants"
 RESULTS = ROOT / "docs" / "results" / "mutants.json"
 KINDS = ("named", "faults", "drawn")
 LIMIT_S = 1200  # wall seconds of the tests of one mutant
-SLOWEST = 12  # test files that one mutant is tried on
 LEFT_OUT = ("cli/tasks/", "report/curves", "backends/vllm", "models/fourbit", "__init__", "__main__", "system/ranks")
 
 
@@ -186,7 +185,7 @@ def covering(file: str) -> tuple[str, ...]:
         return -like, 0 if imports else 1 if path.parent.name == parts[0] else 2, len(text)
 
     ranked = sorted((rank(path), path) for path in tests.rglob("test_*.py"))
-    return tuple(path.relative_to(tests).as_posix() for (_, far, _), path in ranked if far < 2)[:SLOWEST]
+    return tuple(path.relative_to(tests).as_posix() for (_, far, _), path in ranked if far < 2)
 
 
 # --- trying ----------------------------------------------------------------------------------------------------------

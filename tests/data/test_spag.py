@@ -177,6 +177,7 @@ def test_other_spellings_of_a_row(tmp_path):
         ({"query": "q"}, "entry 2: no row"),
         ({"query": "q", "target": "t", "reward": True}, "entry 2: reward and weight"),
         ({"query": "q", "target": "t", "weight": float("nan")}, "entry 2: reward and weight"),
+        ({"query": "q", "target": "t", "reward": -1e6}, "entry 2: reward and weight"),
         ({"text": ["no separator"]}, "entry 2: text 'no separator'"),
         ({"instruction": "", "output": "x"}, "entry 2: no Alpaca row"),
         ({"query": "q", "target": "t", "reward": [10**900]}, "entry 2: reward and weight"),

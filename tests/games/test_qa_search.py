@@ -157,6 +157,9 @@ def test_a_bad_memo_or_missing_files_are_named(tmp_path: Path) -> None:
         engine(engine="memo", memo=str(memo))
     with pytest.raises(FileNotFoundError, match=r"there is no file gone\.jsonl"):
         Search("corpus", corpus="gone.jsonl")
+    with pytest.raises(InputError, match="url must begin with http"):
+        engine(engine="http", url="ftp://localhost")
+    engine(engine="http", url="http://localhost")
     with pytest.raises(ValueError, match=r"limits\.speed is none of parallel"):
         Search("http", url="http://localhost", limits={"speed": 1})
     with pytest.raises(ValueError, match=r"limits\.parallel is 0, expected at least 1"):

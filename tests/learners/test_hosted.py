@@ -244,3 +244,8 @@ def test_B05_a_state_of_a_job_that_cannot_be_read_is_named(server: Server, tmp_p
     with pytest.raises(InputError, match=r"job\.json") as told:
         learn(learner(server), tmp_path)
     assert "\n" not in str(told.value) and server.jobs == {}
+
+
+def test_a_seed_is_sent_as_31_bits(server: Server, tmp_path: Path) -> None:
+    learn(learner(server), tmp_path / "learn", seed=2**31 + 7)
+    assert [job["seed"] for job in server.jobs.values()] == [7]

@@ -183,3 +183,9 @@ def test_pickled_adapters_and_a_base_without_an_adapter_are_refused(made, tuned,
 def test_a_gguf_file_is_converted(made, tmp_path, monkeypatch):
     monkeypatch.setattr("parley.models.hub.converted", lambda file: snapshot.of(made))
     assert Pretrained("models/Small.Q4.gguf").create(tmp_path, [], 0) == snapshot.of(made, "Small.Q4")
+
+
+def test_a_folder_without_an_architecture_is_named(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(FileNotFoundError, match=r"has no config\.json"):
+        Pretrained(str(tmp_path)).config()

@@ -91,4 +91,4 @@ def test_a_game_without_a_guide_lists_what_is_legal_and_says_how_it_ended(typed,
     other = next(iter(made.scripts()))
     play_match(made, dict(zip(made.roles, ("human", other), strict=True)))
     said = capsys.readouterr().out
-    assert "Write one of: " in said and ": you " in said.rpartition("─")[2]
+    assert "you hold " in said and "Write one of: " in said and ": you " in said.rpartition("─")[2]

@@ -18,6 +18,7 @@ from parley.games.base import Facts
 from parley.report import gallery, html
 from parley.report.choice import COLUMNS, choose, rows
 from parley.report.curves import Curve, Level, chart, scale
+from parley.report.panels import _limits
 
 FACTS = Facts(0, 10, 4, 1, metrics={"joint": "points of both & all"}, ceilings={"joint": "top"})
 VOID = {"meta", "link", "br", "img", "input"}
@@ -220,6 +221,13 @@ def test_the_chosen_matches_make_a_table_for_trackers(make_run):
     )
 
 
+@pytest.mark.parametrize(
+    ("iterations", "told"), [(1, "0 iterations after"), (2, "1 iteration after"), (3, "2 iterations a")]
+)
+def test_a_page_says_how_many_iterations_there_were(make_run, iterations, told):
+    assert told in html.write(make_run(iterations=iterations)).read_text()
+
+
 def test_a_run_without_matches_or_demonstrators_still_has_its_page(make_run):
     run = make_run(demonstrators=False)
     for folder in run.glob("iter_*"):
@@ -279,6 +287,14 @@ def test_the_axis_of_a_rate_does_not_follow_an_interval_beyond_what_a_rate_can_b
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="node is not here")
+@pytest.mark.parametrize(
+    ("name", "mean", "limits"),
+    [("deal_rate", 1.0, (0.0, 1.0)), ("deal_rate", 1.5, None), ("score", 0.5, None), ("cut_share", -0.1, None)],
+)
+def test_rates_are_drawn_from_nought_to_one(name, mean, limits):
+    assert _limits(name, [Curve("sampled", "sampled", {0: figure(mean, 0.1)})]) == limits
+
+
 def test_the_script_is_javascript(page, tmp_path):
     path = tmp_path / "page.js"
     path.write_text(page.text["script"][-1])

@@ -86,6 +86,14 @@ def test_intervals_of_the_bootstrap_cover_as_often_as_they_say() -> None:
     assert 68 <= inside <= 80
 
 
+def test_the_deviance_is_twice_what_the_fit_loses_of_the_likelihood() -> None:
+    """Of 7 of 10 points, whose fitted share the prior pulls towards a half."""
+    rated = rate([Meeting("one", "two", "first", {"c": (10, 7.0)})], "two", ROLES, 0, 0)
+    p = chance(rated.elo["one"][0] - rated.elo["two"][0])
+    assert 0.5 < p < 0.7
+    assert rated.deviance == pytest.approx(2 * (7 * log(0.7 / p) + 3 * log(0.3 / (1 - p))), abs=1e-9)
+
+
 def test_who_never_loses_has_a_finite_rating() -> None:
     won = {f"c{number}": (1, 1.0) for number in range(50)}
     rated = rate([Meeting("best", "rest", role, won) for role in ROLES], "rest", ROLES, 0, 20)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from parley.report import compare as comparing
 from parley.report.run import figure, number, summary
-from parley.report.table import by_setting, run_table, sparkline, sweep_table
+from parley.report.table import Column, _laid, benchmark_table, by_setting, run_table, sparkline, sweep_table
 from rich.console import Console
 
 
@@ -186,6 +186,20 @@ def test_csv_and_latex_hold_the_same_rows(jobs):
     assert text.count(r" \\") == 7
     assert r"deal\_rate" in text and "+1.000 $\\pm$0.000" in text
     assert "3 pairs of seeds" in shown(comparing.as_tables(rows)[0])
+
+
+@pytest.mark.parametrize(("width", "kept"), [(10, "abcde"), (20, "abe"), (70, "abe")])
+def test_a_table_keeps_its_first_two_columns_and_the_time(width, kept):
+    columns = [Column(name * width, ["1"]) for name in "abcde"]
+    heads = [str(column.header)[:1] for column in _laid("title", columns, [""]).columns]
+    assert heads == list(kept)
+
+
+def test_a_benchmarks_table_has_a_row_for_each_task_and_metric():
+    figures = {"copa": {"acc": {"mean": 0.5, "low": 0.4, "high": 0.6}}}
+    text = shown(benchmark_table("benchmark", {"start": figures, "kept": {}}))
+    row = next(line for line in text.splitlines() if "acc" in line)
+    assert row.index("copa") < row.index("acc") < row.index("0.50") and "kept" in text
 
 
 def test_latex_escapes_everything_that_it_would_obey():

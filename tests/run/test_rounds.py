@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,6 +23,8 @@ from parley.data.store import Matches
 from parley.run.build import build
 from parley.run.config import ConfigError
 from parley.run.directory import all_snapshots, rounds_of
+from parley.run.learning import Learning
+from parley.run.loop import Loop
 from parley.run.run import Run
 
 SMALL = [
@@ -271,3 +274,17 @@ def test_a_policy_without_a_role_is_refused(tmp_path: Path) -> None:
         build(config("+policies.alice={}", "+policies.bob={}"), tmp_path)
     with pytest.raises(ConfigError, match=r"there is no player bob@x"):
         build(config("+policies.bob={}", "+players.second=bob@x"), tmp_path)
+
+
+def test_a_stop_signal_in_a_later_rounds_play_is_obeyed_at_once_and_what_was_learnt_is_saved() -> None:
+    stop, saved = SimpleNamespace(holding=True, asked=False), list[bool]()
+    saving = SimpleNamespace(stop=stop, save=lambda: saved.append(stop.holding))
+    with pytest.raises(SystemExit), Learning.kept(SimpleNamespace(moved=lambda: True, saving=saving)):  # type: ignore[arg-type]
+        raise SystemExit  # as the signal does where it is not held back
+    assert saved == [False]
+
+
+def test_rounds_are_counted_on_over_iterations() -> None:
+    loop = SimpleNamespace(rounds=3)
+    found = [Loop._iteration(loop, SimpleNamespace(number=number)) for number in range(1, 8)]  # type: ignore[arg-type]
+    assert found == [1, 1, 1, 2, 2, 2, 3]

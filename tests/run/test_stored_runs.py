@@ -19,9 +19,11 @@ from parley.data.scorer import ScoredMatches, write_scores
 from parley.data.seal import MANIFEST, sealed
 from parley.data.store import EpisodeStore, Matches
 from parley.models import snapshot as snapshots
+from parley.models.snapshot import Snapshot
 from parley.report import html
 from parley.report.progress import terminal
 from parley.report.trackers import Jsonl, tracking
+from parley.run import directory
 from parley.run.build import build
 from parley.run.config import ConfigError
 from parley.run.directory import LAUNCH, TOLD, all_snapshots, begun, find_match, restored, stored
@@ -204,6 +206,12 @@ def test_B05_outputs_that_hold_no_snapshot_are_named(run: Path, outputs: Any) ->
     path.write_text(json.dumps(json.loads(path.read_text()) | {"outputs": outputs}))
     with pytest.raises(InputError, match="hold no snapshot"):
         all_snapshots(run)
+
+
+def test_the_newest_snapshots_of_an_unfinished_run_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {at: {"learner": Snapshot(f"v{at}", f"folder {at}")} for at in range(3)}
+    monkeypatch.setattr(directory, "all_snapshots", lambda run: found)
+    assert directory.kept(tmp_path) == found[2]
 
 
 BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(

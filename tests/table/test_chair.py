@@ -21,6 +21,7 @@ def test_a_chair_answers_what_is_open_once_and_shows_its_own_view():
     chair.submit([asked("m/0")])
     seen = chair.view()
     assert seen["phase"] == "ask" and seen["question"] == "m/0/left.1" and seen["seen"] == {"word": "own"}
+    assert 0 <= seen["left_s"] <= 60
     assert seen["messages"][1] == {"who": "told", "text": "hello 1\N{REPLACEMENT CHARACTER}[2J"}
     assert (
         not chair.answer("m/0/left.2", "x") and chair.answer("m/0/left.1", "hi") and not chair.answer("m/0/left.1", "x")
