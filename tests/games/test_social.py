@@ -368,3 +368,19 @@ def test_overall_keeps_its_bounds():
         for end in (min, max)
     ]
     assert len(rubric.scales) == 7 and [round(end, 2) for end in ends] == [-4.29, 5.71]
+
+
+@pytest.mark.parametrize(
+    ("options", "most"),
+    [
+        ({}, 4),
+        ({"retries": 2}, 12),
+        ({"judge": RUBRIC}, 7),
+        ({"form": "faithful"}, 5),
+        ({"order": "simultaneous"}, 8),
+    ],
+)
+def test_the_most_requests_of_an_episode_of_four_turns(folder, options, most):
+    assert (
+        Social(str(folder), turns=4, **{"retries": 0, **options}).facts.max_requests == most
+    )  # a judge is asked thrice

@@ -155,6 +155,14 @@ def test_an_environment_that_never_gives_up_is_given_up():
     assert result.returns == {"player_0": -1.0, "player_1": 1.0}
 
 
+def test_retries_are_counted_anew_after_a_valid_move():
+    class Patient(Race):
+        allowed = 10**6
+
+    result, asked = play(rules(Patient, max_retries=1), *["no", "[go]"] * 5)
+    assert result.outcome == "decided" and [each.kind for each in asked] == ["act", "retry"] * 5
+
+
 def test_a_match_is_cut_off():
     class Endless(Race):
         def step(self, text):
