@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 from parley.data.episode import Turn
 from parley.games.base import Message
 from parley.play.player import Prompt, Recalls, Remembers
@@ -21,7 +23,6 @@ def test_a_chair_answers_what_is_open_once_and_shows_its_own_view():
     chair.submit([asked("m/0")])
     seen = chair.view()
     assert seen["phase"] == "ask" and seen["question"] == "m/0/left.1" and seen["seen"] == {"word": "own"}
-    assert 0 <= seen["left_s"] <= 60
     assert seen["messages"][1] == {"who": "told", "text": "hello 1\N{REPLACEMENT CHARACTER}[2J"}
     assert (
         not chair.answer("m/0/left.2", "x") and chair.answer("m/0/left.1", "hi") and not chair.answer("m/0/left.1", "x")
@@ -30,6 +31,15 @@ def test_a_chair_answers_what_is_open_once_and_shows_its_own_view():
     (done,) = chair.poll()
     assert (done.text, done.finish, done.policy) == ("hi", "stop", "person:a") and done.seconds is not None
     assert chair.poll() == [] and len(rung) == 2
+
+
+def test_a_page_is_told_the_seconds_that_are_left(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("parley.table.chair.time", SimpleNamespace(monotonic=lambda: now[0]))
+    chair = Chair("person:a", 60.0, lambda: None)
+    chair.submit([asked("m/0")])
+    now[0] = 125.0
+    assert chair.view()["left_s"] == 35
 
 
 def test_who_leaves_gives_up_that_match_alone():
