@@ -30,7 +30,7 @@ from .validation import OF_RUN
 
 CONF, NAME = "parley.conf", "config"
 SYNTAX = frozenset(",=:{}[]()'\"\\$")
-WRONG = (HydraException, OmegaConfBaseException, YAMLError, AssertionError)  # OmegaConf asserts
+WRONG = (HydraException, OmegaConfBaseException, YAMLError, AssertionError)  # OmegaConf asserts below ${…}
 GLOBAL = ("experiment", "debug", "local")  # groups whose files set keys of the root
 
 

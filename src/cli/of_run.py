@@ -98,9 +98,9 @@ def _say(said: Mapping[str, Any], composed: DictConfig, old: DictConfig) -> None
     for key, value in said.items():
         node, dot, _ = key.partition(".")  # not a choice of an option, as in backend@opponents.critic.backend=openai
         if dot and node != "hydra" and node in composed and value is not None:
-            with suppress(OmegaConfBaseException):  # Hydra says what is wrong with the override
+            with suppress(OmegaConfBaseException, AssertionError):  # Hydra says what is wrong with the override
                 OmegaConf.update(composed, key, value, force_add=True)
-                OmegaConf.update(composed, key, now := OmegaConf.select(composed, key))  # as `now`, without ${…}
+                OmegaConf.update(composed, key, now := OmegaConf.select(composed, key))  # with ${…} resolved
                 OmegaConf.update(old, key, now, force_add=True)
 
 

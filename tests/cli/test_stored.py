@@ -108,6 +108,12 @@ def test_a_word_that_names_no_key_of_the_config_changes_neither_side(key):
     assert mine == config() and theirs == {"game": GAME}
 
 
+def test_a_word_below_an_interpolation_is_left_to_hydra():
+    mine, theirs = config("imitate=${seed}"), OmegaConf.create({"game": GAME})
+    _say({"imitate.matches": 1}, mine, theirs)  # OmegaConf asserts
+    assert theirs == {"game": GAME}
+
+
 @pytest.mark.parametrize(
     ("node", "words", "url"),
     [
