@@ -163,13 +163,20 @@ def load_snapshot(path: str | Path, base: str | None = None, policy: str | None 
 
 
 def played_by(run: Path, number: int) -> dict[str, Snapshot]:
-    """The snapshots that played the round of iteration `number` of `run`, by policy."""
+    """The snapshots that played the first round of iteration `number` of `run`, by policy: those of the iteration
+    before, or after a rollback of an earlier one."""
     found = all_snapshots(run)
-    if number - 1 not in found:
+    stage = next(name for name in rounds_of(run) if name.startswith(f"iter_{number:03d}/"))
+    matches = EpisodeStore(run / stage, shard=None).read()
+    seated = {(player, each.policies.get(seat)) for each in matches for seat, player in each.players.items()}
+    played = dict(found.get(number - 1, {}))
+    for earlier in sorted(at for at in found if at < number):
+        played |= {name: made for name, made in found[earlier].items() if (name, made.version) in seated}
+    if not played:
         raise ConfigError(
-            f"iteration {number} of {run} was played by the snapshots of {named(number - 1)}, which are not there"
+            f"iteration {number} of {run} was played by snapshots that are not there, as those of {named(number - 1)}"
         )
-    return found[number - 1]
+    return played
 
 
 def find_match(run: Path, match: str) -> tuple[Episode, bool]:

@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -214,6 +215,18 @@ def test_the_newest_snapshots_of_an_unfinished_run_are_taken(tmp_path: Path, mon
     found = {at: {"learner": Snapshot(f"v{at}", f"folder {at}")} for at in range(3)}
     monkeypatch.setattr(contents, "all_snapshots", lambda run: found)
     assert contents.kept(tmp_path) == found[2]
+
+
+@pytest.mark.parametrize(("version", "expected"), [("v1", 1), ("v2", 2), ("merged into another", 2)])
+def test_a_round_is_that_of_the_snapshots_in_its_matches_as_after_a_rollback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, expected: int
+) -> None:
+    found = {at: {"learner": Snapshot(f"v{at}", f"folder {at}")} for at in range(4)}
+    match = SimpleNamespace(players={"first": "learner", "second": "fair"}, policies={"first": version, "second": ""})
+    monkeypatch.setattr(contents, "all_snapshots", lambda run: found)
+    monkeypatch.setattr(contents, "rounds_of", lambda run: ["iter_002/play", "iter_003/play", "iter_004/play"])
+    monkeypatch.setattr(contents, "EpisodeStore", lambda folder, shard: SimpleNamespace(read=lambda: [match]))
+    assert contents.played_by(tmp_path, 3) == found[expected]
 
 
 BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(

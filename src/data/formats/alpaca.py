@@ -1,8 +1,8 @@
 """Alpaca rows, as LLaMA-Factory and many others read them: {"instruction", "input", "output"}, one reply each, with
 earlier turns in {"system", "history": [[asked, answered], …]}, whose replies are imitated as well.
 
-Only replies to a single user message become rows, as in games that write each prompt anew (Sotopia). The `input` is that
-message byte for byte, the `output` the reply.
+Only replies to a single user message become rows, as in games that write each prompt anew (Sotopia). The `input` is
+that message byte for byte, the `output` the reply.
 """
 
 from __future__ import annotations
